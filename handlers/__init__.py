@@ -1,0 +1,1 @@
+"""Everything that runs inside a TorchServe worker; imported the same way in tests and inside an archive."""

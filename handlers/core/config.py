@@ -1,0 +1,76 @@
+"""The `handler:` section of `model-config.yaml`, typed; a key nobody knows is an error that names the known ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from handlers.core.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class HandlerConfig:
+    """Settings that every handler has."""
+
+    engine: Literal["auto", "torch"] = "auto"
+    """What executes the network."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` is bf16 where the hardware has it fast (a GPU, AMX), fp32 otherwise."""
+
+    threads: int | Literal["auto"] = "auto"
+    """Threads of one worker; `auto` divides the cores that the process may really use by the workers."""
+
+    max_items: int = 32
+    """Inputs in one request."""
+
+    @classmethod
+    def from_mapping(cls, section: Mapping[str, Any] | None) -> Self:
+        """Raises ConfigurationError naming the key, what it takes, and for an unknown key all known ones."""
+        if section is None:
+            section = {}
+        if not isinstance(section, Mapping):
+            raise ConfigurationError("model-config.yaml: 'handler' must be a mapping of settings")
+        hints = get_type_hints(cls)
+        known = [field.name for field in fields(cls)]
+        for key, value in section.items():
+            if key not in known:
+                raise ConfigurationError(
+                    f"model-config.yaml: unknown key 'handler.{key}'; known: {', '.join(sorted(known))}"
+                )
+            if not _matches(value, hints[key]):
+                raise ConfigurationError(
+                    f"model-config.yaml: 'handler.{key}' must be {_words(hints[key])}, not {value!r}"
+                )
+        return cls(**section)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+                raise ConfigurationError(
+                    f"model-config.yaml: 'handler.{field.name}' must be at least 1, not {value}"
+                )
+
+
+def _matches(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
+    if origin in (Union, UnionType):
+        return any(_matches(value, part) for part in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is type(None):
+        return value is None
+    return type(value) is hint
+
+
+def _words(hint: Any) -> str:
+    origin = get_origin(hint)
+    if origin is Literal:
+        return " or ".join(repr(choice) for choice in get_args(hint))
+    if origin in (Union, UnionType):
+        return " or ".join(_words(part) for part in get_args(hint))
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(hint, str(hint))

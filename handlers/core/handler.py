@@ -1,0 +1,201 @@
+"""The base of every handler: cuts a batch into items, keeps their errors apart, and joins the answers."""
+
+import json
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from handlers.core import metrics as names
+from handlers.core.config import HandlerConfig
+from handlers.core.device import Device
+from handlers.core.errors import InternalError, InvalidRequest, OutOfMemory, ServingError
+from handlers.core.metrics import Metrics
+from handlers.core.parameters import Parameter, parse_parameters
+from handlers.core.reply import Reply
+from handlers.core.request import Door
+from handlers.core.tensor import Payload, Tensor
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Exchange(Generic[Item]):
+    """One request of a batch on its way through: its items, or what went wrong."""
+
+    reply: Reply
+    is_grpc: bool
+    items: Sequence[Item] = ()
+    error: ServingError | None = None
+
+
+class Handler(ABC, Generic[Item, Answer]):
+    """Four verbs make a task: load, decode, predict, encode.
+
+    TorchServe calls `initialize` once and `handle` for each batch.
+    """
+
+    config_type: ClassVar[type[HandlerConfig]] = HandlerConfig
+    payload_fields: ClassVar[tuple[str, ...]] = ("data",)
+    """Names under which a form or a tensor carries the input; the first is the documented one of the protocol."""
+
+    @abstractmethod
+    def load(self, folder: Path, config: Any, device: Device) -> None:
+        """Load the model from `folder`, which is in the hub's layout."""
+
+    @abstractmethod
+    def parameters(self) -> Sequence[Parameter]:
+        """What a request may set, with the server's limits."""
+
+    @abstractmethod
+    def decode(self, payload: Payload, parameters: dict[str, Any]) -> Item:
+        """One input as an item of a batch. Raises ServingError, for this request only."""
+
+    @abstractmethod
+    def predict(self, items: Sequence[Item]) -> Sequence[Answer | ServingError]:
+        """An answer for each item, in order, whatever mix of parameters the items carry."""
+
+    @abstractmethod
+    def encode(self, answer: Answer) -> Any:
+        """The native JSON value of one answer."""
+
+    @abstractmethod
+    def outputs(self, answers: Sequence[Answer]) -> list[Tensor]:
+        """The same answers as Open Inference Protocol tensors."""
+
+    @abstractmethod
+    def warm_up(self) -> None:
+        """Run the model once in each way it will run, so that no request pays for the first time."""
+
+    def generated_tokens(self, answer: Answer) -> int:  # noqa: ARG002
+        """New tokens in `answer`, for the counter."""
+        return 0
+
+    def describe(self) -> dict[str, Any]:
+        """What the describe API says of this task."""
+        return {}
+
+    def initialize(self, context: Any) -> None:
+        """Load from the archive's folder and warm up. Raises ConfigurationError and whatever loading raises."""
+        properties = context.system_properties
+        folder = Path(properties["model_dir"])
+        settings = context.model_yaml_config or {}
+        config = self.config_type.from_mapping(settings.get("handler"))
+        self._device = Device.choose(properties.get("gpu_id"), config, settings.get("minWorkers") or 1)
+        self._device.apply_threads()
+        self._max_items = config.max_items
+        self._model_name = context.model_name
+        self._version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
+        provenance = folder / "provenance.json"
+        self._provenance = json.loads(provenance.read_text()) if provenance.exists() else {}
+        self._metrics = Metrics(context.metrics, self._model_name)
+        self.load(folder / "model", config, self._device)
+        self.warm_up()
+        logger.info("%s is loaded: %s", self._model_name, self._description())
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """One JSON body for each request of the batch; statuses go through `context`."""
+        headers = [context.get_all_request_header(index) for index in range(len(data))]
+        if len(data) == 1 and headers[0].get("describe") == "True":  # TorchServe sends these alone
+            return [_json(self._description())]
+        self._metrics.add(names.REQUESTS, len(data))
+        with self._metrics.seconds(names.DECODE_SECONDS):
+            exchanges = [self._open(fields, own) for fields, own in zip(data, headers, strict=True)]
+        answers = self._answer(exchanges)
+        with self._metrics.seconds(names.ENCODE_SECONDS):
+            return [
+                self._close(exchange, own, index, context)
+                for index, (exchange, own) in enumerate(zip(exchanges, answers, strict=True))
+            ]
+
+    def _open(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange[Item]:
+        door = Door(fields, headers, self._model_name, self._version, self.payload_fields, self._max_items)
+        try:
+            if headers.get("explain") == "True":
+                raise InvalidRequest("explanations are not offered; use /predictions")
+            request = door.read()
+            parameters = parse_parameters(request.parameters, self.parameters())
+            items = [self.decode(payload, parameters) for payload in request.payloads]
+        except Exception as error:
+            return Exchange(door.reply, door.is_grpc, error=as_serving_error(error))
+        return Exchange(request.reply, door.is_grpc, items)
+
+    def _answer(self, exchanges: Sequence[Exchange[Item]]) -> list[list[Answer | ServingError]]:
+        """The answers of each exchange; all items of all requests go through the model as one batch."""
+        items = [item for exchange in exchanges for item in exchange.items]
+        if not items:
+            return [[] for _ in exchanges]
+        self._metrics.add(names.BATCH_SIZE, len(items))
+        with self._metrics.seconds(names.INFERENCE_SECONDS):
+            answers = iter(self._predict_apart(items))
+        return [[next(answers) for _ in exchange.items] for exchange in exchanges]
+
+    def _predict_apart(self, items: Sequence[Item]) -> list[Answer | ServingError]:
+        """A batch that fails is tried again item by item, so that only the item at fault fails."""
+        try:
+            return list(self.predict(items))
+        except Exception as error:
+            end_if_device_is_lost(error)
+            if len(items) == 1:
+                return [as_serving_error(error)]
+            logger.warning(
+                "a batch of %d failed (%s); trying its items alone", len(items), type(error).__name__
+            )
+        return [self._predict_apart([item])[0] for item in items]
+
+    def _close(
+        self, exchange: Exchange[Item], answers: list[Answer | ServingError], index: int, context: Any
+    ) -> bytes:
+        error = exchange.error or next(
+            (answer for answer in answers if isinstance(answer, ServingError)), None
+        )
+        good = [answer for answer in answers if not isinstance(answer, ServingError)]
+        body = b""
+        if error is None:
+            try:
+                body = _json(exchange.reply.answer(self, good))
+            except Exception as failure:
+                error = as_serving_error(failure)
+        self._metrics.add(names.GENERATED_TOKENS, sum(map(self.generated_tokens, good)))
+        context.set_response_content_type(index, "application/json")
+        if exchange.is_grpc:
+            # Without it a StreamPredictions call, which any client may make, kills the worker.
+            context.set_response_header(index, "ts_stream_next", "false")
+        if error is not None:
+            self._metrics.add(names.FAILED_ITEMS, 1, error.type)
+            context.set_response_status(error.code, error.type, index)
+            body = _json(exchange.reply.error(error))
+        return body
+
+    def _description(self) -> dict[str, Any]:
+        limits = {parameter.name: parameter.expected() for parameter in self.parameters()}
+        return self._provenance | self._device.describe() | self.describe() | {"parameters": limits}
+
+
+def as_serving_error(error: Exception) -> ServingError:
+    """The answer for any exception; what is our fault goes to the log and is not told to the client."""
+    if isinstance(error, ServingError):
+        return error
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        logger.error("out of memory", exc_info=error)
+        return OutOfMemory("there is not enough memory for this input; try a smaller one")
+    logger.error("unexpected error", exc_info=error)
+    return InternalError("internal error; the worker's log has the details")
+
+
+def end_if_device_is_lost(error: Exception) -> None:
+    """A CUDA error other than out-of-memory sticks to the process: end it, so that TorchServe starts a new one."""
+    out_of_memory = type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, RuntimeError) and "CUDA error" in str(error) and not out_of_memory:
+        logger.critical("the GPU's context is lost; this worker ends and is replaced", exc_info=error)
+        logging.shutdown()
+        os._exit(1)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -1,0 +1,222 @@
+"""The door: every form a request can have becomes one `Request`, and nothing behind it knows which it was.
+
+Forms: a raw body; JSON `{"inputs": ..., "parameters": {...}}`; multipart or urlencoded fields; TorchServe's gRPC
+map of bytes; the Open Inference Protocol's JSON, from REST and from TorchServe's gRPC service.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from handlers.core.errors import InvalidRequest, TooManyItems
+from handlers.core.open_inference import OpenInferenceReply, read_inputs, wanted_outputs
+from handlers.core.reply import NativeReply, Reply
+from handlers.core.tensor import Payload
+
+JSON_KEYS = ("inputs", "parameters")
+_OPEN_INFERENCE_KEYS = {"id", "model_name", "model_version", "outputs"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """`payloads`: one an input. `parameters`: as sent, not checked yet. `reply` writes the answer."""
+
+    payloads: tuple[Payload, ...]
+    parameters: Mapping[str, Any]
+    reply: Reply
+
+
+@dataclass
+class Door:
+    """Reads one request; `reply` is right from the first moment on, so that errors keep to the protocol.
+
+    `fields` is TorchServe's `data[i]`, `headers` its request headers; `payload_fields` are the names under which
+    a form or a tensor carries the input.
+    """
+
+    fields: Mapping[str, Any]
+    headers: Mapping[str, Any]
+    model_name: str
+    model_version: str
+    payload_fields: tuple[str, ...]
+    max_items: int
+    reply: Reply = field(default_factory=NativeReply)
+
+    @property
+    def is_grpc(self) -> bool:
+        """TorchServe's gRPC hands on no headers, HTTP always some. (Dictionaries here belong to form fields.)"""
+        return not any(isinstance(value, str) for value in self.headers.values())
+
+    def header(self, name: str) -> str:
+        """Header names keep the client's case."""
+        for key, value in self.headers.items():
+            if key.lower() == name and isinstance(value, str):
+                return value
+        return ""
+
+    def read(self) -> Request:
+        """Raises BadRequest or TooLarge."""
+        if self.header("content-encoding").lower() not in ("", "identity"):
+            raise InvalidRequest("a compressed body is not accepted; send it without Content-Encoding")
+        payloads, parameters = self._body() if "body" in self.fields else self._form()
+        if len(payloads) > self.max_items:
+            raise TooManyItems(f"{len(payloads)} inputs in one request; at most {self.max_items} are allowed")
+        return Request(payloads, _flat(parameters), self.reply)
+
+    def _body(self) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+        body = self.fields["body"]
+        # Query parameters, on the routes where TorchServe hands them on, arrive as further fields.
+        query = {name: _scalar(value) for name, value in self.fields.items() if name != "body"}
+        if not self._is_json():
+            if not body:
+                raise InvalidRequest(
+                    "the body is empty; send the input as the body, or JSON with the field 'inputs'"
+                )
+            return (bytes(body),), _parameters_field(query)
+        if self.is_grpc:
+            self.reply = OpenInferenceReply("", self.model_name, self.model_version, grpc=True)
+        message = parse_json(body)
+        if not isinstance(message, dict):
+            raise InvalidRequest(
+                f"the JSON body must be an object with the field 'inputs', not {_kind(message)}"
+            )
+        if self.is_grpc or _is_open_inference(message):
+            reply = OpenInferenceReply(
+                str(message.get("id") or "")[:256], self.model_name, self.model_version, self.is_grpc
+            )
+            self.reply = reply
+            payloads, parameters = read_inputs(message, self.payload_fields, self.is_grpc)
+            self.reply = replace(reply, wanted=wanted_outputs(message))
+            return payloads, query | parameters
+        return self._native(message, query)
+
+    def _native(
+        self, message: dict[str, Any], query: dict[str, Any]
+    ) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+        for key in message:
+            if key not in JSON_KEYS:
+                raise InvalidRequest(f"unknown field '{key[:60]}'; the body has 'inputs' and 'parameters'")
+        if "inputs" not in message:
+            raise InvalidRequest("the field 'inputs' is missing")
+        inputs, parameters = message["inputs"], message.get("parameters")
+        if parameters is not None and not isinstance(parameters, dict):
+            raise InvalidRequest(f"the field 'parameters' must be an object, not {_kind(parameters)}")
+        several = isinstance(inputs, list)
+        payloads = tuple(inputs) if several else (inputs,)
+        if not payloads:
+            raise InvalidRequest("the field 'inputs' is an empty list")
+        for payload in payloads:
+            if not isinstance(payload, str):
+                raise InvalidRequest(
+                    f"the field 'inputs' must be a string or a list of strings, not {_kind(payload)}"
+                )
+        self.reply = NativeReply(several=several)
+        return payloads, query | (parameters or {})
+
+    def _form(self) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+        given = [name for name in self.payload_fields if name in self.fields]
+        names = "', '".join(self.payload_fields)
+        if not given:
+            hint = "" if self.is_grpc else "; for a raw body or JSON set the Content-Type header"
+            raise InvalidRequest(f"no input: expected a field named one of '{names}'{hint}")
+        if len(given) > 1:
+            raise InvalidRequest(f"several inputs: '{given[0]}' and '{given[1]}'; send one of '{names}'")
+        others = {name: _scalar(value) for name, value in self.fields.items() if name != given[0]}
+        value = self.fields[given[0]]
+        payload = value if isinstance(value, str) else bytes(value)
+        if not payload:
+            raise InvalidRequest(f"the field '{given[0]}' is empty")
+        return (payload,), _parameters_field(others)
+
+    def _is_json(self) -> bool:
+        own = self.headers.get(
+            "body"
+        )  # a form field's own headers; gRPC's Open Inference service sets them as well
+        mime = own.get("content-type", "") if isinstance(own, Mapping) else self.header("content-type")
+        mime = (mime or "").partition(";")[0].strip().lower()
+        return mime == "application/json" or mime.endswith("+json")
+
+
+def parse_json(body: Any) -> Any:
+    """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest."""
+    try:
+        text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the JSON body is not UTF-8: byte {error.start} cannot be read") from None
+    except RecursionError:
+        raise InvalidRequest("the JSON body is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name '{twice[:60]}' appears twice in one object")
+    return result
+
+
+def _is_open_inference(message: dict[str, Any]) -> bool:
+    """Its `inputs` is a list of objects; where the list is empty, its other fields tell."""
+    inputs = message.get("inputs")
+    if isinstance(inputs, list) and any(isinstance(item, dict) for item in inputs):
+        return True
+    return bool(_OPEN_INFERENCE_KEYS & message.keys())
+
+
+def _parameters_field(values: dict[str, Any]) -> dict[str, Any]:
+    """A field `parameters` holds a JSON object; the others are parameters themselves."""
+    parameters = values.pop("parameters", None)
+    if parameters is None:
+        return values
+    if not isinstance(parameters, dict):
+        raise InvalidRequest("the field 'parameters' must be a JSON object")
+    return values | parameters
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """`generate_parameters`, nested as huggingface_hub's client sends them, become parameters like the others."""
+    flat = dict(parameters)
+    nested = flat.pop("generate_parameters", None)
+    if nested is None:
+        return flat
+    if not isinstance(nested, dict):
+        raise InvalidRequest("'generate_parameters' must be an object")
+    for name in nested:
+        if name in flat:
+            raise InvalidRequest(f"'{name[:60]}' is given twice: in 'generate_parameters' and beside it")
+    return flat | nested
+
+
+def _scalar(value: Any) -> Any:
+    """A form field's text as JSON reads it (`3`, `0.5`, `true`, `{...}`), else as the string it is."""
+    if not isinstance(value, str):
+        try:
+            value = bytes(value).decode()
+        except UnicodeDecodeError:
+            raise InvalidRequest("a form field other than the input is not UTF-8 text") from None
+    try:
+        return json.loads(value, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return value
+
+
+_KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    type(None): "null",
+}
+
+
+def _kind(value: Any) -> str:
+    return _KINDS.get(type(value), "a number")

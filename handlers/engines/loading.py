@@ -1,0 +1,30 @@
+"""Loads a network from a folder in the hub's layout: safetensors alone, no code, every weight in its place."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def load_network(auto_class: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """A network in evaluation mode. Raises ValueError for weights that do not fill the architecture.
+
+    `auto_class` is one of transformers' AutoModel classes, which would fill what is missing with random numbers.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    network, report = auto_class.from_pretrained(
+        folder,
+        dtype=dtype,
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    astray = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
+    if astray:
+        raise ValueError(
+            f"the weights do not fit {type(network).__name__}: {len(astray)} are missing, such as {astray[0]}"
+        )
+    return network.eval()

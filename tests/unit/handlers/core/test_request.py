@@ -1,0 +1,198 @@
+"""The door: every form of a request becomes the same Request."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+
+from handlers.core.errors import BadRequest, ServingError, TooManyItems
+from handlers.core.open_inference import OpenInferenceReply
+from handlers.core.request import Door, Request
+
+HTTP = {"explain": "False", "host": "127.0.0.1"}
+JSON = HTTP | {"Content-Type": "application/json; charset=utf-8"}
+GRPC_TENSORS = {"body": {"content-type": "application/json"}}
+
+
+def door(fields, headers=HTTP) -> Door:
+    return Door(fields, headers, "net", "1.0", ("image", "data"), max_items=4)
+
+
+def read(fields, headers=HTTP) -> Request:
+    return door(fields, headers).read()
+
+
+def body(value) -> dict:
+    return {"body": bytearray(json.dumps(value).encode())}
+
+
+def tensor(**changes) -> dict:
+    return {"name": "image", "shape": [1], "datatype": "BYTES", "data": ["aGk="]} | changes
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        ({"body": bytearray(b"hi")}, HTTP),
+        ({"body": bytearray(b"hi")}, HTTP | {"content-type": "image/jpeg"}),
+        ({"image": bytearray(b"hi")}, HTTP),
+        ({"data": bytearray(b"hi")}, HTTP | {"data": {"content-type": "image/png"}}),
+        ({"data": bytearray(b"hi")}, {"data": {"content-type": ""}}),
+        (body({"inputs": [tensor(parameters={"content_type": "base64"})]}), JSON),
+        (body({"inputs": [tensor()], "id": "", "model_name": "net"}), GRPC_TENSORS),
+    ],
+)
+def test_bytes_come_through_in_every_form(fields, headers):
+    assert read(fields, headers).payloads == (b"hi",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        (body({"inputs": "aGk=", "parameters": {"top_k": 3}}), JSON),
+        (body({"inputs": ["aGk="], "parameters": {"top_k": 3}}), JSON),
+        (body({"inputs": [tensor()], "parameters": {"top_k": 3}}), JSON),
+        (body({"inputs": [tensor(parameters={"top_k": 3})]}), JSON),
+        (body({"inputs": [tensor(), tensor(name="top_k", datatype="INT64", data=[3])]}), JSON),
+        (body({"inputs": "aGk=", "parameters": {"generate_parameters": {"top_k": 3}}}), JSON),
+        (body({"inputs": "aGk="}) | {"top_k": b"3"}, JSON),
+    ],
+)
+def test_strings_and_parameters_come_through_in_every_json_form(fields, headers):
+    request = read(fields, headers)
+    assert request.payloads == ("aGk=",)
+    assert request.parameters == {"top_k": 3}
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"top_k": b"3"}, {"parameters": b'{"top_k": 3}'}, {"parameters": '{"top_k": 3}'}],
+)
+def test_parameters_as_form_fields(parameters):
+    assert read({"image": b"hi"} | parameters).parameters == {"top_k": 3}
+
+
+def test_form_fields_are_read_as_json_scalars_or_strings():
+    fields = {"image": b"x", "a": b"0.5", "b": b"true", "c": b"never", "d": b"NaN"}
+    assert read(fields).parameters == {"a": 0.5, "b": True, "c": "never", "d": "NaN"}
+
+
+def test_grpc_byte_parameters_are_base64_and_strings_over_rest():
+    own = tensor(name="early_stopping", data=["bmV2ZXI="])
+    assert read(body({"inputs": [tensor(), own], "id": ""}), GRPC_TENSORS).parameters == {
+        "early_stopping": "never"
+    }
+    own["data"] = ["never"]
+    assert read(body({"inputs": [tensor(), own]}), JSON).parameters == {"early_stopping": "never"}
+
+
+def test_pixels_keep_shape_and_type():
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    message = {"inputs": [tensor(shape=[2, 2, 3], datatype="UINT8", data=pixels.tolist())]}
+    (payload,) = read(body(message), JSON).payloads
+    assert payload.dtype == np.uint8
+    assert (payload == pixels).all()
+    message = {"inputs": [tensor(shape=[2, 2, 1, 3], datatype="UINT8", data=pixels.ravel().tolist())]}
+    assert [array.shape for array in read(body(message), JSON).payloads] == [(2, 1, 3), (2, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "message"),
+    [
+        ({"body": bytearray()}, HTTP, "the body is empty"),
+        ({"body": bytearray()}, JSON, "not valid JSON"),
+        ({}, HTTP, "expected a field named one of 'image', 'data'"),
+        ({"picture": b"x"}, HTTP, "expected a field named one of 'image', 'data'"),
+        ({"image": b""}, HTTP, "the field 'image' is empty"),
+        ({"image": b"x", "data": b"y"}, HTTP, "several inputs"),
+        ({"image": b"x", "top_k": b"\xff"}, HTTP, "not UTF-8"),
+        ({"image": b"x", "parameters": b"[]"}, HTTP, "'parameters' must be a JSON object"),
+        ({"body": bytearray(b"{")}, JSON, "not valid JSON"),
+        ({"body": bytearray(b"\xff\xfe")}, JSON, "not UTF-8"),
+        ({"body": bytearray(b'{"inputs": NaN}')}, JSON, "NaN is not a number"),
+        ({"body": bytearray(b'{"inputs": "a", "inputs": "b"}')}, JSON, "appears twice"),
+        ({"body": bytearray(b"[" * 100_000)}, JSON, "nested too deeply"),
+        (body([1]), JSON, "must be an object with the field 'inputs', not a list"),
+        (body("text"), JSON, "not a string"),
+        (body({}), JSON, "'inputs' is missing"),
+        (body({"inputs": None}), JSON, "'inputs' must be a string or a list of strings, not null"),
+        (body({"inputs": []}), JSON, "empty list"),
+        (body({"inputs": ["a", 1]}), JSON, "not a number"),
+        (body({"inputs": "a", "parameters": 3}), JSON, "'parameters' must be an object, not a number"),
+        (body({"inputs": "a", "options": {}}), JSON, "unknown field 'options'"),
+        (body({"inputs": "a", "parameters": {"k": 1, "generate_parameters": {"k": 2}}}), JSON, "given twice"),
+        (body({"inputs": "a"}), JSON | {"content-encoding": "gzip"}, "compressed body"),
+    ],
+)
+def test_malformed_requests_are_named(fields, headers, message):
+    with pytest.raises(BadRequest) as caught:
+        read(fields, headers)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([tensor(), tensor()], "two inputs are named 'image'"),
+        ([tensor(), tensor(name="data")], "several inputs"),
+        ([], "no input: expected a tensor named 'image'"),
+        ([tensor(name="top_k", datatype="INT32", data=[3])], "no input"),
+        ([{"shape": [1]}, tensor()], "object with a 'name'"),
+        ([tensor(datatype="BF16")], "unknown datatype 'BF16'"),
+        ([tensor(shape=[2])], "the shape [2] has 2 elements, the data 1"),
+        ([tensor(shape=[-1])], "'shape' must be a list of integers"),
+        ([tensor(shape="1")], "'shape' must be a list of integers"),
+        ([tensor(data="aGk=")], "'data' must be a list"),
+        ([tensor(data=[3])], "'3' is no element of BYTES"),
+        ([tensor(data=["a", ["b"]], shape=[2])], "is no element of BYTES"),
+        ([tensor(data=[], shape=[0])], "is empty"),
+        ([tensor(data=["?"], parameters={"content_type": "base64"})], "not base64"),
+        ([tensor(datatype="UINT8", data=[256])], "UINT8 takes 0 to 255"),
+        ([tensor(datatype="UINT8", data=[1.5])], "'1.5' is no element of UINT8"),
+        ([tensor(datatype="UINT8", data=[True])], "'True' is no element of UINT8"),
+        ([tensor(), tensor(name="top_k", datatype="INT32", data=[1, 2], shape=[2])], "one element, not 2"),
+        ([tensor(parameters=3)], "'parameters' must be an object"),
+    ],
+)
+def test_malformed_tensors_are_named_in_the_protocols_own_error(inputs, message):
+    opened = door(body({"id": "7", "inputs": inputs}), JSON)
+    with pytest.raises(ServingError) as caught:
+        opened.read()
+    assert message in caught.value.message
+    assert opened.reply.error(caught.value)["error"] == caught.value.message
+
+
+def test_too_many_inputs():
+    with pytest.raises(TooManyItems, match="5 inputs in one request; at most 4"):
+        read(body({"inputs": ["a"] * 5}), JSON)
+
+
+def test_an_error_over_grpc_is_a_whole_reply():
+    opened = door(body({"id": "7", "model_name": "net", "inputs": []}), GRPC_TENSORS)
+    with pytest.raises(BadRequest) as caught:
+        opened.read()
+    reply = opened.reply.error(caught.value)
+    assert (reply["id"], reply["model_name"], reply["model_version"]) == ("7", "net", "1.0")
+    (output,) = reply["outputs"]
+    assert output["name"] == "error"
+    assert json.loads(output["data"][0])["type"] == "InvalidRequest"
+
+
+def test_a_body_that_is_not_json_over_grpc_still_gets_a_whole_reply():
+    opened = door({"body": bytearray(b"{")}, GRPC_TENSORS)
+    with pytest.raises(BadRequest):
+        opened.read()
+    assert isinstance(opened.reply, OpenInferenceReply)
+
+
+def test_selected_outputs_and_id():
+    message = {"id": "42", "inputs": [tensor()], "outputs": [{"name": "score"}]}
+    reply = read(body(message), JSON).reply
+    assert (reply.id, reply.wanted) == ("42", ("score",))
+
+
+def test_headers_keep_the_clients_case():
+    content = base64.b64encode(b"hi").decode()
+    request = read(body({"inputs": content}), HTTP | {"CONTENT-TYPE": "Application/JSON"})
+    assert request.payloads == (content,)
