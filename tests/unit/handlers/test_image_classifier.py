@@ -1,0 +1,250 @@
+"""The image classifier: the numbers of transformers, in every form of request."""
+
+import base64
+import io
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from handlers.image_classifier import ImageClassifier
+from handlers.vision.decode import to_rgb
+from handlers.vision.preprocess import MAX_ASPECT, centre
+from tests.conftest import ROOT
+from tests.real_models import labelled_photos, mobilenet_folder
+from tests.unit.handlers.context import FakeContext
+from training.pictures import LABELS, picture
+
+HTTP = {"explain": "False", "host": "x"}
+JSON = HTTP | {"content-type": "application/json"}
+STARTER = ROOT / "models" / "resnet-50" / "starter"
+
+
+def started(folder: Path, tmp_path: Path, **settings) -> tuple[ImageClassifier, FakeContext]:
+    (tmp_path / "model").symlink_to(folder)
+    context = FakeContext(tmp_path, {"handler": {"precision": "fp32"} | settings})
+    handler = ImageClassifier()
+    handler.initialize(context)
+    return handler, context
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory):
+    return started(STARTER, tmp_path_factory.mktemp("starter"))
+
+
+@pytest.fixture(scope="module")
+def mobilenet(shared_data, tmp_path_factory):
+    folder = mobilenet_folder(shared_data, tmp_path_factory.mktemp("mobilenet"))
+    return (*started(folder, tmp_path_factory.mktemp("real")), folder)
+
+
+def send(handler, context, *requests):
+    context.receive([headers for _, headers in requests])
+    answers = handler.handle([fields for fields, _ in requests], context)
+    return [json.loads(answer) for answer in answers], [context.statuses[i] for i in range(len(requests))]
+
+
+def raw(data: bytes):
+    return {"body": bytearray(data)}, HTTP
+
+
+def js(value):
+    return {"body": bytearray(json.dumps(value).encode())}, JSON
+
+
+def expected(folder: Path, image: Image.Image) -> list[tuple[str, float]]:
+    """transformers' own processor and model, in fp32, all labels by score."""
+    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    pixels = AutoImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")
+    with torch.inference_mode():
+        scores = model(**pixels).logits.softmax(-1)[0]
+    top = scores.topk(5)
+    return [
+        (model.config.id2label[i], s) for s, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    ]
+
+
+def assert_equal_to_transformers(answer, folder, data: bytes) -> None:
+    image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    for got, (label, score) in zip(answer, expected(folder, image), strict=True):
+        assert got["score"] == pytest.approx(score, abs=1e-3)
+        # Labels of equal scores may change places.
+        assert got["label"] == label or any(abs(got["score"] - other["score"]) < 1e-3 for other in answer)
+
+
+@pytest.mark.filterwarnings("default")
+def test_parity_on_real_photos_with_real_weights(mobilenet):
+    handler, context, folder = mobilenet
+    names = [
+        "ts_kitten.jpg", "hub_samoyed.jpg", "sm_tiger.png", "sm_tiger.gif", "pil_pil_sample_cmyk.jpg",
+        "pil_transparent.png", "coral_grace_hopper.bmp", "exif_Landscape_6.jpg", "pil_frozenpond.mpo",
+    ]  # fmt: skip
+    shared = ROOT.parent / "shared" / "data" / "photos"
+    for name in names:
+        data = (shared / name).read_bytes()
+        (answer,), _ = send(handler, context, raw(data))
+        assert_equal_to_transformers(answer, folder, data)
+
+
+def test_real_weights_label_real_photos(mobilenet, shared_data):
+    handler, context, _ = mobilenet
+    names = json.loads((shared_data / "imagenet_index_to_name.json").read_text())
+    photos = labelled_photos(shared_data)
+    answers, _ = send(handler, context, *[raw(path.read_bytes()) for path, _ in photos])
+    right = sum(
+        names[str(index)][1] in [label["label"] for label in answer[:3]]
+        for answer, (_, index) in zip(answers, photos, strict=True)
+    )
+    assert right >= len(photos) - 1
+
+
+def test_all_orientations_of_one_photo_get_one_label(mobilenet, shared_data):
+    handler, context, _ = mobilenet
+    photos = sorted((shared_data / "photos").glob("exif_Landscape_*.jpg"))
+    answers, _ = send(handler, context, *[raw(path.read_bytes()) for path in photos])
+    assert len({answer[0]["label"] for answer in answers}) == 1
+
+
+def test_parity_of_the_starter(starter):
+    handler, context = starter
+    for index in range(5):
+        label, data = picture(99, index)
+        (answer,), _ = send(handler, context, raw(data))
+        assert answer[0]["label"] == label
+        assert_equal_to_transformers(answer, STARTER, data)
+
+
+def test_a_batch_answers_as_its_items_alone(starter):
+    handler, context = starter
+    requests = [raw(picture(7, index)[1]) for index in range(6)]
+    requests[2] = raw(b"no picture")
+    requests[4] = raw(picture(7, 4)[1][:200])
+    together, statuses = send(handler, context, *requests)
+    assert statuses == [200, 200, 400, 200, 400, 200]
+    for request, answer in zip(requests, together, strict=True):
+        (alone,), _ = send(handler, context, request)
+        if isinstance(answer, dict):
+            assert alone == answer
+            continue
+        for one, other in zip(alone, answer, strict=True):
+            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+
+
+def test_every_form_of_a_request_gets_one_answer(starter):
+    handler, context = starter
+    label, data = picture(5, 3)
+    text = base64.b64encode(data).decode()
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}
+    forms = [
+        raw(data),
+        ({"image": bytearray(data)}, HTTP),
+        ({"file": bytearray(data), "top_k": bytearray(b"5")}, HTTP),
+        ({"data": bytearray(data)}, {"data": {"content-type": ""}}),
+        js({"inputs": text}),
+        js({"inputs": f"data:image/jpeg;base64,{text}", "parameters": {"top_k": 5}}),
+    ]
+    answers, statuses = send(handler, context, *forms)
+    assert statuses == [200] * len(forms)
+    assert answers == [answers[0]] * len(forms)
+    assert answers[0][0]["label"] == label
+    (answer,), _ = send(handler, context, js({"inputs": [tensor]}))
+    outputs = {output["name"]: output for output in answer["outputs"]}
+    assert outputs["label"]["shape"] == [1, 5]
+    assert outputs["label"]["data"] == [item["label"] for item in answers[0]]
+    assert outputs["score"]["data"] == pytest.approx([item["score"] for item in answers[0]], abs=1e-5)
+
+
+def test_pixels_answer_as_the_picture_does(starter):
+    handler, context = starter
+    _, data = picture(5, 4)
+    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    tensor = {
+        "name": "image",
+        "shape": list(pixels.shape),
+        "datatype": "UINT8",
+        "data": pixels.ravel().tolist(),
+    }
+    (by_pixels,), _ = send(handler, context, js({"inputs": [tensor], "outputs": [{"name": "score"}]}))
+    (by_bytes,), _ = send(handler, context, raw(data))
+    (output,) = by_pixels["outputs"]
+    assert output["data"] == pytest.approx([item["score"] for item in by_bytes], abs=1e-4)
+
+
+def test_several_pictures_in_one_request(starter):
+    handler, context = starter
+    pictures = [picture(8, index) for index in range(3)]
+    inputs = [base64.b64encode(data).decode() for _, data in pictures]
+    (answer,), _ = send(handler, context, js({"inputs": inputs, "parameters": {"top_k": 1}}))
+    assert [labels[0]["label"] for labels in answer] == [label for label, _ in pictures]
+    assert all(len(labels) == 1 for labels in answer)
+
+
+@pytest.mark.parametrize(
+    ("top_k", "status"),
+    [(1, 200), (len(LABELS), 200), (0, 400), (len(LABELS) + 1, 400), ("3", 400), (2.5, 400)],
+)
+def test_top_k_runs_from_one_to_the_number_of_labels(starter, top_k, status):
+    handler, context = starter
+    text = base64.b64encode(picture(1, 1)[1]).decode()
+    (answer,), statuses = send(handler, context, js({"inputs": text, "parameters": {"top_k": top_k}}))
+    assert statuses == [status]
+    if status == 200:
+        assert len(answer) == top_k
+        assert [item["score"] for item in answer] == sorted((item["score"] for item in answer), reverse=True)
+    else:
+        assert f"'top_k' must be an integer from 1 to {len(LABELS)}" in answer["message"]
+
+
+def test_scores_by_function(starter):
+    handler, context = starter
+    text = base64.b64encode(picture(1, 1)[1]).decode()
+
+    def scores(function):
+        parameters = {"function_to_apply": function, "top_k": len(LABELS)}
+        (answer,), _ = send(handler, context, js({"inputs": text, "parameters": parameters}))
+        return np.array([item["score"] for item in answer])
+
+    logits = scores("none")
+    assert scores("softmax") == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-4)
+    assert scores("sigmoid") == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-4)
+
+
+def test_odd_shapes_are_answered(starter):
+    handler, context = starter
+    rng = random.Random(0)
+    for size in ((1, 1), (2000, 3), (3, 2000), (30000, 1), (17, 4001)):
+        image = Image.new("RGB", size, tuple(rng.randrange(256) for _ in range(3)))
+        buffer = io.BytesIO()
+        image.save(buffer, "PNG")
+        (answer,), statuses = send(handler, context, raw(buffer.getvalue()))
+        assert statuses == [200]
+        assert len(answer) == 5
+
+
+def test_long_pictures_keep_their_middle():
+    image = Image.new("RGB", (1000, 10), "white")
+    image.paste("red", (490, 0, 510, 10))
+    middle = centre(image, MAX_ASPECT)
+    assert middle.size == (80, 10)
+    assert middle.getpixel((40, 5)) == (255, 0, 0)
+
+
+def test_more_pictures_than_the_network_takes_at_once(tmp_path):
+    handler, context = started(STARTER, tmp_path, max_batch=2)
+    pictures = [picture(3, index) for index in range(5)]
+    answers, _ = send(handler, context, *[raw(data) for _, data in pictures])
+    assert [answer[0]["label"] for answer in answers] == [label for label, _ in pictures]
+    assert len(answers[0]) == 5
+
+
+def test_precision_is_close_in_bf16(starter, tmp_path):
+    handler, context = started(STARTER, tmp_path, precision="bf16")
+    answers, _ = send(handler, context, *[raw(picture(4, index)[1]) for index in range(8)])
+    reference, _ = send(*starter, *[raw(picture(4, index)[1]) for index in range(8)])
+    assert [a[0]["label"] for a in answers] == [r[0]["label"] for r in reference]

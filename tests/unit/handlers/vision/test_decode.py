@@ -1,0 +1,174 @@
+"""Bytes to an upright RGB picture."""
+
+import base64
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handlers.core.errors import ImageTooLarge, InvalidImage
+from handlers.vision.decode import decode_image
+
+LIMIT = 1_000_000
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def quarters(mode: str = "RGB") -> Image.Image:
+    """Red and green above, blue and white below."""
+    image = Image.new("RGB", (64, 48))
+    for place, colour in zip([(0, 0), (32, 0), (0, 24), (32, 24)], [RED, GREEN, BLUE, WHITE], strict=True):
+        image.paste(colour, (*place, place[0] + 32, place[1] + 24))
+    return image.convert(mode)
+
+
+def saved(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def corners(image: Image.Image) -> list[tuple[int, ...]]:
+    width, height = image.size
+    places = [(x, y) for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+    return [image.getpixel(place) for place in places]
+
+
+def close(left, right, tolerance=12) -> bool:
+    return bool(np.abs(np.array(left, int) - np.array(right, int)).max() <= tolerance)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        ("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("GIF", "P"),
+        ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "CMYK"), ("PPM", "RGB"), ("MPO", "RGB"),
+        ("TIFF", "YCbCr"), ("TIFF", "LAB"),
+    ],
+)  # fmt: skip
+def test_formats_and_modes(kind, mode):
+    source = quarters("RGB")
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        image = ImageCms.applyTransform(source, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
+    else:
+        image = source.convert(mode)
+    decoded = decode_image(saved(image, kind), LIMIT)
+    assert decoded.mode == "RGB"
+    if mode != "LAB":  # Pillow's own conversion of LAB is approximate
+        assert close(corners(decoded), corners(source), 40)
+
+
+def test_bytes_base64_data_url_and_pixels_are_one_picture():
+    png = saved(quarters(), "PNG")
+    text = base64.b64encode(png).decode()
+    for payload in (png, text, f"data:image/png;base64,{text}", np.asarray(quarters())):
+        assert (np.asarray(decode_image(payload, LIMIT)) == np.asarray(quarters())).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_ends_upright(orientation):
+    # The inverse of what a reader does: the pixels are stored turned, and the tag says how to turn them back.
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }  # fmt: skip
+    stored = quarters().transpose(turn[orientation]) if orientation in turn else quarters()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(saved(stored, "JPEG", exif=exif, quality=95, subsampling=0), LIMIT)
+    assert decoded.size == (64, 48)
+    assert close(corners(decoded), [RED, GREEN, BLUE, WHITE])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_lies_on_white(mode):
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 4, 8))
+    decoded = decode_image(saved(image.convert(mode), "PNG"), LIMIT)
+    assert decoded.getpixel((1, 1)) == (0, 0, 0)
+    assert decoded.getpixel((6, 6)) == WHITE
+
+
+def test_a_transparent_palette_colour_lies_on_white():
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([10, 20, 30] + [0] * 765)
+    assert decode_image(saved(image, "PNG", transparency=0), LIMIT).getpixel((0, 0)) == WHITE
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 65535]], np.uint16), [0, 255]),
+        (np.array([[0, 257 * 100]], np.int32), [0, 100]),
+        (np.array([[0, 200]], np.int32), [0, 200]),
+        (np.array([[0.0, 1.0]], np.float32), [0, 255]),
+        (np.array([[0.0, 200.0]], np.float32), [0, 200]),
+    ],
+)
+def test_deep_pixels_scale_to_eight_bits(values, expected):
+    decoded = decode_image(saved(Image.fromarray(values), "TIFF"), LIMIT)
+    assert [decoded.getpixel((x, 0))[0] for x in (0, 1)] == expected
+
+
+def test_one_bit_and_one_pixel():
+    assert decode_image(saved(Image.new("1", (3, 3), 1), "PNG"), LIMIT).getpixel((0, 0)) == WHITE
+    assert decode_image(saved(Image.new("RGB", (1, 1), RED), "PNG"), LIMIT).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_the_first_frame_of_an_animation(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
+    data = saved(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
+    assert close([decode_image(data, LIMIT).getpixel((4, 4))], [RED])
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"", b"this is no picture", b"\xff\xd8\xff\xe0", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n", "no base64!",
+        saved(quarters(), "JPEG")[:300], saved(quarters(), "PNG")[:100],
+        np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2, 3), np.uint8),
+        np.zeros((2, 2, 3), np.float32),
+    ],
+)  # fmt: skip
+def test_what_is_no_picture_is_refused(payload):
+    with pytest.raises(InvalidImage):
+        decode_image(payload, LIMIT)
+
+
+def test_size_is_refused_before_anything_is_decoded(monkeypatch):
+    bomb = saved(Image.new("1", (4000, 4000)), "PNG")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageTooLarge, match=r"4000 x 4000 pixels; at most 1000000"):
+        decode_image(bomb, LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("d_bomb_20000x20000_1bit.png", ImageTooLarge),
+        ("d_header_2g_x_2g.png", (ImageTooLarge, InvalidImage)),
+        ("d_empty.jpg", InvalidImage),
+        ("d_text.jpg", InvalidImage),
+        ("pil_truncated_image.png", InvalidImage),
+        ("pil_truncated_jpeg.jpg", InvalidImage),
+    ],
+)
+def test_hostile_files(shared_data, name, error):
+    with pytest.raises(error):
+        decode_image((shared_data / "photos" / name).read_bytes(), 50_000_000)
+
+
+def test_odd_files_are_pictures_or_clear_errors(shared_data):
+    """Whatever the file, nothing but our two errors comes out."""
+    decoded = 0
+    for path in sorted((shared_data / "photos").glob("pil_*")):
+        with contextlib.suppress(InvalidImage, ImageTooLarge):
+            assert decode_image(path.read_bytes(), 50_000_000).mode == "RGB"
+            decoded += 1
+    assert decoded >= 14
