@@ -1,0 +1,190 @@
+"""The async client: the sync client's methods, awaited. What they do is said there."""
+
+import asyncio
+from collections.abc import Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from client.calls import Call, Operation, RestCall
+from client.errors import ServeError
+from client.grpc_transport import AsyncGrpcTransport
+from client.inputs import Image
+from client.operations import Operations
+from client.rest_transport import AsyncRestTransport
+from client.results import (
+    Inference,
+    Label,
+    Metrics,
+    Model,
+    ModelEntry,
+    ModelMetadata,
+    Scalar,
+    Summary,
+    Tensor,
+)
+from client.retry import Attempts, Deadline
+from client.settings import MAX_MESSAGE_BYTES, Endpoints, Protocol, Settings
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """`Client` for asyncio: use it in an `async with`, within one event loop, or await `close`."""
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        *,
+        protocol: Protocol = "rest",
+        endpoints: Endpoints | None = None,
+        timeout: float = 120.0,
+        connect_timeout: float = 5.0,
+        retries: int = 3,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.settings = Settings(
+            endpoints or Endpoints.at(host), protocol, timeout, connect_timeout, retries, max_message_bytes
+        )
+        self._operations = Operations(protocol)
+        self._rest = AsyncRestTransport(self.settings, transport)
+        self._grpc = AsyncGrpcTransport(self.settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._rest.close()
+        await self._grpc.close()
+
+    async def classify(
+        self,
+        model: str,
+        image: Image,
+        top_k: int | None = None,
+        version: str | None = None,
+        **parameters: Scalar | None,
+    ) -> list[Label]:
+        return await self._run(self._operations.classify(model, image, top_k, version, parameters))
+
+    async def summarize(
+        self, model: str, text: str | Sequence[str], version: str | None = None, **parameters: Scalar | None
+    ) -> list[Summary]:
+        return await self._run(self._operations.summarize(model, text, version, parameters))
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Sequence[Tensor],
+        parameters: Mapping[str, Scalar | None] | None = None,
+        version: str | None = None,
+        id: str = "",
+    ) -> Inference:
+        return await self._run(self._operations.infer(model, inputs, parameters, version, id))
+
+    async def live(self) -> bool:
+        return await self._run(self._operations.live())
+
+    async def ready(self, model: str | None = None, version: str | None = None) -> bool:
+        return await self._run(self._operations.ready(model, version))
+
+    async def server_live(self) -> bool:
+        return await self._run(self._operations.server_live())
+
+    async def server_ready(self) -> bool:
+        return await self._run(self._operations.server_ready())
+
+    async def model_ready(self, model: str, version: str | None = None) -> bool:
+        return await self._run(self._operations.model_ready(model, version))
+
+    async def model_metadata(self, model: str, version: str | None = None) -> ModelMetadata:
+        return await self._run(self._operations.model_metadata(model, version))
+
+    async def list_models(self) -> list[ModelEntry]:
+        return await self._run(self._operations.list_models())
+
+    async def describe(self, model: str, version: str | None = None, customized: bool = False) -> Model:
+        return await self._run(self._operations.describe(model, version, customized))
+
+    async def describe_versions(self, model: str) -> list[Model]:
+        return await self._run(self._operations.describe_versions(model))
+
+    async def scale(
+        self,
+        model: str,
+        min_workers: int,
+        max_workers: int | None = None,
+        version: str | None = None,
+        synchronous: bool = True,
+    ) -> str:
+        return await self._run(self._operations.scale(model, min_workers, max_workers, version, synchronous))
+
+    async def register(
+        self,
+        archive: str,
+        *,
+        model_name: str | None = None,
+        initial_workers: int | None = None,
+        batch_size: int | None = None,
+        max_batch_delay: int | None = None,
+        response_timeout: int | None = None,
+        startup_timeout: int | None = None,
+        handler: str | None = None,
+        synchronous: bool = True,
+    ) -> str:
+        fields = {
+            "model_name": model_name,
+            "initial_workers": initial_workers,
+            "batch_size": batch_size,
+            "max_batch_delay": max_batch_delay,
+            "response_timeout": response_timeout,
+            "startup_timeout": startup_timeout,
+            "handler": handler,
+            "synchronous": synchronous,
+        }
+        return await self._run(self._operations.register(archive, fields))
+
+    async def set_default(self, model: str, version: str) -> str:
+        return await self._run(self._operations.set_default(model, version))
+
+    async def unregister(self, model: str, version: str | None = None) -> str:
+        return await self._run(self._operations.unregister(model, version))
+
+    async def metrics(self, names: Sequence[str] = ()) -> Metrics:
+        return await self._run(self._operations.metrics(names))
+
+    async def _run(self, operation: Operation[T]) -> T:
+        deadline = Deadline(self.settings.timeout)
+        if not isinstance(operation, Generator):
+            answer: T = await self._send(operation, deadline)
+            return answer
+        try:
+            call = next(operation)
+            while True:
+                try:
+                    value = await self._send(call, deadline)
+                except ServeError as error:
+                    call = operation.throw(error)
+                else:
+                    call = operation.send(value)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+    async def _send(self, call: Call[Any], deadline: Deadline) -> Any:
+        attempts = Attempts(call, self.settings, deadline)
+        while True:
+            try:
+                if isinstance(call, RestCall):
+                    return await self._rest.send(call, deadline)
+                return await self._grpc.send(call, deadline)
+            except ServeError as error:
+                pause = attempts.pause_after(error)
+            await asyncio.sleep(pause)

@@ -1,0 +1,113 @@
+"""gRPC calls, sync and async: one channel for each address, opened when it is first needed."""
+
+import asyncio
+from threading import Lock
+from typing import Any, TypeVar
+
+from client.calls import RpcCall
+from client.errors import MissingStubs, ServeError, Unavailable, from_status
+from client.retry import Deadline
+from client.settings import Settings, is_loopback
+
+T = TypeVar("T")
+
+
+def _target(call: RpcCall[Any], settings: Settings) -> str:
+    endpoints = settings.endpoints
+    return endpoints.grpc_management if call.service == "management" else endpoints.grpc_inference
+
+
+def _options(target: str, settings: Settings) -> list[tuple[str, Any]]:
+    """TorchServe's size limits both ways, quick reconnection, and no state shared with other channels."""
+    return [
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", int(settings.connect_timeout * 1000)),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0 if is_loopback(target) else 1),
+    ]
+
+
+def _grpc() -> Any:
+    try:
+        import grpc
+        import grpc.aio
+    except ImportError as error:
+        raise MissingStubs(
+            f"grpcio is not installed ({error}); run scripts/setup, or use protocol='rest'"
+        ) from error
+    return grpc
+
+
+class GrpcTransport:
+    """Channels are safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._channels: dict[str, Any] = {}
+        self._lock = Lock()
+
+    def send(self, call: RpcCall[T], deadline: Deadline) -> T:
+        """Raises ServeError."""
+        grpc, target = _grpc(), _target(call, self._settings)
+        with self._lock:
+            if target not in self._channels:
+                self._channels[target] = grpc.insecure_channel(target, _options(target, self._settings))
+            method = _method(self._channels[target], call)
+        try:
+            answer = method(call.request, timeout=deadline.left())
+        except grpc.RpcError as error:
+            raise _as_serve_error(error, target, deadline) from error
+        return call.read(answer)
+
+    def close(self) -> None:
+        with self._lock:
+            for channel in self._channels.values():
+                channel.close()
+            self._channels.clear()
+
+
+class AsyncGrpcTransport:
+    """Channels belong to the event loop in which they are first used."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._channels: dict[str, Any] = {}
+
+    async def send(self, call: RpcCall[T], deadline: Deadline) -> T:
+        """Raises ServeError."""
+        grpc, target = _grpc(), _target(call, self._settings)
+        if target not in self._channels:
+            self._channels[target] = grpc.aio.insecure_channel(target, _options(target, self._settings))
+        try:
+            answer = await _method(self._channels[target], call)(call.request, timeout=deadline.left())
+        except grpc.RpcError as error:
+            raise _as_serve_error(error, target, deadline) from error
+        return call.read(answer)
+
+    async def close(self) -> None:
+        channels, self._channels = list(self._channels.values()), {}
+        await asyncio.gather(*(channel.close() for channel in channels))
+
+
+def _method(channel: Any, call: RpcCall[Any]) -> Any:
+    return channel.unary_unary(
+        call.path,
+        request_serializer=type(call.request).SerializeToString,
+        response_deserializer=call.answer.FromString,
+    )
+
+
+def _as_serve_error(error: Any, target: str, deadline: Deadline) -> ServeError:
+    """Sync and async errors of gRPC have the same two methods."""
+    status, details = error.code().name, error.details() or ""
+    if status == "DEADLINE_EXCEEDED":
+        return deadline.passed()
+    found = from_status(status, details)
+    if isinstance(found, Unavailable):
+        if found.sent:
+            return Unavailable(f"the connection to {target} broke: {details}")
+        return Unavailable(f"no server answers at {target} ({details.rpartition(': ')[2]})", sent=False)
+    return found

@@ -1,0 +1,120 @@
+"""REST calls through httpx, sync and async."""
+
+import asyncio
+from typing import TypeVar
+
+import httpx
+
+from client.calls import RestCall
+from client.errors import (
+    Overloaded,
+    ServeError,
+    TransportError,
+    Unavailable,
+    UnexpectedAnswer,
+    from_body,
+)
+from client.retry import Deadline
+from client.settings import Settings, is_loopback
+
+T = TypeVar("T")
+
+
+class RestTransport:
+    """A client for each address: the pool is httpx's, and safe to share between threads."""
+
+    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
+        self._settings = settings
+        trust_env = not is_loopback(settings.endpoints.inference)
+        self._client = httpx.Client(transport=transport, trust_env=trust_env, limits=_limits())
+
+    def send(self, call: RestCall[T], deadline: Deadline) -> T:
+        """Raises ServeError."""
+        request = _request(self._client, call, self._settings, deadline)
+        try:
+            response = self._client.send(request, stream=True)
+            try:
+                chunks = []
+                for chunk in response.iter_bytes():
+                    chunks.append(chunk)
+                    # httpx's time limit is for one read; a server that trickles would never meet it.
+                    deadline.left()
+            finally:
+                response.close()
+        except httpx.HTTPError as error:
+            raise _as_serve_error(error, deadline) from error
+        return _read(call, response, b"".join(chunks))
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class AsyncRestTransport:
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._settings = settings
+        trust_env = not is_loopback(settings.endpoints.inference)
+        self._client = httpx.AsyncClient(transport=transport, trust_env=trust_env, limits=_limits())
+
+    async def send(self, call: RestCall[T], deadline: Deadline) -> T:
+        """Raises ServeError."""
+        request = _request(self._client, call, self._settings, deadline)
+        try:
+            async with asyncio.timeout(deadline.left()):
+                response = await self._client.send(request)
+        except TimeoutError as error:
+            raise deadline.passed() from error
+        except httpx.HTTPError as error:
+            raise _as_serve_error(error, deadline) from error
+        return _read(call, response, response.content)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _limits() -> httpx.Limits:
+    """As many connections as the caller has requests: TorchServe queues and refuses, so that we need not."""
+    return httpx.Limits(max_connections=None, max_keepalive_connections=64)
+
+
+def _request(
+    client: httpx.Client | httpx.AsyncClient, call: RestCall[T], settings: Settings, deadline: Deadline
+) -> httpx.Request:
+    left = deadline.left()
+    timeout = httpx.Timeout(left, connect=min(left, settings.connect_timeout))
+    base: str = getattr(settings.endpoints, call.service)
+    return client.build_request(
+        call.method,
+        base.rstrip("/") + call.path,
+        headers={"accept": "application/json", **call.headers},
+        content=call.body or None,
+        timeout=timeout,
+    )
+
+
+def _read(call: RestCall[T], response: httpx.Response, body: bytes) -> T:
+    if response.is_success:
+        return call.read(body)
+    if response.status_code < 400:
+        raise UnexpectedAnswer(
+            f"HTTP {response.status_code} where an answer was expected", code=response.status_code
+        )
+    error = from_body(response.status_code, body)
+    if isinstance(error, Overloaded):
+        error.retry_after = _seconds(response.headers.get("retry-after"))
+    raise error
+
+
+def _seconds(value: str | None) -> float | None:
+    """Of a Retry-After header; its other form, a date, is left aside."""
+    return float(value) if value and value.isascii() and value.isdigit() else None
+
+
+def _as_serve_error(error: httpx.HTTPError, deadline: Deadline) -> ServeError:
+    where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return Unavailable(f"no server answers at {where} ({error or 'no connection in time'})", sent=False)
+    if isinstance(error, httpx.TimeoutException):
+        return deadline.passed()
+    if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
+        return Unavailable(f"the connection to {where} broke: {error or type(error).__name__}")
+    return TransportError(f"the request to {where} failed: {error or type(error).__name__}")

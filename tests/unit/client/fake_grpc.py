@@ -1,0 +1,160 @@
+"""What TorchServe answers over gRPC, around the models of fake_torchserve.
+
+Their form is that of TorchServe 0.12, its oddities included: errors inside OK answers, BYTES outputs in JSON quotes,
+dropped Open Inference parameters, Java class names in the details.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from client._stubs import inference_pb2 as inference
+from client._stubs import inference_pb2_grpc as inference_grpc
+from client._stubs import management_pb2 as management
+from client._stubs import management_pb2_grpc as management_grpc
+from client._stubs import open_inference_grpc_pb2 as open_inference
+from client._stubs import open_inference_grpc_pb2_grpc as open_inference_grpc
+from client.settings import Endpoints
+from tests.unit.client.fake_torchserve import FakeTorchServe, Refused, predict, tensors
+
+
+@contextmanager
+def over_grpc(fake: FakeTorchServe) -> Iterator[Endpoints]:
+    """Serves all three services on a free port; gives the endpoints."""
+    server = grpc.server(ThreadPoolExecutor(4))
+    inference_grpc.add_InferenceAPIsServiceServicer_to_server(Inference(fake), server)
+    open_inference_grpc.add_GRPCInferenceServiceServicer_to_server(OpenInference(fake), server)
+    management_grpc.add_ManagementAPIsServiceServicer_to_server(Management(fake), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield Endpoints(grpc_inference=f"127.0.0.1:{port}", grpc_management=f"127.0.0.1:{port}")
+    finally:
+        server.stop(None).wait()
+
+
+def abort(context: grpc.ServicerContext, error: Refused, status: grpc.StatusCode) -> None:
+    """As TorchServe writes details: the message, then the Java class."""
+    context.abort(status, f"{error.value['message']}\norg.pytorch.serve.archive.model.{error.value['type']}")
+
+
+class Inference(inference_grpc.InferenceAPIsServiceServicer):
+    def __init__(self, fake: FakeTorchServe) -> None:
+        self.fake = fake
+
+    def Ping(self, request, context):
+        self.fake.seen.append("Ping")
+        return inference.TorchServeHealthResponse(health='{\n  "status": "Healthy"\n}\n')
+
+    def Predictions(self, request, context):
+        self.fake.seen.append("Predictions")
+        parameters = json.loads(request.input["parameters"]) if "parameters" in request.input else {}
+        try:
+            value: Any = predict(request.model_name, [request.input["data"]], parameters)
+        except Refused as error:
+            if error.value["type"].endswith("Exception"):
+                abort(context, error, grpc.StatusCode.INTERNAL)
+            value = error.value
+        return inference.PredictionResponse(prediction=json.dumps(value, indent=2).encode())
+
+
+class OpenInference(open_inference_grpc.GRPCInferenceServiceServicer):
+    def __init__(self, fake: FakeTorchServe) -> None:
+        self.fake = fake
+
+    def ServerLive(self, request, context):
+        self.fake.seen.append("ServerLive")
+        return open_inference.ServerLiveResponse(live=True)
+
+    def ServerReady(self, request, context):
+        return open_inference.ServerReadyResponse(ready=True)
+
+    def ModelReady(self, request, context):
+        if request.name == "absent":
+            abort(
+                context, Refused(404, "ModelNotFoundException", "Model not found"), grpc.StatusCode.NOT_FOUND
+            )
+        return open_inference.ModelReadyResponse(ready=self.fake.status == "READY")
+
+    def ModelMetadata(self, request, context):
+        return open_inference.ModelMetadataResponse(name=request.name, versions=["1.0", "2.0"])
+
+    def ModelInfer(self, request, context):
+        self.fake.seen.append("ModelInfer")
+        payloads: list[bytes] = []
+        parameters: dict[str, Any] = {}  # TorchServe drops request.parameters: tensors are the only way
+        for tensor in request.inputs:
+            ((_, data),) = ((field.name, list(value)) for field, value in tensor.contents.ListFields())
+            if tensor.name in ("image", "text"):
+                payloads = data
+            else:
+                parameters[tensor.name] = data[0].decode() if tensor.datatype == "BYTES" else data[0]
+        try:
+            outputs = tensors(request.model_name, predict(request.model_name, payloads, parameters))
+        except Refused as error:
+            if error.value["type"].endswith("Exception"):
+                abort(context, error, grpc.StatusCode.INTERNAL)
+            outputs = [
+                {"name": "error", "datatype": "BYTES", "shape": [1], "data": [json.dumps(error.value)]}
+            ]
+        reply = open_inference.ModelInferResponse(
+            id=request.id, model_name=request.model_name, model_version="1.0"
+        )
+        for output in outputs:
+            field = {"BYTES": "bytes_contents", "BOOL": "bool_contents", "FP32": "fp32_contents"}[
+                output["datatype"]
+            ]
+            data = (
+                [json.dumps(d).encode() for d in output["data"]]
+                if field == "bytes_contents"
+                else output["data"]
+            )
+            reply.outputs.add(
+                name=output["name"],
+                datatype=output["datatype"],
+                shape=output["shape"],
+                contents={field: data},
+            )
+        return reply
+
+
+class Management(management_grpc.ManagementAPIsServiceServicer):
+    def __init__(self, fake: FakeTorchServe) -> None:
+        self.fake = fake
+
+    def _json(self, value):
+        return management.ManagementResponse(msg=json.dumps(value, indent=2))
+
+    def ListModels(self, request, context):
+        return self._json(self.fake.page(request.limit, request.next_page_token))
+
+    def DescribeModel(self, request, context):
+        try:
+            return self._json(
+                self.fake.describe(request.model_name, request.model_version, request.customized)
+            )
+        except Refused as error:
+            abort(context, error, grpc.StatusCode.NOT_FOUND)
+
+    def ScaleWorker(self, request, context):
+        self.fake.seen.append("ScaleWorker")
+        numbers = f"{request.min_worker} {request.max_worker} {request.synchronous} {request.model_version}"
+        return management.ManagementResponse(msg=f"scaled {request.model_name} {numbers}")
+
+    def RegisterModel(self, request, context):
+        if request.url == "twice.mar":
+            # TorchServe does not catch this one: it says nothing.
+            context.abort(grpc.StatusCode.UNKNOWN, "")
+        return management.ManagementResponse(msg=f"registered {request.url} {request.synchronous}")
+
+    def SetDefault(self, request, context):
+        return management.ManagementResponse(
+            msg=f"default of {request.model_name} is {request.model_version}"
+        )
+
+    def UnregisterModel(self, request, context):
+        return management.ManagementResponse(msg=f"unregistered {request.model_name} {request.model_version}")

@@ -1,0 +1,167 @@
+"""The two commands, as someone at a terminal sees them."""
+
+import io
+import json
+import sys
+
+import httpx
+import pytest
+
+from client.cli import main
+from client.cli_predict import parameter
+from tests.unit.client.fake_grpc import over_grpc
+from tests.unit.client.fake_torchserve import over_http
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(92)
+
+
+@pytest.fixture
+def options(fake):
+    """The options that lead to the fake."""
+    with over_grpc(fake) as endpoints, over_http(fake.rest) as port:
+        grpc_port = endpoints.grpc_inference.rpartition(":")[2]
+        yield [
+            *("--port", str(port), "--management-port", str(port), "--metrics-port", str(port)),
+            *("--grpc-port", grpc_port, "--grpc-management-port", grpc_port),
+        ]
+
+
+protocols = pytest.mark.parametrize("protocol", ["rest", "grpc", "open-inference", "open-inference-grpc"])
+
+
+@protocols
+def test_predict_a_picture(options, protocol, tmp_path, capsys):
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(PNG)
+    assert main(["predict", "pictures", str(photo), "--top-k", "2", "--protocol", protocol, *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [
+        "   50.0%  ████████████              100 bytes, 0.5",
+        "   25.0%  ██████                    100 bytes, 0.25",
+    ]
+
+
+@protocols
+def test_predict_texts_from_everywhere(options, protocol, tmp_path, capsys, monkeypatch):
+    report = tmp_path / "report.txt"
+    report.write_text("\ufefffrom a file", encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("from stdin é".encode())))
+    arguments = ["predict", "texts", "a text.", str(report), "-", "--param", "min_length=2", "--json"]
+    assert main([*arguments, "--protocol", protocol, *options]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["summaries"][0]["text"] for record in records] == [
+        f'{text} {{"min_length": 2}}' for text in ("a text.", "from a file", "from stdin é")
+    ]
+
+
+def test_one_failing_file_does_not_stop_the_others(options, tmp_path, capsys):
+    good, bad, broken = (tmp_path / name for name in ("good.jpg", "bad.jpg", "broken.txt"))
+    good.write_bytes(b"good")
+    bad.write_bytes(b"bad")
+    broken.write_bytes(b"\xff\xfe\x00")
+    names = [str(bad), str(tmp_path / "absent.jpg"), str(broken), str(tmp_path), str(good)]
+    assert main(["predict", "pictures", *names, *options]) == 1
+    output = capsys.readouterr()
+    assert "4 bytes, 0.5" in output.out
+    assert "bad.jpg: InvalidImage (400): these bytes are no picture" in output.err
+    assert "absent.jpg: No such file" in output.err
+    assert "broken.txt: InvalidText (400): neither a picture nor UTF-8 text" in output.err
+    assert f"{tmp_path}: Is a directory" in output.err
+    assert "4 of 5 inputs failed" in output.err
+    assert main(["predict", "pictures", *names, "--json", *options]) == 1
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record.get("error", {}).get("type") for record in records] == [
+        "InvalidImage",
+        "FileNotFoundError",
+        "InvalidText",
+        "IsADirectoryError",
+        None,
+    ]
+
+
+def test_a_picture_is_known_by_its_first_bytes(options, fake, tmp_path):
+    photo = tmp_path / "no-suffix"
+    photo.write_bytes(PNG)
+    assert main(["predict", "pictures", str(photo), *options]) == 0
+
+
+def test_a_long_text_with_truncation(options, capsys):
+    assert main(["predict", "texts", "long " * 1000, *options]) == 0
+    assert "its end was left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["predict", "texts", "hello"], ["manage", "list"]])
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_nobody_answers(command, protocol, capsys):
+    ports = ["--port", "1", "--management-port", "1", "--grpc-port", "1", "--grpc-management-port", "1"]
+    assert main([*command, "--protocol", protocol, *ports]) == 1
+    error = capsys.readouterr().err
+    assert "no server answers at " in error
+    assert "127.0.0.1:1" in error
+    assert error.count("scripts/serve") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["predict"],
+        ["predict", "m"],
+        ["predict", "m", "x", "--param", "novalue"],
+        ["predict", "m", "x", "--timeout", "-1"],
+        ["predict", "m", "x", "--protocol", "http"],
+        ["manage"],
+        ["manage", "scale", "m"],
+    ],
+)
+def test_what_is_not_understood(arguments, capsys):
+    assert main(arguments) == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=1", ("a", 1)),
+        ("a=1.5", ("a", 1.5)),
+        ("a=true", ("a", True)),
+        ("a=never", ("a", "never")),
+        ("a=b=c", ("a", "b=c")),
+        ("a=", ("a", "")),
+        ("a=[1]", ("a", "[1]")),
+    ],
+)
+def test_parameters(text, expected):
+    name, value = parameter(text)
+    assert (name, value, type(value)) == (*expected, type(expected[1]))
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_manage(options, protocol, capsys):
+    def manage(*arguments):
+        assert main(["manage", *arguments, "--protocol", protocol, *options]) == 0
+        return capsys.readouterr().out
+
+    assert manage("list").split() == ["pictures", "pictures.mar", "texts", "texts.mar"]
+    text = manage("describe", "texts", "--metadata")
+    assert "texts 1.0: ready" in text
+    assert 'engine: "torch"' in text
+    versions = json.loads(manage("describe", "texts", "--all", "--json"))
+    assert [version["version"] for version in versions] == ["1.0", "2.0"]
+    assert "scaled texts" in manage("scale", "texts", "2", "--max", "3")
+    assert "registered" in manage("register", "new.mar", "--no-wait")
+    assert "default of texts is 2.0" in manage("set-default", "texts", "2.0")
+    assert "unregistered texts" in manage("unregister", "texts", "--version", "1.0")
+    assert "handler_requests_total  {ModelName=texts, Hostname=here}" in manage("metrics")
+
+
+def test_manage_tells_the_servers_error(options, capsys):
+    assert main(["manage", "describe", "absent", *options]) == 1
+    assert capsys.readouterr().err == "ModelNotFound (404): Model not found: absent\n"
+
+
+def test_metrics_that_are_no_metrics(capsys):
+    with over_http(lambda request: httpx.Response(200, content=b"<html>")) as port:
+        assert main(["manage", "metrics", "--metrics-port", str(port)]) == 1
+    assert "not Prometheus text" in capsys.readouterr().err

@@ -1,0 +1,138 @@
+"""Every way in which the server says no becomes the right class."""
+
+import json
+
+import pytest
+
+from client import errors
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "expected"),
+    [
+        (400, {"code": 400, "type": "InvalidText", "message": "empty"}, errors.InvalidText),
+        (400, {"code": 400, "type": "BrandNew", "message": "m"}, errors.BadRequest),
+        (413, {"code": 413, "type": "TooManyItems", "message": "m"}, errors.TooManyItems),
+        (413, {"code": 413, "type": "BrandNew", "message": "m"}, errors.TooLarge),
+        (413, None, errors.TooLarge),
+        (418, {"code": 418, "type": "Teapot", "message": "m"}, errors.ClientError),
+        (400, {"error": "open inference", "code": 400, "type": "InvalidRequest"}, errors.InvalidRequest),
+        (400, {"code": 400, "type": "InvalidKeyException", "message": "m"}, errors.AccessDenied),
+        (401, None, errors.AccessDenied),
+        (404, {"code": 404, "type": "ModelVersionNotFoundException", "message": "m"}, errors.ModelNotFound),
+        (404, {"code": 404, "type": "ResourceNotFoundException", "message": "m"}, errors.NotFound),
+        (405, {"code": 405, "type": "MethodNotAllowedException", "message": "m"}, errors.NotAllowed),
+        (409, {"code": 409, "type": "ConflictStatusException", "message": "m"}, errors.Conflict),
+        (429, None, errors.Overloaded),
+        (500, {"code": 500, "type": "InternalServerException", "message": "Worker died."}, errors.WorkerDied),
+        (500, {"code": 500, "type": "InternalServerException", "message": "x"}, errors.InternalError),
+        (500, {"code": 500, "type": "InternalError", "message": "x"}, errors.InternalError),
+        (502, None, errors.InternalError),
+        (503, {"code": 503, "type": "ServiceUnavailableException", "message": "x"}, errors.Overloaded),
+        (504, None, errors.Timeout),
+        (507, {"code": 507, "type": "OutOfMemory", "message": "x"}, errors.OutOfMemory),
+        (500, {"status": "Unhealthy"}, errors.InternalError),
+    ],
+)
+def test_rest(code, body, expected):
+    error = errors.from_body(code, b"<html>" if body is None else json.dumps(body).encode())
+    assert type(error) is expected
+    assert error.code == code
+    assert error.message
+    if body and "type" in body:
+        assert error.as_dict() == {
+            "code": code,
+            "type": body["type"],
+            "message": body.get("message") or body["error"],
+        }
+
+
+ARCHIVE = "org.pytorch.serve.archive.model"
+HTTP = "org.pytorch.serve.http"
+ABSENT = f"Model not found: m\n{ARCHIVE}.ModelNotFoundException"
+NO_WORKER = 'Model "m" has no worker to serve inference request.\nInternalServerException.()'
+NO_NAME = "Parameter model_name is required.\nBadRequestException.()"
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "expected", "message"),
+    [
+        ("NOT_FOUND", ABSENT, errors.ModelNotFound, "Model not found: m"),
+        ("INTERNAL", ABSENT, errors.ModelNotFound, "Model not found: m"),
+        ("INTERNAL", NO_WORKER, errors.Overloaded, 'Model "m" has'),
+        ("INTERNAL", f"Worker died.\n{HTTP}.InternalServerException", errors.WorkerDied, "Worker died."),
+        ("INTERNAL", NO_NAME, errors.InvalidRequest, "Parameter"),
+        ("INTERNAL", "boom", errors.InternalError, "boom"),
+        ("INVALID_ARGUMENT", f"m\n{HTTP}.ConflictStatusException", errors.Conflict, "m"),
+        ("INVALID_ARGUMENT", f"m\n{HTTP}.BadRequestException", errors.BadRequest, "m"),
+        ("PERMISSION_DENIED", f"Model API disabled\n{ARCHIVE}.ModelException", errors.AccessDenied, "Model"),
+        ("UNAVAILABLE", "Socket closed", errors.Unavailable, "Socket closed"),
+        ("UNAVAILABLE", f"m\n{HTTP}.InternalServerException", errors.Overloaded, "m"),
+        ("RESOURCE_EXHAUSTED", "CLIENT: Sent message larger than max (2 vs. 1)", errors.TooLarge, "CLIENT"),
+        ("RESOURCE_EXHAUSTED", "too many requests", errors.Overloaded, "too many"),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", errors.Timeout, "no answer"),
+        ("UNIMPLEMENTED", "Method not found!", errors.InternalError, "Method not found!"),
+        ("UNKNOWN", "", errors.InternalError, "the server gave no reason"),
+    ],
+)
+def test_grpc(status, details, expected, message):
+    error = errors.from_status(status, details)
+    assert type(error) is expected
+    assert error.message.startswith(message)
+    assert "pytorch" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("details", "sent"),
+    [
+        ("failed to connect to all addresses; last error: Connection refused", False),
+        ("DNS resolution failed for nowhere.invalid:7070", False),
+        ("Socket closed", True),
+        ("recvmsg:Connection reset by peer", True),
+    ],
+)
+def test_grpc_knows_whether_something_was_sent(details, sent):
+    error = errors.from_status("UNAVAILABLE", details)
+    assert isinstance(error, errors.Unavailable)
+    assert error.sent is sent
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [],
+        [{"code": 400, "type": "x", "message": "m"}],
+        {"code": 400, "message": "m"},
+        {"code": 400, "type": "x", "message": "m", "label": "a"},
+        "text",
+        None,
+    ],
+)
+def test_only_an_object_of_exactly_three_keys_is_an_error(value):
+    assert errors.in_value(value) is None
+
+
+def test_an_error_in_a_value():
+    error = errors.in_value({"code": 413, "type": "ImageTooLarge", "message": "m"})
+    assert type(error) is errors.ImageTooLarge
+    assert error.code == 413
+
+
+def test_a_timeout_is_pythons_timeout_too():
+    assert issubclass(errors.Timeout, TimeoutError)
+    assert errors.Timeout("late").as_dict() == {"code": None, "type": "Timeout", "message": "late"}
+
+
+def test_the_servers_own_names_are_all_known():
+    """A class added to the server's tree needs its counterpart here."""
+    from handlers.core import errors as server
+
+    theirs = {
+        cls
+        for name, cls in vars(server).items()
+        if isinstance(cls, type) and issubclass(cls, server.ServingError) and cls is not server.ServingError
+    }
+    for cls in theirs:
+        error = errors.from_answer(cls.code, cls.__name__, "m")
+        assert type(error).__name__ == cls.__name__
+        assert type(error).default_code == cls.code

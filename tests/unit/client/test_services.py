@@ -1,0 +1,190 @@
+"""Management, health, metrics and raw Open Inference tensors, over REST and gRPC, sync and async."""
+
+import httpx
+import pytest
+
+from client import (
+    Conflict,
+    InternalError,
+    InvalidParameter,
+    InvalidRequest,
+    ModelEntry,
+    ModelNotFound,
+    Tensor,
+    UnexpectedAnswer,
+)
+from tests.unit.client.fake_grpc import over_grpc
+from tests.unit.client.fake_torchserve import FakeTorchServe
+
+both = pytest.mark.parametrize("protocol", ["rest", "grpc"])
+tensors = pytest.mark.parametrize("protocol", ["open-inference", "open-inference-grpc"])
+
+
+@both
+def test_list_follows_all_pages(call, protocol):
+    fake = FakeTorchServe(models=250)
+    with over_grpc(fake) as endpoints:
+        entries = call(
+            lambda c: c.list_models(),
+            protocol=protocol,
+            endpoints=endpoints,
+            transport=httpx.MockTransport(fake.rest),
+        )
+    assert entries == [ModelEntry(name, f"{name}.mar") for name in fake.names]
+    assert len(entries) == 250
+
+
+@both
+def test_describe(call, connection, protocol):
+    model = call(lambda c: c.describe("texts", customized=True), protocol=protocol, **connection)
+    assert (model.name, model.version, model.batch_size, model.queue_waiting) == ("texts", "1.0", 8, 1)
+    assert model.metadata == {"engine": "torch"}
+    assert model.workers[0].pid == 4711
+    assert model.workers[0].memory_bytes == 2**20
+    assert model.ready
+    assert call(lambda c: c.describe("texts", "2.0"), protocol=protocol, **connection).version == "2.0"
+
+
+@both
+def test_describe_every_version(call, connection, protocol):
+    models = call(lambda c: c.describe_versions("texts"), protocol=protocol, **connection)
+    assert [model.version for model in models] == ["1.0", "2.0"]
+    with pytest.raises(InvalidRequest, match="describe_versions"):
+        call(lambda c: c.describe("texts", "all"), protocol=protocol, **connection)
+
+
+@both
+def test_describe_an_unknown_model(call, connection, protocol):
+    with pytest.raises(ModelNotFound, match="Model not found: absent") as caught:
+        call(lambda c: c.describe("absent"), protocol=protocol, **connection)
+    assert caught.value.code == 404
+
+
+@both
+def test_changes_answer_torchserves_sentence(call, connection, protocol):
+    scaled = call(lambda c: c.scale("texts", 2, 3, "1.0"), protocol=protocol, **connection)
+    registered = call(lambda c: c.register("new.mar", initial_workers=1), protocol=protocol, **connection)
+    assert "scaled texts" in scaled
+    assert "registered" in registered
+    assert "new.mar" in registered
+    if protocol == "rest":
+        assert "[('max_worker', '3'), ('min_worker', '2'), ('synchronous', 'true')]" in scaled
+        assert "('initial_workers', '1'), ('synchronous', 'true')" in registered
+    else:
+        assert scaled == "scaled texts 2 3 True 1.0"
+        assert registered == "registered new.mar True"
+    default = call(lambda c: c.set_default("texts", "2.0"), protocol=protocol, **connection)
+    assert default == "default of texts is 2.0"
+    assert "unregistered texts" in call(
+        lambda c: c.unregister("texts", "1.0"), protocol=protocol, **connection
+    )
+
+
+def test_register_twice_is_a_conflict(call, connection):
+    with pytest.raises(Conflict, match="already registered"):
+        call(lambda c: c.register("twice.mar"), protocol="rest", **connection)
+    with pytest.raises(InternalError, match="gave no reason"):
+        call(lambda c: c.register("twice.mar"), protocol="grpc", **connection)
+
+
+def test_scale_to_nothing_goes_over_rest_alone(call, connection, fake):
+    assert "('min_worker', '0')" in call(lambda c: c.scale("texts", 0), protocol="rest", **connection)
+    with pytest.raises(InvalidParameter, match="cannot scale to 0"):
+        call(lambda c: c.scale("texts", 0), protocol="grpc", **connection)
+    assert "ScaleWorker" not in fake.seen
+
+
+@both
+@pytest.mark.parametrize(("smallest", "largest"), [(-1, 1), (2, 1)])
+def test_scale_refuses_nonsense(call, connection, protocol, fake, smallest, largest):
+    with pytest.raises(InvalidParameter):
+        call(lambda c: c.scale("texts", smallest, largest), protocol=protocol, **connection)
+    assert fake.seen == []
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc", "open-inference", "open-inference-grpc"])
+def test_health(call, connection, protocol, fake):
+    assert call(lambda c: c.live(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.server_live(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.server_ready(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.ready("texts"), protocol=protocol, **connection) is True
+    assert call(lambda c: c.ready(), protocol=protocol, **connection) is True
+    fake.status = "UNLOADING"
+    assert call(lambda c: c.live(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.ready("texts"), protocol=protocol, **connection) is False
+    assert call(lambda c: c.ready(), protocol=protocol, **connection) is False
+    assert call(lambda c: c.model_ready("texts"), protocol=protocol, **connection) is False
+    with pytest.raises(ModelNotFound):
+        call(lambda c: c.ready("absent"), protocol=protocol, **connection)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc", "open-inference", "open-inference-grpc"])
+def test_health_without_a_server_is_false(call, nowhere, protocol):
+    assert call(lambda c: c.live(), protocol=protocol, endpoints=nowhere) is False
+    assert call(lambda c: c.ready("texts"), protocol=protocol, endpoints=nowhere) is False
+
+
+def test_no_model_at_all_is_not_ready(call):
+    fake = FakeTorchServe(models=0)
+    assert call(lambda c: c.ready(), transport=httpx.MockTransport(fake.rest)) is False
+
+
+def test_model_metadata_and_readiness_go_over_grpc_always(call, connection):
+    metadata = call(lambda c: c.model_metadata("texts"), protocol="rest", **connection)
+    assert (metadata.name, metadata.versions) == ("texts", ("1.0", "2.0"))
+    assert call(lambda c: c.model_ready("texts"), protocol="rest", **connection) is True
+
+
+@tensors
+def test_infer_with_own_tensors(call, connection, protocol):
+    inputs = [Tensor("text", "BYTES", (2,), ("a", 'b "quoted" é'))]
+    answer = call(
+        lambda c: c.infer("texts", inputs, {"min_length": 1}, id="request-7"), protocol=protocol, **connection
+    )
+    assert (answer.id, answer.model_name, answer.model_version) == ("request-7", "texts", "1.0")
+    assert answer.output("summary_text").data == ('a {"min_length": 1}', 'b "quoted" é {"min_length": 1}')
+    assert answer.output("truncated") == Tensor("truncated", "BOOL", (2,), (False, False))
+    with pytest.raises(KeyError, match="summary_text, truncated"):
+        answer.output("label")
+
+
+def test_infer_refuses_what_torchserve_drops(call, connection):
+    with pytest.raises(InvalidRequest, match="FP16"):
+        call(lambda c: c.infer("texts", [Tensor("x", "FP16", (1,), (1.0,))]), protocol="grpc", **connection)
+
+
+def test_metrics(call, connection):
+    metrics = call(lambda c: c.metrics(), protocol="grpc", **connection)
+    assert metrics.total("handler_requests_total") == 7
+    assert metrics.total("handler_requests_total", ModelName="texts") == 4
+    assert metrics.total("handler_requests_total", ModelName="nobody") == 0
+    assert metrics.total("handler_batch_size_sum", ModelName="pictures") == 3
+    assert len(metrics) == 5
+
+
+def test_metrics_by_name(call, connection, fake):
+    call(lambda c: c.metrics(["handler_requests_total", "x"]), **connection)
+    assert fake.seen == [("GET", "/metrics?name%5B%5D=handler_requests_total&name%5B%5D=x")]
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        (lambda c: c.classify("m", b"x"), b"<html>a proxy's page</html>"),
+        (lambda c: c.classify("m", b"x"), b'{"label": "x"}'),
+        (lambda c: c.classify("m", b"x"), b"null"),
+        (lambda c: c.summarize("m", "x"), b'[{"label": "x", "score": 1}]'),
+        (lambda c: c.summarize("m", "x"), b'["x"]'),
+        (lambda c: c.infer("m", []), b'{"outputs": [{}]}'),
+        (lambda c: c.infer("m", []), b"[]"),
+        (lambda c: c.describe("m"), b"[{}]"),
+        (lambda c: c.describe("m"), b"[]"),
+        (lambda c: c.list_models(), b"{}"),
+        (lambda c: c.metrics(), b"a b c d"),
+        (lambda c: c.metrics(), b"\xff\xfe"),
+    ],
+)
+def test_an_answer_that_is_not_torchserves(call, operation, body):
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=body))
+    with pytest.raises(UnexpectedAnswer):
+        call(operation, transport=transport)
