@@ -1,0 +1,101 @@
+"""Packs one archive: source, handlers, configuration and provenance into model_store/NAME.mar."""
+
+import hashlib
+import json
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from packing import archive, archiver, provenance
+from packing.archive import Member
+from packing.errors import BadSource, explained
+from packing.models import LAYOUT, Layout, check_name, model_config
+from packing.provenance import Provenance
+from packing.sources import Report, Source, Weights, Wish, find
+
+_SKIPPED = {"__pycache__", "tests"}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A built archive. `unchanged` is true when the store already held exactly this one."""
+
+    path: Path
+    name: str
+    version: str
+    weights: str
+    sha256: str
+    size: int
+    unchanged: bool
+
+
+def say(message: str) -> None:
+    """The default report: a line for a person on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def pack(
+    name: str,
+    weights: Weights = "auto",
+    source: str | Path | None = None,
+    store: Path | None = None,
+    update: bool = False,
+    report: Report = say,
+    layout: Layout = LAYOUT,
+) -> Packed:
+    """Builds `store`/`name`.mar and returns what it is.
+
+    `weights` chooses for a model of this repository; `source` (a hub id or a folder) names another one, and is then
+    taken or fails. `update` moves the locked commit to the branch's present one. `report` gets what a person should
+    read while this runs: which weights and why.
+    Raises PackingError, with a message that says what to do; the store is then as it was.
+    """
+    check_name(name)
+    store = layout.store if store is None else store
+    with explained(f"packing {name}"):
+        found = find(Wish(name, weights, None if source is None else str(source), update), layout, report)
+        config, engine = model_config(name, found.task, layout)
+        code = _handlers(layout, found.task.entry)
+    statement = _provenance(name, engine, found, {archiver.MODEL_CONFIG: config, **code})
+    extra = {**code, provenance.MEMBER: statement.as_json()}
+    members = archiver.lay_out(name, statement.version, found.task.entry, config, extra)
+    members += [Member(f"model/{file.name}", file.path, file.size, file.sha256) for file in found.files]
+    path = store / f"{name}.mar"
+    unchanged = archive.holds(path, members)
+    if not unchanged:
+        archive.write(path, members)
+    sha256, size = archive.sha256_and_size(path)
+    return Packed(path, name, statement.version, found.kind, sha256, size, unchanged)
+
+
+def _provenance(name: str, engine: str, source: Source, content: dict[str, bytes]) -> Provenance:
+    """The statement, with the version: which weights, and a digest of everything that goes into the archive."""
+    statement = Provenance(
+        name=name,
+        version="",
+        task=source.task.name,
+        weights=source.kind,
+        source=source.label,
+        revision=source.revision,
+        files={f"model/{file.name}": file.sha256 for file in source.files},
+        licence=source.licence,
+        libraries=provenance.libraries(),
+        engine=engine,
+        architecture=source.architecture,
+    )
+    digests = {member: hashlib.sha256(data).hexdigest() for member, data in content.items()}
+    everything = json.dumps([asdict(statement), digests], sort_keys=True).encode()
+    return replace(statement, version=f"{source.kind}-{hashlib.sha256(everything).hexdigest()[:8]}")
+
+
+def _handlers(layout: Layout, entry: str) -> dict[str, bytes]:
+    """The package handlers/ as it is now, and the entry once more at the top, where TorchServe looks for it."""
+    if not (layout.handlers / entry).is_file():
+        raise BadSource(f"{layout.handlers / entry} is missing: the checkout is not whole.")
+    members = {}
+    for path in sorted(layout.handlers.rglob("*")):
+        parts = path.relative_to(layout.root).parts
+        hidden = any(part in _SKIPPED or part.startswith(".") for part in parts)
+        if path.is_file() and not hidden and path.suffix != ".pyc":
+            members["/".join(parts)] = path.read_bytes()
+    return {entry: members[f"handlers/{entry}"], **members}

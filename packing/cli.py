@@ -1,0 +1,96 @@
+"""The command: scripts/pack [NAME ...], one archive after the other, one message for each that fails."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from packing.build import Packed, pack, say
+from packing.errors import PackingError
+from packing.models import LAYOUT, Layout, known_models
+
+
+def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int:
+    """The exit code: 0 when every archive is there, 1 when one is not, 2 for a wrong command line."""
+    options = _parser(layout).parse_args(arguments)
+    names = options.names or known_models(layout)
+    if options.source is not None and len(options.names) != 1:
+        _parser(layout).error("--from takes one source, so it needs exactly one NAME")
+    signal.signal(signal.SIGTERM, _terminate)
+    failed = 0
+    for name in names:
+        try:
+            packed = pack(name, options.weights, options.source, options.store, options.update, say, layout)
+        except PackingError as error:
+            say(f"{name}: error: {error}")
+            failed = 1
+        except KeyboardInterrupt:
+            say(
+                f"{name}: interrupted; nothing was changed in the store, and a download goes on where it stopped."
+            )
+            return 130
+        else:
+            print(describe(packed), flush=True)
+    return failed
+
+
+def describe(packed: Packed) -> str:
+    """What one archive is, for a person."""
+    return "\n".join(
+        (
+            f"{packed.name}: {'unchanged' if packed.unchanged else 'packed'}",
+            f"  version  {packed.version}",
+            f"  weights  {packed.weights}",
+            f"  size     {packed.size / 1e6:,.1f} MB",
+            f"  sha256   {packed.sha256}",
+            f"  path     {packed.path}",
+        )
+    )
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends like an exception, so that no temporary file stays."""
+    sys.exit(128 + number)
+
+
+def _parser(layout: Layout) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/pack",
+        description="Builds model archives (model_store/NAME.mar) for TorchServe.",
+        epilog="HF_ENDPOINT, HF_TOKEN, HF_HOME and HF_HUB_OFFLINE are respected.",
+    )
+    parser.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="*",
+        help=f"what to pack; without any, all of: {', '.join(known_models(layout))}. With --from, any name",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("auto", "pretrained", "starter"),
+        default="auto",
+        help="pretrained: from the hub, pinned by models/lock.json. starter: small ones of this repository. "
+        "auto (default): pretrained where the hub answers within five seconds, otherwise starter, and it says so",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="HUB_ID_OR_FOLDER",
+        help="another source for NAME: a repository on the hub, or a folder laid out like one; safetensors only",
+    )
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="take the commit that the hub's branch is at now, and lock that one",
+    )
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=layout.store,
+        metavar="DIR",
+        help="where the archives go (default: model_store/)",
+    )
+    return parser

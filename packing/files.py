@@ -1,0 +1,143 @@
+"""The files of a model: which of a source's are needed, their digests, and whether a weight file is one."""
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packing.errors import BadSource, NoSafetensors, explained
+from packing.tasks import Task
+
+CONFIG = "config.json"
+CARD = "README.md"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_CHUNK = 1 << 20
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
+_LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file of a model as it goes into the archive: its name there below model/, and the bytes it must have."""
+
+    name: str
+    path: Path
+    size: int
+    sha256: str
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def git_blob_id(path: Path) -> str:
+    """The id that git, and with it the hub, gives a small file: sha1 over a header and the content."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def weight_files(names: Collection[str], source: str) -> str:
+    """Which of a source's `names` leads to its weights: model.safetensors, or the index of a sharded model.
+
+    Raises NoSafetensors, which says so when there are weights in a format that can run code when opened.
+    """
+    for name in (WEIGHTS, INDEX):
+        if name in names:
+            return name
+    others = sorted(name for name in names if name.endswith(_PICKLES))
+    found = f" (there is {', '.join(others[:3])}, but only safetensors are opened)" if others else ""
+    raise NoSafetensors(
+        f"{source} has no {WEIGHTS}{found}. Use a source that has one, or convert it with "
+        "`save_pretrained(folder)` of transformers on a machine where you trust it, and pack that folder."
+    )
+
+
+def shards_of(index: Path, names: Collection[str], source: str) -> list[str]:
+    """The files that model.safetensors.index.json names, all of them present in `names`."""
+    weight_map = read_json(index, source).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadSource(f"{INDEX} of {source} has no weight_map.")
+    shards = sorted({str(shard) for shard in weight_map.values()})
+    for shard in shards:
+        if not _SHARD.fullmatch(shard) or ".." in shard:
+            raise BadSource(
+                f"{INDEX} of {source} names {shard!r}, which is not a plain safetensors file name."
+            )
+        if shard not in names:
+            raise BadSource(f"{INDEX} of {source} names {shard}, which is not there.")
+    return shards
+
+
+def side_files(names: Collection[str], task: Task, source: str) -> list[str]:
+    """The preprocessor or tokenizer files among `names`, config.json included; BadSource when they do not suffice."""
+    if not any(all(name in names for name in group) for group in task.needs_one_of):
+        groups = " or ".join(" with ".join(group) for group in task.needs_one_of)
+        raise BadSource(f"{source} lacks what a model for {task.name} needs beside its weights: {groups}.")
+    return sorted(task.side_files.intersection(names) | {CONFIG})
+
+
+def read_json(path: Path, source: str) -> dict[str, Any]:
+    """A JSON object from a file of `source`."""
+    try:
+        with explained(f"reading {path.name} of {source}"):
+            raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BadSource(f"{path.name} of {source} is not valid JSON: {error}.") from error
+    if not isinstance(raw, dict):
+        raise BadSource(f"{path.name} of {source} is not a JSON object.")
+    return raw
+
+
+def check_safetensors(path: Path, source: str) -> None:
+    """Raises BadSource unless the file's header and length fit together; the tensors are not read.
+
+    The format: 8 bytes little-endian header length, a JSON header with every tensor's `data_offsets`, the data.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if (start + file.read(64)).startswith(_LFS_POINTER):
+            raise BadSource(
+                f"{path.name} of {source} is a Git LFS pointer, not the weights: run `git lfs pull` in that folder."
+            )
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _LONGEST_HEADER + 1
+        if length > min(_LONGEST_HEADER, size - 8):
+            raise BadSource(f"{path.name} of {source} is not a safetensors file, or is cut off.")
+        file.seek(8)
+        header = file.read(length)
+    if _data_length(header) != size - 8 - length:
+        raise BadSource(
+            f"{path.name} of {source} is not a whole safetensors file: its header and its length differ."
+        )
+
+
+def _data_length(header: bytes) -> int | None:
+    """How many bytes of data a safetensors header announces; None for a header that is none."""
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+        return max(map(int, ends), default=0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None
+
+
+def licence_of_card(card: Mapping[str, Any]) -> str | None:
+    """The licence in the front matter of a model card: an identifier, or the name of one that has none."""
+    licence = card.get("license")
+    if licence == "other" and isinstance(card.get("license_name"), str):
+        return str(card["license_name"])
+    if isinstance(licence, list):
+        return ", ".join(map(str, licence)) or None
+    return licence if isinstance(licence, str) and licence else None

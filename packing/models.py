@@ -1,0 +1,119 @@
+"""The models of this repository: models/<name>/source.yaml, typed, and where everything lies."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from packing.errors import BadRequest, BadSource, UnknownModel
+from packing.tasks import TASKS, Task
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the repository keeps what packing reads and writes."""
+
+    root: Path
+
+    @property
+    def handlers(self) -> Path:
+        return self.root / "handlers"
+
+    @property
+    def models(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def store(self) -> Path:
+        return self.root / "model_store"
+
+    @property
+    def lock(self) -> Path:
+        return self.models / "lock.json"
+
+    def starter(self, name: str) -> Path:
+        return self.models / name / "starter"
+
+
+LAYOUT = Layout(Path(__file__).resolve().parent.parent)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """models/<name>/source.yaml: where the weights of a model of this repository come from.
+
+    `hub` is the repository of the pretrained weights on the Hugging Face hub and `licence` theirs, as its card says;
+    the starter weights carry this repository's own licence.
+    """
+
+    task: Task
+    hub: str
+    licence: str
+
+    @classmethod
+    def read(cls, path: Path) -> "ModelSource":
+        """Raises BadSource for a file that is not one, an unknown key or a missing one."""
+        raw = read_yaml(path)
+        known = [field.name for field in fields(cls)]
+        for key in raw:
+            if key not in known:
+                raise BadSource(f"{path}: unknown key {key!r}; known are {', '.join(known)}.")
+        for key in known:
+            if not isinstance(raw.get(key), str):
+                raise BadSource(f"{path}: {key!r} has to be there and be text.")
+        if raw["task"] not in TASKS:
+            raise BadSource(f"{path}: unknown task {raw['task']!r}; known are {', '.join(TASKS)}.")
+        return cls(task=TASKS[raw["task"]], hub=raw["hub"], licence=raw["licence"])
+
+
+def known_models(layout: Layout = LAYOUT) -> list[str]:
+    """The names that can be packed without saying from where, sorted."""
+    return sorted(path.parent.name for path in layout.models.glob("*/source.yaml"))
+
+
+def find_model(name: str, layout: Layout) -> ModelSource | None:
+    """What models/<name> says, or None where there is no such model."""
+    path = layout.models / name / "source.yaml"
+    return ModelSource.read(path) if path.is_file() else None
+
+
+def check_name(name: str) -> None:
+    """TorchServe's rule for model names; '..' as well, because it refuses a path that holds it."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise BadRequest(
+            f"{name!r} cannot be a model's name: letters, digits, '_', '-' and single dots, a letter or digit first."
+        )
+
+
+def unknown_model(name: str, layout: Layout) -> UnknownModel:
+    return UnknownModel(
+        f"There is no model {name!r} in models/. Known: {', '.join(known_models(layout)) or 'none'}. "
+        "Any other name needs --from HUB_ID_OR_FOLDER."
+    )
+
+
+def model_config(name: str, task: Task, layout: Layout) -> tuple[bytes, str]:
+    """model-config.yaml of a model, its own or the task's default, and the engine it asks for."""
+    path = layout.models / name / "model-config.yaml"
+    path = path if path.is_file() else task.default_config
+    handler = read_yaml(path).get("handler", {})
+    engine = handler.get("engine", "auto") if isinstance(handler, Mapping) else None
+    if not isinstance(engine, str):
+        raise BadSource(f"{path}: `handler` has to be a mapping and its `engine` text.")
+    return path.read_bytes(), engine
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; BadSource where the file is missing, broken or something else."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadSource(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise BadSource(f"{path} has to be a mapping of keys to values.")
+    return raw

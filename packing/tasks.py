@@ -1,0 +1,139 @@
+"""The two tasks an archive can have, and which architectures of transformers each of them takes."""
+
+import ast
+import functools
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from packing.errors import BadSource, UnknownArchitecture
+
+_DEFAULTS = Path(__file__).parent / "defaults"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What packing has to know about a task.
+
+    `side_files` are the files beside configuration and weights that a model of the task may have; each group of
+    `needs_one_of` has to be there with all its files in at least one case.
+    """
+
+    name: str
+    entry: str
+    auto_class: str
+    mapping: str
+    side_files: frozenset[str]
+    needs_one_of: tuple[tuple[str, ...], ...]
+
+    @property
+    def default_config(self) -> Path:
+        """The model-config.yaml of a model that brings none."""
+        return _DEFAULTS / f"{self.name}.yaml"
+
+
+IMAGE_CLASSIFICATION = Task(
+    name="image-classification",
+    entry="image_classifier.py",
+    auto_class="AutoModelForImageClassification",
+    mapping="MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    side_files=frozenset({"preprocessor_config.json", "processor_config.json"}),
+    needs_one_of=(("preprocessor_config.json",), ("processor_config.json",)),
+)
+
+SUMMARIZATION = Task(
+    name="summarization",
+    entry="summarizer.py",
+    auto_class="AutoModelForSeq2SeqLM",
+    mapping="MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+    side_files=frozenset(
+        {
+            "generation_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+            "added_tokens.json",
+            "vocab.json",
+            "vocab.txt",
+            "merges.txt",
+            "spiece.model",
+            "sentencepiece.bpe.model",
+            "tokenizer.model",
+            "source.spm",
+            "target.spm",
+            "vocab-src.json",
+            "vocab-tgt.json",
+            "prophetnet.tokenizer",
+        }
+    ),
+    needs_one_of=(
+        ("tokenizer.json",),
+        ("vocab.json", "merges.txt"),
+        ("spiece.model",),
+        ("sentencepiece.bpe.model",),
+        ("tokenizer.model",),
+        ("source.spm", "target.spm", "vocab.json"),
+        ("vocab-src.json", "vocab-tgt.json", "merges.txt"),
+        ("prophetnet.tokenizer",),
+        ("vocab.txt",),
+    ),
+)
+
+TASKS: Mapping[str, Task] = {task.name: task for task in (IMAGE_CLASSIFICATION, SUMMARIZATION)}
+
+
+def task_of(config: Mapping[str, Any], source: str) -> Task:
+    """The task whose auto class loads this config.json with its head; `source` is named in the error.
+
+    Raises UnknownArchitecture when there is none. The weights are not looked at.
+    """
+    if "model_type" not in config and "pretrained_cfg" in config:
+        raise UnknownArchitecture(
+            f"{source} is in timm's own format (config.json has no model_type); only models in the format of "
+            "transformers can be packed."
+        )
+    model_type, architecture = str(config.get("model_type")), architecture_of(config, source)
+    for task in TASKS.values():
+        if architecture in _classes(task.mapping).get(model_type, ()):
+            _check_backend(model_type, architecture, source)
+            return task
+    autos = " or ".join(task.auto_class for task in TASKS.values())
+    raise UnknownArchitecture(
+        f"{source} is a {architecture!r} (model_type {model_type!r}), which the installed transformers does not load "
+        f"with {autos}. Choose a model made for image classification or for sequence-to-sequence text."
+    )
+
+
+def architecture_of(config: Mapping[str, Any], source: str) -> str:
+    """The class name that config.json gives: the first of `architectures`."""
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+        raise UnknownArchitecture(f"config.json of {source} names no class in `architectures`.")
+    return architectures[0]
+
+
+def _check_backend(model_type: str, architecture: str, source: str) -> None:
+    if model_type == "timm_wrapper" and importlib.util.find_spec("timm") is None:
+        raise UnknownArchitecture(
+            f"{source} is a {architecture}, which needs the package timm; it is not installed."
+        )
+
+
+@functools.cache
+def _classes(mapping: str) -> dict[str, tuple[str, ...]]:
+    """One of transformers' tables: model type -> class names that the auto class may build.
+
+    Read from the source of the installed transformers, because importing that module imports torch as well and
+    takes seconds, which every pack would pay.
+    """
+    spec = importlib.util.find_spec("transformers")
+    if spec is None or spec.origin is None:
+        raise BadSource("transformers is not installed; run scripts/setup.")
+    source = Path(spec.origin).parent / "models" / "auto" / "modeling_auto.py"
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == mapping:
+            pairs = ast.literal_eval(node.value.args[0]) if isinstance(node.value, ast.Call) else ()
+            return {kind: (names,) if isinstance(names, str) else tuple(names) for kind, names in pairs}
+    raise BadSource(f"The installed transformers has no {mapping}; run scripts/setup for the pinned version.")

@@ -1,0 +1,141 @@
+"""Small models made on the fly, a repository layout of our own, and a hub that the library is pointed at."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from packing import pack
+from packing.build import Packed
+from packing.models import Layout
+from tests.unit.packing.fake_hub import FakeHub
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+LAYOUT = Layout(ROOT)
+HUB_ID = "owner/small-net"
+
+
+@pytest.fixture(scope="session")
+def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ResNet with random weights, saved as transformers saves it."""
+    import torch
+    from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
+
+    folder = tmp_path_factory.mktemp("models") / "net"
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=3, layer_type="basic"
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ConvNextImageProcessor(size={"shortest_edge": 32}).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A net\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny T5 in two shards, with a tokenizer of a few words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    folder = tmp_path_factory.mktemp("models") / "t5"
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=16, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder, max_shard_size="4KB")
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, "rain": 3}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(folder)
+    return folder
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@dataclass
+class Bench:
+    """A layout of our own with one known model, `small-net`, and a store; `said` is what was reported."""
+
+    layout: Layout
+    store: Path
+    said: list[str] = field(default_factory=list)
+
+    def pack(self, name: str = "small-net", **options: Any) -> Packed:
+        return pack(name, store=self.store, report=self.said.append, layout=self.layout, **options)
+
+    def leftovers(self) -> list[str]:
+        """What is in the store beside archives."""
+        if not self.store.is_dir():
+            return []
+        return [path.name for path in self.store.iterdir() if path.suffix != ".mar"]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, resnet_folder: Path) -> Bench:
+    root = tmp_path / "root"
+    shutil.copytree(ROOT / "handlers", root / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
+    model = root / "models" / "small-net"
+    shutil.copytree(resnet_folder, model / "starter")
+    (model / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicence: mit\n")
+    shutil.copy(ROOT / "models" / "resnet-50" / "model-config.yaml", model)
+    return Bench(Layout(root), tmp_path / "store")
+
+
+def point_library_at(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT, HF_HOME and HF_HUB_DOWNLOAD_TIMEOUT do when they are set before the library is imported."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import close_session
+
+    from packing import hub
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.setattr(hub, "_silent", {})
+    close_session()
+
+
+@pytest.fixture
+def fake_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resnet_folder: Path, no_naps: None
+) -> Iterator[FakeHub]:
+    """A hub that has `owner/small-net`, with the library pointed at it and an empty cache."""
+    from huggingface_hub.utils import close_session
+
+    with FakeHub() as hub:
+        hub.add(HUB_ID, content_of(resnet_folder))
+        point_library_at(hub.url, tmp_path / "cache", monkeypatch)
+        yield hub
+        close_session()
+
+
+@pytest.fixture
+def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download waits before it goes on after a broken connection; tests need not."""
+    from packing import transfer
+
+    monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda _: None))
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it for what HF_HUB_OFFLINE=1 does."""
+    from huggingface_hub import constants
+
+    return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

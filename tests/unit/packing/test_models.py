@@ -1,0 +1,120 @@
+"""The models of this repository: their folders say something valid, and mistakes in them are named."""
+
+from pathlib import Path
+
+import pytest
+
+from packing import errors, known_models, pack, read_provenance, tasks
+from packing.files import git_blob_id
+from packing.models import ModelSource, check_name, find_model, model_config, read_yaml
+from tests.unit.packing.conftest import LAYOUT, Bench
+
+
+def test_the_three_models() -> None:
+    assert {"resnet-50", "t5-small", "bart-large-cnn"} <= set(known_models())
+    sources = {name: find_model(name, LAYOUT) for name in known_models()}
+    assert {name: source.hub for name, source in sources.items() if source} == {
+        "resnet-50": "microsoft/resnet-50",
+        "t5-small": "google-t5/t5-small",
+        "bart-large-cnn": "facebook/bart-large-cnn",
+    }
+
+
+@pytest.mark.parametrize(
+    "path", [*LAYOUT.models.glob("*/model-config.yaml"), *tasks._DEFAULTS.glob("*.yaml")]
+)
+def test_model_configurations_are_ones_that_the_handlers_take(path: Path) -> None:
+    from handlers.text.config import SummarizerConfig
+    from handlers.vision.types import VisionConfig
+
+    content = read_yaml(path)
+    # TorchServe ignores the register options unless each of these is written (see its ModelConfig)
+    for key in ("minWorkers", "maxWorkers", "batchSize", "responseTimeout", "startupTimeout", "jobQueueSize"):
+        assert isinstance(content[key], int), key
+        assert content[key] > 0, key
+    assert content["maxBatchDelay"] == 1
+    kind = VisionConfig if "max_pixels" in content["handler"] else SummarizerConfig
+    kind.from_mapping(content["handler"])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("task: image-classification\nhub: a/b\n", "'licence'"),
+        (
+            "task: painting\nhub: a/b\nlicence: mit\n",
+            "unknown task 'painting'; known are image-classification",
+        ),
+        ("task: summarization\nhub: a/b\nlicence: mit\nhubb: x\n", "unknown key 'hubb'; known are task, hub"),
+        ("task: summarization\nhub: 3\nlicence: mit\n", "'hub'"),
+        ("- task\n", "mapping"),
+        ("task: [\n", "cannot be read"),
+        ("", "mapping"),
+    ],
+)
+def test_a_source_that_is_none(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "source.yaml"
+    path.write_text(content)
+    with pytest.raises(errors.BadSource, match=words):
+        ModelSource.read(path)
+
+
+@pytest.mark.parametrize("content", ["handler: 3\n", "handler:\n  engine: 3\n", "- x\n", "a: [\n"])
+def test_a_model_configuration_that_is_none(bench: Bench, content: str) -> None:
+    (bench.layout.models / "small-net" / "model-config.yaml").write_text(content)
+    with pytest.raises(errors.BadSource, match=r"model-config\.yaml"):
+        bench.pack(weights="starter")
+
+
+def test_the_engine_is_auto_where_none_is_named(bench: Bench) -> None:
+    (bench.layout.models / "small-net" / "model-config.yaml").write_text("batchSize: 1\n")
+    assert model_config("small-net", tasks.IMAGE_CLASSIFICATION, bench.layout) == (b"batchSize: 1\n", "auto")
+
+
+def test_an_unknown_model_names_the_known_ones(bench: Bench) -> None:
+    with pytest.raises(errors.UnknownModel, match=r"Known: small-net.*--from"):
+        bench.pack("large-net")
+
+
+def test_a_model_without_starter(bench: Bench) -> None:
+    folder = bench.layout.models / "bare"
+    folder.mkdir()
+    (folder / "source.yaml").write_text("task: summarization\nhub: a/b\nlicence: mit\n")
+    with pytest.raises(errors.BadSource, match="no starter"):
+        bench.pack("bare", weights="starter")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a..b", "../x", "a/b", "a b", "-a", "_a", "ä", "a\n", "a:b"])
+def test_names_that_torchserve_refuses(name: str) -> None:
+    with pytest.raises(errors.BadRequest, match="name"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["a", "resnet-50", "T5_small.v1", "0"])
+def test_names_that_it_takes(name: str) -> None:
+    check_name(name)
+
+
+@pytest.mark.parametrize("task", tasks.TASKS.values(), ids=lambda task: task.name)
+def test_the_table_read_from_source_is_the_one_of_transformers(task: tasks.Task) -> None:
+    from transformers.models.auto import modeling_auto
+
+    table = getattr(modeling_auto, task.mapping)
+    assert tasks._classes(task.mapping) == {
+        kind: (names,) if isinstance(names, str) else tuple(names) for kind, names in table.items()
+    }
+
+
+@pytest.mark.parametrize("name", known_models())
+def test_the_starters_can_be_packed(name: str, tmp_path: Path) -> None:
+    if not (LAYOUT.starter(name) / "config.json").is_file():
+        pytest.skip("its starter is not here")
+    packed = pack(name, weights="starter", store=tmp_path, report=lambda _: None)
+    assert read_provenance(packed.path).licence
+    assert packed.size < 6_000_000
+
+
+def test_gits_blob_id(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"hello\n")
+    assert git_blob_id(path) == "ce013625030ba8dba906f756967f9e9ca394464a"  # git hash-object
