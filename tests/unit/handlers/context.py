@@ -17,8 +17,8 @@ class RecordingCache:
     """TorchServe's metrics cache: types to metrics by name."""
 
     def __init__(self) -> None:
-        names = ("requests_total", "failed_items_total", "generated_tokens_total", "batch_size")
-        names += ("decode_seconds", "inference_seconds", "encode_seconds")
+        names = ["requests_total", "failed_items_total", "generated_tokens_total", "batch_size"]
+        names += ["decode_seconds", "inference_seconds", "encode_seconds"]
         self.cache = {"any": {f"handler_{name}": RecordingMetric() for name in names}}
 
     def __getitem__(self, name: str) -> list[tuple[float, tuple[str, ...]]]:

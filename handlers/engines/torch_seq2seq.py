@@ -1,0 +1,91 @@
+"""Engine: sequence-to-sequence generation by transformers' `generate()` in PyTorch."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+
+from handlers.core.device import Device
+from handlers.core.errors import OutOfMemory
+from handlers.engines.loading import load_network
+from handlers.text.generation import GeneratedTokens, GenerationBatch, GenerationParameters
+from handlers.text.model_defaults import generation_config
+
+_MODEL_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "decoder_start_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "bad_words_ids",
+    "sequence_bias",
+    "repetition_penalty",
+    "encoder_repetition_penalty",
+    "encoder_no_repeat_ngram_size",
+    "exponential_decay_length_penalty",
+    "remove_invalid_values",
+    "renormalize_logits",
+)
+"""What the model's own generation config decides. Lengths and beams are the request's; sampling, and the modes that
+would load code from elsewhere, stay off, so that a text always has the same answer."""
+
+
+class TorchSeq2Seq:
+    """Any architecture of `AutoModelForSeq2SeqLM`; weights from safetensors only, no code from the model's folder."""
+
+    name = "torch"
+
+    def load(self, folder: Path, device: Device) -> None:
+        """Raises ValueError for weights that do not fill the architecture, and what transformers raises."""
+        model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype)
+        own = generation_config(folder)
+        model.generation_config = GenerationConfig(
+            **{name: getattr(own, name, None) for name in _MODEL_SETTINGS}
+        )
+        self._model: Any = model.to(device.torch_device)
+        self._device = device.torch_device
+        eos = own.eos_token_id
+        self._ends = frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
+
+    def run(self, batch: GenerationBatch) -> GeneratedTokens:
+        """Raises OutOfMemory."""
+        try:
+            with torch.inference_mode():
+                rows = self._model.generate(
+                    input_ids=torch.from_numpy(batch.input_ids).to(self._device),
+                    attention_mask=torch.from_numpy(batch.attention_mask).to(self._device),
+                    generation_config=_settings(batch.parameters),
+                )
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise OutOfMemory(
+                    "there is not enough memory for this text; try a shorter one or fewer beams"
+                ) from error
+            raise
+        return [self._new_tokens(row) for row in rows.tolist()]
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": self.name, "architecture": type(self._model).__name__}
+
+    def _new_tokens(self, row: list[int]) -> list[int]:
+        """Without the start token, which some models use as their end token too, and what fills up after the end."""
+        tokens = row[1:]
+        end = next((index for index, token in enumerate(tokens) if token in self._ends), len(tokens))
+        return tokens[: end + 1]
+
+
+def _settings(parameters: GenerationParameters) -> GenerationConfig:
+    beams: dict[str, Any] = {"num_beams": parameters.num_beams}
+    if parameters.num_beams > 1:
+        beams |= {"length_penalty": parameters.length_penalty, "early_stopping": parameters.early_stopping}
+    return GenerationConfig(
+        max_new_tokens=parameters.max_new_tokens,
+        min_new_tokens=parameters.min_new_tokens,
+        no_repeat_ngram_size=parameters.no_repeat_ngram_size,
+        do_sample=False,
+        **beams,
+    )

@@ -1,0 +1,88 @@
+"""The summarizer's entry: a text to its summary, by T5, BART or any sequence-to-sequence model."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from handlers.core.device import Device
+from handlers.core.handler import Handler
+from handlers.core.parameters import Parameter
+from handlers.core.tensor import Payload, Tensor
+from handlers.engines.base import Engine
+from handlers.engines.torch_seq2seq import TorchSeq2Seq
+from handlers.text.batching import collate, plan
+from handlers.text.clean import clean_text
+from handlers.text.config import SummarizerConfig
+from handlers.text.generation import GeneratedTokens, GenerationBatch
+from handlers.text.model_defaults import read_defaults
+from handlers.text.parameters import GenerationLimits, resolve, truncates
+from handlers.text.tokeniser import Tokeniser
+from handlers.text.types import Summary, TextItem
+
+WARM_UP_TOKENS = 4
+
+
+class Summarizer(Handler[TextItem, Summary]):
+    """Any sequence-to-sequence model of transformers, with its own prefix, tokenizer and generation defaults."""
+
+    config_type = SummarizerConfig
+    payload_fields = ("text", "data", "file", "inputs")
+
+    def load(self, folder: Path, config: SummarizerConfig, device: Device) -> None:
+        defaults = read_defaults(folder)
+        longest = min(config.max_new_tokens, defaults.decoder_positions or config.max_new_tokens)
+        limits = GenerationLimits(longest, config.max_num_beams)
+        self._config = config
+        self._parameters = limits.parameters()
+        self._defaults = limits.clamp(defaults.parameters)
+        self._tokeniser = Tokeniser(folder, defaults, config.max_input_tokens)
+        self._engine: Engine[GenerationBatch, GeneratedTokens] = TorchSeq2Seq()
+        self._engine.load(folder, device)
+
+    def parameters(self) -> Sequence[Parameter]:
+        return self._parameters
+
+    def decode(self, payload: Payload, parameters: dict[str, Any]) -> TextItem:
+        generation = resolve(parameters, self._defaults)
+        text = clean_text(payload, self._config.max_characters)
+        input_ids, truncated = self._tokeniser.encode(text, truncates(parameters))
+        return TextItem(input_ids, truncated, generation, parameters.get("clean_up_tokenization_spaces"))
+
+    def predict(self, items: Sequence[TextItem]) -> list[Summary]:
+        summaries: dict[int, Summary] = {}
+        for indices in plan(items, self._config.max_batch_tokens):
+            batch = collate([items[index] for index in indices], self._tokeniser.pad_id)
+            for index, tokens in zip(indices, self._engine.run(batch), strict=True):
+                text = self._tokeniser.decode(tokens, items[index].clean_up)
+                summaries[index] = Summary(text, items[index].truncated, tuple(tokens))
+        return [summaries[index] for index in range(len(items))]
+
+    def encode(self, answer: Summary) -> dict[str, Any]:
+        return {"summary_text": answer.text} | ({"truncated": True} if answer.truncated else {})
+
+    def outputs(self, answers: Sequence[Summary]) -> list[Tensor]:
+        shape = (len(answers),)
+        return [
+            Tensor("summary_text", "BYTES", shape, [answer.text for answer in answers]),
+            Tensor("truncated", "BOOL", shape, [answer.truncated for answer in answers]),
+        ]
+
+    def generated_tokens(self, answer: Summary) -> int:
+        return len(answer.token_ids)
+
+    def warm_up(self) -> None:
+        tokens = min(WARM_UP_TOKENS, self._config.max_new_tokens)
+        for beams in {1, self._defaults.num_beams}:
+            item = self.decode(
+                "Warm-up.", {"max_new_tokens": tokens, "min_new_tokens": 0, "num_beams": beams}
+            )
+            self.predict([item])
+
+    def describe(self) -> dict[str, Any]:
+        return self._engine.describe() | {
+            "max_input_tokens": self._tokeniser.max_tokens,
+            "max_characters": self._config.max_characters,
+            "prefix": self._tokeniser.prefix,
+            "defaults": asdict(self._defaults),
+        }

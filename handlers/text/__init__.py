@@ -1,0 +1,1 @@
+"""Text to tokens and back: cleaning, tokenisation, generation parameters, batches of equal parameters."""

@@ -1,0 +1,51 @@
+"""A text payload as a clean string, or a clear error."""
+
+from handlers.core.errors import InvalidRequest, InvalidText, TextTooLong
+from handlers.core.tensor import Payload
+
+_BREAKS = "\v\f\x1c\x1d\x1e\x1f"
+"""Control characters that separate: a page break between two words must not join them."""
+
+_CONTROLS = {
+    code: " " if chr(code) in _BREAKS else None for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n\r"
+}
+
+
+def clean_text(payload: Payload, max_characters: int) -> str:
+    """The text of `payload` without control characters.
+
+    Raises InvalidText for bytes that are not UTF-8, lone surrogates, and nothing to read; TextTooLong.
+    """
+    text = _as_string(payload, max_characters)
+    if len(text) > max_characters:
+        raise _too_long(max_characters)
+    if not text.isascii():
+        _refuse_surrogates(text)
+    text = text.translate(_CONTROLS)
+    if not any(character.isprintable() and not character.isspace() for character in text):
+        raise InvalidText("the text is empty, or has nothing to read but spaces")
+    return text
+
+
+def _as_string(payload: Payload, max_characters: int) -> str:
+    if isinstance(payload, str):
+        return payload
+    if not isinstance(payload, bytes):
+        raise InvalidRequest("the input must be text; as a tensor, of datatype BYTES")
+    if len(payload) > 4 * max_characters:  # UTF-8 takes at most four bytes a character
+        raise _too_long(max_characters)
+    try:
+        return payload.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidText(f"the text is not UTF-8: byte {error.start} cannot be read") from None
+
+
+def _refuse_surrogates(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidText(f"the text has half a surrogate pair at character {error.start}") from None
+
+
+def _too_long(max_characters: int) -> TextTooLong:
+    return TextTooLong(f"the text is longer than {max_characters} characters")

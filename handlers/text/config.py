@@ -1,0 +1,27 @@
+"""The summarizer's settings in `model-config.yaml`: a server's limits on what a request may ask for."""
+
+from dataclasses import dataclass
+
+from handlers.core.config import HandlerConfig
+
+
+@dataclass(frozen=True)
+class SummarizerConfig(HandlerConfig):
+    """Limits are the server's: a request beyond them is refused, a model's own default is cut to them."""
+
+    max_items: int = 16
+    """Texts in one request."""
+
+    max_characters: int = 1_000_000
+    """Characters of one text; a model reads a few thousand of them."""
+
+    max_input_tokens: int | None = None
+    """Tokens of one text, its prefix and special tokens included; unset: as many as the model can read."""
+
+    max_new_tokens: int = 512
+    """Tokens of one summary."""
+
+    max_num_beams: int = 8
+
+    max_batch_tokens: int = 16_384
+    """What one run of the model may hold: rows x beams x (longest input + longest output)."""

@@ -1,0 +1,87 @@
+"""Text to token ids within the model's length, and token ids to text."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from handlers.core.errors import ConfigurationError, TextTooLong
+from handlers.text.model_defaults import ModelDefaults
+
+_UNKNOWN_LENGTH = 1_000_000
+"""Tokenizers that know no length say 10^30 or so."""
+
+_FALLBACK_INPUT_TOKENS = 512
+"""For relative positions and a tokenizer that names no length: what T5 and its relatives were trained on."""
+
+_CHARACTERS_PER_TOKEN = 16
+_MARGIN = 64
+"""How far a cut in the text may be felt in the tokens before it; words are tokenised apart, so in fact not at all."""
+
+
+class Tokeniser:
+    """`prefix` stands before every text; `max_tokens` counts it and the special tokens."""
+
+    def __init__(self, folder: Path, defaults: ModelDefaults, max_tokens: int | None = None) -> None:
+        """Raises ConfigurationError where `max_tokens` leaves no room for a text."""
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        self.prefix = defaults.prefix
+        self.max_tokens = _max_tokens(self._tokenizer.model_max_length, defaults, max_tokens)
+        self.pad_id = int(self._tokenizer.pad_token_id or 0)
+        sample = self._tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        self._suffix = sample[::-1].index(0)
+        needed = len(self._ids(self.prefix))
+        if self.max_tokens <= needed:
+            raise ConfigurationError(
+                f"model-config.yaml: 'handler.max_input_tokens' must be above {needed}, which the prefix takes"
+            )
+
+    def encode(self, text: str, truncate: bool) -> tuple[tuple[int, ...], bool]:
+        """Token ids, and whether the text was cut. Raises TextTooLong where it had to be and `truncate` is off."""
+        text = self.prefix + text
+        ids = self._beginning(text) if truncate else None
+        if ids is None:
+            ids = self._ids(text)
+        if len(ids) <= self.max_tokens:
+            return tuple(ids), False
+        if not truncate:
+            raise TextTooLong(
+                f"the text has {len(ids)} tokens, this model reads at most {self.max_tokens}, and 'truncation' is off"
+            )
+        end = len(ids) - self._suffix
+        return (*ids[: self.max_tokens - self._suffix], *ids[end:]), True
+
+    def decode(self, ids: Sequence[int], clean_up: bool | None = None) -> str:
+        """Text without special tokens. `clean_up`: no space before punctuation; None: as its files say."""
+        text: str = self._tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=clean_up
+        )
+        return text
+
+    def _beginning(self, text: str) -> list[int] | None:
+        """Tokens of the part of a long text that the model can read, or None where that part is not clear.
+
+        The cut is before a space, where words are tokenised apart: a million characters cost what a few thousand do.
+        """
+        window = _CHARACTERS_PER_TOKEN * (self.max_tokens + _MARGIN)
+        if len(text) <= window:
+            return None
+        parts = text[:window].rsplit(maxsplit=1)
+        ids = self._ids(parts[0]) if len(parts) == 2 else []
+        return ids if len(ids) > self.max_tokens + _MARGIN else None
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+        return ids
+
+
+def _max_tokens(tokenizer_length: int, defaults: ModelDefaults, setting: int | None) -> int:
+    """The tokenizer's length, never more than the model has positions, and less where the server says so."""
+    known = tokenizer_length <= _UNKNOWN_LENGTH
+    bounds = [tokenizer_length if known else None, defaults.encoder_positions]
+    if not any(bounds):
+        bounds = [defaults.suggested_input_tokens or _FALLBACK_INPUT_TOKENS]
+    return min(bound for bound in (*bounds, setting) if bound)

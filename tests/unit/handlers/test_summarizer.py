@@ -1,0 +1,241 @@
+"""The summarizer as a worker runs it: every form of request, every bad input of its kind, and who is affected."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handlers.core.errors import ConfigurationError, OutOfMemory
+from handlers.summarizer import Summarizer
+from handlers.text.generation import GeneratedTokens, GenerationBatch
+from tests.unit.handlers.context import FakeContext
+from tests.unit.handlers.text.tiny import SENTENCES, TEXTS, write_t5
+
+JSON = {"content-type": "application/json", "explain": "False"}
+PLAIN = {"content-type": "text/plain; charset=utf-8", "explain": "False"}
+LONG = " ".join(SENTENCES * 10)
+TASK = {"prefix": "summarize: ", "max_length": 16, "min_length": 4, "num_beams": 3, "early_stopping": True}
+
+
+class Worker:
+    """A handler and its context; `ask` is one batch."""
+
+    def __init__(self, folder: Path, **handler: Any) -> None:
+        self.context = FakeContext(folder, {"handler": {"precision": "fp32", "threads": 1} | handler})
+        self.handler = Summarizer()
+        self.handler.initialize(self.context)
+
+    def ask(self, *requests: tuple[dict[str, Any], dict[str, Any]]) -> list[Any]:
+        """Requests are pairs of fields and headers; the answers are parsed."""
+        self.context.receive([headers for _, headers in requests])
+        replies = self.handler.handle([fields for fields, _ in requests], self.context)
+        return [json.loads(reply) for reply in replies]
+
+    def statuses(self, count: int) -> list[int]:
+        return [self.context.statuses[index] for index in range(count)]
+
+
+def native(inputs: Any, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"body": json.dumps({"inputs": inputs, "parameters": parameters}).encode()}, JSON
+
+
+def plain(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"body": bytearray(body)}, PLAIN
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    write_t5(folder / "model", TASK)
+    return folder
+
+
+@pytest.fixture
+def worker(archive: Path) -> Worker:
+    return Worker(archive, max_items=4, max_characters=5000, max_new_tokens=50, max_num_beams=4)
+
+
+def test_every_form_gives_the_same_summary(worker: Worker) -> None:
+    text = TEXTS[0]
+    form = {"content-type": "multipart/form-data; boundary=x", "explain": "False"}
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}
+    answers = worker.ask(
+        plain(text.encode()),
+        native(text),
+        native([text]),
+        ({"text": text.encode()}, form),
+        ({"data": bytearray(text.encode())}, {}),
+        ({"body": json.dumps({"inputs": [tensor]}).encode()}, JSON),
+    )
+    assert worker.statuses(6) == [200] * 6
+    summary = answers[0][0]["summary_text"]
+    assert summary
+    assert answers[:5] == [[{"summary_text": summary}]] * 5
+    assert answers[5]["outputs"] == [
+        {"name": "summary_text", "datatype": "BYTES", "shape": [1], "data": [summary]},
+        {"name": "truncated", "datatype": "BOOL", "shape": [1], "data": [False]},
+    ]
+
+
+def test_several_texts_answer_in_order_and_as_alone(worker: Worker) -> None:
+    texts = list(TEXTS[:4])
+    [together] = worker.ask(native(texts))
+    assert together == [worker.ask(native(text))[0][0] for text in texts]
+
+
+def test_one_parameter_is_said_in_every_form(worker: Worker) -> None:
+    tensors = [
+        {"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXTS[0]]},
+        {"name": "max_new_tokens", "shape": [1], "datatype": "INT64", "data": [2]},
+        {"name": "min_new_tokens", "shape": [1], "datatype": "INT64", "data": [0]},
+    ]
+    answers = worker.ask(
+        native(TEXTS[0], max_new_tokens=2, min_new_tokens=0),
+        native(
+            TEXTS[0], generate_parameters={"max_new_tokens": 2, "min_new_tokens": 0}, truncation="only_first"
+        ),
+        ({"data": TEXTS[0].encode(), "max_new_tokens": b"2", "min_new_tokens": b"0"}, {}),
+        ({"body": json.dumps({"inputs": tensors}).encode()}, JSON),
+    )
+    short = answers[0][0]["summary_text"]
+    assert short != worker.ask(native(TEXTS[0]))[0][0]["summary_text"]
+    assert [answer[0]["summary_text"] for answer in answers[:3]] == [short] * 3
+    assert answers[3]["outputs"][0]["data"] == [short]
+
+
+BAD = [
+    (plain(b"\xff\xfe"), 400, "InvalidText", "UTF-8"),
+    (plain(b" \n "), 400, "InvalidText", "empty"),
+    (native(""), 400, "InvalidText", "empty"),
+    (({"body": b'{"inputs": "half \\ud83d a pair"}'}, JSON), 400, "InvalidText", "surrogate"),
+    (native("\0"), 400, "InvalidText", "empty"),
+    (native(["fine", " "]), 400, "InvalidText", "empty"),
+    (native("a" * 5001), 413, "TextTooLong", "5000 characters"),
+    (plain(b"\xff" * 20_001), 413, "TextTooLong", "5000 characters"),
+    (native(LONG, truncation=False), 413, "TextTooLong", "at most 64"),
+    (native(LONG, truncation="do_not_truncate"), 413, "TextTooLong", "at most 64"),
+    (native(["x"] * 5), 413, "TooManyItems", "4"),
+    (native("x", num_beams=-1), 400, "InvalidParameter", "'num_beams' must be an integer from 1 to 4"),
+    (native("x", max_length=1e9), 400, "InvalidParameter", "'max_length' must be an integer from 2 to 51"),
+    (native("x", max_length="30"), 400, "InvalidParameter", "'max_length' must be an integer"),
+    (native("x", min_length=20, max_length=10), 400, "InvalidParameter", "'min_length' (20)"),
+    (native("x", top_k=3), 400, "InvalidParameter", "no_repeat_ngram_size"),
+    (native("x", generate_parameters={"temperature": 1}), 400, "InvalidParameter", "temperature"),
+    (native("x", truncation="only_second"), 400, "InvalidParameter", "longest_first"),
+    (
+        ({"body": b'{"inputs": "x", "parameters": {"length_penalty": NaN}}'}, JSON),
+        400,
+        "InvalidRequest",
+        "NaN",
+    ),
+    (native({"text": "x"}), 400, "InvalidRequest", "string"),
+    (native([]), 400, "InvalidRequest", "empty"),
+]
+
+
+@pytest.mark.parametrize(("request_", "code", "kind", "words"), BAD, ids=range(len(BAD)))
+def test_a_bad_item_is_told_why_and_leaves_its_neighbours_alone(
+    worker: Worker, request_: tuple[dict[str, Any], dict[str, Any]], code: int, kind: str, words: str
+) -> None:
+    alone = worker.ask(native(TEXTS[1]))[0]
+    first, bad, last = worker.ask(native(TEXTS[1]), request_, native(TEXTS[1]))
+    assert worker.statuses(3) == [200, code, 200]
+    assert (bad["code"], bad["type"]) == (code, kind)
+    assert words in bad["message"]
+    assert first == last == alone
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\0b\x01c",
+        "שלום עולם، مرحبا بالعالم",
+        "😀" * 50,
+        "e" + "\u0301" * 300,
+        "<pad></s><unk> </s>",
+        "\ufffe\U0010ffff\ue000 x",
+        "w" * 5000,
+        LONG,
+    ],
+)
+def test_strange_but_readable_texts_are_summarized(worker: Worker, text: str) -> None:
+    [answer] = worker.ask(native(text))
+    assert worker.statuses(1) == [200]
+    assert isinstance(answer[0]["summary_text"], str)
+
+
+def test_one_word_of_a_megabyte(archive: Path) -> None:
+    [answer] = Worker(archive).ask(plain(b"w" * 1_000_000))
+    assert answer[0]["truncated"] is True
+
+
+def test_a_cut_text_says_so(worker: Worker) -> None:
+    short, long = worker.ask(native(TEXTS[0]), native(LONG))
+    assert "truncated" not in short[0]
+    assert long[0]["truncated"] is True
+    tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": [TEXTS[0], LONG]}
+    [answer] = worker.ask(({"body": json.dumps({"inputs": [tensor]}).encode()}, JSON))
+    assert answer["outputs"][1]["data"] == [False, True]
+
+
+def test_open_inference_over_grpc_comes_in_base64(worker: Worker) -> None:
+    data = [base64.b64encode(TEXTS[0].encode()).decode()]
+    message = {
+        "model_name": "model",
+        "id": "7",
+        "inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": data}],
+    }
+    headers = {"body": {"content-type": "application/json"}}
+    [answer] = worker.ask(({"body": json.dumps(message).encode()}, headers))
+    assert answer["id"] == "7"
+    assert answer["outputs"][0]["data"] == [worker.ask(native(TEXTS[0]))[0][0]["summary_text"]]
+
+
+def test_tokens_requests_and_failures_are_counted(worker: Worker) -> None:
+    def counted(name: str) -> float:
+        return sum(value for value, _ in worker.context.metrics[f"handler_{name}"])
+
+    worker.ask(native([TEXTS[0], TEXTS[1]], min_new_tokens=5, max_new_tokens=5), native(""))
+    assert counted("requests_total") == 2
+    assert counted("generated_tokens_total") == 10
+    assert counted("failed_items_total") == 1
+
+
+def test_only_the_item_that_does_not_fit_fails(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = worker.handler._engine
+    run = engine.run
+
+    def small_memory(batch: GenerationBatch) -> GeneratedTokens:
+        if batch.input_ids.size > 60:
+            raise OutOfMemory("there is not enough memory for this text")
+        return run(batch)
+
+    alone = worker.ask(native("Rain."))[0]
+    monkeypatch.setattr(engine, "run", small_memory)
+    good, bad = worker.ask(native("Rain."), native(LONG))
+    assert worker.statuses(2) == [200, 507]
+    assert (good, bad["type"]) == (alone, "OutOfMemory")
+
+
+def test_the_describe_api_tells_limits_and_defaults(worker: Worker) -> None:
+    [description] = worker.ask(({}, {"describe": "True"}))
+    assert description["max_input_tokens"] == 64
+    assert description["prefix"] == "summarize: "
+    assert description["defaults"]["max_new_tokens"] == 15
+    assert description["parameters"]["num_beams"] == "an integer from 1 to 4"
+    assert (description["engine"], description["precision"]) == ("torch", "fp32")
+
+
+def test_limits_hold_for_the_models_own_defaults(archive: Path) -> None:
+    worker = Worker(archive, max_new_tokens=2, max_num_beams=1, max_input_tokens=20)
+    assert worker.handler.describe()["defaults"]["num_beams"] == 1
+    [answer] = worker.ask(native(TEXTS[0]))
+    assert answer[0]["truncated"] is True
+    assert sum(value for value, _ in worker.context.metrics["handler_generated_tokens_total"]) == 2
+
+
+def test_an_unknown_setting_is_refused_at_start(archive: Path) -> None:
+    with pytest.raises(ConfigurationError, match="max_new_tokens"):
+        Worker(archive, max_tokens=5)

@@ -1,0 +1,55 @@
+"""Payloads of every bad kind (FAULTS 5 and 6) become a clean string or a clear error."""
+
+import numpy as np
+import pytest
+
+from handlers.core.errors import InvalidRequest, InvalidText, ServingError, TextTooLong
+from handlers.text.clean import clean_text
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        ("plain", "plain"),
+        (b"caf\xc3\xa9", "café"),
+        (b"\xef\xbb\xbfwith a mark", "with a mark"),
+        ("a\0b\x07c\x7f", "abc"),
+        ("page one\fpage two\vand on", "page one page two and on"),
+        ("lines\r\nand\ttabs", "lines\r\nand\ttabs"),
+        ("שלום עולם 😀 \u202eabc", "שלום עולם 😀 \u202eabc"),
+    ],
+)
+def test_text_is_kept_without_control_characters(payload: bytes | str, text: str) -> None:
+    assert clean_text(payload, 100) == text
+
+
+@pytest.mark.parametrize(
+    ("payload", "error", "words"),
+    [
+        (b"ab\xff", InvalidText, "byte 2"),
+        (b"\xed\xa0\x80", InvalidText, "UTF-8"),
+        (b"\xf0\x9f", InvalidText, "UTF-8"),
+        ("a\ud800b", InvalidText, "character 1"),
+        ("", InvalidText, "empty"),
+        (b"", InvalidText, "empty"),
+        (" \t\n\u3000\u00a0", InvalidText, "empty"),
+        ("\0\0\x01", InvalidText, "empty"),
+        ("\u200b\u200d\ufeff", InvalidText, "empty"),
+        (np.zeros((2, 2, 3), np.uint8), InvalidRequest, "BYTES"),
+    ],
+)
+def test_what_is_no_text_is_the_clients_error(
+    payload: bytes | str, error: type[ServingError], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        clean_text(payload, 100)
+
+
+@pytest.mark.parametrize("payload", ["a" * 101, b"a" * 101, b"\xff" * 500, "é" * 101, " " * 101])
+def test_characters_are_limited(payload: bytes | str) -> None:
+    with pytest.raises(TextTooLong, match="100 characters"):
+        clean_text(payload, 100)
+
+
+def test_the_limit_counts_characters_and_not_bytes() -> None:
+    assert clean_text("😀".encode() * 100, 100) == "😀" * 100

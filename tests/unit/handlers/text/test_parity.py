@@ -1,0 +1,160 @@
+"""In fp32 a batch's tokens equal transformers' `generate()` of each text alone, for greedy and for beam search."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from handlers.core.parameters import parse_parameters
+from handlers.summarizer import Summarizer
+from tests.conftest import ROOT
+from tests.unit.handlers.context import FakeContext
+from tests.unit.handlers.text.reference import Reference
+from tests.unit.handlers.text.tiny import SENTENCES, TEXTS, write_bart, write_t5
+from training.reports import HELD_OUT_SEED, report
+
+TASK = {"prefix": "summarize: ", "max_length": 16, "min_length": 4, "num_beams": 3, "early_stopping": True}
+BEAMS = {"num_beams": 4, "length_penalty": 2.0, "no_repeat_ngram_size": 3, "early_stopping": True}
+CHOICES: list[dict[str, Any]] = [
+    {},
+    {"num_beams": 1, "min_length": 0},
+    {"num_beams": 4, "early_stopping": False, "max_new_tokens": 20},
+    {"num_beams": 2, "early_stopping": "never", "length_penalty": 0.5, "min_new_tokens": 8},
+    {"num_beams": 1, "max_length": 40, "min_length": 12, "no_repeat_ngram_size": 2},
+    {"num_beams": 5, "length_penalty": -1.0, "max_new_tokens": 12},
+]
+
+
+class Pair:
+    """A handler as a worker has it, and transformers on the same files."""
+
+    def __init__(self, folder: Path, **handler: Any) -> None:
+        self.handler = Summarizer()
+        self.handler.initialize(
+            FakeContext(folder, {"handler": {"precision": "fp32", "threads": 1} | handler})
+        )
+        self.reference = Reference(folder / "model", self.handler.describe()["max_input_tokens"])
+
+    def check(self, texts: Sequence[str], parameters: Sequence[Mapping[str, Any]]) -> None:
+        """All texts as one batch, each with its own parameters, against each alone."""
+        allowed = self.handler.parameters()
+        items = [
+            self.handler.decode(text, parse_parameters(own, allowed))
+            for text, own in zip(texts, parameters, strict=True)
+        ]
+        summaries = self.handler.predict(items)
+        expected = [self.reference.tokens(text, own) for text, own in zip(texts, parameters, strict=True)]
+        assert [summary.token_ids for summary in summaries] == expected
+        assert [summary.text for summary in summaries] == [self.reference.text(ids) for ids in expected]
+
+
+@pytest.fixture(scope="module", params=[write_t5, write_bart], ids=["t5", "bart"])
+def tiny(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    folder = tmp_path_factory.mktemp("tiny")
+    request.param(folder / "model", TASK)
+    return Pair(folder)
+
+
+@pytest.mark.parametrize("parameters", CHOICES, ids=range(len(CHOICES)))
+@pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
+def test_a_batch_equals_generate(tiny: Pair, parameters: dict[str, Any]) -> None:
+    tiny.check(TEXTS, [parameters] * len(TEXTS))
+
+
+@pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
+def test_mixed_parameters_in_one_batch(tiny: Pair) -> None:
+    texts = [text for text in TEXTS for _ in CHOICES]
+    tiny.check(texts, CHOICES * len(TEXTS))
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_any_parameters(tiny: Pair, data: st.DataObject) -> None:
+    longest = data.draw(st.integers(1, 20))
+    parameters = st.fixed_dictionaries(
+        {"max_new_tokens": st.just(longest)},
+        optional={
+            "min_new_tokens": st.integers(0, longest),
+            "num_beams": st.integers(1, 5),
+            "length_penalty": st.floats(-2, 5),
+            "no_repeat_ngram_size": st.integers(0, 4),
+            "early_stopping": st.sampled_from([True, False, "never"]),
+        },
+    )
+    one = data.draw(parameters)
+    # The model's own minimum would draw a warning from transformers where it is above the maximum.
+    one.setdefault("min_new_tokens", 0)
+    texts = data.draw(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=4))
+    tiny.check(texts, [one] * len(texts))
+
+
+def test_a_model_that_ends_as_soon_as_it_may(tmp_path: Path) -> None:
+    weights = load_file(write_bart(tmp_path / "model", TASK) / "model.safetensors")
+    weights["final_logits_bias"][0, 2] = 100
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    pair = Pair(tmp_path)
+    choices: list[dict[str, Any]] = [
+        own | {"num_beams": beams}
+        for own in ({}, {"min_length": 0}, {"min_length": 7}, {"min_new_tokens": 7}, {"min_new_tokens": 1})
+        for beams in (1, 3)
+    ]
+    pair.check([TEXTS[0]] * len(choices), choices)
+    items = [pair.handler.decode(TEXTS[0], {"min_new_tokens": count, "num_beams": 1}) for count in (0, 7)]
+    assert [len(summary.token_ids) for summary in pair.handler.predict(items)] == [1, 8]
+
+
+def test_small_batches_answer_as_large_ones(tmp_path: Path) -> None:
+    write_t5(tmp_path / "model", TASK)
+    Pair(tmp_path, max_batch_tokens=1).check(TEXTS, [{}] * len(TEXTS))
+
+
+@pytest.mark.parametrize("name", ["t5-small", "bart-large-cnn"])
+@pytest.mark.parametrize("parameters", [{"num_beams": 1}, BEAMS, {}], ids=["greedy", "beams", "own defaults"])
+def test_starters_equal_generate(name: str, parameters: dict[str, Any], tmp_path: Path) -> None:
+    starter = ROOT / "models" / name / "starter"
+    if not (starter / "model.safetensors").exists():
+        pytest.skip("no starter yet")
+    (tmp_path / "model").symlink_to(starter)
+    texts = [*TEXTS, *(report(HELD_OUT_SEED, index)[0] for index in range(3))]
+    Pair(tmp_path).check(texts, [parameters] * len(texts))
+
+
+def test_t5_small_at_its_real_size(shared_data: Path, tmp_path: Path) -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(shared_data / "tokenizers" / "t5" / "tokenizer.json"),
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=512,
+    )
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=32128,
+        d_model=512,
+        d_kv=64,
+        d_ff=2048,
+        num_layers=6,
+        num_heads=8,
+        decoder_start_token_id=0,
+        task_specific_params={"summarization": BEAMS | {"max_length": 200, "prefix": "summarize: "}},
+    )
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    pair = Pair(tmp_path)
+    texts = [SENTENCES[0], " ".join(SENTENCES), " ".join(SENTENCES * 8)]
+    for parameters in (
+        {"max_new_tokens": 8, "num_beams": 1, "no_repeat_ngram_size": 0},
+        {"max_new_tokens": 8},
+    ):
+        pair.check(texts, [parameters] * len(texts))

@@ -1,0 +1,70 @@
+"""Tokens equal those of the model's own tokenizer, cut to what the model can read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from handlers.core.errors import ConfigurationError, TextTooLong
+from handlers.text.model_defaults import ModelDefaults, read_defaults
+from handlers.text.tokeniser import Tokeniser
+from tests.unit.handlers.text.tiny import SENTENCES, write_bart, write_t5
+
+TEXTS = (
+    "Rain.",
+    SENTENCES[0],
+    " ".join(SENTENCES * 3),
+    " ".join(SENTENCES * 200),
+    "a" * 20_000,
+    "word\n\n" * 5_000,
+    " " * 5_000 + "x",
+    "שלום 😀 中文 e\u0301" * 700,
+)
+
+
+@pytest.fixture(scope="module", params=[write_t5, write_bart])
+def folder(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    written: Path = request.param(tmp_path_factory.mktemp("model"), {"prefix": "summarize: "})
+    return written
+
+
+@pytest.fixture(scope="module")
+def defaults(folder: Path) -> ModelDefaults:
+    return read_defaults(folder)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+def test_tokens_equal_the_models_own_tokenizer(folder: Path, defaults: ModelDefaults, text: str) -> None:
+    tokeniser, own = Tokeniser(folder, defaults), AutoTokenizer.from_pretrained(folder)
+    whole = own("summarize: " + text, verbose=False)["input_ids"]
+    cut = own("summarize: " + text, truncation=True, max_length=tokeniser.max_tokens)["input_ids"]
+    assert tokeniser.encode(text, truncate=True) == (tuple(cut), len(whole) > tokeniser.max_tokens)
+
+
+def test_a_text_that_may_not_be_cut(folder: Path, defaults: ModelDefaults) -> None:
+    tokeniser = Tokeniser(folder, defaults)
+    with pytest.raises(TextTooLong, match=f"at most {tokeniser.max_tokens}"):
+        tokeniser.encode(TEXTS[2], truncate=False)
+    assert not tokeniser.encode("Rain.", truncate=False)[1]
+
+
+def test_the_model_and_the_server_bound_the_input(folder: Path, defaults: ModelDefaults) -> None:
+    most = {None: 64, 48: 48}[defaults.encoder_positions]
+    assert Tokeniser(folder, defaults).max_tokens == most
+    assert Tokeniser(folder, defaults, 10_000).max_tokens == most
+    assert Tokeniser(folder, defaults, 40).max_tokens == 40
+    assert len(Tokeniser(folder, defaults, 40).encode(TEXTS[2], truncate=True)[0]) == 40
+
+
+def test_a_bound_without_room_for_a_text_is_a_configuration_error(
+    folder: Path, defaults: ModelDefaults
+) -> None:
+    with pytest.raises(ConfigurationError, match="max_input_tokens"):
+        Tokeniser(folder, defaults, 3)
+
+
+def test_decoding_leaves_out_special_tokens(folder: Path, defaults: ModelDefaults) -> None:
+    tokeniser = Tokeniser(folder, defaults)
+    ids, _ = tokeniser.encode("The mayor.", truncate=True)
+    assert tokeniser.decode(ids) == "summarize: The mayor."

@@ -1,0 +1,99 @@
+"""The engine on its own: what it loads, what it refuses, what it keeps of a model's generation config."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from handlers.core.device import Device
+from handlers.core.errors import OutOfMemory
+from handlers.engines.torch_seq2seq import TorchSeq2Seq
+from handlers.text.generation import GenerationBatch, GenerationParameters
+from tests.unit.handlers.text.tiny import write_bart, write_t5
+
+FP32 = Device(torch.device("cpu"), torch.float32, 1)
+INPUT = np.arange(3, 20, dtype=np.int64)[None]
+
+
+def batch(**parameters: Any) -> GenerationBatch:
+    settings = GenerationParameters(**{"max_new_tokens": 12} | parameters)
+    return GenerationBatch(INPUT, np.ones_like(INPUT), settings)
+
+
+def loaded(folder: Path, device: Device = FP32) -> TorchSeq2Seq:
+    engine = TorchSeq2Seq()
+    engine.load(folder, device)
+    return engine
+
+
+def change_generation(folder: Path, **settings: Any) -> None:
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def test_missing_weights_are_not_made_up(tmp_path: Path) -> None:
+    weights = load_file(write_bart(tmp_path) / "model.safetensors")
+    del weights["model.encoder.layers.0.fc1.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"encoder\.layers\.0\.fc1\.weight"):
+        loaded(tmp_path)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    weights = load_file(write_bart(tmp_path) / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        loaded(tmp_path)
+
+
+def test_a_model_that_samples_by_default_answers_always_the_same(tmp_path: Path) -> None:
+    greedy = loaded(write_t5(tmp_path)).run(batch(min_new_tokens=12))
+    change_generation(tmp_path, do_sample=True, temperature=5.0, num_return_sequences=3, num_beams=3)
+    engine = loaded(tmp_path)
+    assert [engine.run(batch(min_new_tokens=12)) for _ in range(3)] == [greedy] * 3
+
+
+def test_what_the_model_decides_stays_the_models(tmp_path: Path) -> None:
+    plain = loaded(write_t5(tmp_path)).run(batch())[0]
+    change_generation(tmp_path, suppress_tokens=[plain[0]])
+    assert plain[0] not in loaded(tmp_path).run(batch())[0]
+
+
+def test_several_end_tokens(tmp_path: Path) -> None:
+    change_generation(write_t5(tmp_path), suppress_tokens=[1])
+    plain = loaded(tmp_path).run(batch())[0]
+    assert len(plain) == 12
+    change_generation(tmp_path, eos_token_id=[1, plain[-1], plain[2]])
+    end = min(plain.index(plain[-1]), plain.index(plain[2]))
+    assert loaded(tmp_path).run(batch())[0] == plain[: end + 1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_full_memory_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    engine = loaded(write_t5(tmp_path))
+
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(engine._model, "generate", fail)
+    with pytest.raises(OutOfMemory):
+        engine.run(batch())
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    engine = loaded(write_bart(tmp_path), Device(torch.device("cpu"), torch.bfloat16, 1))
+    assert {weight.dtype for weight in engine._model.parameters()} == {torch.bfloat16}
+    assert 1 <= len(engine.run(batch(num_beams=2))[0]) <= 12

@@ -1,0 +1,117 @@
+"""Tiny random T5 and BART in the hub's layout, with tokenizers trained on the spot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+SENTENCES = (
+    "The council of the small town met on Tuesday evening to talk about the old bridge.",
+    "Engineers found cracks in two of its five arches, and traffic was moved to the northern road.",
+    "Repairs begin in March; they will cost about 3,400,000 and take eighteen months, said the mayor.",
+    "A baker, whose shop stands beside the river, worries that nobody will come by any more.",
+    "Others are glad of the quiet. Children play football where lorries used to wait!",
+)
+TEXTS = (
+    SENTENCES[0],
+    " ".join(SENTENCES[1:3]),
+    SENTENCES[3],
+    "Rain.",
+    " ".join(SENTENCES),
+)
+
+
+def write_t5(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
+    """A T5 with three layers, relative positions and a unigram tokenizer that reads 64 tokens."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    special = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=220, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator((*SENTENCES, "summarize: "), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=64,
+    )
+    config = T5Config(
+        vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, decoder_start_token_id=0
+    )
+    return _write(folder, T5ForConditionalGeneration, config, fast, task_parameters, seed)
+
+
+def write_bart(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
+    """A BART with two layers, 48 learned positions and a byte-level tokenizer."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator((*SENTENCES, "summarize: "), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    config = BartConfig(
+        vocab_size=len(fast),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=48,
+    )
+    return _write(folder, BartForConditionalGeneration, config, fast, task_parameters, seed)
+
+
+def _write(
+    folder: Path,
+    architecture: Any,
+    config: Any,
+    tokenizer: Any,
+    task_parameters: dict[str, Any] | None,
+    seed: int,
+) -> Path:
+    torch.manual_seed(seed)
+    model = architecture(config)
+    for name, weights in model.named_parameters():
+        # Large enough that next tokens differ clearly, and summaries end at varied lengths.
+        if "norm" not in name:
+            torch.nn.init.normal_(weights, std=0.4)
+    # The end token stands out, so that some summaries end long before others.
+    model.get_input_embeddings().weight.data[config.eos_token_id] *= 2
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if task_parameters is not None:
+        path = folder / "config.json"
+        settings = json.loads(path.read_text())
+        settings["task_specific_params"] = {
+            "summarization": task_parameters,
+            "translation": {"prefix": "no: "},
+        }
+        path.write_text(json.dumps(settings))
+    return folder
