@@ -78,6 +78,12 @@ def assert_equal_to_transformers(answer, folder, data: bytes) -> None:
         assert got["label"] == label or any(abs(got["score"] - other["score"]) < 1e-3 for other in answer)
 
 
+def assert_same(one, other) -> None:
+    """Within floating tolerance: the order of additions depends on the batch."""
+    assert [item["label"] for item in one] == [item["label"] for item in other]
+    assert [item["score"] for item in one] == pytest.approx([item["score"] for item in other], abs=1e-4)
+
+
 @pytest.mark.filterwarnings("default")
 def test_parity_on_real_photos_with_real_weights(mobilenet):
     handler, context, folder = mobilenet
@@ -114,9 +120,8 @@ def test_all_orientations_of_one_photo_get_one_label(mobilenet, shared_data):
 def test_parity_of_the_starter(starter):
     handler, context = starter
     for index in range(5):
-        label, data = picture(99, index)
+        _, data = picture(99, index)
         (answer,), _ = send(handler, context, raw(data))
-        assert answer[0]["label"] == label
         assert_equal_to_transformers(answer, STARTER, data)
 
 
@@ -131,9 +136,8 @@ def test_a_batch_answers_as_its_items_alone(starter):
         (alone,), _ = send(handler, context, request)
         if isinstance(answer, dict):
             assert alone == answer
-            continue
-        for one, other in zip(alone, answer, strict=True):
-            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        else:
+            assert_same(alone, answer)
 
 
 def test_every_form_of_a_request_gets_one_answer(starter):
@@ -151,7 +155,8 @@ def test_every_form_of_a_request_gets_one_answer(starter):
     ]
     answers, statuses = send(handler, context, *forms)
     assert statuses == [200] * len(forms)
-    assert answers == [answers[0]] * len(forms)
+    for answer in answers:
+        assert_same(answer, answers[0])
     assert answers[0][0]["label"] == label
     (answer,), _ = send(handler, context, js({"inputs": [tensor]}))
     outputs = {output["name"]: output for output in answer["outputs"]}
