@@ -1,8 +1,13 @@
 """Fixtures for all tests."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,3 +19,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared/data is not on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["serving.Server"]:
+    """One real TorchServe with the three starters on free ports, for all tests that ask for it."""
+    import serving
+    from tests.live_server import alive, processes
+
+    running = serving.start(
+        weights="starter", run_dir=tmp_path_factory.mktemp("run"), store=tmp_path_factory.mktemp("store")
+    )
+    try:
+        yield running
+    finally:
+        family = processes(running)
+        running.stop()
+        assert [process for process in family if alive(process)] == []
+        assert running.failure is None

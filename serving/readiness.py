@@ -1,0 +1,133 @@
+"""Which models the server has, and which of their workers are truly there: what it says, and what the system says."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+import client
+from client import Client, Endpoints
+from packing import PackingError, Provenance, read_provenance
+
+
+@dataclass(frozen=True)
+class Worker:
+    """`status` is TorchServe's, which stays READY for a worker whose thread is lost; `alive` is the system's."""
+
+    id: str
+    status: str
+    pid: int
+    alive: bool
+    memory: int
+    """Bytes in main memory."""
+
+    @property
+    def ready(self) -> bool:
+        return self.status == "READY" and self.alive
+
+    @property
+    def is_lost(self) -> bool:
+        """Said to be ready, but gone: TorchServe will neither use it rightly nor replace it."""
+        return self.status == "READY" and not self.alive
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version of a registered model."""
+
+    name: str
+    version: str
+    default: bool
+    archive: str
+    min_workers: int
+    max_workers: int
+    startup_timeout: int
+    response_timeout: int
+    queue_waiting: int
+    queue_free: int
+    workers: tuple[Worker, ...]
+
+    @property
+    def ready(self) -> bool:
+        """As many workers as it should have; the version that answers by default has at least one."""
+        wanted = max(self.min_workers, 1 if self.default else 0)
+        return sum(worker.ready for worker in self.workers) >= wanted
+
+    @property
+    def pids(self) -> frozenset[int]:
+        return frozenset(worker.pid for worker in self.workers if worker.ready)
+
+
+def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0) -> list[Model]:
+    """Every version of the named models, or of all. Raises client.ServeError when the server does not answer."""
+    with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
+        if names is None:
+            names = sorted(entry.name for entry in connection.list_models())
+        found = []
+        for name in names:
+            default = connection.describe(name).version
+            found += [_model(each, each.version == default) for each in connection.describe_versions(name)]
+        return found
+
+
+def all_ready(models: Sequence[Model]) -> bool:
+    """A server without a model is not ready."""
+    return bool(models) and all(model.ready for model in models)
+
+
+def provenance(store: Path, archive: str) -> Provenance | None:
+    """What the archive says about itself; None for one that scripts/pack did not make."""
+    try:
+        return read_provenance(store / archive)
+    except PackingError:
+        return None
+
+
+def replace_lost(endpoints: Endpoints, model: Model, say: Callable[[str], None]) -> None:
+    """Makes TorchServe start workers in the place of lost ones.
+
+    It counts a lost worker as one it has. While others of the model work, one more is asked for; when none is left,
+    the model is scaled to nothing and back, which drops the lost ones. Queued requests wait in the model and survive.
+    """
+    lost = [worker.pid for worker in model.workers if worker.is_lost]
+    say(
+        f"{model.name}: worker {', '.join(map(str, lost))} is gone, and TorchServe has not noticed; replacing it"
+    )
+    count = len(model.workers)
+    with Client(endpoints=endpoints, timeout=30.0, retries=0) as connection:
+        if any(worker.ready for worker in model.workers):
+            more = count + len(lost)
+            connection.scale(model.name, more, max(more, model.max_workers), model.version, synchronous=False)
+        else:
+            connection.scale(model.name, 0, 0, model.version, synchronous=False)
+            connection.scale(
+                model.name, count, max(count, model.max_workers), model.version, synchronous=False
+            )
+
+
+def _model(described: client.Model, default: bool) -> Model:
+    return Model(
+        name=described.name,
+        version=described.version,
+        default=default,
+        archive=Path(described.url).name,
+        min_workers=described.min_workers,
+        max_workers=described.max_workers,
+        startup_timeout=described.startup_timeout,
+        response_timeout=described.response_timeout,
+        queue_waiting=described.queue_waiting or 0,
+        queue_free=described.queue_free or 0,
+        workers=tuple(_worker(worker) for worker in described.workers),
+    )
+
+
+def _worker(described: client.Worker) -> Worker:
+    alive, memory = False, 0
+    try:
+        process = psutil.Process(described.pid) if described.pid > 0 else None
+        if process is not None and process.status() != psutil.STATUS_ZOMBIE:
+            alive, memory = True, process.memory_info().rss
+    except psutil.Error:
+        pass
+    return Worker(described.id, described.status, described.pid, alive, memory)

@@ -1,0 +1,92 @@
+"""The run folder of one server: its configuration, logs, state, temporary files, and the lock that makes it one."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from serving.config import ROOT
+from serving.errors import AlreadyRunning, RunError
+from serving.state import State
+
+DEFAULT = ROOT / ".run"
+
+# A Unix socket's path has at most 107 bytes; the front end puts the workers' there, as .ts.sock.<number>.
+_LONGEST = 107 - len("/.ts.sock.65535")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names of what lies in the folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.properties"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def server_log(self) -> Path:
+        """The front end's own log."""
+        return self.logs / "server.log"
+
+    @property
+    def workers_log(self) -> Path:
+        """What the workers print."""
+        return self.logs / "workers.log"
+
+    @property
+    def output(self) -> Path:
+        """What Java prints before and beside its log."""
+        return self.logs / "java.out"
+
+    @property
+    def supervisor_log(self) -> Path:
+        return self.logs / "supervisor.log"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    def make(self) -> None:
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"the run folder {self.path} cannot be made: {error.strerror}; choose --run-dir"
+            ) from error
+
+    def lock(self) -> IO[str]:
+        """Held by the supervisor as long as it lives, however it ends. Raises AlreadyRunning when it is taken."""
+        handle = open(self.path / "lock", "a")  # noqa: SIM115
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.close()
+            state = State.read(self.state)
+            who = f"process {state.supervisor.pid}, {state.phase}" if state else "it is just starting"
+            raise AlreadyRunning(
+                f"a server is already running in {self.path} ({who}). See it with scripts/status, end it with "
+                "scripts/stop, or start another one with --run-dir FOLDER --port-offset 100"
+            ) from error
+        return handle
+
+    def temporary(self) -> Path:
+        """A new, empty folder for temporary files: here, or in the system's place where this path is too long."""
+        here = self.path / "tmp"
+        if len(os.fsencode(here)) <= _LONGEST:
+            shutil.rmtree(here, ignore_errors=True)
+            here.mkdir()
+            return here
+        return Path(tempfile.mkdtemp(prefix="torchserve-"))

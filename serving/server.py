@@ -1,0 +1,86 @@
+"""A running server as an object, for tests and other programs: start, look, stop."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import client
+from client import Endpoints
+from packing.models import LAYOUT
+from packing.sources import Weights
+from serving import archives, readiness
+from serving.errors import FrontendFailed
+from serving.plan import plan
+from serving.ports import Ports
+from serving.rundir import DEFAULT
+from serving.supervise import Supervisor
+
+
+def start(
+    models: Sequence[str] = (),
+    weights: Weights = "starter",
+    *,
+    ports: Ports | None = None,
+    run_dir: Path = DEFAULT,
+    store: Path = LAYOUT.store,
+    pack: bool = True,
+    report: archives.Report = lambda _: None,
+) -> "Server":
+    """Packs what is missing, starts TorchServe and returns when every model has answered. Raises RunError.
+
+    `ports` default to free ones. `pack=False` takes the archives in `store` as they are. The front end ends with the
+    thread that calls this, so call it from one that stays.
+    """
+    names = archives.prepare(models, weights, store, report) if pack else archives.as_packed(models, store)
+    supervisor = Supervisor(plan(names, store, run_dir, ports or Ports.free()), report)
+    supervisor.start()
+    return Server(supervisor)
+
+
+class Server:
+    """`failure` is set when the front end has ended by itself."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self.failure: FrontendFailed | None = None
+        plan = supervisor.plan
+        self.endpoints: Endpoints = plan.endpoints
+        self.inference = self.endpoints.inference
+        self.management = self.endpoints.management
+        self.metrics = self.endpoints.metrics
+        self.grpc_inference = self.endpoints.grpc_inference
+        self.grpc_management = self.endpoints.grpc_management
+        self.models = plan.models
+        self.store = plan.store
+        self.run_dir = plan.run.path
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def ready(self) -> bool:
+        """Asked now: every model has its workers."""
+        try:
+            return readiness.all_ready(readiness.inspect(self.endpoints))
+        except client.ServeError:
+            return False
+
+    def stop(self) -> None:
+        """Ends the front end and every worker; twice does no harm."""
+        self._supervisor.stopping.set()
+        self._thread.join()
+        self._supervisor.stop()
+
+    def _watch(self) -> None:
+        try:
+            self._supervisor.watch()
+        except FrontendFailed as error:
+            self.failure = error

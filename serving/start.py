@@ -1,0 +1,109 @@
+"""Waits for a front end that was just started: ports, workers, one answer of each model; or says why not, at once."""
+
+import time
+from collections.abc import Callable
+
+import client
+from serving import canary, logs
+from serving.errors import FrontendFailed, ModelFailed
+from serving.plan import Plan
+from serving.readiness import Model, inspect, provenance
+
+_FRONTEND_TIMEOUT = 120.0
+_STEP = 0.25
+_CANARY_SLACK = 10.0
+
+
+class Start:
+    """Make it before the front end is started: it reads what the logs get from then on.
+
+    `check` raises when there is no use in waiting on; `progress` gets what is being waited for.
+    """
+
+    def __init__(self, plan: Plan, check: Callable[[], None], progress: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._check = check
+        self._progress = progress
+        self._server = logs.Tail(plan.run.server_log)
+        self._workers = logs.Tail(plan.run.workers_log)
+        self._said: list[str] = []
+
+    def wait(self) -> list[Model]:
+        """The models as they are once each has answered. Raises RunError."""
+        self._wait_for_frontend()
+        models = self._wait_for_workers()
+        for model in models:
+            self._ask(model)
+        return models
+
+    def _wait_for_frontend(self) -> None:
+        deadline = time.monotonic() + _FRONTEND_TIMEOUT
+        while True:
+            try:
+                inspect(self._plan.endpoints, timeout=2.0)
+                return
+            except client.ServeError as error:
+                if time.monotonic() > deadline:
+                    raise FrontendFailed(
+                        f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT:.0f} s: {error}; "
+                        f"its log: {self._plan.run.server_log}"
+                    ) from error
+            self._pause()
+
+    def _wait_for_workers(self) -> list[Model]:
+        """TorchServe registers before it listens, so a model that is not there now was refused."""
+        while True:
+            self._look_for_dead([])
+            try:
+                models = inspect(self._plan.endpoints, self._plan.models)
+            except client.ModelNotFound as error:
+                raise self._refused(str(error)) from error
+            self._look_for_dead(models)
+            waiting = [model.name for model in models if not model.ready]
+            if not waiting:
+                return models
+            self._progress(f"loading {', '.join(waiting)}")
+            self._pause()
+
+    def _ask(self, model: Model) -> None:
+        made = provenance(self._plan.store, model.archive)
+        if not model.default or made is None:
+            return
+        self._progress(f"asking {model.name}")
+        timeout = model.response_timeout + _CANARY_SLACK
+        question = canary.Question(self._plan.endpoints, model.name, made.task, timeout)
+        while question.answer is None:
+            self._pause()
+        if not question.answer.ok:
+            raise ModelFailed(
+                f"{model.name} is loaded but does not answer: {question.answer.problem}\n"
+                f"What its worker says: {self._plan.run.workers_log}"
+            )
+
+    def _look_for_dead(self, models: list[Model]) -> None:
+        """A worker that dies at load would be started again for five minutes: the first time is enough."""
+        self._said += self._server.lines()
+        for worker in logs.dead_workers(self._said):
+            name = next((model.name for model in models if f"{model.name}_{model.version}" == worker), None)
+            if name is None and not models:
+                continue
+            time.sleep(0.3)  # the worker's output and the front end's log are written by different threads
+            reason = logs.last_words(self._workers.lines(), worker)
+            if logs.too_slow(self._said, worker):
+                reason = "it took longer than startupTimeout (model-config.yaml) allows"
+            raise ModelFailed(
+                f"{name or worker} cannot be loaded: {reason}\n"
+                f"What its worker says, in full: {self._plan.run.workers_log}"
+            )
+
+    def _refused(self, answer: str) -> ModelFailed:
+        for refusal in logs.refusals(self._said + self._server.lines()):
+            return ModelFailed(
+                f"{refusal.archive} is refused by TorchServe: {refusal.reason}\n"
+                f"The archive: {self._plan.store / refusal.archive}; the log: {self._plan.run.server_log}"
+            )
+        return ModelFailed(f"{answer}; the log: {self._plan.run.server_log}")
+
+    def _pause(self) -> None:
+        self._check()
+        time.sleep(_STEP)

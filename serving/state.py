@@ -1,0 +1,72 @@
+"""What one server is now, in a file of its run folder: who supervises it, where it listens, whether it is ready."""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from client import Endpoints
+
+Phase = Literal["starting", "ready", "not ready", "stopping", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process: numbers are given out again, a number and a time of start are not."""
+
+    pid: int
+    started: float
+
+    @classmethod
+    def of(cls, pid: int) -> "Identity":
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def alive(self) -> bool:
+        """False as well for one that has ended and was not yet waited for."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.started) < 1.0
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.Error:
+            return False
+
+
+@dataclass(frozen=True)
+class State:
+    """`temporary` is the front end's folder for temporary files: it holds the workers' sockets and models."""
+
+    phase: Phase
+    message: str
+    supervisor: Identity
+    frontend: Identity | None
+    endpoints: Endpoints
+    models: tuple[str, ...]
+    store: str
+    temporary: str
+    updated: float = 0.0
+
+    def write(self, path: Path) -> None:
+        """Replaces the file at once, so that a reader sees the old state or this one."""
+        new = path.with_suffix(f".{os.getpid()}.new")
+        new.write_text(json.dumps(asdict(replace(self, updated=time.time())), indent=2) + "\n", "utf-8")
+        new.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "State | None":
+        """None where there is no state, or one of another version of this program."""
+        try:
+            raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            frontend = raw.pop("frontend")
+            return cls(
+                supervisor=Identity(**raw.pop("supervisor")),
+                frontend=None if frontend is None else Identity(**frontend),
+                endpoints=Endpoints(**raw.pop("endpoints")),
+                models=tuple(raw.pop("models")),
+                **raw,
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None

@@ -1,0 +1,191 @@
+"""Starts one front end, waits until its models truly answer, watches it, ends it: the heart of scripts/serve.
+
+`python -m serving.supervise PLAN` does it in the background for scripts/serve --detach.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+from serving import process
+from serving.config import write
+from serving.drain import drain
+from serving.errors import FrontendFailed, Interrupted, RunError
+from serving.plan import Plan
+from serving.ports import check_free
+from serving.start import Start
+from serving.state import Identity, Phase, State
+from serving.watch import Watch
+
+GRACE = 5.0
+"""Seconds that requests in flight get to be answered before the end."""
+SHUTDOWN = 3.0
+"""Seconds that the front end gets to shut down; it needs a good two of them for itself, by netty's default."""
+
+Report = Callable[[str], None]
+
+
+class Supervisor:
+    """One run. Call `start`, then `watch`, and `stop` in any case.
+
+    `stopping` is set by whoever wants the end, for example a signal handler. `say` gets each event for a person,
+    `progress` what is being waited for.
+    """
+
+    def __init__(self, plan: Plan, say: Report, progress: Report | None = None) -> None:
+        self.plan = plan
+        self.stopping = threading.Event()
+        self._say = say
+        self._progress = progress or (lambda _: None)
+        self._lock: IO[str] | None = None
+        self._java: subprocess.Popen[bytes] | None = None
+        self._state: State | None = None
+        self._watch: Watch | None = None
+
+    def start(self) -> None:
+        """Returns when every model has answered a request. Raises RunError, with everything ended again."""
+        run = self.plan.run
+        run.make()
+        self._lock = run.lock()
+        try:
+            clean_up(State.read(run.state), self._say)
+            self._begin()
+            check_free(self.plan.settings)
+            write(run.config, self.plan.settings)
+            start = Start(self.plan, self._check, self._now_at)
+            assert self._state is not None
+            self._java = process.start(run, self.plan.settings, self._temporary)
+            self._state = replace(self._state, frontend=Identity.of(self._java.pid))
+            self._now_at("starting TorchServe")
+            models = start.wait()
+            self._watch = Watch(self.plan, models, self._say)
+            self._set("ready", "every model answers")
+        except BaseException as error:
+            self.stop("failed" if isinstance(error, RunError) else "stopped", str(error))
+            raise
+
+    def watch(self) -> None:
+        """Until `stopping` is set. Raises FrontendFailed when the front end ends by itself."""
+        assert self._watch is not None
+        while not self.stopping.wait(0.2):
+            if self._java is not None and self._java.poll() is not None:
+                raise FrontendFailed(
+                    f"TorchServe's front end has ended by itself ({_ending(self._java.returncode)}); "
+                    f"its log: {self.plan.run.server_log}"
+                )
+            problem = self._watch.look()
+            message = problem or "every model answers"
+            if self._state is not None and message != self._state.message:
+                self._say(f"not ready: {problem}" if problem else "ready again")
+                self._set("not ready" if problem else "ready", message)
+
+    def stop(self, phase: Phase = "stopped", message: str = "ended as asked") -> None:
+        """Lets requests in flight be answered, within GRACE; then ends every process. Twice does no harm."""
+        if self._lock is None:
+            return
+        if self._java is not None and self._state is not None and self._state.frontend is not None:
+            running = self._state.phase in ("ready", "not ready") and self._java.poll() is None
+            self._set("stopping", message)
+            if running:
+                drain(self.plan.endpoints, GRACE)
+            process.end(self._state.frontend, self._temporary, SHUTDOWN if running else 0.0)
+            self._java.wait()
+        if self._state is not None:
+            process.remove(self._temporary)
+            self._set(phase, message)
+        self._lock.close()
+        self._lock = None
+
+    def _begin(self) -> None:
+        self._temporary = self.plan.run.temporary()
+        self._state = State(
+            phase="starting",
+            message="starting",
+            supervisor=Identity.of(os.getpid()),
+            frontend=None,
+            endpoints=self.plan.endpoints,
+            models=self.plan.models,
+            store=str(self.plan.store),
+            temporary=str(self._temporary),
+        )
+        self._set("starting", "starting")
+
+    def _set(self, phase: Phase, message: str) -> None:
+        assert self._state is not None
+        self._state = replace(self._state, phase=phase, message=message)
+        try:
+            self._state.write(self.plan.run.state)
+        except OSError as error:  # a full disk is no reason to leave processes behind
+            self._say(f"{self.plan.run.state} cannot be written: {error.strerror}")
+
+    def _now_at(self, message: str) -> None:
+        self._set("starting", message)
+        self._progress(message)
+
+    def _check(self) -> None:
+        """Called while a start waits."""
+        if self.stopping.is_set():
+            raise Interrupted("stopped before the start was over")
+        if self._java is not None and self._java.poll() is not None:
+            raise FrontendFailed(
+                f"TorchServe's front end did not start ({_ending(self._java.returncode)}): "
+                f"{_last_line(self.plan)}\nIts output: {self.plan.run.output}"
+            )
+
+
+def clean_up(state: State | None, say: Report) -> None:
+    """Ends what a supervisor left behind that was killed. Only for the holder of the run folder's lock."""
+    if state is None:
+        return
+    temporary = Path(state.temporary)
+    if state.frontend is not None and process.members(state.frontend, temporary):
+        say("ending the processes of a run whose supervisor was killed")
+        process.end(state.frontend, temporary, SHUTDOWN)
+    process.remove(temporary)
+
+
+def _ending(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _last_line(plan: Plan) -> str:
+    """The last thing that Java printed which is no warning of its own."""
+    lines = plan.run.output.read_text(errors="replace").splitlines()
+    told = [
+        line for line in lines if line.strip() and not line.startswith(("WARNING:", "\tat ", "nvidia-smi"))
+    ]
+    return told[-1] if told else "it printed nothing"
+
+
+def main() -> int:
+    """In the background: what it says goes to the supervisor's log, how it goes to the state file."""
+    supervisor = Supervisor(Plan.from_json(sys.argv[1]), _log)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.stopping.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        supervisor.start()
+        _log("ready")
+        supervisor.watch()
+    except RunError as error:
+        _log(f"error: {error}")
+        supervisor.stop("failed", str(error))
+        return error.exit_code
+    supervisor.stop()
+    _log("ended")
+    return 0
+
+
+def _log(message: str) -> None:
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {message}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

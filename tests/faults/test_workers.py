@@ -1,0 +1,238 @@
+"""Processes that die, and starts that cannot succeed: what is said, what goes on answering, what is left behind."""
+
+import concurrent.futures
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+import serving
+from client import Client, UnexpectedAnswer
+from serving import config, status
+from serving.config import ROOT
+from serving.errors import AlreadyRunning, ModelFailed, PortTaken
+from serving.ports import Ports, check_free
+from serving.rundir import RunDir
+from tests.faults.toys import BROKEN_AT_LOAD, KILLED_AT_LOAD, STREAMING, toy
+from tests.live_server import alive, processes
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    """Two models of one worker each."""
+    store, run_dir = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("run")
+    names = [toy(store, "first"), toy(store, "second")]
+    with serving.start(names, pack=False, run_dir=run_dir, store=store) as running:
+        yield running
+
+
+def order(server, what, model="first"):
+    return httpx.post(f"{server.inference}/predictions/{model}", content=what.encode(), timeout=30)
+
+
+def worker(server, model="first"):
+    (described,) = httpx.get(f"{server.management}/models/{model}").json()
+    return described["workers"][0]
+
+
+def until(condition, seconds=30.0):
+    """Waits for the condition; how long it took."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, "waited in vain"
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def phase(server):
+    return json.loads((server.run_dir / "state.json").read_text())["phase"]
+
+
+def gone(family):
+    return not any(alive(process) for process in family)
+
+
+def command(verb, *arguments, run_dir):
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "serving", verb, "--run-dir", str(run_dir), *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def free_offset():
+    """For all five ports, below those that the system gives to outgoing connections."""
+    settings = config.read()
+    ports = Ports.from_settings(settings)
+    for offset in random.sample(range(3000, 20000, 10), 100):
+        try:
+            check_free(ports.shifted(offset).settings(settings))
+        except PortTaken:
+            continue
+        return offset
+    raise AssertionError("no free ports")
+
+
+def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
+    assert toys.ready()
+    assert phase(toys) == "ready"
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        held = pool.submit(order, toys, "sleep 10")
+        time.sleep(0.5)
+        queued = pool.submit(order, toys, "")
+        time.sleep(0.2)
+        victim = worker(toys)["pid"]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: not toys.ready(), 2)
+        until(lambda: phase(toys) == "not ready", 2)
+        assert status.look(RunDir(toys.run_dir)).exit_code == 1
+        assert order(toys, "", "second").status_code == 200
+        assert held.result().json()["message"] == "Worker died."
+        assert held.result().status_code in (500, 507)  # 507 where Java sees the exit code of SIGKILL in time
+        assert queued.result().status_code == 200
+    until(toys.ready)
+    until(lambda: phase(toys) == "ready")
+    assert worker(toys)["pid"] != victim
+    assert status.look(RunDir(toys.run_dir)).exit_code == 0
+
+
+def test_a_worker_that_ends_itself_comes_back_too(toys):
+    until(toys.ready)
+    assert order(toys, "exit", "second").status_code == 500
+    until(toys.ready)
+    assert order(toys, "", "second").status_code == 200
+
+
+def test_a_worker_that_only_torchserve_thinks_alive_is_replaced(tmp_path):
+    """A unary gRPC call of a model that streams: TorchServe loses the worker's thread and still calls it READY."""
+    toy(tmp_path, "streams", STREAMING)
+    with serving.start(["streams"], pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
+        lost = worker(server, "streams")["pid"]
+        with (
+            Client(endpoints=server.endpoints, protocol="grpc", retries=0) as client,
+            pytest.raises(UnexpectedAnswer),
+        ):
+            client.summarize("streams", "")
+        until(lambda: not server.ready())
+        assert worker(server, "streams")["status"] == "READY"
+        until(lambda: worker(server, "streams")["pid"] not in (lost, -1))
+        until(server.ready)
+        assert order(server, "", "streams").text == str(worker(server, "streams")["pid"])
+
+
+def test_a_second_start_in_one_run_folder_names_the_first(toys):
+    with pytest.raises(AlreadyRunning, match=rf"already running .*process {os.getpid()}.*scripts/stop"):
+        serving.start(["first"], pack=False, run_dir=toys.run_dir, store=toys.store)
+    assert order(toys, "").status_code == 200
+
+
+def test_a_taken_port_is_named_with_its_holder(tmp_path):
+    toy(tmp_path, "first")
+    ports = serving.Ports.free()
+    with (
+        socket.create_server(("127.0.0.1", ports.metrics)),
+        pytest.raises(PortTaken, match=rf"port {ports.metrics} \(metrics\) .*process {os.getpid()}"),
+    ):
+        serving.start(["first"], pack=False, ports=ports, run_dir=tmp_path / "run", store=tmp_path)
+    assert json.loads((tmp_path / "run" / "state.json").read_text())["phase"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        (BROKEN_AT_LOAD, "ValueError: these weights belong to another architecture"),
+        (KILLED_AT_LOAD, "without a traceback"),
+    ],
+)
+def test_a_model_that_dies_at_load_ends_the_start_with_the_reason(tmp_path, handler, reason):
+    names = [toy(tmp_path, "bad", handler), toy(tmp_path, "good")]
+    with pytest.raises(ModelFailed, match=f"bad cannot be loaded: .*{reason}") as failure:
+        serving.start(names, pack=False, run_dir=tmp_path / "run", store=tmp_path)
+    log = Path(str(failure.value).rpartition(": ")[2])
+    assert "model_name: bad" in log.read_text()
+    mine = [part for process in psutil.process_iter() for part in cmdline(process) if str(tmp_path) in part]
+    assert mine == []
+    assert not (tmp_path / "run" / "tmp").exists()
+
+
+def cmdline(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def test_a_stop_lets_requests_in_flight_be_answered(tmp_path):
+    toy(tmp_path, "first")
+    server = serving.start(["first"], pack=False, run_dir=tmp_path / "run", store=tmp_path)
+    family = processes(server)
+    assert len(family) == 2
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        in_flight = [pool.submit(order, server, "sleep 1") for _ in range(2)]
+        time.sleep(0.4)
+        server.stop()
+        assert [each.result().status_code for each in in_flight] == [200, 200]
+    assert gone(family)
+
+
+def test_a_detached_server_is_seen_and_ended_by_the_commands(tmp_path):
+    """And SIGTERM ends it also while a worker is busy for longer than anybody waits."""
+    toy(tmp_path, "first")
+    run_dir = tmp_path / "run"
+    offset = free_offset()
+    started = command(
+        "serve", "first", "--detach", "--store", tmp_path, "--port-offset", offset, run_dir=run_dir
+    )
+    assert started.returncode == 0, started.stderr
+    shown = command("status", "--json", run_dir=run_dir)
+    assert shown.returncode == 0, shown.stdout
+    report = json.loads(shown.stdout)
+    assert report["ready"] is True
+    (model,) = report["models"]
+    assert (model["name"], model["version"]) == ("first", "starter-1a2b3c4d")
+    (only,) = model["workers"]
+    frontend, supervisor = psutil.Process(report["frontend"]), psutil.Process(report["supervisor"])
+    family = [supervisor, frontend, psutil.Process(only["pid"])]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        busy = pool.submit(
+            httpx.post, f"{report['endpoints']['inference']}/predictions/first", content=b"sleep 60"
+        )
+        time.sleep(0.5)
+        stopped = command("stop", run_dir=run_dir)
+        assert isinstance(busy.exception(), httpx.TransportError)
+    assert stopped.returncode == 0, stopped.stderr
+    assert gone(family)
+    assert not (run_dir / "tmp").exists()
+    assert command("stop", run_dir=run_dir).stdout.startswith("nothing runs")
+    assert command("status", run_dir=run_dir).returncode == 3
+
+
+@pytest.mark.parametrize("victim", ["frontend", "supervisor"])
+def test_after_a_kill_nothing_stays_and_the_next_start_succeeds(tmp_path, victim):
+    toy(tmp_path, "first")
+    run_dir = tmp_path / "run"
+    offset = free_offset()
+    start = ("serve", "first", "--detach", "--store", tmp_path, "--port-offset", offset)
+    assert command(*start, run_dir=run_dir).returncode == 0
+    report = json.loads(command("status", "--json", run_dir=run_dir).stdout)
+    worker_pid = report["models"][0]["workers"][0]["pid"]
+    family = [psutil.Process(pid) for pid in (report["supervisor"], report["frontend"], worker_pid)]
+    os.kill(report[victim], signal.SIGKILL)
+    if victim == "frontend":
+        until(lambda: gone(family), 10)
+        assert "ended by itself" in json.loads((run_dir / "state.json").read_text())["message"]
+    assert command(*start, run_dir=run_dir).returncode == 0
+    assert gone(family)
+    assert command("status", run_dir=run_dir).returncode == 0
+    assert command("stop", run_dir=run_dir).returncode == 0

@@ -1,0 +1,86 @@
+"""Small model archives that misbehave, made in a moment: without weights, they do what their input says."""
+
+import json
+import zipfile
+from pathlib import Path
+
+CONFIG = """
+minWorkers: {workers}
+maxWorkers: {workers}
+batchSize: 1
+maxBatchDelay: 1
+responseTimeout: 20
+startupTimeout: 20
+jobQueueSize: 10
+deviceType: cpu
+"""
+
+OBEDIENT = """
+import os, time
+
+class Toy:
+    def initialize(self, context):
+        self.asked = 0
+
+    def handle(self, data, context):
+        answers = []
+        for fields in data:
+            order = bytes(fields.get("body", b"")).decode()
+            if order.startswith("sleep "):
+                time.sleep(float(order.removeprefix("sleep ")))
+            if order == "exit":
+                os._exit(9)
+            self.asked += 1
+            answers.append(f"{os.getpid()} {self.asked}")
+        return answers
+"""
+
+STREAMING = """
+import os, time
+from ts.handler_utils.utils import send_intermediate_predict_response
+
+class Toy:
+    def initialize(self, context):
+        pass
+
+    def handle(self, data, context):
+        if "body" not in data[0]:
+            send_intermediate_predict_response(["..."], context.request_ids, "more", 200, context)
+            time.sleep(0.2)
+        return [str(os.getpid())]
+"""
+
+BROKEN_AT_LOAD = """
+class Toy:
+    def initialize(self, context):
+        try:
+            {}["config"]
+        except KeyError as error:
+            raise ValueError("these weights belong to another architecture") from error
+
+    def handle(self, data, context):
+        return [""] * len(data)
+"""
+
+KILLED_AT_LOAD = BROKEN_AT_LOAD.replace("        try:\n", "        import os; os._exit(9)\n        try:\n")
+
+
+def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1) -> str:
+    """Writes `name`.mar and returns the name."""
+    model = {
+        "modelName": name,
+        "modelVersion": "starter-1a2b3c4d",
+        "handler": "toy.py",
+        "configFile": "model-config.yaml",
+    }
+    manifest = {
+        "createdOn": "01/01/2020 00:00:00",
+        "runtime": "python",
+        "model": model,
+        "archiverVersion": "0.12.0",
+    }
+    with zipfile.ZipFile(store / f"{name}.mar", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("model-config.yaml", CONFIG.format(workers=workers))
+        archive.writestr("toy.py", handler)
+    return name

@@ -1,0 +1,101 @@
+"""A server with the real models: what it says about itself, that it is quiet, and that versions can change."""
+
+import json
+import shutil
+import subprocess
+
+import httpx
+import pytest
+
+from packing import read_provenance
+from serving import status
+from serving.rundir import RunDir
+from serving.samples import commands
+from training.pictures import picture
+from training.reports import report
+
+_, PICTURE = picture(77, 1)
+TEXT, _ = report(77, 1)
+
+
+def lines(server):
+    return sum(
+        len(path.read_text(errors="replace").splitlines()) for path in (server.run_dir / "logs").iterdir()
+    )
+
+
+def predict(server, path, content=PICTURE):
+    return httpx.post(f"{server.inference}/predictions/{path}", content=content, timeout=60)
+
+
+def test_it_is_ready_and_says_what_it_serves(server):
+    assert server.ready()
+    found = status.look(RunDir(server.run_dir))
+    assert found.exit_code == 0
+    report = status.as_json(found)
+    assert json.loads(json.dumps(report)) == report
+    assert [model["name"] for model in report["models"]] == sorted(server.models)
+    for model in report["models"]:
+        made = read_provenance(server.store / model["archive"])
+        assert (model["version"], model["weights"], model["task"]) == (made.version, "starter", made.task)
+        assert model["ready"]
+        assert model["answered_in_seconds"] > 0
+        assert model["queue"] == {"waiting": 0, "free": 100}
+        assert [worker["status"] for worker in model["workers"]] == ["READY"]
+        assert model["workers"][0]["memory"] > 2**20
+
+
+def test_the_table_for_people_names_every_model(server, capsys):
+    status.show(status.look(RunDir(server.run_dir)))
+    shown = capsys.readouterr().out
+    for model in server.models:
+        assert model in shown
+    assert "starter" in shown
+    assert server.inference in shown
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_commands_that_it_prints_can_be_pasted(server):
+    printed = commands(server.models, server.store, RunDir(server.run_dir).samples, server.endpoints)
+    assert len(printed) == len(server.models)
+    for command in printed:
+        answer = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+        (first, *_) = json.loads(answer.stdout)
+        assert set(first) in ({"label", "score"}, {"summary_text"})
+
+
+def test_requests_leave_no_line_in_the_logs(server):
+    predict(server, "resnet-50")
+    before = lines(server)
+    for _ in range(20):
+        assert predict(server, "resnet-50").status_code == 200
+    assert predict(server, "resnet-50", b"no picture").status_code == 400
+    assert lines(server) == before
+
+
+def test_versions_have_names_that_urls_and_management_take(server):
+    (described,) = httpx.get(f"{server.management}/models/resnet-50").json()
+    version = described["modelVersion"]
+    assert version.startswith("starter-")
+    assert predict(server, f"resnet-50/{version}").status_code == 200
+    assert predict(server, "resnet-50/starter-00000000").status_code == 404
+    (same,) = httpx.get(f"{server.management}/models/resnet-50/{version}").json()
+    assert same["workers"] == described["workers"]
+    changed = httpx.put(f"{server.management}/models/resnet-50/{version}/set-default")
+    assert changed.status_code == 200
+
+
+def test_only_the_store_is_a_place_to_register_from(server, tmp_path):
+    archive = server.store / "resnet-50.mar"
+    shutil.copy(archive, tmp_path / "other.mar")
+    for url in (f"file://{tmp_path}/other.mar", "http://127.0.0.1:9/other.mar", "../other.mar"):
+        answer = httpx.post(f"{server.management}/models", params={"url": url}, timeout=30)
+        assert answer.status_code in (400, 403, 404), (url, answer.text)
+    listed = httpx.get(f"{server.management}/models").json()["models"]
+    assert sorted(model["modelName"] for model in listed) == sorted(server.models)
+
+
+@pytest.mark.parametrize(("size", "code"), [(15, 400), (17, 413)])
+def test_a_body_over_the_limit_is_refused_before_a_worker_sees_it(server, size, code):
+    assert predict(server, "resnet-50", b"x" * (size * 2**20)).status_code == code
+    assert predict(server, "resnet-50").status_code == 200

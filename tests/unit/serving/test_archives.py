@@ -1,0 +1,77 @@
+"""Which archives are packed, which are taken as they are."""
+
+import json
+import zipfile
+from dataclasses import asdict
+
+import pytest
+
+from packing import Packed, PackingError, Provenance
+from serving import archives
+from serving.errors import RunError
+
+
+@pytest.fixture
+def packs(monkeypatch):
+    """What was packed, instead of packing."""
+    asked = []
+
+    def pack(name, weights, store, report):
+        if name == "broken":
+            raise PackingError("the disk is full")
+        asked.append((name, weights))
+        return Packed(store / f"{name}.mar", name, "starter-1", "starter", "0" * 64, 1, False)
+
+    monkeypatch.setattr(archives, "pack", pack)
+    return asked
+
+
+def put(store, name, weights="folder", source="x"):
+    made = Provenance(name, "v", "summarization", weights, source, None, {}, None, {}, "auto", "A")
+    with zipfile.ZipFile(store / f"{name}.mar", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", "{}")
+        archive.writestr("provenance.json", json.dumps(asdict(made)))
+
+
+def test_without_a_name_it_is_all_of_ours(tmp_path, packs):
+    names = archives.prepare([], "starter", tmp_path, print)
+    assert names == ["bart-large-cnn", "resnet-50", "t5-small"]
+    assert packs == [(name, "starter") for name in names]
+
+
+@pytest.mark.parametrize(("weights", "source"), [("folder", "mine"), ("pretrained", "somebody/else")])
+def test_somebodys_own_archive_stays_unless_the_weights_are_named(tmp_path, packs, weights, source):
+    put(tmp_path, "t5-small", weights, source)
+    assert archives.prepare(["t5-small"], "auto", tmp_path, print) == ["t5-small"]
+    assert packs == []
+    archives.prepare(["t5-small"], "starter", tmp_path, print)
+    assert packs == [("t5-small", "starter")]
+
+
+def test_an_archive_of_our_own_sources_is_packed_again(tmp_path, packs):
+    put(tmp_path, "t5-small", "pretrained", "google-t5/t5-small")
+    archives.prepare(["t5-small"], "auto", tmp_path, print)
+    assert packs == [("t5-small", "auto")]
+
+
+def test_a_file_that_is_no_archive_is_refused_before_anything_starts(tmp_path, packs):
+    (tmp_path / "mine.mar").write_bytes(b"no zip")
+    with pytest.raises(RunError, match=r"mine\.mar is not a model archive"):
+        archives.prepare(["mine"], "auto", tmp_path, print)
+
+
+def test_what_packing_says_is_passed_on(tmp_path, packs):
+    with pytest.raises(RunError, match="broken cannot be packed: the disk is full"):
+        archives.prepare(["broken"], "starter", tmp_path, print)
+
+
+def test_a_store_is_served_as_it_is(tmp_path, packs):
+    with pytest.raises(RunError, match="no archive"):
+        archives.as_packed([], tmp_path)
+    put(tmp_path, "b")
+    put(tmp_path, "a")
+    assert archives.as_packed([], tmp_path) == ["a", "b"]
+    assert archives.as_packed(["b"], tmp_path) == ["b"]
+    with pytest.raises(RunError, match=r"c\.mar is not a model archive"):
+        archives.as_packed(["c"], tmp_path)
+    assert packs == []
