@@ -107,8 +107,6 @@ def test_the_table_read_from_source_is_the_one_of_transformers(task: tasks.Task)
 
 @pytest.mark.parametrize("name", known_models())
 def test_the_starters_can_be_packed(name: str, tmp_path: Path) -> None:
-    if not (LAYOUT.starter(name) / "config.json").is_file():
-        pytest.skip("its starter is not here")
     packed = pack(name, weights="starter", store=tmp_path, report=lambda _: None)
     assert read_provenance(packed.path).licence
     assert packed.size < 6_000_000

@@ -117,7 +117,7 @@ def test_pixels_keep_shape_and_type():
         (body("text"), JSON, "not a string"),
         (body({}), JSON, "'inputs' is missing"),
         (body({"inputs": None}), JSON, "'inputs' must be a string or a list of strings, not null"),
-        (body({"inputs": []}), JSON, "empty list"),
+        (body({"inputs": []}), JSON, "no input"),
         (body({"inputs": ["a", 1]}), JSON, "not a number"),
         (body({"inputs": "a", "parameters": 3}), JSON, "'parameters' must be an object, not a number"),
         (body({"inputs": "a", "options": {}}), JSON, "unknown field 'options'"),

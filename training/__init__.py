@@ -1,0 +1,1 @@
+"""Draws the data for the starter weights and trains them."""

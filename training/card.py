@@ -1,0 +1,64 @@
+"""Writes the model card of a trained model: its data, training and scores, and how to train it again."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+LICENCE = "Apache-2.0"
+
+
+def write_card(
+    folder: Path,
+    *,
+    title: str,
+    task: str,
+    description: str,
+    data: str,
+    seed: int,
+    steps: int,
+    seconds: float,
+    machine: str,
+    scores: Mapping[str, float],
+    command: str,
+    extra: Sequence[str] = (),
+) -> None:
+    """Writes README.md into the model's folder, with the hub's metadata at its head.
+
+    `task` is the hub's name of it ("image-classification", "summarization"), `scores` maps what was measured
+    on held-out data to its value, `command` trains the same model again, `extra` are paragraphs for the end.
+    """
+    paragraphs = [
+        f"---\nlicense: {LICENCE.lower()}\nlibrary_name: transformers\npipeline_tag: {task}\n---",
+        f"# {title}",
+        description,
+        f"## Data\n\n{data}",
+        f"## Training\n\nSeed {seed}, {steps:,} steps, {seconds / 60:.1f} minutes on {machine}.",
+        "To train it again:",
+        f"```\n{command}\n```",
+        "## Scores on held-out data",
+        "\n".join(
+            [
+                "| measure | value |",
+                "|---|---|",
+                *(f"| {name} | {score:.4f} |" for name, score in scores.items()),
+            ]
+        ),
+        *extra,
+        f"## Licence\n\n{LICENCE}, as the code that trained it. No one else's data or weights went into it.",
+    ]
+    (folder / "README.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+
+
+def machine(device: str = "cpu") -> str:
+    """The kind of machine this is, in words: the GPU's name, or how many cores of which processor."""
+    if device.startswith("cuda"):
+        import torch
+
+        return f"one {torch.cuda.get_device_name(device)}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{cores} cores of {names[0] if names else 'a CPU'}"
