@@ -104,8 +104,6 @@ class Door:
             raise InvalidRequest(f"the field 'parameters' must be an object, not {_kind(parameters)}")
         several = isinstance(inputs, list)
         payloads = tuple(inputs) if several else (inputs,)
-        if not payloads:
-            raise InvalidRequest("the field 'inputs' is an empty list")
         for payload in payloads:
             if not isinstance(payload, str):
                 raise InvalidRequest(
@@ -165,9 +163,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _is_open_inference(message: dict[str, Any]) -> bool:
-    """Its `inputs` is a list of objects; where the list is empty, its other fields tell."""
+    """Its `inputs` is a list of objects. An empty list is an error in both, which this protocol tells both ways."""
     inputs = message.get("inputs")
-    if isinstance(inputs, list) and any(isinstance(item, dict) for item in inputs):
+    if isinstance(inputs, list) and (not inputs or any(isinstance(item, dict) for item in inputs)):
         return True
     return bool(_OPEN_INFERENCE_KEYS & message.keys())
 

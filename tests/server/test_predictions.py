@@ -1,0 +1,175 @@
+"""Every form of a request on the wire, against a real TorchServe."""
+
+import base64
+import json
+import shutil
+import subprocess
+
+import httpx
+import pytest
+
+from training.pictures import picture
+from training.reports import report
+
+SUMMARIZERS = ("t5-small", "bart-large-cnn")
+LABEL, PICTURE = picture(2024, 5)
+TEXT, SUMMARY = report(2024, 3)
+BASE64 = base64.b64encode(PICTURE).decode()
+
+
+@pytest.fixture(scope="module")
+def http(server):
+    with httpx.Client(base_url=server.inference, timeout=60) as client:
+        yield client
+
+
+def tensor(name, data):
+    return {"inputs": [{"name": name, "shape": [len(data)], "datatype": "BYTES", "data": data}]}
+
+
+FORMS = {
+    "raw": {"content": PICTURE},
+    "jpeg": {"content": PICTURE, "headers": {"content-type": "image/jpeg"}},
+    "field image": {"files": {"image": ("p.jpg", PICTURE)}},
+    "field data": {"files": {"data": ("p.jpg", PICTURE, "image/jpeg")}},
+    "field file": {"files": {"file": PICTURE}},
+    "json": {"json": {"inputs": BASE64}},
+    "json with a charset": {
+        "content": json.dumps({"inputs": BASE64}),
+        "headers": {"content-type": "application/json; charset=utf-8"},
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_picture_in_every_form(http, form):
+    response = http.post("/predictions/resnet-50", **FORMS[form])
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    answer = response.json()
+    assert len(answer) == 5
+    assert set(answer[0]) == {"label", "score"}
+    assert answer[0]["label"] == LABEL
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"files": {"image": PICTURE}, "data": {"top_k": "2"}},
+        {"files": {"image": PICTURE}, "data": {"parameters": '{"top_k": 2}'}},
+        {"json": {"inputs": BASE64, "parameters": {"top_k": 2}}},
+    ],
+)
+def test_parameters_in_every_form(http, form):
+    assert len(http.post("/predictions/resnet-50", **form).json()) == 2
+
+
+def test_query_parameters_where_torchserve_hands_them_on(http):
+    response = http.post("/models/resnet-50/invoke?top_k=1", content=PICTURE)
+    assert [item["label"] for item in response.json()] == [LABEL]
+
+
+@pytest.mark.parametrize("model", SUMMARIZERS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"content": TEXT.encode(), "headers": {"content-type": "text/plain; charset=utf-8"}},
+        {"content": TEXT.encode()},
+        {"files": {"text": ("r.txt", TEXT.encode(), "text/plain")}},
+        {"data": {"text": TEXT}},
+        {"json": {"inputs": TEXT}},
+        {"json": {"inputs": [TEXT]}},
+    ],
+)
+def test_a_text_in_every_form(http, model, form):
+    response = http.post(f"/predictions/{model}", **form)
+    assert response.status_code == 200
+    assert response.json() == [{"summary_text": SUMMARY}]
+
+
+@pytest.mark.parametrize("model", SUMMARIZERS)
+def test_several_texts_and_parameters(http, model):
+    texts = [report(2024, index)[0] for index in (3, 4)]
+    short = http.post(
+        f"/predictions/{model}", json={"inputs": texts, "parameters": {"max_new_tokens": 5, "min_length": 1}}
+    ).json()
+    full = http.post(f"/predictions/{model}", json={"inputs": texts}).json()
+    assert len(short) == len(full) == 2
+    assert all(len(s["summary_text"]) < len(f["summary_text"]) for s, f in zip(short, full, strict=True))
+
+
+@pytest.mark.parametrize("model", SUMMARIZERS)
+def test_truncation_is_reported_or_refused(http, model):
+    long = TEXT * 30
+    assert http.post(f"/predictions/{model}", json={"inputs": long}).json()[0]["truncated"] is True
+    refused = http.post(f"/predictions/{model}", json={"inputs": long, "parameters": {"truncation": False}})
+    assert (refused.status_code, refused.json()["type"]) == (413, "TextTooLong")
+
+
+def test_the_open_inference_protocol(http):
+    answer = http.post("/v2/models/resnet-50/infer", json={"id": "1"} | tensor("image", [BASE64])).json()
+    assert (answer["id"], answer["model_name"]) == ("1", "resnet-50")
+    assert answer["outputs"][0]["data"][0] == LABEL
+    for model in SUMMARIZERS:
+        answer = http.post(f"/v2/models/{model}/infer", json=tensor("text", [TEXT, TEXT])).json()
+        outputs = {output["name"]: output for output in answer["outputs"]}
+        assert outputs["summary_text"]["data"] == [SUMMARY, SUMMARY]
+        assert outputs["truncated"]["data"] == [False, False]
+
+
+def test_errors_keep_to_the_protocol(http):
+    native = http.post("/predictions/resnet-50", content=b"no picture")
+    assert native.status_code == 400
+    assert set(native.json()) == {"code", "type", "message"}
+    open_inference = http.post("/v2/models/resnet-50/infer", json=tensor("image", ["bm8="]))
+    assert open_inference.status_code == 400
+    assert "not a picture" in open_inference.json()["error"]
+
+
+def test_routes_and_models_that_do_not_exist(http):
+    assert http.get("/predictions/resnet-50").status_code in (200, 400, 405)
+    for path in ("/predictions/nobody", "/predictions/resnet-50/9.9", "/nowhere"):
+        response = http.post(path, content=PICTURE)
+        assert response.status_code == 404
+        assert response.json()["code"] == 404
+
+
+def test_huggingface_hubs_client_works_unchanged(server, tmp_path):
+    from huggingface_hub import InferenceClient
+
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(PICTURE)
+    classifier = InferenceClient(model=f"{server.inference}/predictions/resnet-50")
+    assert classifier.image_classification(str(photo))[0].label == LABEL
+    assert len(classifier.image_classification(PICTURE, top_k=2)) == 2
+    for model in SUMMARIZERS:
+        summarizer = InferenceClient(model=f"{server.inference}/predictions/{model}")
+        assert summarizer.summarization(TEXT).summary_text == SUMMARY
+        short = summarizer.summarization(TEXT, generate_parameters={"max_new_tokens": 5, "min_length": 1})
+        assert len(short.summary_text) < len(SUMMARY)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_uploads_a_file_as_it_is(server, tmp_path):
+    photo, text = tmp_path / "photo.jpg", tmp_path / "report.txt"
+    photo.write_bytes(PICTURE)
+    text.write_text(TEXT)
+
+    def curl(model, file):
+        command = ["curl", "-s", "-X", "POST", "-T", file, f"{server.inference}/predictions/{model}"]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    assert curl("resnet-50", photo)[0]["label"] == LABEL
+    assert curl("t5-small", text) == [{"summary_text": SUMMARY}]
+
+
+def test_describe_tells_what_is_served(server):
+    for model in ("resnet-50", *SUMMARIZERS):
+        (described,) = httpx.get(f"{server.management}/models/{model}?customized=true", timeout=30).json()
+        metadata = described["customizedMetadata"]
+        assert described["modelVersion"].startswith("starter-")
+        assert metadata["weights"] == "starter"
+        assert metadata["version"] == described["modelVersion"]
+        assert metadata["device"] == "cpu"
+        assert metadata["engine"] == "torch"
+        assert metadata["parameters"]
