@@ -36,7 +36,10 @@ class ImageClassifier(Handler[Picture, list[Label]]):
 
         settings = AutoConfig.from_pretrained(folder, local_files_only=True)
         self._labels = [settings.id2label[index] for index in range(settings.num_labels)]
-        self._function = "sigmoid" if settings.problem_type == "multi_label_classification" else "softmax"
+        several_may_be_right = (
+            settings.problem_type == "multi_label_classification" or settings.num_labels == 1
+        )
+        self._function = "sigmoid" if several_may_be_right else "softmax"
         self._config = config
         self._preprocess = Preprocessor(folder)
         self._engine: Engine[torch.Tensor, torch.Tensor] = TorchClassifier()
@@ -51,17 +54,17 @@ class ImageClassifier(Handler[Picture, list[Label]]):
         )
 
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Picture:
-        pixels = self._preprocess(decode_image(payload, self._config.max_pixels))
+        pixels = self._preprocess(decode_image(payload, self._config.max_pixels, self._config.max_bytes))
         top_k = parameters.get("top_k", min(DEFAULT_TOP_K, len(self._labels)))
         return Picture(pixels, top_k, parameters.get("function_to_apply", self._function))
 
+    def batches(self, items: Sequence[Picture]) -> list[list[int]]:
+        size = self._config.max_batch
+        return [list(range(start, min(start + size, len(items)))) for start in range(0, len(items), size)]
+
     def predict(self, items: Sequence[Picture]) -> list[list[Label]]:
-        answers: list[list[Label]] = []
-        for start in range(0, len(items), self._config.max_batch):
-            part = items[start : start + self._config.max_batch]
-            logits = self._engine.run(torch.stack([item.pixels for item in part]))
-            answers += [self._top(item, row) for item, row in zip(part, logits, strict=True)]
-        return answers
+        logits = self._engine.run(torch.stack([item.pixels for item in items]))
+        return [self._top(item, row) for item, row in zip(items, logits, strict=True)]
 
     def _top(self, item: Picture, logits: torch.Tensor) -> list[Label]:
         scores, indices = FUNCTIONS[item.function](logits).topk(item.top_k)

@@ -49,14 +49,15 @@ class Summarizer(Handler[TextItem, Summary]):
         input_ids, truncated = self._tokeniser.encode(text, truncates(parameters))
         return TextItem(input_ids, truncated, generation, parameters.get("clean_up_tokenization_spaces"))
 
+    def batches(self, items: Sequence[TextItem]) -> list[list[int]]:
+        return plan(items, self._config.max_batch_tokens)
+
     def predict(self, items: Sequence[TextItem]) -> list[Summary]:
-        summaries: dict[int, Summary] = {}
-        for indices in plan(items, self._config.max_batch_tokens):
-            batch = collate([items[index] for index in indices], self._tokeniser.pad_id)
-            for index, tokens in zip(indices, self._engine.run(batch), strict=True):
-                text = self._tokeniser.decode(tokens, items[index].clean_up)
-                summaries[index] = Summary(text, items[index].truncated, tuple(tokens))
-        return [summaries[index] for index in range(len(items))]
+        rows = self._engine.run(collate(items, self._tokeniser.pad_id))
+        return [
+            Summary(self._tokeniser.decode(tokens, item.clean_up), item.truncated, tuple(tokens))
+            for item, tokens in zip(items, rows, strict=True)
+        ]
 
     def encode(self, answer: Summary) -> dict[str, Any]:
         return {"summary_text": answer.text} | ({"truncated": True} if answer.truncated else {})

@@ -1,5 +1,6 @@
 """Where a worker computes: device, precision and threads."""
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,8 @@ from handlers.core.config import HandlerConfig
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Device:
         import torch
 
         on_gpu = gpu_id is not None and torch.cuda.is_available()
+        if gpu_id is not None and not on_gpu:
+            logger.warning(
+                "TorchServe gives GPU %s, but this torch cannot use it: computing on the CPU", gpu_id
+            )
         device = torch.device(f"cuda:{gpu_id}" if on_gpu else "cpu")
         fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_amx()
         precision = config.precision

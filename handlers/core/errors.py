@@ -11,6 +11,7 @@ ServingError
   │    ├─ TextTooLong         characters, or tokens where truncation is off
   │    └─ TooManyItems        inputs in one request
   ├─ InternalError (500)      our fault; the reason is in the worker's log, not in the answer
+  ├─ Overloaded (503)         not computed before the worker's time for its batch was over
   └─ OutOfMemory (507)        this item does not fit into memory
 
 The status is on the class, as it is the class that decides it.
@@ -33,8 +34,8 @@ class ServingError(Exception):
         return type(self).__name__
 
     def as_dict(self) -> dict[str, Any]:
-        """TorchServe's own error shape."""
-        return {"code": self.code, "type": self.type, "message": self.message}
+        """TorchServe's own error shape; `error` is where the Open Inference Protocol and Hugging Face look."""
+        return {"code": self.code, "type": self.type, "message": self.message, "error": self.message}
 
 
 class BadRequest(ServingError):
@@ -75,6 +76,10 @@ class TooManyItems(TooLarge):
 
 class InternalError(ServingError):
     code = 500
+
+
+class Overloaded(ServingError):
+    code = 503
 
 
 class OutOfMemory(ServingError):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from handlers.core import metrics as names
 from handlers.core.config import HandlerConfig
 from handlers.core.device import Device
-from handlers.core.errors import InternalError, InvalidRequest, OutOfMemory, ServingError
+from handlers.core.errors import InternalError, InvalidRequest, OutOfMemory, Overloaded, ServingError
+from handlers.core.faults import is_device_lost, is_out_of_memory
 from handlers.core.metrics import Metrics
 from handlers.core.parameters import Parameter, parse_parameters
 from handlers.core.reply import Reply
@@ -56,9 +58,13 @@ class Handler(ABC, Generic[Item, Answer]):
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Item:
         """One input as an item of a batch. Raises ServingError, for this request only."""
 
+    def batches(self, items: Sequence[Item]) -> list[list[int]]:
+        """Indices of the items that go through the model together; every item is in exactly one batch."""
+        return [list(range(len(items)))]
+
     @abstractmethod
     def predict(self, items: Sequence[Item]) -> Sequence[Answer | ServingError]:
-        """An answer for each item, in order, whatever mix of parameters the items carry."""
+        """An answer for each item of one batch, in order."""
 
     @abstractmethod
     def encode(self, answer: Answer) -> Any:
@@ -89,6 +95,9 @@ class Handler(ABC, Generic[Item, Answer]):
         self._device = Device.choose(properties.get("gpu_id"), config, settings.get("minWorkers") or 1)
         self._device.apply_threads()
         self._max_items = config.max_items
+        # Whoever outlives TorchServe's time for a batch is killed, and all its requests with it. No step begins
+        # after half of it, so that the last one has the other half.
+        self._patience = (settings.get("responseTimeout") or 120) / 2
         self._model_name = context.model_name
         self._version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
         provenance = folder / "provenance.json"
@@ -101,8 +110,9 @@ class Handler(ABC, Generic[Item, Answer]):
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One JSON body for each request of the batch; statuses go through `context`."""
         headers = [context.get_all_request_header(index) for index in range(len(data))]
-        if len(data) == 1 and headers[0].get("describe") == "True":  # TorchServe sends these alone
+        if len(data) == 1 and not data[0] and headers[0].get("describe") == "True":
             return [_json(self._description())]
+        self._deadline = time.monotonic() + self._patience
         self._metrics.add(names.REQUESTS, len(data))
         with self._metrics.seconds(names.DECODE_SECONDS):
             exchanges = [self._open(fields, own) for fields, own in zip(data, headers, strict=True)]
@@ -120,33 +130,52 @@ class Handler(ABC, Generic[Item, Answer]):
                 raise InvalidRequest("explanations are not offered; use /predictions")
             request = door.read()
             parameters = parse_parameters(request.parameters, self.parameters())
-            items = [self.decode(payload, parameters) for payload in request.payloads]
+            items = [
+                self._decode(payload, parameters, f"inputs[{place}]: " if len(request.payloads) > 1 else "")
+                for place, payload in enumerate(request.payloads)
+            ]
         except Exception as error:
             return Exchange(door.reply, door.is_grpc, error=as_serving_error(error))
         return Exchange(request.reply, door.is_grpc, items)
 
-    def _answer(self, exchanges: Sequence[Exchange[Item]]) -> list[list[Answer | ServingError]]:
-        """The answers of each exchange; all items of all requests go through the model as one batch."""
-        items = [item for exchange in exchanges for item in exchange.items]
-        if not items:
-            return [[] for _ in exchanges]
-        self._metrics.add(names.BATCH_SIZE, len(items))
-        with self._metrics.seconds(names.INFERENCE_SECONDS):
-            answers = iter(self._predict_apart(items))
-        return [[next(answers) for _ in exchange.items] for exchange in exchanges]
+    def _decode(self, payload: Payload, parameters: dict[str, Any], place: str) -> Item:
+        """`place` says which input of several an error is about."""
+        self._check_time()
+        try:
+            return self.decode(payload, parameters)
+        except ServingError as error:
+            raise type(error)(place + error.message) from error
 
-    def _predict_apart(self, items: Sequence[Item]) -> list[Answer | ServingError]:
+    def _answer(self, exchanges: Sequence[Exchange[Item]]) -> list[list[Answer | ServingError]]:
+        """The answers of each exchange; items of all requests share the model's batches."""
+        items = [item for exchange in exchanges for item in exchange.items]
+        answers: dict[int, Answer | ServingError] = {}
+        if items:
+            with self._metrics.seconds(names.INFERENCE_SECONDS):
+                for indices in self.batches(items):
+                    self._metrics.add(names.BATCH_SIZE, len(indices))
+                    answers.update(zip(indices, self._predict([items[i] for i in indices]), strict=True))
+        in_order = (answers[index] for index in range(len(items)))
+        return [[next(in_order) for _ in exchange.items] for exchange in exchanges]
+
+    def _predict(self, items: Sequence[Item]) -> list[Answer | ServingError]:
         """A batch that fails is tried again item by item, so that only the item at fault fails."""
         try:
+            self._check_time()
             return list(self.predict(items))
         except Exception as error:
-            end_if_device_is_lost(error)
+            if is_device_lost(error):
+                end_process(error)
             if len(items) == 1:
                 return [as_serving_error(error)]
             logger.warning(
                 "a batch of %d failed (%s); trying its items alone", len(items), type(error).__name__
             )
-        return [self._predict_apart([item])[0] for item in items]
+        return [self._predict([item])[0] for item in items]
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            raise Overloaded("the server's time for this batch of requests is over; retry, or ask for less")
 
     def _close(
         self, exchange: Exchange[Item], answers: list[Answer | ServingError], index: int, context: Any
@@ -181,21 +210,20 @@ def as_serving_error(error: Exception) -> ServingError:
     """The answer for any exception; what is our fault goes to the log and is not told to the client."""
     if isinstance(error, ServingError):
         return error
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         logger.error("out of memory", exc_info=error)
         return OutOfMemory("there is not enough memory for this input; try a smaller one")
     logger.error("unexpected error", exc_info=error)
     return InternalError("internal error; the worker's log has the details")
 
 
-def end_if_device_is_lost(error: Exception) -> None:
-    """A CUDA error other than out-of-memory sticks to the process: end it, so that TorchServe starts a new one."""
-    out_of_memory = type(error).__name__ == "OutOfMemoryError"
-    if isinstance(error, RuntimeError) and "CUDA error" in str(error) and not out_of_memory:
-        logger.critical("the GPU's context is lost; this worker ends and is replaced", exc_info=error)
-        logging.shutdown()
-        os._exit(1)
+def end_process(error: Exception) -> None:
+    """So that TorchServe starts a new one: this one would answer with errors for ever."""
+    logger.critical("the GPU's context is lost; this worker ends and is replaced", exc_info=error)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    """Half a surrogate pair, which a message may repeat from a client's text, stays an escape."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")

@@ -56,7 +56,7 @@ class OpenInferenceReply:
         if self.grpc:
             text = json.dumps(error.as_dict())
             return self._whole([Tensor("error", "BYTES", (1,), [text])])
-        return {"error": error.message} | error.as_dict()
+        return error.as_dict()
 
     def _whole(self, tensors: list[Tensor]) -> dict[str, Any]:
         return {
@@ -109,7 +109,10 @@ def _payloads(name: str, tensor: Mapping[str, Any], is_base64: bool) -> tuple[Pa
         if not data:
             raise InvalidRequest(f"the input '{name}' is empty")
         return tuple(_unbase64(name, item) if is_base64 else item for item in data)
-    array = np.asarray(data, dtype=NUMPY_TYPES[datatype]).reshape(shape)
+    try:
+        array = np.asarray(data, dtype=NUMPY_TYPES[datatype]).reshape(shape)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"the input '{name}': its data do not fit {datatype} of that shape") from None
     return tuple(array) if array.ndim == 4 else (array,)
 
 
@@ -125,22 +128,26 @@ def _parameter(name: str, tensor: Mapping[str, Any], is_base64: bool) -> Any:
 def _tensor(name: str, tensor: Mapping[str, Any]) -> tuple[str, tuple[int, ...], list[Any]]:
     """The checked datatype, shape and flat data. Raises InvalidRequest."""
     label = f"the input '{name[:60]}'"
-    datatype, shape = tensor.get("datatype"), tensor.get("shape")
+    datatype, shape = tensor.get("datatype"), _shape(label, tensor.get("shape"))
     if datatype != "BYTES" and datatype not in NUMPY_TYPES:
         raise InvalidRequest(
             f"{label}: unknown datatype {str(datatype)[:20]!r}; known: BYTES, {', '.join(NUMPY_TYPES)}"
         )
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise InvalidRequest(f"{label}: 'shape' must be a list of integers of at least 0")
     if not isinstance(tensor.get("data"), list):
         raise InvalidRequest(f"{label}: 'data' must be a list")
     data = _flatten(tensor["data"])
     if math.prod(shape) != len(data):
         raise InvalidRequest(
-            f"{label}: the shape {shape} has {math.prod(shape)} elements, the data {len(data)}"
+            f"{label}: the shape {list(shape)} has {math.prod(shape)} elements, the data {len(data)}"
         )
     _check_elements(label, datatype, data)
-    return datatype, tuple(shape), data
+    return datatype, shape, data
+
+
+def _shape(label: str, shape: Any) -> tuple[int, ...]:
+    if isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 <= n < 2**31 for n in shape):
+        return tuple(shape)
+    raise InvalidRequest(f"{label}: 'shape' must be a list of at most 8 integers from 0 to 2^31 - 1")
 
 
 def _check_elements(label: str, datatype: str, data: list[Any]) -> None:

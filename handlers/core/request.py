@@ -67,13 +67,16 @@ class Door:
     def _body(self) -> tuple[tuple[Payload, ...], dict[str, Any]]:
         body = self.fields["body"]
         # Query parameters, on the routes where TorchServe hands them on, arrive as further fields.
-        query = {name: _scalar(value) for name, value in self.fields.items() if name != "body"}
+        # `model_name`, which /invocations takes to find the model, is none of its parameters.
+        query = {
+            name: _scalar(value) for name, value in self.fields.items() if name not in ("body", "model_name")
+        }
         if not self._is_json():
             if not body:
                 raise InvalidRequest(
                     "the body is empty; send the input as the body, or JSON with the field 'inputs'"
                 )
-            return (bytes(body),), _parameters_field(query)
+            return (body.encode() if isinstance(body, str) else bytes(body),), _parameters_field(query)
         if self.is_grpc:
             self.reply = OpenInferenceReply("", self.model_name, self.model_version, grpc=True)
         message = parse_json(body)
@@ -104,6 +107,8 @@ class Door:
             raise InvalidRequest(f"the field 'parameters' must be an object, not {_kind(parameters)}")
         several = isinstance(inputs, list)
         payloads = tuple(inputs) if several else (inputs,)
+        if not payloads:
+            raise InvalidRequest("the field 'inputs' is an empty list")
         for payload in payloads:
             if not isinstance(payload, str):
                 raise InvalidRequest(
@@ -137,7 +142,12 @@ class Door:
 
 
 def parse_json(body: Any) -> Any:
-    """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest."""
+    """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest.
+
+    A server that is set to decode bodies itself hands on what it found in one.
+    """
+    if isinstance(body, dict | list):
+        return body
     try:
         text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
@@ -154,18 +164,18 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name '{twice[:60]}' appears twice in one object")
+    result: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in result:
+            raise ValueError(f"the name '{name[:60]}' appears twice in one object")
+        result[name] = value
     return result
 
 
 def _is_open_inference(message: dict[str, Any]) -> bool:
-    """Its `inputs` is a list of objects. An empty list is an error in both, which this protocol tells both ways."""
+    """Its `inputs` is a list of objects; where the list is empty, its other fields tell."""
     inputs = message.get("inputs")
-    if isinstance(inputs, list) and (not inputs or any(isinstance(item, dict) for item in inputs)):
+    if isinstance(inputs, list) and any(isinstance(item, dict) for item in inputs):
         return True
     return bool(_OPEN_INFERENCE_KEYS & message.keys())
 

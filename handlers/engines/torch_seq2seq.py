@@ -7,7 +7,6 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from handlers.core.device import Device
-from handlers.core.errors import OutOfMemory
 from handlers.engines.loading import load_network
 from handlers.text.generation import GeneratedTokens, GenerationBatch, GenerationParameters
 from handlers.text.model_defaults import generation_config
@@ -52,20 +51,12 @@ class TorchSeq2Seq:
         self._ends = frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
     def run(self, batch: GenerationBatch) -> GeneratedTokens:
-        """Raises OutOfMemory."""
-        try:
-            with torch.inference_mode():
-                rows = self._model.generate(
-                    input_ids=torch.from_numpy(batch.input_ids).to(self._device),
-                    attention_mask=torch.from_numpy(batch.attention_mask).to(self._device),
-                    generation_config=_settings(batch.parameters),
-                )
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise OutOfMemory(
-                    "there is not enough memory for this text; try a shorter one or fewer beams"
-                ) from error
-            raise
+        with torch.inference_mode():
+            rows = self._model.generate(
+                input_ids=torch.from_numpy(batch.input_ids).to(self._device),
+                attention_mask=torch.from_numpy(batch.attention_mask).to(self._device),
+                generation_config=_settings(batch.parameters),
+            )
         return [self._new_tokens(row) for row in rows.tolist()]
 
     def describe(self) -> dict[str, Any]:

@@ -3,52 +3,93 @@
 import base64
 import binascii
 import io
+import logging
 import re
+import sys
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, TiffImagePlugin
 
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.core.tensor import Payload
 
-# Formats that people send. Pillow reads more, some through other programs (EPS) or with a risky past.
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "ICO", "AVIF")
+# Formats that people send. Pillow reads more, some through other programs (EPS), some in slow Python (PPM).
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "ICO", "AVIF")
+MAX_SCANS = 100
+"""Of a progressive JPEG; encoders write about ten, and each costs a pass over all pixels."""
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
+_ORIENTATION = 0x0112
+# How the pixels of each EXIF orientation turn upright (EXIF 2.32, table 6).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # The limit is ours (`max_pixels`), by the header, before anything is decoded; Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
+logger = logging.getLogger(__name__)
 
 
-def decode_image(payload: Payload, max_pixels: int) -> Image.Image:
+def decode_image(payload: Payload, max_pixels: int, max_bytes: int = sys.maxsize) -> Image.Image:
     """The first frame of a picture as RGB, turned upright by its EXIF orientation, alpha laid on white.
 
     `payload` is a file's bytes, the same in base64 (a data URL, too), or a uint8 array [height, width, 3].
-    Raises InvalidImage, and ImageTooLarge for more than `max_pixels` pixels.
+    Raises InvalidImage, and ImageTooLarge for more than `max_pixels` pixels or a file of more than `max_bytes`.
     """
     if isinstance(payload, np.ndarray):
         return _from_array(payload, max_pixels)
     data = from_base64(payload) if isinstance(payload, str) else payload
     if not data:
         raise InvalidImage("the picture is empty")
+    if len(data) > max_bytes:
+        raise ImageTooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are allowed")
     # Pillow warns of odd metadata that does not keep it from reading the pixels.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = _open(data)
         _check_size(image.width, image.height, max_pixels)
+        _check_layout(image, data)
         try:
             image.load()
+        except MemoryError:
+            raise
+        except Exception:
+            raise InvalidImage("the picture is damaged or cut off") from None
+        try:
             return to_rgb(_upright(image))
         except MemoryError:
             raise
         except Exception as error:
-            raise InvalidImage(f"the picture is damaged: {error}") from None
+            logger.warning("a picture of mode %s could not be converted", image.mode, exc_info=error)
+            raise InvalidImage(f"pixels of this kind ({image.mode}) cannot be read") from None
+
+
+def _check_layout(image: Image.Image, data: bytes) -> None:
+    """What makes a small file costly although its size is allowed: JPEG scans without end, TIFF tiles of any size."""
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise InvalidImage(f"the JPEG has more than {MAX_SCANS} scans")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        width, height = tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0)
+        for size in (width, height):
+            if not isinstance(size, int):
+                raise InvalidImage("the TIFF's tiles have no size")
+        _check_size(width, height, max(4 * image.width * image.height, 1 << 20))
 
 
 def from_base64(text: str) -> bytes:
     """Raises InvalidImage."""
     match = _DATA_URL.match(text)
     try:
-        return base64.b64decode(text[match.end() :] if match else text, validate=True)
+        content = "".join(
+            (text[match.end() :] if match else text).split()
+        )  # line breaks, as base64 prints them
+        return base64.b64decode(content, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidImage("the picture in JSON must be base64") from None
 
@@ -83,10 +124,18 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """By the orientation alone: other metadata may be as odd as it likes."""
     try:
-        return ImageOps.exif_transpose(image)
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # unreadable EXIF: the pixels are there all the same
         return image
+    return image if turn is None else _keeping_info(image.transpose(turn), image)
+
+
+def _keeping_info(turned: Image.Image, image: Image.Image) -> Image.Image:
+    """A transparent palette colour stays one."""
+    turned.info.update({key: value for key, value in image.info.items() if key == "transparency"})
+    return turned
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -103,11 +152,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """The type says 32 bits where the file had 16, or floats of 0 to 1 or 0 to 255: the largest value tells."""
-    top = values.max(initial=0)
-    if values.dtype.kind == "f":
-        scaled = np.nan_to_num(values) * (255.0 if top <= 1 else 1.0)
+    """16-bit types span 65535. Of 32-bit integers and floats a file does not say what is white: the largest tells."""
+    top = float(np.nanmax(values, initial=0))
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        white = 65535.0
+    elif values.dtype.kind == "f":
+        white = 1.0 if top <= 1 else 255.0
     else:
-        scaled = values / 257.0 if top > 255 or values.dtype == np.uint16 else values
+        white = next((white for white in (255.0, 65535.0) if top <= white), 2.0**31 - 1)
+    scaled = np.nan_to_num(values.astype(np.float64)) * (255.0 / white)
     eight: np.ndarray = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     return eight

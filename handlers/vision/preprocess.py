@@ -8,8 +8,8 @@ from PIL import Image
 
 from handlers.core.errors import ConfigurationError
 
-# Wider than this, a picture that is resized by its shorter edge grows without bound; the centre crop keeps only
-# a square of it, so what lies further out is never seen.
+# Longer than this, a picture that is resized by its shorter edge would grow without bound. The crop that follows
+# keeps a square in its middle, so that what lies further out is never seen.
 MAX_ASPECT = 8
 
 
@@ -24,10 +24,13 @@ class Preprocessor:
                 "the model has no preprocessor_config.json, which says how pictures are prepared"
             )
         self._processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        self._by_shorter_edge = "shortest_edge" in dict(getattr(self._processor, "size", None) or {})
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """A float32 tensor [3, height, width]."""
-        pixels = self._processor(images=centre(image, MAX_ASPECT), return_tensors="pt")["pixel_values"]
+        if self._by_shorter_edge:
+            image = centre(image, MAX_ASPECT)
+        pixels = self._processor(images=image, return_tensors="pt")["pixel_values"]
         tensor: torch.Tensor = pixels[0].float()
         return tensor
 

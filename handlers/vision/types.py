@@ -15,6 +15,9 @@ class VisionConfig(HandlerConfig):
     max_pixels: int = 50_000_000
     """Pixels of one picture; more is refused by the header, before anything is decoded."""
 
+    max_bytes: int = 16 * 2**20
+    """Bytes of one picture's file."""
+
     max_batch: int = 32
     """Pictures that go through the network at once; what a batch holds beyond that follows in a further run."""
 

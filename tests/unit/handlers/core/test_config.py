@@ -19,7 +19,7 @@ def test_defaults_and_values():
     [
         (
             {"presicion": "fp32"},
-            r"unknown key 'handler.presicion'; known: engine, max_batch, max_items, max_pixels, pre",
+            r"unknown key 'handler.presicion'; known: engine, max_batch, max_bytes, max_items, max_pixels, pre",
         ),
         ({"precision": "fp8"}, r"'handler.precision' must be 'auto' or 'fp32' or 'bf16', not 'fp8'"),
         ({"threads": 1.5}, r"'handler.threads' must be an integer or 'auto', not 1.5"),

@@ -1,6 +1,7 @@
 """The base handler: items keep apart, answers come in the request's protocol, everything is counted."""
 
 import json
+import time
 
 import pytest
 
@@ -21,19 +22,22 @@ class Shout(Handler[str, str]):
     payload_fields = ("text",)
 
     def load(self, folder, config, device: Device) -> None:
-        self.batches: list[list[str]] = []
+        self.seen: list[list[str]] = []
 
     def parameters(self):
         return (Parameter("times", int, low=1, high=3),)
 
     def decode(self, payload, parameters):
-        text = payload if isinstance(payload, str) else payload.decode()
+        try:
+            text = payload if isinstance(payload, str) else payload.decode()
+        except UnicodeDecodeError:
+            raise InvalidText("not UTF-8") from None
         if not text.strip():
             raise InvalidText("the text is empty")
         return text * parameters.get("times", 1)
 
     def predict(self, items):
-        self.batches.append(list(items))
+        self.seen.append(list(items))
         for item in items:
             if "poison" in item:
                 raise RuntimeError("secret reason")
@@ -74,7 +78,11 @@ def send(handler, context, *requests):
 
 
 def raw(text):
-    return {"body": bytearray(text.encode())}, HTTP
+    return {"body": bytearray(text.encode("utf-8", "surrogatepass"))}, HTTP
+
+
+def text(**changes):
+    return {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]} | changes
 
 
 def js(value):
@@ -85,7 +93,7 @@ def test_a_batch_goes_through_the_model_as_one(handler, context):
     answers, statuses = send(handler, context, raw("a"), js({"inputs": ["b", "c"]}), raw("d"))
     assert answers == [[{"shout": "A"}], [{"shout": "B"}, {"shout": "C"}], [{"shout": "D"}]]
     assert statuses == [200, 200, 200]
-    assert handler.batches[-1] == ["a", "b", "c", "d"]
+    assert handler.seen[-1] == ["a", "b", "c", "d"]
     assert context.types == dict.fromkeys(range(3), "application/json")
 
 
@@ -100,6 +108,17 @@ def test_a_batch_goes_through_the_model_as_one(handler, context):
         (js({"inputs": ["a"] * 4}), 413, "TooManyItems"),
         (js({"inputs": ["a", "poison"]}), 500, "InternalError"),
         (({"body": b"x"}, {"explain": "True"}), 400, "InvalidRequest"),
+        (raw("a\ud800"), 400, "InvalidText"),
+        (js({"\ud800": 1, "inputs": "x"}), 400, "InvalidRequest"),
+        (js({"inputs": "x", "parameters": {"\ud800": 1}}), 400, "InvalidParameter"),
+        (
+            js({"inputs": "x", "parameters": {"times": 1, "generate_parameters": {"\ud800": 1}}}),
+            400,
+            "InvalidParameter",
+        ),
+        (js({"inputs": [text(name="\ud800")]}), 400, "InvalidRequest"),
+        (js({"inputs": [text()], "outputs": [{"name": "\ud800"}]}), 400, "InvalidRequest"),
+        (js({"id": "\ud800", "inputs": [text(data=[" "])]}), 400, "InvalidText"),
     ],
 )
 def test_a_bad_item_leaves_its_neighbours_alone(handler, context, bad, status, kind):
@@ -123,10 +142,59 @@ def test_everything_is_counted(handler, context):
 
 
 def test_a_batch_of_errors_alone_does_not_reach_the_model(handler, context):
-    before = len(handler.batches)
+    before = len(handler.seen)
     _, statuses = send(handler, context, raw(""), raw(" "))
     assert statuses == [400, 400]
-    assert len(handler.batches) == before
+    assert len(handler.seen) == before
+
+
+def test_batches_are_cut_as_the_task_says_and_answers_stay_in_order(handler, context, monkeypatch):
+    monkeypatch.setattr(handler, "batches", lambda items: [[2, 0], [1]])
+    answers, _ = send(handler, context, raw("a"), raw("poison"), raw("c"))
+    assert [answer[0]["shout"] for answer in (answers[0], answers[2])] == ["A", "C"]
+    assert answers[1]["type"] == "InternalError"
+    assert handler.seen[-2:] == [["c", "a"], ["poison"]]
+    assert [value for value, _ in context.metrics["handler_batch_size"]] == [2, 1]
+
+
+def test_what_is_not_begun_in_time_is_refused_not_killed(tmp_path):
+    """TorchServe kills a worker after responseTimeout, and every request in its hands."""
+    context = FakeContext(tmp_path, {"responseTimeout": 0.4})
+    handler = Shout()
+    handler.initialize(context)
+    handler.batches = lambda items: [[index] for index in range(len(items))]
+    slow = handler.predict
+
+    def predict(items):
+        time.sleep(0.25)
+        return slow(items)
+
+    handler.predict = predict
+    answers, statuses = send(handler, context, raw("a"), raw("b"), raw("c"))
+    assert statuses == [200, 503, 503]
+    assert answers[2]["type"] == "Overloaded"
+
+
+def test_an_error_says_which_input_of_several_it_is_about(handler, context):
+    (answer,), _ = send(handler, context, js({"inputs": ["a", " "]}))
+    assert answer["message"] == "inputs[1]: the text is empty"
+    (answer,), _ = send(handler, context, js({"inputs": [" "]}))
+    assert answer["message"] == "the text is empty"
+
+
+def test_a_header_alone_does_not_describe(handler, context):
+    (answer,), _ = send(handler, context, ({"body": b"a"}, HTTP | {"describe": "True"}))
+    assert answer == [{"shout": "A"}]
+
+
+def test_a_lost_device_ends_the_process(handler, context, monkeypatch):
+    ended = []
+    monkeypatch.setattr("handlers.core.handler.os._exit", ended.append)
+    monkeypatch.setattr(
+        handler, "predict", lambda items: (_ for _ in ()).throw(RuntimeError("CUDA error: launch"))
+    )
+    send(handler, context, raw("a"))
+    assert ended == [1]
 
 
 def test_the_open_inference_protocol_answers_in_tensors(handler, context):

@@ -117,7 +117,7 @@ def test_pixels_keep_shape_and_type():
         (body("text"), JSON, "not a string"),
         (body({}), JSON, "'inputs' is missing"),
         (body({"inputs": None}), JSON, "'inputs' must be a string or a list of strings, not null"),
-        (body({"inputs": []}), JSON, "no input"),
+        (body({"inputs": []}), JSON, "empty list"),
         (body({"inputs": ["a", 1]}), JSON, "not a number"),
         (body({"inputs": "a", "parameters": 3}), JSON, "'parameters' must be an object, not a number"),
         (body({"inputs": "a", "options": {}}), JSON, "unknown field 'options'"),
@@ -141,8 +141,8 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([{"shape": [1]}, tensor()], "object with a 'name'"),
         ([tensor(datatype="BF16")], "unknown datatype 'BF16'"),
         ([tensor(shape=[2])], "the shape [2] has 2 elements, the data 1"),
-        ([tensor(shape=[-1])], "'shape' must be a list of integers"),
-        ([tensor(shape="1")], "'shape' must be a list of integers"),
+        ([tensor(shape=[-1])], "'shape' must be a list of at most 8 integers"),
+        ([tensor(shape="1")], "'shape' must be a list of at most 8 integers"),
         ([tensor(data="aGk=")], "'data' must be a list"),
         ([tensor(data=[3])], "'3' is no element of BYTES"),
         ([tensor(data=["a", ["b"]], shape=[2])], "is no element of BYTES"),
@@ -153,6 +153,10 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(datatype="UINT8", data=[True])], "'True' is no element of UINT8"),
         ([tensor(), tensor(name="top_k", datatype="INT32", data=[1, 2], shape=[2])], "one element, not 2"),
         ([tensor(parameters=3)], "'parameters' must be an object"),
+        ([tensor(datatype="FP32", data=[10**400])], "do not fit FP32"),
+        ([tensor(shape=[1] * 100)], "at most 8 integers"),
+        ([tensor(shape=[0, 10**30])], "at most 8 integers"),
+        ([tensor(shape=[10**4000])], "at most 8 integers"),
     ],
 )
 def test_malformed_tensors_are_named_in_the_protocols_own_error(inputs, message):
@@ -190,6 +194,23 @@ def test_selected_outputs_and_id():
     message = {"id": "42", "inputs": [tensor()], "outputs": [{"name": "score"}]}
     reply = read(body(message), JSON).reply
     assert (reply.id, reply.wanted) == ("42", ("score",))
+
+
+def test_a_name_twice_among_many_is_found_in_one_pass():
+    names = [f'"{number}": 0' for number in range(100_000)]
+    text = "{" + ", ".join([*names, '"99999": 1']) + "}"
+    with pytest.raises(BadRequest, match=r"'99999' appears twice"):
+        read({"body": bytearray(text.encode())}, JSON)
+
+
+@pytest.mark.parametrize("value", [{"inputs": "aGk="}, json.dumps({"inputs": "aGk="})])
+def test_a_server_may_have_decoded_the_body(value):
+    assert read({"body": value}, JSON).payloads == ("aGk=",)
+    assert read({"body": "hi"}, HTTP | {"content-type": "text/plain"}).payloads == (b"hi",)
+
+
+def test_the_models_name_in_a_query_is_no_parameter():
+    assert read({"body": b"hi", "model_name": b"net", "top_k": b"3"}).parameters == {"top_k": 3}
 
 
 def test_headers_keep_the_clients_case():

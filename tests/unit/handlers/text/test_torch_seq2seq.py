@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from handlers.core.device import Device
-from handlers.core.errors import OutOfMemory
 from handlers.engines.torch_seq2seq import TorchSeq2Seq
 from handlers.text.generation import GenerationBatch, GenerationParameters
 from tests.unit.handlers.text.tiny import write_bart, write_t5
@@ -71,26 +70,6 @@ def test_several_end_tokens(tmp_path: Path) -> None:
     change_generation(tmp_path, eos_token_id=[1, plain[-1], plain[2]])
     end = min(plain.index(plain[-1]), plain.index(plain[2]))
     assert loaded(tmp_path).run(batch())[0] == plain[: end + 1]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-    ],
-)
-def test_a_full_memory_is_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    engine = loaded(write_t5(tmp_path))
-
-    def fail(**_: Any) -> None:
-        raise error
-
-    monkeypatch.setattr(engine._model, "generate", fail)
-    with pytest.raises(OutOfMemory):
-        engine.run(batch())
 
 
 def test_bfloat16(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import base64
 import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def close(left, right, tolerance=12) -> bool:
     ("kind", "mode"),
     [
         ("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("GIF", "P"),
-        ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "CMYK"), ("PPM", "RGB"), ("MPO", "RGB"),
+        ("WEBP", "RGB"), ("BMP", "RGB"), ("TIFF", "RGB"), ("TIFF", "CMYK"), ("MPO", "RGB"),
         ("TIFF", "YCbCr"), ("TIFF", "LAB"),
     ],
 )  # fmt: skip
@@ -65,7 +67,8 @@ def test_formats_and_modes(kind, mode):
 def test_bytes_base64_data_url_and_pixels_are_one_picture():
     png = saved(quarters(), "PNG")
     text = base64.b64encode(png).decode()
-    for payload in (png, text, f"data:image/png;base64,{text}", np.asarray(quarters())):
+    wrapped = base64.encodebytes(png).decode()
+    for payload in (png, text, wrapped, f"data:image/png;base64,{text}", np.asarray(quarters())):
         assert (np.asarray(decode_image(payload, LIMIT)) == np.asarray(quarters())).all()
 
 
@@ -118,6 +121,51 @@ def test_deep_pixels_scale_to_eight_bits(values, expected):
 def test_one_bit_and_one_pixel():
     assert decode_image(saved(Image.new("1", (3, 3), 1), "PNG"), LIMIT).getpixel((0, 0)) == WHITE
     assert decode_image(saved(Image.new("RGB", (1, 1), RED), "PNG"), LIMIT).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize("tag", [0x0100, 0x0101, 0x011A])
+def test_odd_metadata_does_not_keep_a_picture_from_being_turned(tag):
+    """A width, a length or a resolution that is a text, beside orientation 6."""
+    entries = [(0x0112, 3, 1, 6), (tag, 2, 3, int.from_bytes(b"odd", "little"))]
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + packed + struct.pack("<I", 0)
+    data = saved(Image.new("RGB", (40, 20)), "JPEG", exif=exif)
+    assert decode_image(data, LIMIT).size == (20, 40)
+
+
+def test_a_float_that_is_none_does_not_darken_the_rest():
+    values = np.array([[0.0, 1.0, np.nan]], np.float32)
+    decoded = decode_image(saved(Image.fromarray(values), "TIFF"), LIMIT)
+    assert [decoded.getpixel((x, 0))[0] for x in range(3)] == [0, 255, 0]
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    data = saved(Image.new("RGB", (64, 64)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(InvalidImage, match="more than 100 scans"):
+        decode_image(data[:last] + data[last:-2] * 200 + data[-2:], LIMIT)
+
+
+def tile_bomb() -> bytes:
+    """A TIFF of 16 x 16 pixels whose one tile says that it has 30,000 x 30,000."""
+    tags = [  # number, type (3 short, 4 long), value
+        (256, 3, 16), (257, 3, 16), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1),
+        (322, 4, 30_000), (323, 4, 30_000), (324, 4, 200), (325, 4, 20),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+    return head.ljust(200, b"\0") + zlib.compress(b"\0" * 100).ljust(20, b"\0")
+
+
+def test_tiff_tiles_larger_than_the_picture_are_refused(monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(ImageTooLarge, match="30000 x 30000"):
+        decode_image(tile_bomb(), LIMIT)
+
+
+def test_a_file_of_too_many_bytes_is_refused():
+    with pytest.raises(ImageTooLarge, match="bytes; at most 10 are allowed"):
+        decode_image(saved(quarters(), "PNG"), LIMIT, max_bytes=10)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])

@@ -1,0 +1,72 @@
+"""Device, precision and threads, as far as a machine without a GPU can tell."""
+
+import logging
+
+import pytest
+import torch
+
+from handlers.core import device
+from handlers.core.config import HandlerConfig
+from handlers.core.device import Device, usable_cores
+from handlers.core.faults import is_device_lost, is_out_of_memory
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    monkeypatch.setattr(device, "usable_cores", lambda: 8)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gpu_bf16", "amx", "precision", "expected"),
+    [
+        (False, False, False, "auto", ("cpu", torch.float32)),
+        (False, False, True, "auto", ("cpu", torch.bfloat16)),
+        (False, False, True, "fp32", ("cpu", torch.float32)),
+        (False, False, False, "bf16", ("cpu", torch.bfloat16)),
+        (True, True, False, "auto", ("cuda:1", torch.bfloat16)),
+        (True, False, True, "auto", ("cuda:1", torch.float32)),
+    ],
+)
+def test_choice(monkeypatch, cores, gpu, gpu_bf16, amx, precision, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu_bf16)
+    monkeypatch.setattr(device, "has_amx", lambda: amx)
+    chosen = Device.choose(1 if gpu else None, HandlerConfig(precision=precision))
+    assert (str(chosen.torch_device), chosen.dtype) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "expected"), [(1, "auto", 8), (3, "auto", 2), (20, "auto", 1), (2, 5, 5)]
+)
+def test_threads_are_the_cores_divided_by_the_workers(cores, workers, threads, expected):
+    assert Device.choose(None, HandlerConfig(threads=threads), workers).threads == expected
+
+
+def test_a_gpu_that_cannot_be_used_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        assert str(Device.choose(0, HandlerConfig()).torch_device) == "cpu"
+    assert "cannot use it" in caplog.text
+
+
+def test_a_control_groups_quota_counts(monkeypatch):
+    monkeypatch.setattr(device, "_cgroup_cores", lambda: 1.5)
+    assert usable_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "memory", "lost"),
+    [
+        (MemoryError(), True, False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), True, False),
+        (RuntimeError("CUDA error: out of memory"), True, False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True, False),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True, False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False, True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False, True),
+        (RuntimeError("shapes do not match"), False, False),
+        (ValueError("CUDA error: somebody's text"), False, False),
+    ],
+)
+def test_what_a_failure_means(error, memory, lost):
+    assert (is_out_of_memory(error), is_device_lost(error)) == (memory, lost)
