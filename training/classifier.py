@@ -27,7 +27,7 @@ from transformers import AutoImageProcessor, ResNetConfig, ResNetForImageClassif
 from training.card import machine, write_card
 from training.pictures import LABELS, picture
 
-HELD_OUT_SEED = 1_000_003  # of the pictures that a model is measured on; never one to train with
+HELD_OUT_SEED = 77  # of the pictures that a model is measured on; no choice was made by looking at them
 CROP = 0.875  # of the shorter side, as the image processor keeps
 WIDER = 1.04  # how much more than that training has, to cut from at random
 MEAN, STD = (
@@ -166,7 +166,7 @@ def _fast_bf16(device: torch.device) -> bool:
 
 
 def save(model: ResNetForImageClassification, folder: Path) -> None:
-    """Writes the model in the hub's layout, its convolutions as fp16: half the size, and no score moves by 1e-3.
+    """Writes the model in the hub's layout, its convolutions as fp16 for half the size.
 
     Normalisation stays fp32, whose variances can leave fp16's range. config.json says float32, and so it loads.
     """
