@@ -1,13 +1,18 @@
-# TorchServe with the models of this repository. Debian 12 or later as the base, for its Python 3.11:
+# TorchServe with the models of this repository, on Debian 12 for its Python 3.11:
 #   docker build -t torchserve-models .                             # starter weights baked in, works without a network
 #   docker build --build-arg WEIGHTS=pretrained -t torchserve-models .
 #   docker build --build-arg PIP_EXTRA_INDEX_URL=<PyTorch's CPU index> ...   # the small CPU build of torch
 #   docker run --rm -p 127.0.0.1:8080:8080 -p 127.0.0.1:7070:7070 torchserve-models
 ARG BASE=debian:bookworm-slim
 
-FROM ${BASE} AS build
+FROM ${BASE} AS python
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 python3-venv ca-certificates \
+    && apt-get install -y --no-install-recommends python3 tini ca-certificates \
+    && rm -rf /var/lib/apt/lists/*
+
+FROM python AS build
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 ARG PIP_EXTRA_INDEX_URL
@@ -21,11 +26,8 @@ COPY . .
 ARG WEIGHTS=starter
 RUN scripts/setup --quiet && scripts/pack --weights ${WEIGHTS}
 
-FROM ${BASE}
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 tini ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --create-home serve
+FROM python
+RUN useradd --uid 1000 --create-home serve
 COPY --from=build --chown=serve:serve /app /app
 WORKDIR /app
 USER serve

@@ -1,10 +1,14 @@
-"""The processes of a server that a test started."""
+"""Helpers of tests that start a server: free ports, and the processes that belong to it."""
 
 import os
+import random
 
 import psutil
 
 import serving
+from serving import config
+from serving.errors import PortTaken
+from serving.ports import Ports, check_free
 
 
 def processes(running: serving.Server) -> list[psutil.Process]:
@@ -19,3 +23,16 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def free_offset() -> int:
+    """For all five ports, below those that the system gives to outgoing connections."""
+    settings = config.read()
+    ports = Ports.from_settings(settings)
+    for offset in random.sample(range(3000, 20000, 10), 100):
+        try:
+            check_free(ports.shifted(offset).settings(settings))
+        except PortTaken:
+            continue
+        return offset
+    raise AssertionError("no free ports")
