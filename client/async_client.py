@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from client.calls import Call, Operation, RestCall
+from client.calls import Call, Operation, Pause, RestCall
 from client.errors import ServeError
 from client.grpc_transport import AsyncGrpcTransport
 from client.inputs import Image
@@ -178,7 +178,9 @@ class AsyncClient:
             result: T = done.value
             return result
 
-    async def _send(self, call: Call[Any], deadline: Deadline) -> Any:
+    async def _send(self, call: Call[Any] | Pause, deadline: Deadline) -> Any:
+        if isinstance(call, Pause):
+            return await asyncio.sleep(min(call.seconds, deadline.left()))
         attempts = Attempts(call, self.settings, deadline)
         while True:
             try:

@@ -46,8 +46,16 @@ class RpcCall(Generic[T]):
 
 Call = RestCall[T] | RpcCall[T]
 
+
+@dataclass(frozen=True)
+class Pause:
+    """Time to let pass between two calls, in seconds."""
+
+    seconds: float
+
+
 # Several calls in a row: it yields each call and is sent that call's answer, or thrown its error.
-Plan = Generator[Call[Any], Any, T]
+Plan = Generator[Call[Any] | Pause, Any, T]
 
 Operation = Call[T] | Plan[T]
 

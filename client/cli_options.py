@@ -22,9 +22,15 @@ def connection() -> argparse.ArgumentParser:
     group.add_argument("--protocol", choices=PROTOCOLS, default="rest", help="default: rest")
     group.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     for name, port in PORTS.items():
-        group.add_argument(f"--{name}", type=int, default=port, metavar="N", help=f"default: {port}")
+        group.add_argument(f"--{name}", type=_port, default=port, metavar="N", help=f"default: {port}")
     group.add_argument("--timeout", type=_seconds, default=120.0, metavar="S", help="seconds; default: 120")
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 1 to 65535")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -17,6 +17,7 @@ from client.results import Label, Scalar, Summary
 DESCRIPTION = (
     "Send pictures and texts to a model; print labels and summaries. Exit code 1 if any input failed."
 )
+RESERVED = frozenset(("self", "model", "image", "text", "version"))  # the client's own arguments
 AT_ONCE = 8
 BAR = 24
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
@@ -60,6 +61,8 @@ def parameter(text: str) -> tuple[str, Scalar]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    if name in RESERVED:
+        raise argparse.ArgumentTypeError(f"{name!r} is no parameter of a request")
     try:
         parsed = json.loads(value)
     except ValueError:
@@ -99,8 +102,9 @@ async def send(
         try:
             payload = await asyncio.to_thread(read_input, text)
             parameters = dict(options.param)
+            if options.top_k is not None:
+                parameters["top_k"] = options.top_k
             if isinstance(payload, bytes):
-                parameters.setdefault("top_k", options.top_k)
                 labels = await client.classify(options.model, payload, version=options.version, **parameters)
                 return Outcome(text, answer=labels)
             summaries = await client.summarize(options.model, payload, version=options.version, **parameters)

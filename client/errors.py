@@ -19,7 +19,7 @@ ServeError
   ├─ ServerError               the server is at fault
   │    ├─ InternalError (500)
   │    ├─ WorkerDied (500)         the worker process ended with this request in its hands
-  │    ├─ Overloaded (503, 429)    no worker, or its queue is full: send it again later
+  │    ├─ Overloaded (503, 429)    no worker, a full queue, or no time left for it: send it again later
   │    └─ OutOfMemory (507)
   ├─ TransportError            no answer
   │    ├─ Unavailable              no connection, or one that broke
@@ -45,7 +45,7 @@ class ServeError(Exception):
         self.type = type or self.__class__.__name__
 
     def as_dict(self) -> dict[str, Any]:
-        """The server's own error shape."""
+        """For JSON."""
         return {"code": self.code, "type": self.type, "message": self.message}
 
 
@@ -160,7 +160,7 @@ _BY_TYPE: dict[str, type[ServeError]] = {
     cls.__name__: cls
     for cls in (
         BadRequest, InvalidRequest, InvalidParameter, InvalidImage, InvalidText,
-        TooLarge, ImageTooLarge, TextTooLong, TooManyItems, InternalError, OutOfMemory,
+        TooLarge, ImageTooLarge, TextTooLong, TooManyItems, InternalError, Overloaded, OutOfMemory,
     )
 } | {
     # TorchServe's own names (its Java classes)
@@ -210,8 +210,8 @@ def from_body(code: int, body: bytes) -> ServeError:
 
 
 def in_value(value: Any) -> ServeError | None:
-    """The error that gRPC carries in an answer that is OK by its status: exactly `code`, `type` and `message`."""
-    if not isinstance(value, dict) or value.keys() != {"code", "type", "message"}:
+    """The error that gRPC carries in an answer that is OK by its status: at least `code`, `type` and `message`."""
+    if not isinstance(value, dict) or not value.keys() >= {"code", "type", "message"}:
         return None
     code = value["code"]
     return from_answer(code if isinstance(code, int) else 500, str(value["type"]), str(value["message"]))

@@ -1,10 +1,11 @@
 """Every operation as the call or calls that it takes: written once, run by the sync and the async client."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from client.calls import Call, Operation, Plan, mapped
+from client.calls import Call, Operation, Pause, Plan, mapped
 from client.errors import InvalidParameter, InvalidRequest, ServerError, TransportError, UnexpectedAnswer
 from client.inputs import Image, check_parameters, image_bytes, text_list
 from client.management import GrpcManagement, RestManagement
@@ -23,6 +24,9 @@ from client.results import (
     Tensor,
 )
 from client.settings import Protocol
+
+POLL = 0.2  # seconds between two looks at workers that start
+_REGISTERED = re.compile(r'Model "(?P<name>[^"]+)" Version: (?P<version>\S+) registered')
 
 _TASKS: Mapping[str, NativeRest | NativeGrpc | OpenInferenceRest | OpenInferenceGrpc] = {
     "rest": NativeRest(),
@@ -103,12 +107,14 @@ class Operations:
             raise InvalidParameter(
                 f"workers from {min_workers} to {maximum}: it must be 0 <= minimum <= maximum"
             )
-        return self._management.scale(model, version, min_workers, maximum, synchronous)
+        call = self._management.scale(model, version, min_workers, maximum, synchronous)
+        return self._scale_and_wait(call, model, version) if synchronous else call
 
     def register(self, archive: str, fields: Mapping[str, Any]) -> Operation[str]:
         if not archive:
             raise InvalidRequest("the name of the archive is empty")
-        return self._management.register({"url": archive, **fields})
+        call = self._management.register({"url": archive, **fields})
+        return self._register_and_wait(call) if fields.get("synchronous") else call
 
     def set_default(self, model: str, version: str) -> Operation[str]:
         return self._management.set_default(model, version)
@@ -136,6 +142,26 @@ class Operations:
             return bool(names)
         except (TransportError, ServerError):
             return False
+
+    def _scale_and_wait(self, call: Call[str], model: str, version: str | None) -> Plan[str]:
+        sentence: str = yield call
+        yield from self._until_ready(model, version)
+        return sentence
+
+    def _register_and_wait(self, call: Call[str]) -> Plan[str]:
+        sentence: str = yield call
+        found = _REGISTERED.match(sentence)  # only here is the name that the archive gave, and its version
+        if found:
+            yield from self._until_ready(found["name"], found["version"])
+        return sentence
+
+    def _until_ready(self, model: str, version: str | None) -> Plan[None]:
+        """TorchServe itself waits for the first of several workers, and on a busy machine not even for that one."""
+        while True:
+            described: Model = yield mapped(self._management.describe(model, version, False), _only)
+            if described.ready or described.min_workers == 0:
+                return
+            yield Pause(POLL)
 
     def _describe_now(self, model: str, version: str | None) -> Call[Model]:
         return replace(mapped(self._management.describe(model, version, False), _only), resend="never")

@@ -1,7 +1,7 @@
 """REST calls through httpx, sync and async."""
 
 import asyncio
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -15,7 +15,7 @@ from client.errors import (
     from_body,
 )
 from client.retry import Deadline
-from client.settings import Settings, is_loopback
+from client.settings import Endpoints, Settings, is_loopback
 
 T = TypeVar("T")
 
@@ -25,8 +25,7 @@ class RestTransport:
 
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         self._settings = settings
-        trust_env = not is_loopback(settings.endpoints.inference)
-        self._client = httpx.Client(transport=transport, trust_env=trust_env, limits=_limits())
+        self._client = httpx.Client(transport=transport, limits=_limits(), **_proxies(settings.endpoints))
 
     def send(self, call: RestCall[T], deadline: Deadline) -> T:
         """Raises ServeError."""
@@ -52,8 +51,9 @@ class RestTransport:
 class AsyncRestTransport:
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._settings = settings
-        trust_env = not is_loopback(settings.endpoints.inference)
-        self._client = httpx.AsyncClient(transport=transport, trust_env=trust_env, limits=_limits())
+        self._client = httpx.AsyncClient(
+            transport=transport, limits=_limits(), **_proxies(settings.endpoints)
+        )
 
     async def send(self, call: RestCall[T], deadline: Deadline) -> T:
         """Raises ServeError."""
@@ -74,6 +74,14 @@ class AsyncRestTransport:
 def _limits() -> httpx.Limits:
     """As many connections as the caller has requests: TorchServe queues and refuses, so that we need not."""
     return httpx.Limits(max_connections=None, max_keepalive_connections=64)
+
+
+def _proxies(endpoints: Endpoints) -> dict[str, Any]:
+    """httpx's arguments with which the environment's proxy serves all addresses but the loopback ones."""
+    services = (endpoints.inference, endpoints.management, endpoints.metrics)
+    direct = [service for service in services if is_loopback(service)]
+    mounts = {f"all://{httpx.URL(service).netloc.decode()}": None for service in direct}
+    return {"trust_env": len(direct) < len(services), "mounts": mounts}
 
 
 def _request(

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from client.calls import Call, Operation, RestCall
+from client.calls import Call, Operation, Pause, RestCall
 from client.errors import ServeError
 from client.grpc_transport import GrpcTransport
 from client.inputs import Image
@@ -143,7 +143,7 @@ class Client:
         version: str | None = None,
         synchronous: bool = True,
     ) -> str:
-        """Changes the number of workers; `synchronous` waits until they run. Answers TorchServe's sentence."""
+        """Changes the number of workers; `synchronous` waits until they are ready. Answers TorchServe's sentence."""
         return self._run(self._operations.scale(model, min_workers, max_workers, version, synchronous))
 
     def register(
@@ -159,7 +159,10 @@ class Client:
         handler: str | None = None,
         synchronous: bool = True,
     ) -> str:
-        """Registers an archive by its name in the model store. What its model-config.yaml says wins."""
+        """Registers an archive by its name in the model store. What its model-config.yaml says wins.
+
+        `synchronous` waits until its workers are ready. Answers TorchServe's sentence.
+        """
         fields = {
             "model_name": model_name,
             "initial_workers": initial_workers,
@@ -202,7 +205,9 @@ class Client:
             result: T = done.value
             return result
 
-    def _send(self, call: Call[Any], deadline: Deadline) -> Any:
+    def _send(self, call: Call[Any] | Pause, deadline: Deadline) -> Any:
+        if isinstance(call, Pause):
+            return time.sleep(min(call.seconds, deadline.left()))
         attempts = Attempts(call, self.settings, deadline)
         while True:
             try:

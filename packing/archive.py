@@ -6,14 +6,17 @@ deflater makes depend on the zlib of the machine.
 
 import fcntl
 import hashlib
+import io
 import os
 import secrets
 import shutil
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from packing.errors import BadArchive, NoSpace, PackingError, WrongContent, explained
 
@@ -41,30 +44,52 @@ class Member:
 def holds(path: Path, members: Sequence[Member]) -> bool:
     """Whether `path` is already the archive that `write` would make of the members, to the byte."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            found = archive.infolist()
-            if archive.comment or [info.filename for info in found] != sorted(
-                member.name for member in members
-            ):
-                return False
-            by_name = {member.name: member for member in members}
-            return all(_same(archive, info, by_name[info.filename]) for info in found)
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        with path.open("rb") as file:
+            comparison = _Comparison(file)
+            with zipfile.ZipFile(comparison, "w", zipfile.ZIP_STORED) as archive:
+                for member in _in_order(members):
+                    _add(archive, member)
+                    if comparison.differs:
+                        break
+            return not comparison.differs and not file.read(1)
+    except OSError:
         return False
 
 
-def _same(archive: zipfile.ZipFile, info: zipfile.ZipInfo, member: Member) -> bool:
-    expected = _info(member)
-    if (info.date_time, info.external_attr, info.create_system, info.compress_type, info.file_size) != (
-        expected.date_time,
-        expected.external_attr,
-        expected.create_system,
-        expected.compress_type,
-        member.size,
-    ):
-        return False
-    with archive.open(info) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == member.sha256  # type: ignore[arg-type]
+class _Comparison(io.RawIOBase):
+    """Takes what is written to it and keeps only whether `file` has the same bytes in the same places."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._differing: set[int] = (
+            set()
+        )  # by place, as a member's header is written again once its CRC is known
+
+    @property
+    def differs(self) -> bool:
+        """Between two members, or at the end."""
+        return bool(self._differing)
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def write(self, data: Any, /) -> int:
+        place = self._file.tell()
+        if self._file.read(len(data)) == data:
+            self._differing.discard(place)
+        else:
+            self._differing.add(place)
+            self._file.seek(place + len(data))  # reading stops at the file's end
+        return len(data)
 
 
 def write(path: Path, members: Sequence[Member]) -> None:
@@ -80,27 +105,30 @@ def write(path: Path, members: Sequence[Member]) -> None:
         store.mkdir(parents=True, exist_ok=True)
         if not os.access(store, os.W_OK | os.X_OK):
             raise PackingError(f"The model store {store} is not writable; choose another one with --store.")
+    with explained(f"writing {path}"), _locked(store) as folder:
         _remove_leftovers(path)
-    _check_space(store, members)
-    temporary = store / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    with explained(f"writing {path}"):
+        _check_space(store, members)
+        temporary = store / f".{path.name}.{secrets.token_hex(4)}.tmp"
         try:
             with temporary.open("xb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # says that this one is in use, until its writer ends
                 with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    for member in sorted(members, key=lambda member: member.name):
+                    for member in _in_order(members):
                         _add(archive, member)
                 file.flush()
                 os.fsync(file.fileno())
                 temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(store)
+        os.fsync(folder)
 
 
 def sha256_and_size(path: Path) -> tuple[str, int]:
     with explained(f"reading {path}"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size
+
+
+def _in_order(members: Sequence[Member]) -> list[Member]:
+    return sorted(members, key=lambda member: member.name)
 
 
 def _info(member: Member) -> zipfile.ZipInfo:
@@ -142,20 +170,18 @@ def _check_space(store: Path, members: Sequence[Member]) -> None:
         )
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Removes what a pack that was killed outright left; a file still locked is another pack's, at work."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        with leftover.open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            leftover.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextmanager
+def _locked(store: Path) -> Iterator[int]:
+    """The folder's descriptor. Packs write one after another, so that none takes another's file for a leftover."""
+    folder = os.open(store, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield folder
     finally:
-        os.close(descriptor)
+        os.close(folder)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what a pack that was killed outright left; call it with the store locked."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)

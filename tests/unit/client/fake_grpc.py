@@ -149,7 +149,7 @@ class Management(management_grpc.ManagementAPIsServiceServicer):
         if request.url == "twice.mar":
             # TorchServe does not catch this one: it says nothing.
             context.abort(grpc.StatusCode.UNKNOWN, "")
-        return management.ManagementResponse(msg=f"registered {request.url} {request.synchronous}")
+        return management.ManagementResponse(msg=self.fake.registered(request.url, request.synchronous))
 
     def SetDefault(self, request, context):
         return management.ManagementResponse(

@@ -101,6 +101,8 @@ class FakeTorchServe:
 
     def __init__(self, status: str = "READY", models: int = 2) -> None:
         self.status = status
+        self.min_workers = 1
+        self.loading = 0  # so many descriptions more will say that the workers still load
         self.names = sorted(["pictures", "texts", *(f"model-{index}" for index in range(models - 2))])[
             :models
         ]
@@ -147,7 +149,9 @@ class FakeTorchServe:
             case "POST", ["models"]:
                 if query["url"] == "twice.mar":
                     raise Refused(409, "ConflictStatusException", "Model version 1.0 is already registered")
-                return httpx.Response(200, json={"status": f"registered {sorted(query.items())}"})
+                return httpx.Response(
+                    200, json={"status": self.registered(query["url"], sorted(query.items()))}
+                )
             case "DELETE", ["models", model, *version]:
                 return httpx.Response(200, json={"status": f"unregistered {model} {version}"})
         raise Refused(
@@ -179,7 +183,16 @@ class FakeTorchServe:
 
     def describe(self, model: str, version: str, customized: bool) -> list[dict[str, Any]]:
         versions = ["1.0", "2.0"] if version == "all" else [version or "1.0"]
-        return [description(model, v, self.status, customized) for v in versions]
+        self.loading -= 1
+        status = "UNLOADING" if self.loading >= 0 else self.status
+        return [
+            description(model, v, status, customized) | {"minWorkers": self.min_workers} for v in versions
+        ]
+
+    def registered(self, url: str, details: Any) -> str:
+        """The beginning is TorchServe's sentence, with the name that an archive has by our convention."""
+        name = url.removesuffix(".mar")
+        return f'Model "{name}" Version: 1.0 registered with 1 initial workers {url} {details}'
 
 
 @contextmanager
@@ -189,7 +202,7 @@ def over_http(answer: Callable[[httpx.Request], httpx.Response]) -> Iterator[int
     class Bridge(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            url = f"http://127.0.0.1{self.path}"
+            url = self.path if "://" in self.path else f"http://127.0.0.1{self.path}"  # whole for a proxy
             response = answer(httpx.Request(self.command, url, headers=dict(self.headers), content=body))
             self.send_response(response.status_code)
             self.send_header("content-length", str(len(response.content)))

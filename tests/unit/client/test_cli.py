@@ -41,6 +41,13 @@ def test_predict_a_picture(options, protocol, tmp_path, capsys):
     ]
 
 
+@pytest.mark.parametrize("also", [[], ["--param", "top_k=3"]])
+def test_top_k_reaches_the_server_with_a_text_too(options, also, capsys):
+    """A real model for texts refuses it; the pretended one tells what it got."""
+    assert main(["predict", "texts", "a text.", "--top-k", "2", *also, *options]) == 0
+    assert 'a text. {"top_k": 2}' in capsys.readouterr().out
+
+
 @protocols
 def test_predict_texts_from_everywhere(options, protocol, tmp_path, capsys, monkeypatch):
     report = tmp_path / "report.txt"
@@ -109,6 +116,12 @@ def test_nobody_answers(command, protocol, capsys):
         ["predict"],
         ["predict", "m"],
         ["predict", "m", "x", "--param", "novalue"],
+        *(
+            ["predict", "m", "x", "--param", f"{name}=2"]
+            for name in ("model", "image", "text", "version", "self")
+        ),
+        *(["predict", "m", "x", "--port", port] for port in ("0", "-1", "65536", "99999", "http")),
+        ["manage", "list", "--grpc-management-port", "65536"],
         ["predict", "m", "x", "--timeout", "-1"],
         ["predict", "m", "x", "--protocol", "http"],
         ["manage"],

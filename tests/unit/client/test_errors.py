@@ -29,6 +29,7 @@ from client import errors
         (500, {"code": 500, "type": "InternalError", "message": "x"}, errors.InternalError),
         (502, None, errors.InternalError),
         (503, {"code": 503, "type": "ServiceUnavailableException", "message": "x"}, errors.Overloaded),
+        (503, {"code": 503, "type": "Overloaded", "message": "x", "error": "x"}, errors.Overloaded),
         (504, None, errors.Timeout),
         (507, {"code": 507, "type": "OutOfMemory", "message": "x"}, errors.OutOfMemory),
         (500, {"status": "Unhealthy"}, errors.InternalError),
@@ -103,19 +104,23 @@ def test_grpc_knows_whether_something_was_sent(details, sent):
         [],
         [{"code": 400, "type": "x", "message": "m"}],
         {"code": 400, "message": "m"},
-        {"code": 400, "type": "x", "message": "m", "label": "a"},
+        {"label": "code", "score": 1},
         "text",
         None,
     ],
 )
-def test_only_an_object_of_exactly_three_keys_is_an_error(value):
+def test_only_an_object_with_code_type_and_message_is_an_error(value):
     assert errors.in_value(value) is None
 
 
-def test_an_error_in_a_value():
-    error = errors.in_value({"code": 413, "type": "ImageTooLarge", "message": "m"})
-    assert type(error) is errors.ImageTooLarge
-    assert error.code == 413
+@pytest.mark.parametrize("more", [{}, {"error": "m"}])
+@pytest.mark.parametrize(
+    ("code", "expected"), [(413, errors.ImageTooLarge), (503, errors.Overloaded), (507, errors.OutOfMemory)]
+)
+def test_an_error_in_a_value(code, expected, more):
+    error = errors.in_value({"code": code, "type": expected.__name__, "message": "m", **more})
+    assert type(error) is expected
+    assert (error.code, error.message) == (code, "m")
 
 
 def test_a_timeout_is_pythons_timeout_too():

@@ -3,18 +3,21 @@
 import httpx
 import pytest
 
+import client.operations
 from client import (
     Conflict,
+    Endpoints,
     InternalError,
     InvalidParameter,
     InvalidRequest,
     ModelEntry,
     ModelNotFound,
     Tensor,
+    Timeout,
     UnexpectedAnswer,
 )
 from tests.unit.client.fake_grpc import over_grpc
-from tests.unit.client.fake_torchserve import FakeTorchServe
+from tests.unit.client.fake_torchserve import FakeTorchServe, over_http
 
 both = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 tensors = pytest.mark.parametrize("protocol", ["open-inference", "open-inference-grpc"])
@@ -72,12 +75,46 @@ def test_changes_answer_torchserves_sentence(call, connection, protocol):
         assert "('initial_workers', '1'), ('synchronous', 'true')" in registered
     else:
         assert scaled == "scaled texts 2 3 True 1.0"
-        assert registered == "registered new.mar True"
+        assert registered.endswith("new.mar True")
     default = call(lambda c: c.set_default("texts", "2.0"), protocol=protocol, **connection)
     assert default == "default of texts is 2.0"
     assert "unregistered texts" in call(
         lambda c: c.unregister("texts", "1.0"), protocol=protocol, **connection
     )
+
+
+@both
+@pytest.mark.parametrize(
+    ("operation", "sentence", "looks"),
+    [
+        (lambda c: c.scale("texts", 1), "scaled texts", 3),
+        (lambda c: c.register("texts.mar"), 'Model "texts" Version: 1.0 registered', 3),
+        (lambda c: c.scale("texts", 1, synchronous=False), "scaled texts", 0),
+        (lambda c: c.register("texts.mar", synchronous=False), 'Model "texts" Version: 1.0 registered', 0),
+    ],
+    ids=["scale", "register", "scale without waiting", "register without waiting"],
+)
+def test_a_change_waits_until_the_workers_are_ready(
+    call, connection, protocol, fake, monkeypatch, operation, sentence, looks
+):
+    monkeypatch.setattr(client.operations, "POLL", 0.001)
+    fake.loading = 2
+    assert call(operation, protocol=protocol, **connection).startswith(sentence)
+    assert fake.loading == 2 - looks
+
+
+@both
+def test_a_change_waits_no_longer_than_the_timeout(call, connection, protocol, fake):
+    fake.status = "UNLOADING"
+    with pytest.raises(Timeout):
+        call(lambda c: c.scale("texts", 1), protocol=protocol, timeout=0.5, **connection)
+
+
+@both
+def test_workers_that_nobody_asked_for_are_not_waited_for(call, connection, protocol, fake):
+    """`initial_workers` 0, or scaled to a minimum of 0: the model is never ready, and that is what was wanted."""
+    fake.status, fake.min_workers = "UNLOADING", 0
+    assert "registered" in call(lambda c: c.register("texts.mar"), protocol=protocol, **connection)
 
 
 def test_register_twice_is_a_conflict(call, connection):
@@ -122,6 +159,28 @@ def test_health(call, connection, protocol, fake):
 def test_health_without_a_server_is_false(call, nowhere, protocol):
     assert call(lambda c: c.live(), protocol=protocol, endpoints=nowhere) is False
     assert call(lambda c: c.ready("texts"), protocol=protocol, endpoints=nowhere) is False
+
+
+@pytest.mark.parametrize("elsewhere", ["inference", "metrics"])
+def test_the_proxy_gets_what_is_elsewhere_and_nothing_of_this_machine(call, fake, monkeypatch, elsewhere):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    proxied = []
+
+    def proxy(request):
+        proxied.append(request.url.host)
+        return fake.rest(request)
+
+    with over_http(fake.rest) as port, over_http(proxy) as proxy_port:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy_port}")
+        services = dict.fromkeys(("inference", "management", "metrics"), f"http://127.0.0.1:{port}")
+        endpoints = Endpoints(**services | {elsewhere: "http://server.invalid:8080"})
+
+        call(lambda c: c.classify("pictures", b"x"), endpoints=endpoints)
+        call(lambda c: c.describe("texts"), endpoints=endpoints)
+        call(lambda c: c.metrics(), endpoints=endpoints)
+    assert proxied == ["server.invalid"]
 
 
 def test_no_model_at_all_is_not_ready(call):

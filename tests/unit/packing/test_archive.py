@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,31 @@ def test_one_flipped_bit_is_noticed(bench: Bench) -> None:
     assert again.sha256 == first.sha256
 
 
+def flipped(place: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda data: b"junk" + data,
+        lambda data: data + b"junk",
+        lambda data: data[:-2] + b"\4\0junk",
+        flipped(6),
+        flipped(10),
+        lambda data: flipped(data.index(b"PK\1\2") + 8)(data),
+        lambda data: flipped(data.index(b"PK\1\2") + 36)(data),
+    ],
+    ids=["before", "after", "comment", "flag", "time", "flag in the directory", "attribute in the directory"],
+)
+def test_what_is_not_in_the_members_is_noticed_too(bench: Bench, alter: Callable[[bytes], bytes]) -> None:
+    first = bench.pack(weights="starter")
+    first.path.write_bytes(alter(first.path.read_bytes()))
+    again = bench.pack(weights="starter")
+    assert not again.unchanged
+    assert again.sha256 == first.sha256
+
+
 def test_a_full_disk_leaves_the_store_as_it_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     first = bench.pack(weights="starter")
     entry = bench.layout.handlers / "image_classifier.py"
@@ -193,16 +220,30 @@ def test_members_stay_inside(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_pack_left_is_cleared_away_and_a_live_ones_is_not(tmp_path: Path) -> None:
-    import fcntl
+def test_what_a_killed_pack_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".net.mar.00000000.tmp").write_bytes(b"half")
+    archive.write(tmp_path / "net.mar", [Member.of_bytes("a", b"b")])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.mar"]
 
-    path = tmp_path / "net.mar"
-    dead, live = tmp_path / ".net.mar.00000000.tmp", tmp_path / ".net.mar.11111111.tmp"
-    dead.write_bytes(b"half")
-    with live.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        archive.write(path, [Member.of_bytes("a", b"b")])
-        assert {entry.name for entry in tmp_path.iterdir()} == {path.name, live.name}
+
+def test_two_packs_of_one_name_take_turns(tmp_path: Path) -> None:
+    """The first is held in the middle of its write by a pipe, until the second has come to its own."""
+    path, pipe = tmp_path / "store" / "net.mar", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    slow = Member("a", pipe, 5, hashlib.sha256(b"first").hexdigest())
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(archive.write, path, [slow])
+        with pipe.open("wb") as content:  # opens once the first pack reads it
+            second = pool.submit(archive.write, path, [Member.of_bytes("a", b"second")])
+            with pytest.raises(TimeoutError):
+                second.result(0.3)
+            assert not path.exists()
+            content.write(b"first")
+        first.result(30)
+        second.result(30)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    with zipfile.ZipFile(path) as found:
+        assert found.read("a") == b"second"
 
 
 def test_the_archivers_own_failure_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
