@@ -6,6 +6,7 @@ stays under the blob's name with `.incomplete`, and the next run asks for the re
 
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -113,9 +114,16 @@ def _is(path: Path, wanted: HubFile) -> bool:
 
 
 def _link(pointer: Path, blob: Path) -> None:
-    """The cache's own form: a name in a snapshot is a relative link to a blob; a copy where links are impossible."""
-    pointer.unlink(missing_ok=True)
+    """The cache's own form: a name in a snapshot is a relative link to a blob; a copy where links are impossible.
+
+    In one step, as another pack may be reading the name.
+    """
+    temporary = pointer.with_name(f".{pointer.name}.{secrets.token_hex(4)}")
     try:
-        pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-    except OSError:
-        blob.replace(pointer)
+        try:
+            temporary.symlink_to(os.path.relpath(blob, pointer.parent))
+        except OSError:
+            shutil.copyfile(blob, temporary)
+        temporary.replace(pointer)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -118,7 +118,7 @@ def test_two_at_once_make_one_whole_archive(bench: Bench, fake_hub: FakeHub, tmp
     both = [start(bench, "small-net", "--weights", "pretrained", **variables) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert said[0][0].replace("unchanged", "packed") == said[1][0].replace("unchanged", "packed")
+    assert len({output.replace("unchanged", "packed") for output, _ in said}) == 1
     assert bench.leftovers() == []
     assert len([r for r in fake_hub.downloads(WEIGHTS) if r.method == "GET"]) == 1
 
