@@ -4,7 +4,8 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from packing import PackingError, known_models, pack, read_provenance
+from packing import Packed, PackingError, known_models, pack, read_provenance
+from packing.errors import HubError
 from packing.models import LAYOUT, find_model
 from packing.sources import Weights
 from serving.errors import RunError
@@ -16,19 +17,26 @@ def prepare(names: Sequence[str], weights: Weights, store: Path, report: Report)
     """The names to serve, all of ours when none is given, each with its archive in `store`.
 
     Packing leaves an archive that is already right as it is. One that was packed from somebody's own folder or hub
-    repository is taken as it is unless the weights are named: packing again would put others in its place.
+    repository is taken as it is unless the weights are named: packing again would put others in its place. So is one
+    of pretrained weights while the hub cannot be had: the starter is for where there is nothing else.
     Raises RunError.
     """
     chosen = list(dict.fromkeys(names)) or known_models()
     for name in chosen:
-        if weights == "auto" and _is_own(name, store / f"{name}.mar"):
-            _check_whole(store / f"{name}.mar")
+        archive = store / f"{name}.mar"
+        if weights == "auto" and _is_own(name, archive):
+            _check_whole(archive)
             report(f"{name}: the archive in {store}, as it is")
             continue
         try:
-            packed = pack(name, weights=weights, store=store, report=report)
+            if weights == "auto" and (hub_id := _hub_id(name, archive)):
+                packed = _renew(name, hub_id, store, report)
+            else:
+                packed = pack(name, weights=weights, store=store, report=report)
         except PackingError as error:
             raise RunError(f"{name} cannot be packed: {error}") from error
+        if packed is None:
+            continue
         report(f"{name}: {'unchanged' if packed.unchanged else 'packed'}, version {packed.version}")
     return chosen
 
@@ -41,6 +49,35 @@ def as_packed(names: Sequence[str], store: Path) -> list[str]:
     for name in chosen:
         _check_whole(store / f"{name}.mar")
     return chosen
+
+
+def _hub_id(name: str, archive: Path) -> str | None:
+    """The repository of the hub that models/ names, if the archive was packed from it."""
+    model = find_model(name, LAYOUT)
+    try:
+        made = read_provenance(archive)
+    except PackingError:
+        return None
+    return model.hub if model and (made.weights, made.source) == ("pretrained", model.hub) else None
+
+
+def _renew(name: str, hub_id: str, store: Path, report: Report) -> Packed | None:
+    """Packs the pretrained weights again; None, and the archive as it is, where the hub cannot be had."""
+    from packing import hub, lock, pretrained
+
+    try:
+        locked = lock.read(LAYOUT.lock, hub_id)
+        if locked is None or not pretrained.is_cached(hub_id, locked):
+            problem = hub.probe(hub_id, (locked.revision, locked.files) if locked else None)
+            if problem is not None:
+                raise problem
+        return pack(name, weights="pretrained", store=store, report=report)
+    except HubError as error:
+        report(
+            f"{name}: WARNING: the pretrained archive in {store}, as it is. Packing it again failed: "
+            f"{str(error).split('. ')[0]}."
+        )
+        return None
 
 
 def _is_own(name: str, archive: Path) -> bool:

@@ -4,21 +4,26 @@ import io
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from PIL import Image
 
 import client
 from client import Client, Endpoints
+from serving import origin
+from serving.origin import Origin
+from serving.readiness import Model, inspect
 
 _TEXT = "The server asks itself a short question. It wants to know whether the model answers."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`problem` is None for an answer of status 200."""
+    """`problem` is None for an answer of status 200, and for a model that is `busy` with other people's requests."""
 
     problem: str | None
     seconds: float
+    busy: bool = False
 
     @property
     def ok(self) -> bool:
@@ -28,43 +33,54 @@ class Answer:
 class Question:
     """A question on its way, in a thread that nobody has to wait for; `answer` is None until it is there."""
 
-    def __init__(self, endpoints: Endpoints, model: str, task: str | None, timeout: float) -> None:
+    def __init__(self, endpoints: Endpoints, store: Path, model: Model, timeout: float) -> None:
         self.answer: Answer | None = None
 
         def run() -> None:
-            self.answer = ask(endpoints, model, task, timeout)
+            try:
+                found = origin.find(endpoints, store, model, timeout)
+                self.answer = ask(endpoints, model, found, timeout)
+            except Exception as error:  # whoever waits for the answer would wait for ever
+                self.answer = Answer(f"it cannot be asked: {error!r}", 0.0)
 
-        threading.Thread(target=run, name=f"canary-{model}", daemon=True).start()
+        threading.Thread(target=run, name=f"canary-{model.name}", daemon=True).start()
 
 
-def ask(endpoints: Endpoints, model: str, task: str | None, timeout: float) -> Answer:
-    """Sends the request of that task over REST; a model of no known task is not asked. It counts in the metrics.
+def ask(endpoints: Endpoints, model: Model, found: Origin | None, timeout: float) -> Answer:
+    """Sends the request of its task over REST to the default version. It counts in the metrics.
 
-    A full queue is no fault of the model: its workers are busy with other people's requests.
+    A model that was not packed here has no task and is not asked. A full queue, or one that the question waits in for
+    too long, is no fault of the model: its workers are there, and other requests are before this one.
     """
+    if found is None:
+        return Answer("it is not known what it serves: its archive is no longer in the store", 0.0)
     start = time.monotonic()
-    problem = None
+    problem, busy = None, False
     try:
         with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
-            if task == "image-classification":
-                connection.classify(model, _png())
-            elif task == "summarization":
-                connection.summarize(model, _TEXT, num_beams=1, min_new_tokens=0, max_new_tokens=2)
-    except client.Overloaded as error:
-        problem = None if _is_full(endpoints, model) else error.message
+            if found.task == "image-classification":
+                connection.classify(model.name, _png())
+            elif found.task == "summarization":
+                connection.summarize(model.name, _TEXT, num_beams=1, min_new_tokens=0, max_new_tokens=2)
+    except (client.Overloaded, client.Timeout) as error:
+        busy = _is_busy(endpoints, model.name)
+        problem = None if busy else error.message
     except client.ServeError as error:
         problem = error.message
-    return Answer(problem, time.monotonic() - start)
+    return Answer(problem, time.monotonic() - start, busy)
 
 
-def _is_full(endpoints: Endpoints, model: str) -> bool:
-    """TorchServe answers a full queue and no worker at all with one and the same sentence."""
+def _is_busy(endpoints: Endpoints, name: str) -> bool:
+    """Every worker is truly there, and requests wait.
+
+    TorchServe answers a full queue and no worker at all with one and the same sentence. A question that was given up
+    waits on in the queue; one that a worker has taken and does not answer is in none.
+    """
     try:
-        with Client(endpoints=endpoints, timeout=2.0, retries=0) as connection:
-            described = connection.describe(model)
+        versions = inspect(endpoints, [name], timeout=2.0)
     except client.ServeError:
         return False
-    return described.ready and described.queue_free == 0
+    return any(model.ready and model.queue_waiting > 0 for model in versions if model.default)
 
 
 def _png() -> bytes:

@@ -5,7 +5,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,9 +16,11 @@ from serving import archives, logs, samples, status, stop
 from serving.detach import detach
 from serving.errors import Interrupted, RunError
 from serving.plan import Plan, plan
+from serving.ports import check_free
 from serving.progress import Progress
 from serving.rundir import DEFAULT, RunDir
-from serving.supervise import Supervisor
+from serving.state import State
+from serving.supervise import Supervisor, clean_up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,21 +31,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return RunError.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return Interrupted.exit_code
 
 
 def serve(options: argparse.Namespace) -> int:
+    def planned(names: Sequence[str]) -> Plan:
+        return plan(names, options.store, run.path, offset=options.port_offset, host=options.host)
+
+    _on_signals(_interrupt)
     run = RunDir(options.run_dir.resolve())
     run.make()
-    run.lock().close()  # before anything is packed
     with Progress() as progress:
+        with run.lock():  # all of it before anything is packed, which can mean a gigabyte from the hub
+            clean_up(State.read(run.state), progress.say)  # it would hold the ports
+            check_free(planned(()).settings)
         if options.no_pack:
             names = archives.as_packed(options.names, options.store)
         else:
             names = archives.prepare(options.names, options.weights, options.store, progress.say)
-        made = plan(names, options.store, run.path, offset=options.port_offset, host=options.host)
+        made = planned(names)
         if options.detach:
             with _echo(made.run, options.verbose):
                 detach(made, progress)
@@ -55,12 +66,7 @@ def serve(options: argparse.Namespace) -> int:
 
 def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> int:
     """Until Ctrl-C or SIGTERM; a second signal does not interrupt the end."""
-
-    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
-        supervisor.stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask_to_stop)
+    _on_signals(supervisor.ask_to_stop)
     with _echo(supervisor.plan.run, verbose):
         try:
             with progress:
@@ -68,12 +74,27 @@ def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> in
             _tell(supervisor.plan, progress, "Ctrl-C ends it.")
             supervisor.watch()
             progress.say("stopping")
-        except RunError as error:
+        except (RunError, OSError) as error:
             supervisor.stop("failed", str(error))
             raise
         finally:
             supervisor.stop()
     return 0
+
+
+def _on_signals(action: Callable[[], None]) -> None:
+    """Instead of what they do now; one that is ignored stays so, as nohup wants it."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        action()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _tell(made: Plan, progress: Progress, last: str) -> None:

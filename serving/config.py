@@ -1,6 +1,7 @@
 """Reads config.properties and makes the copy that one run is started with: absolute paths, ports, models."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -83,8 +84,20 @@ def for_run(
 
 
 def write(path: Path, settings: Mapping[str, str]) -> None:
-    """Writes a properties file that Java reads back unchanged: a backslash would escape."""
-    lines = [f"{key}={value}".replace("\\", "\\\\") for key, value in settings.items()]
+    """Writes a properties file that Java reads back unchanged, for its owner alone: it may hold a password."""
+    lines = [f"{key}={_escaped(value)}" for key, value in settings.items()]
+    path.touch(0o600)
+    path.chmod(0o600)
     path.write_text(
-        "\n".join(["# Made by scripts/serve from config.properties for this run.", *lines, ""]), "utf-8"
+        "\n".join(["# Made by scripts/serve from config.properties for this run.", *lines, ""]), "ascii"
     )
+
+
+def _escaped(value: str) -> str:
+    """As java.util.Properties reads it: a backslash escapes, and what is not ASCII is one or two UTF-16 units."""
+
+    def units(match: re.Match[str]) -> str:
+        units = match[0].encode("utf-16-be", "surrogatepass").hex()
+        return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+    return re.sub(r"[^\x00-\x7f]", units, value.replace("\\", "\\\\"))

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 from serving.config import ROOT
 from serving.errors import AlreadyRunning, FrontendFailed, Interrupted, RunError
@@ -22,14 +23,20 @@ def detach(plan: Plan, progress: Progress) -> None:
     with open(run.supervisor_log, "ab") as log:
         offset = log.tell()
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "serving.supervise", plan.as_json()],
+            [sys.executable, "-P", "-m", "serving.supervise"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
+        assert child.stdin is not None
+        with (
+            suppress(BrokenPipeError),
+            child.stdin as stdin,
+        ):  # everybody can read a command line, and settings may hold a password
+            stdin.write(plan.as_json().encode())
         _follow(child, run, progress, offset)
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)

@@ -22,7 +22,10 @@ def drain(endpoints: Endpoints, seconds: float) -> bool:
     calm = 0
     while calm < 2 and time.monotonic() < deadline:
         try:
-            models = inspect(endpoints, timeout=2.0)
+            models = inspect(endpoints, timeout=1.0)
+        except client.Timeout:
+            calm = 0
+            continue
         except client.ServeError:
             return True  # nobody is there to answer anything
         idle = all(

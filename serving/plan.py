@@ -1,4 +1,4 @@
-"""What one run is made of: models, store, run folder and effective settings; small enough for a command line."""
+"""What one run is made of: models, store, run folder and effective settings; as JSON for another process."""
 
 import json
 from collections.abc import Mapping, Sequence

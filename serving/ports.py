@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from urllib.parse import urlsplit
 
 import psutil
@@ -16,13 +16,20 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 @dataclass(frozen=True)
 class Ports:
-    """One number for each service."""
+    """One number for each service. Raises ConfigError for one that is no port."""
 
     inference: int
     management: int
     metrics: int
     grpc_inference: int
     grpc_management: int
+
+    def __post_init__(self) -> None:
+        for name, port in asdict(self).items():
+            if not 1 <= port <= 65535:
+                raise ConfigError(
+                    f"{port} is no port for {name.replace('_', ' ')}: it has to be between 1 and 65535"
+                )
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str]) -> "Ports":
@@ -31,8 +38,8 @@ class Ports:
             inference=_port(settings, "inference_address", 8080),
             management=_port(settings, "management_address", 8081),
             metrics=_port(settings, "metrics_address", 8082),
-            grpc_inference=int(settings.get("grpc_inference_port", 7070)),
-            grpc_management=int(settings.get("grpc_management_port", 7071)),
+            grpc_inference=_number(settings, "grpc_inference_port", 7070),
+            grpc_management=_number(settings, "grpc_management_port", 7071),
         )
 
     @classmethod
@@ -121,9 +128,17 @@ def _holder(port: int) -> str:
 
 def _port(settings: Mapping[str, str], key: str, default: int) -> int:
     try:
-        return urlsplit(settings.get(key, "")).port or default
+        port = urlsplit(settings.get(key, "")).port
     except ValueError as error:
         raise ConfigError(f"{key}={settings[key]}: {error}") from error
+    return default if port is None else port
+
+
+def _number(settings: Mapping[str, str], key: str, default: int) -> int:
+    try:
+        return int(settings.get(key, default))
+    except ValueError as error:
+        raise ConfigError(f"{key}={settings[key]}: it has to be a number") from error
 
 
 def _with_port(address: str, port: int) -> str:

@@ -1,6 +1,7 @@
 """Which models the server has, and which of their workers are truly there: what it says, and what the system says."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import psutil
 
 import client
 from client import Client, Endpoints
-from packing import PackingError, Provenance, read_provenance
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,17 @@ class Model:
 
     @property
     def ready(self) -> bool:
-        """As many workers as it should have; the version that answers by default has at least one."""
-        wanted = max(self.min_workers, 1 if self.default else 0)
-        return sum(worker.ready for worker in self.workers) >= wanted
+        """As many workers as it should have."""
+        return sum(worker.ready for worker in self.workers) >= self.wanted
+
+    @property
+    def wanted(self) -> int:
+        """How many workers it should have; the version that answers by default at least one."""
+        return max(self.min_workers, 1 if self.default else 0)
+
+    @property
+    def lost(self) -> tuple[Worker, ...]:
+        return tuple(worker for worker in self.workers if worker.is_lost)
 
     @property
     def pids(self) -> frozenset[int]:
@@ -60,12 +68,18 @@ class Model:
 
 
 def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0) -> list[Model]:
-    """Every version of the named models, or of all. Raises client.ServeError when the server does not answer."""
+    """Every version of the named models, or of all. Raises client.ServeError when the server does not answer.
+
+    `timeout` is for one answer, and no further question is asked when it is over.
+    """
+    deadline = time.monotonic() + timeout
     with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
         if names is None:
             names = sorted(entry.name for entry in connection.list_models())
         found = []
         for name in names:
+            if time.monotonic() > deadline:
+                raise client.Timeout(f"the front end took longer than {timeout:g} s to describe its models")
             default = connection.describe(name).version
             found += [_model(each, each.version == default) for each in connection.describe_versions(name)]
         return found
@@ -76,34 +90,26 @@ def all_ready(models: Sequence[Model]) -> bool:
     return bool(models) and all(model.ready for model in models)
 
 
-def provenance(store: Path, archive: str) -> Provenance | None:
-    """What the archive says about itself; None for one that scripts/pack did not make."""
-    try:
-        return read_provenance(store / archive)
-    except PackingError:
-        return None
+def replace_lost(endpoints: Endpoints, model: Model, wanted: int) -> None:
+    """Makes TorchServe start workers until `wanted` others than lost ones are there. Again does no harm.
 
-
-def replace_lost(endpoints: Endpoints, model: Model, say: Callable[[str], None]) -> None:
-    """Makes TorchServe start workers in the place of lost ones.
-
-    It counts a lost worker as one it has. While others of the model work, one more is asked for; when none is left,
-    the model is scaled to nothing and back, which drops the lost ones. Queued requests wait in the model and survive.
+    It counts a lost worker as one it has. While others of the model work, more are asked for than are wanted: that
+    changes the minimum, which is then set back, and the maximum, which stays, as the lost ones stay in the list. When
+    none is left, the model is scaled to nothing first, which drops them. Queued requests survive that.
     """
-    lost = [worker.pid for worker in model.workers if worker.is_lost]
-    say(
-        f"{model.name}: worker {', '.join(map(str, lost))} is gone, and TorchServe has not noticed; replacing it"
-    )
-    count = len(model.workers)
-    with Client(endpoints=endpoints, timeout=30.0, retries=0) as connection:
-        if any(worker.ready for worker in model.workers):
-            more = count + len(lost)
-            connection.scale(model.name, more, max(more, model.max_workers), model.version, synchronous=False)
-        else:
-            connection.scale(model.name, 0, 0, model.version, synchronous=False)
-            connection.scale(
-                model.name, count, max(count, model.max_workers), model.version, synchronous=False
-            )
+    lost = len(model.lost)
+    with Client(endpoints=endpoints, timeout=2.0, retries=0) as connection:
+
+        def scale(least: int, most: int) -> None:
+            connection.scale(model.name, least, most, model.version, synchronous=False)
+
+        if lost and lost == len(model.workers):
+            scale(0, 0)
+            lost = 0
+        most = max(wanted + lost, model.max_workers)
+        scale(wanted + lost, most)
+        if lost:
+            scale(wanted, most)
 
 
 def _model(described: client.Model, default: bool) -> Model:

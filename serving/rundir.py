@@ -60,16 +60,19 @@ class RunDir:
         return self.path / "samples"
 
     def make(self) -> None:
+        """For its owner alone, unless it is there already."""
         try:
-            self.logs.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(0o700, parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
         except OSError as error:
-            raise RunError(
-                f"the run folder {self.path} cannot be made: {error.strerror}; choose --run-dir"
-            ) from error
+            raise self._unusable(error) from error
 
     def lock(self) -> IO[str]:
         """Held by the supervisor as long as it lives, however it ends. Raises AlreadyRunning when it is taken."""
-        handle = open(self.path / "lock", "a")  # noqa: SIM115
+        try:
+            handle = open(self.path / "lock", "a")  # noqa: SIM115
+        except OSError as error:
+            raise self._unusable(error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -87,6 +90,14 @@ class RunDir:
         here = self.path / "tmp"
         if len(os.fsencode(here)) <= _LONGEST:
             shutil.rmtree(here, ignore_errors=True)
-            here.mkdir()
+            try:
+                here.mkdir()
+            except OSError as error:
+                raise self._unusable(error) from error
             return here
         return Path(tempfile.mkdtemp(prefix="torchserve-"))
+
+    def _unusable(self, error: OSError) -> RunError:
+        return RunError(
+            f"the run folder {self.path} cannot be used: {error.strerror} ({error.filename}); choose --run-dir"
+        )

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client import Endpoints
-from serving.readiness import provenance
+from packing import PackingError, read_provenance
 
 
 def commands(models: Sequence[str], store: Path, folder: Path, endpoints: Endpoints) -> list[str]:
     """A command for each model, to be pasted as it is; their input is written to `folder`."""
-    tasks = {name: made.task for name in models if (made := provenance(store, f"{name}.mar"))}
+    tasks = {name: task for name in models if (task := _task(store / f"{name}.mar"))}
     files = write(folder)
     lines = []
     for name, task in tasks.items():
@@ -19,6 +19,13 @@ def commands(models: Sequence[str], store: Path, folder: Path, endpoints: Endpoi
             url = f"{endpoints.inference}/predictions/{name}"
             lines.append(f"curl -X POST{options} -T {shlex.quote(str(file))} {url}")
     return lines
+
+
+def _task(archive: Path) -> str | None:
+    try:
+        return read_provenance(archive).task
+    except PackingError:
+        return None
 
 
 def write(folder: Path) -> dict[str, tuple[Path, str]]:

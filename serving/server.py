@@ -75,7 +75,7 @@ class Server:
 
     def stop(self) -> None:
         """Ends the front end and every worker; twice does no harm."""
-        self._supervisor.stopping.set()
+        self._supervisor.ask_to_stop()
         self._thread.join()
         self._supervisor.stop()
 

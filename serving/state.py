@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,20 +20,29 @@ class Identity:
     """A process: numbers are given out again, a number and a time of start are not."""
 
     pid: int
-    started: float
+    started: str
 
     @classmethod
     def of(cls, pid: int) -> "Identity":
-        return cls(pid, psutil.Process(pid).create_time())
+        return cls(pid, _started(pid))
 
     def alive(self) -> bool:
         """False as well for one that has ended and was not yet waited for."""
         try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) < 1.0
-            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-        except psutil.Error:
+            same = _started(self.pid) == self.started
+            return bool(same and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
+        except (OSError, psutil.Error):
             return False
+
+
+def _started(pid: int) -> str:
+    """On Linux the boot and the ticks since then: they stay the same when somebody sets the clock."""
+    if sys.platform != "linux":
+        return str(psutil.Process(pid).create_time())
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    # The second field is the program's name in brackets, and may itself hold spaces and brackets; see proc(5).
+    after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return f"{boot} {after_name[22 - 3]}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 import client
-from serving import canary
-from serving.readiness import Model, inspect, provenance
+from serving import canary, origin
+from serving.origin import Origin
+from serving.readiness import Model, inspect
 from serving.rundir import RunDir
 from serving.state import State
 
 _CANARY_TIMEOUT = 10.0
+_ORIGIN_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,7 @@ class Described:
     """A model, where its weights are from, and how it answered just now: None where it was not asked."""
 
     model: Model
-    weights: str | None
-    source: str | None
-    task: str | None
+    origin: Origin
     answer: canary.Answer | None
 
     @property
@@ -36,8 +37,13 @@ class Described:
     def problem(self) -> str | None:
         if not self.model.ready:
             count = sum(worker.ready for worker in self.model.workers)
-            return f"{count} of {max(1, self.model.min_workers)} workers ready"
+            return f"{count} of {max(1, self.model.wanted)} workers ready"
         return self.answer.problem if self.answer else None
+
+    @property
+    def busy(self) -> bool:
+        """Its workers are there, and so much waits for them that the question was not answered."""
+        return self.answer is not None and self.answer.busy
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,9 @@ def look(run: RunDir) -> Status:
         return Status(True, problem or f"the front end does not answer: {error}", state, ())
     if not models:
         problem = problem or "no model is registered"
-    described = tuple(_describe(state, model, ask=state.phase != "starting") for model in models)
+    ask = state.phase != "starting"
+    with ThreadPoolExecutor(max(1, len(models))) as pool:  # at once, so that one that is slow delays no other
+        described = tuple(pool.map(lambda model: _describe(state, model, ask), models))
     return Status(True, problem, state, described)
 
 
@@ -121,13 +129,11 @@ def _ago(state: State) -> str:
 
 
 def _describe(state: State, model: Model, ask: bool) -> Described:
-    made = provenance(Path(state.store), model.archive)
+    found = origin.find(state.endpoints, Path(state.store), model, _ORIGIN_TIMEOUT)
     answer = None
-    if ask and made is not None and model.default and model.ready:
-        answer = canary.ask(state.endpoints, model.name, made.task, _CANARY_TIMEOUT)
-    if made is None:
-        return Described(model, None, None, None, answer)
-    return Described(model, made.weights, made.source, made.task, answer)
+    if ask and found != Origin() and model.default and model.ready:
+        answer = canary.ask(state.endpoints, model, found, _CANARY_TIMEOUT)
+    return Described(model, found or Origin(), answer)
 
 
 def _heading(status: Status) -> str:
@@ -154,8 +160,8 @@ def _table(models: Sequence[Described]) -> Table:
         table.add_row(
             model.name,
             model.version + (" (default)" if model.default else ""),
-            each.weights or "unknown",
-            "yes" if each.ready else "no",
+            each.origin.weights or "unknown",
+            "busy" if each.busy else "yes" if each.ready else "no",
             workers or "none",
             f"{model.queue_waiting} of {model.queue_waiting + model.queue_free}",
             each.problem or "",
@@ -170,12 +176,13 @@ def _model_json(each: Described) -> dict[str, Any]:
         "version": model.version,
         "default": model.default,
         "archive": model.archive,
-        "weights": each.weights,
-        "source": each.source,
-        "task": each.task,
+        **asdict(each.origin),
         "ready": each.ready,
+        "busy": each.busy,
         "problem": each.problem,
-        "answered_in_seconds": round(each.answer.seconds, 3) if each.answer and each.answer.ok else None,
+        "answered_in_seconds": round(each.answer.seconds, 3)
+        if each.answer and each.answer.ok and not each.busy
+        else None,
         "min_workers": model.min_workers,
         "max_workers": model.max_workers,
         "queue": {"waiting": model.queue_waiting, "free": model.queue_free},

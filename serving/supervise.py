@@ -1,13 +1,12 @@
 """Starts one front end, waits until its models truly answer, watches it, ends it: the heart of scripts/serve.
 
-`python -m serving.supervise PLAN` does it in the background for scripts/serve --detach.
+`python -m serving.supervise` does it in the background for scripts/serve --detach, with the plan on its stdin.
 """
 
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +19,7 @@ from serving.drain import drain
 from serving.errors import FrontendFailed, Interrupted, RunError
 from serving.plan import Plan
 from serving.ports import check_free
-from serving.start import Start
+from serving.startup import Start
 from serving.state import Identity, Phase, State
 from serving.watch import Watch
 
@@ -28,6 +27,10 @@ GRACE = 5.0
 """Seconds that requests in flight get to be answered before the end."""
 SHUTDOWN = 3.0
 """Seconds that the front end gets to shut down; it needs a good two of them for itself, by netty's default."""
+END = 9.0
+"""Seconds from the wish for the end to the end, of which GRACE and SHUTDOWN are parts."""
+_KILLING = 0.5
+_STEP = 0.2
 
 Report = Callable[[str], None]
 
@@ -35,13 +38,12 @@ Report = Callable[[str], None]
 class Supervisor:
     """One run. Call `start`, then `watch`, and `stop` in any case.
 
-    `stopping` is set by whoever wants the end, for example a signal handler. `say` gets each event for a person,
-    `progress` what is being waited for.
+    `say` gets each event for a person, `progress` what is being waited for.
     """
 
     def __init__(self, plan: Plan, say: Report, progress: Report | None = None) -> None:
         self.plan = plan
-        self.stopping = threading.Event()
+        self._deadline: float | None = None
         self._say = say
         self._progress = progress or (lambda _: None)
         self._lock: IO[str] | None = None
@@ -68,13 +70,21 @@ class Supervisor:
             self._watch = Watch(self.plan, models, self._say)
             self._set("ready", "every model answers")
         except BaseException as error:
-            self.stop("failed" if isinstance(error, RunError) else "stopped", str(error))
+            self.stop("failed" if isinstance(error, Exception) else "stopped", str(error))
             raise
 
+    def ask_to_stop(self) -> None:
+        """From any thread, or a signal handler, where an Event could wait for itself. The end takes END seconds."""
+        if self._deadline is None:
+            self._deadline = time.monotonic() + END
+
     def watch(self) -> None:
-        """Until `stopping` is set. Raises FrontendFailed when the front end ends by itself."""
+        """Until somebody asks to stop. Raises FrontendFailed when the front end ends by itself."""
         assert self._watch is not None
-        while not self.stopping.wait(0.2):
+        while True:
+            time.sleep(_STEP)
+            if self._deadline is not None:
+                return
             if self._java is not None and self._java.poll() is not None:
                 raise FrontendFailed(
                     f"TorchServe's front end has ended by itself ({_ending(self._java.returncode)}); "
@@ -90,18 +100,24 @@ class Supervisor:
         """Lets requests in flight be answered, within GRACE; then ends every process. Twice does no harm."""
         if self._lock is None:
             return
+        self.ask_to_stop()
         if self._java is not None and self._state is not None and self._state.frontend is not None:
             running = self._state.phase in ("ready", "not ready") and self._java.poll() is None
             self._set("stopping", message)
             if running:
-                drain(self.plan.endpoints, GRACE)
-            process.end(self._state.frontend, self._temporary, SHUTDOWN if running else 0.0)
+                drain(self.plan.endpoints, self._at_most(GRACE, SHUTDOWN + _KILLING))
+            process.end(self._state.frontend, self._temporary, self._at_most(SHUTDOWN) if running else 0.0)
             self._java.wait()
         if self._state is not None:
             process.remove(self._temporary)
             self._set(phase, message)
         self._lock.close()
         self._lock = None
+
+    def _at_most(self, seconds: float, reserve: float = _KILLING) -> float:
+        """Those seconds, or what the deadline leaves of them when `reserve` is kept back."""
+        assert self._deadline is not None
+        return max(0.0, min(seconds, self._deadline - time.monotonic() - reserve))
 
     def _begin(self) -> None:
         self._temporary = self.plan.run.temporary()
@@ -131,7 +147,7 @@ class Supervisor:
 
     def _check(self) -> None:
         """Called while a start waits."""
-        if self.stopping.is_set():
+        if self._deadline is not None:
             raise Interrupted("stopped before the start was over")
         if self._java is not None and self._java.poll() is not None:
             raise FrontendFailed(
@@ -140,14 +156,14 @@ class Supervisor:
             )
 
 
-def clean_up(state: State | None, say: Report) -> None:
+def clean_up(state: State | None, say: Report, patience: float = SHUTDOWN) -> None:
     """Ends what a supervisor left behind that was killed. Only for the holder of the run folder's lock."""
     if state is None:
         return
     temporary = Path(state.temporary)
     if state.frontend is not None and process.members(state.frontend, temporary):
         say("ending the processes of a run whose supervisor was killed")
-        process.end(state.frontend, temporary, SHUTDOWN)
+        process.end(state.frontend, temporary, patience)
     process.remove(temporary)
 
 
@@ -166,18 +182,18 @@ def _last_line(plan: Plan) -> str:
 
 def main() -> int:
     """In the background: what it says goes to the supervisor's log, how it goes to the state file."""
-    supervisor = Supervisor(Plan.from_json(sys.argv[1]), _log)
+    supervisor = Supervisor(Plan.from_json(sys.stdin.read()), _log)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.stopping.set())
+        signal.signal(number, lambda *_: supervisor.ask_to_stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         supervisor.start()
         _log("ready")
         supervisor.watch()
-    except RunError as error:
+    except (RunError, OSError) as error:
         _log(f"error: {error}")
         supervisor.stop("failed", str(error))
-        return error.exit_code
+        return error.exit_code if isinstance(error, RunError) else RunError.exit_code
     supervisor.stop()
     _log("ended")
     return 0

@@ -8,11 +8,12 @@ import psutil
 import client
 from serving import canary
 from serving.plan import Plan
-from serving.readiness import Model, inspect, provenance, replace_lost
+from serving.readiness import Model, inspect, replace_lost
 
 _CALM = 5.0
 _ALARM = 0.5
 _LOST_AFTER = 2.0
+_PATIENCE = 2.0  # whoever asks for the end waits for a look that is under way
 
 
 class Watch:
@@ -29,7 +30,8 @@ class Watch:
         self._problem: str | None = None
         self._asked: dict[str, frozenset[int]] = {model.name: model.pids for model in models if model.default}
         self._questions: dict[str, canary.Question] = {}
-        self._lost_since: dict[int, float] = {}
+        self._lost_since: dict[tuple[str, str], float] = {}
+        self._wanted: dict[tuple[str, str], int] = {}
         self._pids: frozenset[int] = frozenset().union(*self._asked.values())
 
     def look(self) -> str | None:
@@ -45,7 +47,7 @@ class Watch:
 
     def _ask_server(self) -> str | None:
         try:
-            models = inspect(self._plan.endpoints)
+            models = inspect(self._plan.endpoints, timeout=_PATIENCE)
         except client.ServeError as error:
             return f"the front end does not answer: {error}"
         if not models:
@@ -59,7 +61,7 @@ class Watch:
     def _problem_of(self, model: Model) -> str | None:
         if not model.ready:
             ready = sum(worker.ready for worker in model.workers)
-            return f"{model.name}: {ready} of {max(1, model.min_workers)} workers ready"
+            return f"{model.name}: {ready} of {max(1, model.wanted)} workers ready"
         if not model.default or model.pids <= self._asked.get(model.name, frozenset()):
             return None
         return self._question(model)
@@ -68,10 +70,8 @@ class Watch:
         """A model with a new worker counts as ready once it has answered; asked beside, not to hold up others."""
         question = self._questions.get(model.name)
         if question is None:
-            made = provenance(self._plan.store, model.archive)
-            task = made.task if made else None
             timeout = float(model.response_timeout)
-            question = canary.Question(self._plan.endpoints, model.name, task, timeout)
+            question = canary.Question(self._plan.endpoints, self._plan.store, model, timeout)
             self._questions[model.name] = question
         answer = question.answer
         if answer is None:
@@ -83,17 +83,29 @@ class Watch:
         return f"{model.name}: does not answer: {answer.problem}"
 
     def _replace_lost(self, model: Model) -> None:
-        """Lost for good, not just between its end and TorchServe's notice of it."""
-        now = time.monotonic()
-        lost = {worker.pid for worker in model.workers if worker.is_lost}
-        since = [self._lost_since.setdefault(pid, now) for pid in lost]
-        if since and now - min(since) > _LOST_AFTER:
-            for pid in lost:
-                self._lost_since[pid] = float("inf")  # replaced once; it may stay in TorchServe's list
-            try:
-                replace_lost(self._plan.endpoints, model, self._say)
-            except client.ServeError as error:
-                self._say(f"{model.name}: its worker could not be replaced: {error}")
+        """Those lost for good, not just between their end and TorchServe's notice of it; until it has succeeded.
+
+        What the model should have is noted before: while it is being replaced, TorchServe is told other numbers.
+        """
+        key = (model.name, model.version)
+        wanted = self._wanted.get(key, model.wanted)
+        missing = wanted - (len(model.workers) - len(model.lost))
+        if not (model.lost and missing > 0) and key not in self._wanted:
+            self._lost_since.pop(key, None)
+            return
+        if time.monotonic() - self._lost_since.setdefault(key, time.monotonic()) <= _LOST_AFTER:
+            return
+        if key in self._wanted and missing <= 0 and model.wanted == wanted:
+            del self._wanted[key], self._lost_since[key]
+            return
+        if key not in self._wanted:
+            pids = ", ".join(str(worker.pid) for worker in model.lost)
+            self._say(f"{model.name}: worker {pids} is gone, and TorchServe has not noticed; replacing it")
+            self._wanted[key] = wanted
+        try:
+            replace_lost(self._plan.endpoints, model, wanted)
+        except client.ServeError as error:
+            self._say(f"{model.name}: its worker could not be replaced, trying again: {error}")
 
 
 def _runs(pid: int) -> bool:

@@ -3,7 +3,6 @@
 import concurrent.futures
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -17,13 +16,12 @@ import pytest
 
 import serving
 from client import Client, UnexpectedAnswer
-from serving import config, status
+from serving import status
 from serving.config import ROOT
 from serving.errors import AlreadyRunning, ModelFailed, PortTaken
-from serving.ports import Ports, check_free
 from serving.rundir import RunDir
 from tests.faults.toys import BROKEN_AT_LOAD, KILLED_AT_LOAD, STREAMING, toy
-from tests.live_server import alive, processes
+from tests.live_server import alive, free_offset, processes
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +40,13 @@ def order(server, what, model="first"):
 def worker(server, model="first"):
     (described,) = httpx.get(f"{server.management}/models/{model}").json()
     return described["workers"][0]
+
+
+def living(server, model):
+    """The processes of the workers that truly run."""
+    (described,) = httpx.get(f"{server.management}/models/{model}").json()
+    pids = {entry["pid"] for entry in described["workers"]}
+    return {pid for pid in pids if pid > 0 and psutil.pid_exists(pid) and alive(psutil.Process(pid))}
 
 
 def until(condition, seconds=30.0):
@@ -71,19 +76,6 @@ def command(verb, *arguments, run_dir):
     )
 
 
-def free_offset():
-    """For all five ports, below those that the system gives to outgoing connections."""
-    settings = config.read()
-    ports = Ports.from_settings(settings)
-    for offset in random.sample(range(3000, 20000, 10), 100):
-        try:
-            check_free(ports.shifted(offset).settings(settings))
-        except PortTaken:
-            continue
-        return offset
-    raise AssertionError("no free ports")
-
-
 def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
     assert toys.ready()
     assert phase(toys) == "ready"
@@ -94,8 +86,8 @@ def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
         time.sleep(0.2)
         victim = worker(toys)["pid"]
         os.kill(victim, signal.SIGKILL)
-        until(lambda: not toys.ready(), 2)
-        until(lambda: phase(toys) == "not ready", 2)
+        until(lambda: not toys.ready())
+        until(lambda: phase(toys) == "not ready")  # how soon: tests/unit/serving/test_watch.py
         assert status.look(RunDir(toys.run_dir)).exit_code == 1
         assert order(toys, "", "second").status_code == 200
         assert held.result().json()["message"] == "Worker died."
@@ -129,6 +121,28 @@ def test_a_worker_that_only_torchserve_thinks_alive_is_replaced(tmp_path):
         until(lambda: worker(server, "streams")["pid"] not in (lost, -1))
         until(server.ready)
         assert order(server, "", "streams").text == str(worker(server, "streams")["pid"])
+
+
+def test_one_lost_worker_of_two_is_replaced_and_the_other_left_alone(tmp_path):
+    toy(tmp_path, "streams", STREAMING, workers=2)
+    with serving.start(["streams"], pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
+        before = living(server, "streams")
+        assert len(before) == 2
+        with (
+            Client(endpoints=server.endpoints, protocol="grpc", retries=0) as client,
+            pytest.raises(UnexpectedAnswer),
+        ):
+            client.summarize("streams", "")
+        until(lambda: not server.ready())
+        (kept,) = before & living(server, "streams")
+        until(server.ready)
+        assert kept in living(server, "streams")
+        until(lambda: phase(server) == "ready")
+        (described,) = httpx.get(f"{server.management}/models/streams").json()
+        assert described["minWorkers"] == 2
+        assert {order(server, "", "streams").text for _ in range(20)} <= set(
+            map(str, living(server, "streams"))
+        )
 
 
 def test_a_second_start_in_one_run_folder_names_the_first(toys):
@@ -204,6 +218,7 @@ def test_a_detached_server_is_seen_and_ended_by_the_commands(tmp_path):
     (only,) = model["workers"]
     frontend, supervisor = psutil.Process(report["frontend"]), psutil.Process(report["supervisor"])
     family = [supervisor, frontend, psutil.Process(only["pid"])]
+    assert "job_queue_size" not in " ".join(supervisor.cmdline())  # settings are nobody else's to read
     with concurrent.futures.ThreadPoolExecutor() as pool:
         busy = pool.submit(
             httpx.post, f"{report['endpoints']['inference']}/predictions/first", content=b"sleep 60"

@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from packing import Packed, PackingError, Provenance
+from packing import Packed, PackingError, Provenance, hub
+from packing.errors import HubUnreachable
 from serving import archives
 from serving.errors import RunError
 
@@ -48,10 +49,36 @@ def test_somebodys_own_archive_stays_unless_the_weights_are_named(tmp_path, pack
     assert packs == [("t5-small", "starter")]
 
 
-def test_an_archive_of_our_own_sources_is_packed_again(tmp_path, packs):
+def test_an_archive_of_our_own_sources_is_packed_again(tmp_path, packs, monkeypatch):
+    monkeypatch.setattr(hub, "probe", lambda *_: None)
     put(tmp_path, "t5-small", "pretrained", "google-t5/t5-small")
-    archives.prepare(["t5-small"], "auto", tmp_path, print)
-    assert packs == [("t5-small", "auto")]
+    put(tmp_path, "resnet-50", "starter", "models/resnet-50/starter")
+    archives.prepare(["t5-small", "resnet-50"], "auto", tmp_path, print)
+    assert packs == [("t5-small", "pretrained"), ("resnet-50", "auto")]
+
+
+def test_pretrained_weights_are_never_replaced_by_the_starter_for_want_of_a_hub(tmp_path, packs, monkeypatch):
+    monkeypatch.setattr(hub, "probe", lambda *_: HubUnreachable("nobody answers. Try again."))
+    put(tmp_path, "t5-small", "pretrained", "google-t5/t5-small")
+    said = []
+    assert archives.prepare(["t5-small"], "auto", tmp_path, said.append) == ["t5-small"]
+    assert packs == []
+    assert "as it is" in said[0]
+    assert "nobody answers" in said[0]
+
+
+def test_a_hub_that_fails_in_the_middle_leaves_them_as_well(tmp_path, packs, monkeypatch):
+    def pack(*_, **__):
+        raise HubUnreachable("the connection broke")
+
+    monkeypatch.setattr(hub, "probe", lambda *_: None)
+    monkeypatch.setattr(archives, "pack", pack)
+    put(tmp_path, "t5-small", "pretrained", "google-t5/t5-small")
+    assert archives.prepare(["t5-small"], "auto", tmp_path, print) == ["t5-small"]
+    with pytest.raises(RunError, match="connection broke"):
+        archives.prepare(["t5-small"], "pretrained", tmp_path, print)
+    with pytest.raises(RunError, match="connection broke"):
+        archives.prepare(["resnet-50"], "auto", tmp_path, print)
 
 
 def test_a_file_that_is_no_archive_is_refused_before_anything_starts(tmp_path, packs):

@@ -1,6 +1,7 @@
 """config.properties: what is read, what is refused, what one run gets."""
 
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,21 @@ def test_what_is_written_is_read_back(tmp_path):
     assert config.read(tmp_path / "run.properties") == settings
 
 
-def test_a_plan_survives_the_command_line(tmp_path):
+def test_java_reads_back_any_path(tmp_path):
+    path = tmp_path / "run.properties"
+    config.write(path, {"model_store": "/Modèle/模型/😀\\x"})
+    assert path.read_bytes().splitlines()[1] == (rb"model_store=/Mod\u00e8le/\u6a21\u578b/\ud83d\ude00\\x")
+
+
+def test_nobody_else_may_read_it(tmp_path):
+    path = tmp_path / "run.properties"
+    path.write_text("of an older version")
+    path.chmod(0o644)
+    config.write(path, {"keystore_pass": "secret"})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_plan_survives_its_way_to_another_process(tmp_path):
     made = plan(["a"], tmp_path, tmp_path / "run", Ports(1, 2, 3, 4, 5))
     again = Plan.from_json(made.as_json())
     assert again == made

@@ -24,6 +24,20 @@ def test_a_port_that_is_none_is_refused(address):
         Ports.from_settings({"inference_address": address})
 
 
+@pytest.mark.parametrize("number", ["x", "", "0", "-1", "70000"])
+def test_a_grpc_port_that_is_none_is_refused(number):
+    with pytest.raises(ConfigError, match=r"grpc.inference"):
+        Ports.from_settings({"grpc_inference_port": number})
+
+
+@pytest.mark.parametrize("offset", [-8080, 60000])
+def test_an_offset_that_leads_nowhere_is_refused(offset):
+    with pytest.raises(ConfigError, match="between 1 and 65535"):
+        Ports.from_settings({}).shifted(offset)
+    with pytest.raises(ConfigError, match="0 is no port for inference"):
+        Ports.from_settings({"inference_address": "http://127.0.0.1:0"})
+
+
 def test_another_port_keeps_the_address():
     settings = {"inference_address": "http://0.0.0.0:8080", "management_address": "https://[::1]:8443"}
     changed = Ports(1, 2, 3, 4, 5).settings(settings)

@@ -18,7 +18,9 @@ from tests.live_server import alive
 LEADER = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", sys.argv[1]])
+wait = "import time; print(flush=True); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", wait, sys.argv[1]], stdout=subprocess.PIPE)
+child.stdout.readline()
 print("up", flush=True)
 time.sleep(600)
 """

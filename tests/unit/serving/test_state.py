@@ -1,10 +1,14 @@
 """The state file, the identity of processes, and the run folder with its lock."""
 
+import importlib
 import os
+import signal
+import stat
 import subprocess
 import sys
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from client import Endpoints
@@ -18,7 +22,7 @@ STATE = State(
     phase="ready",
     message="every model answers",
     supervisor=Identity.of(os.getpid()),
-    frontend=Identity(2**22 + 1, 1.0),
+    frontend=Identity(2**22 + 1, "once"),
     endpoints=Endpoints(),
     models=("a", "b"),
     store="/store",
@@ -45,7 +49,16 @@ def test_a_file_that_is_no_state_is_none(tmp_path, text):
 def test_a_process_is_told_from_a_later_one_of_the_same_number():
     me = Identity.of(os.getpid())
     assert me.alive()
-    assert not replace(me, started=me.started - 100).alive()
+    assert not replace(me, started=me.started + "0").alive()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
+def test_a_process_stays_the_same_when_somebody_sets_the_clock(monkeypatch):
+    me = Identity.of(os.getpid())
+    monkeypatch.setattr(psutil, "boot_time", lambda: 1e9)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 2e9)
+    assert Identity.of(os.getpid()) == me
+    assert me.alive()
 
 
 def test_an_ended_process_is_not_alive_even_before_it_is_waited_for():
@@ -86,6 +99,69 @@ def test_a_run_folder_that_cannot_be_made_is_explained(tmp_path):
         RunDir(tmp_path / "file" / "run").make()
 
 
+def test_a_run_folder_that_cannot_be_used_is_explained(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.make()
+    (run.path / "lock").mkdir()
+    with pytest.raises(RunError, match="--run-dir"):
+        run.lock()
+    (run.path / "tmp").write_text("")
+    with pytest.raises(RunError, match="--run-dir"):
+        run.temporary()
+
+
+def test_a_run_folder_is_for_its_owner(tmp_path):
+    run = RunDir(tmp_path / "of" / "a" / "run")
+    run.make()
+    assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("phase", ["stopped", "failed"])
+def test_a_program_that_once_served_is_not_ended_for_it(tmp_path, phase):
+    program = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run = RunDir(tmp_path)
+    run.make()
+    replace(STATE, phase=phase, supervisor=Identity.of(program.pid)).write(run.state)
+    assert stop(run) == f"nothing runs in {tmp_path}"
+    assert program.poll() is None
+    program.kill()
+    program.communicate()
+
+
+def test_a_supervisor_that_says_nothing_more_is_ended(tmp_path):
+    """It does not answer SIGTERM with its own end within the time that the end may take: nobody waits longer."""
+    run = RunDir(tmp_path)
+    run.make()
+    program = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(15, signal.SIG_IGN); print(flush=True); input()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    program.stdout.readline()
+    replace(STATE, supervisor=Identity.of(program.pid), frontend=None).write(run.state)
+    patience = importlib.import_module("serving.stop")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patience, "_PATIENCE", 0.3)
+        assert stop(run).startswith("stopped")
+    program.communicate(timeout=30)
+    assert program.returncode == -signal.SIGKILL
+
+
+def test_somebody_elses_server_is_an_error_and_no_traceback(tmp_path, monkeypatch):
+    def kill(_pid, _number):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", kill)
+    STATE.write(RunDir(tmp_path).state)
+    with pytest.raises(RunError, match=rf"process {os.getpid()} belongs to somebody else"):
+        stop(RunDir(tmp_path))
+
+
 def test_where_nothing_was_started_status_and_stop_say_so(tmp_path):
     run = RunDir(tmp_path)
     found = look(run)
@@ -97,7 +173,7 @@ def test_where_nothing_was_started_status_and_stop_say_so(tmp_path):
 def test_a_run_whose_processes_were_killed_is_not_running(tmp_path):
     run = RunDir(tmp_path)
     run.make()
-    gone = Identity(2**22 + 2, 1.0)
+    gone = Identity(2**22 + 2, "once")
     replace(STATE, supervisor=gone).write(run.state)
     found = look(run)
     assert found.exit_code == 3

@@ -7,7 +7,7 @@ import client
 from serving import canary, logs
 from serving.errors import FrontendFailed, ModelFailed
 from serving.plan import Plan
-from serving.readiness import Model, inspect, provenance
+from serving.readiness import Model, inspect
 
 _FRONTEND_TIMEOUT = 120.0
 _STEP = 0.25
@@ -37,27 +37,29 @@ class Start:
         return models
 
     def _wait_for_frontend(self) -> None:
-        deadline = time.monotonic() + _FRONTEND_TIMEOUT
+        start = time.monotonic()
         while True:
             try:
                 inspect(self._plan.endpoints, timeout=2.0)
                 return
             except client.ServeError as error:
-                if time.monotonic() > deadline:
-                    raise FrontendFailed(
-                        f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT:.0f} s: {error}; "
-                        f"its log: {self._plan.run.server_log}"
-                    ) from error
+                self._bear(error, start)
             self._pause()
 
     def _wait_for_workers(self) -> list[Model]:
         """TorchServe registers before it listens, so a model that is not there now was refused."""
+        answered = time.monotonic()
         while True:
             self._look_for_dead([])
             try:
-                models = inspect(self._plan.endpoints, self._plan.models)
+                models = inspect(self._plan.endpoints, self._plan.models, timeout=3.0)
             except client.ModelNotFound as error:
                 raise self._refused(str(error)) from error
+            except client.ServeError as error:  # models that load can take all of the machine
+                self._bear(error, answered)
+                self._pause()
+                continue
+            answered = time.monotonic()
             self._look_for_dead(models)
             waiting = [model.name for model in models if not model.ready]
             if not waiting:
@@ -66,12 +68,11 @@ class Start:
             self._pause()
 
     def _ask(self, model: Model) -> None:
-        made = provenance(self._plan.store, model.archive)
-        if not model.default or made is None:
+        if not model.default:
             return
         self._progress(f"asking {model.name}")
         timeout = model.response_timeout + _CANARY_SLACK
-        question = canary.Question(self._plan.endpoints, model.name, made.task, timeout)
+        question = canary.Question(self._plan.endpoints, self._plan.store, model, timeout)
         while question.answer is None:
             self._pause()
         if not question.answer.ok:
@@ -79,6 +80,13 @@ class Start:
                 f"{model.name} is loaded but does not answer: {question.answer.problem}\n"
                 f"What its worker says: {self._plan.run.workers_log}"
             )
+
+    def _bear(self, error: client.ServeError, since: float) -> None:
+        if time.monotonic() - since > _FRONTEND_TIMEOUT:
+            raise FrontendFailed(
+                f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT:.0f} s: {error}; "
+                f"its log: {self._plan.run.server_log}"
+            ) from error
 
     def _look_for_dead(self, models: list[Model]) -> None:
         """A worker that dies at load would be started again for five minutes: the first time is enough."""

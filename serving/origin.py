@@ -1,0 +1,56 @@
+"""Where a running version came from: what its archive says while that is still in the store, else what it says."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import client
+from client import Client, Endpoints
+from packing import PackingError, read_provenance
+from serving.readiness import Model
+
+
+@dataclass(frozen=True)
+class Origin:
+    """All None for an archive that scripts/pack did not make: it is judged by its workers alone."""
+
+    weights: str | None = None
+    source: str | None = None
+    task: str | None = None
+
+
+def find(endpoints: Endpoints, store: Path, model: Model, timeout: float) -> Origin | None:
+    """None when that cannot be known: another archive has taken the place of this version's, and no worker says.
+
+    A worker is asked for what it serves; that waits in the model's queue, for `timeout` seconds at most.
+    """
+    archive = store / model.archive
+    try:
+        made = read_provenance(archive)
+        if made.version == model.version:
+            return Origin(made.weights, made.source, made.task)
+    except PackingError:
+        if _version(archive) == model.version:
+            return Origin()
+    return _ask(endpoints, model, timeout)
+
+
+def _version(archive: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
+        return str(manifest["model"]["modelVersion"])
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
+        return None
+
+
+def _ask(endpoints: Endpoints, model: Model, timeout: float) -> Origin | None:
+    try:
+        with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
+            said = connection.describe(model.name, model.version, customized=True).metadata
+    except client.ServeError:
+        return None
+    if not isinstance(said, dict) or not isinstance(said.get("task"), str):
+        return None
+    return Origin(said.get("weights"), said.get("source"), said["task"])

@@ -1,0 +1,86 @@
+"""What scripts/serve does before and around a run: checks first, signals, errors."""
+
+import signal
+import socket
+
+import pytest
+
+from serving import archives, cli, config, ports
+from serving.errors import ConfigError
+
+
+@pytest.fixture
+def packs(monkeypatch):
+    """Whether anything was packed."""
+    asked = []
+    monkeypatch.setattr(archives, "prepare", lambda *arguments: asked.append(arguments))
+    return asked
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """As they were."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def serve(tmp_path, *arguments):
+    return cli.main(["serve", "--run-dir", str(tmp_path / "run"), "--store", str(tmp_path), *arguments])
+
+
+def test_a_taken_port_is_known_before_anything_is_packed(tmp_path, packs, capsys):
+    default = ports.Ports.from_settings(config.read()).inference
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        assert serve(tmp_path, "--port-offset", str(number - default)) == 1
+    assert f"port {number} (inference) is not free" in capsys.readouterr().err
+    assert packs == []
+
+
+def test_a_broken_configuration_is_known_before_anything_is_packed(tmp_path, packs, monkeypatch, capsys):
+    def read():
+        raise ConfigError("line 1: nonsense")
+
+    monkeypatch.setattr(config, "read", read)
+    assert serve(tmp_path) == 2
+    assert "nonsense" in capsys.readouterr().err
+    assert packs == []
+
+
+def test_an_offset_out_of_range_is_a_configuration_error(tmp_path, packs, capsys):
+    assert serve(tmp_path, "--port-offset", "-8080") == 2
+    assert "0 is no port" in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_an_error_and_no_traceback(tmp_path, packs, monkeypatch, capsys):
+    def check_free(_settings):
+        raise PermissionError(13, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr(cli, "check_free", check_free)
+    assert serve(tmp_path) == 1
+    assert capsys.readouterr().err == "error: [Errno 13] Permission denied: '/somewhere'\n"
+
+
+def test_sigterm_while_packing_ends_it_as_ctrl_c_does(tmp_path, monkeypatch):
+    cleaned = []
+
+    def prepare(*_):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(cli, "check_free", lambda _settings: None)
+    monkeypatch.setattr(archives, "prepare", prepare)
+    assert serve(tmp_path) == 130
+    assert cleaned == [True]
+
+
+def test_a_signal_that_is_ignored_on_purpose_stays_so(tmp_path, packs, monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    cli._on_signals(lambda: None)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)

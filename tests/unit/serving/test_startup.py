@@ -1,0 +1,67 @@
+"""The wait for a front end: what is borne, and what ends it."""
+
+from dataclasses import replace
+
+import pytest
+
+import client
+from serving import canary, startup
+from serving.errors import FrontendFailed, ModelFailed
+from serving.plan import plan
+from serving.startup import Start
+from tests.unit.serving.test_truth import MODEL, archive
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """A start whose front end answers these, one after another; errors are raised."""
+
+    def make(*answers, check=lambda: None):
+        left = list(answers)
+
+        def inspect(*_, **__):
+            answer = left.pop(0) if len(left) > 1 else left[0]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(startup, "inspect", inspect)
+        monkeypatch.setattr(startup, "_STEP", 0.001)
+        archive(tmp_path, task=None)
+        return Start(plan(["m"], tmp_path, tmp_path / "run"), check, lambda _: None)
+
+    return make
+
+
+LOADING = replace(MODEL, workers=())
+LATE = client.Timeout("no answer in time")
+
+
+def test_a_front_end_that_is_late_while_models_load_is_waited_for(start):
+    waiting = start(
+        client.Unavailable("not yet"), [], LATE, [LOADING], LATE, client.Unavailable("?"), [MODEL]
+    )
+    assert waiting.wait() == [MODEL]
+
+
+def test_one_that_never_answers_again_ends_the_start(start, monkeypatch):
+    monkeypatch.setattr(startup, "_FRONTEND_TIMEOUT", 0.05)
+    with pytest.raises(FrontendFailed, match=r"does not answer .*no answer in time"):
+        start([], LATE).wait()
+
+
+def test_one_that_dies_meanwhile_ends_it_at_once(start):
+    def check():
+        raise FrontendFailed("it has ended")
+
+    with pytest.raises(FrontendFailed, match="it has ended"):
+        start([], LATE, check=check).wait()
+
+
+def test_a_question_that_cannot_even_be_asked_ends_it(start, monkeypatch):
+    def ask(*_):
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(canary, "ask", ask)
+    with pytest.raises(ModelFailed, match="nobody thought of this"):
+        start([MODEL]).wait()
