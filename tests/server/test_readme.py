@@ -17,7 +17,8 @@ from training.reports import report
 
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [text for _, text in BLOCKS if text.startswith(("scripts/serve", "scripts/test"))]
-EXAMPLES = [(kind, text) for kind, text in BLOCKS if text not in COMMANDS]
+EXAMPLES = [(kind, text) for kind, text in BLOCKS if kind in ("bash", "python") and text not in COMMANDS]
+ANSWERS = [text for kind, text in BLOCKS if kind == "text"]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,14 @@ def test_there_are_examples_for_every_way():
     text = "".join(text for _, text in EXAMPLES)
     for word in ("curl", "Client()", "PredictionsRequest", "InferenceClient", "scripts/predict"):
         assert word in text
+
+
+def test_the_answers_that_it_shows_are_the_true_ones():
+    """Those of the examples are compared with the same truth below."""
+    assert len(ANSWERS) == 3
+    for answer in ANSWERS:
+        assert picture(7, 0)[0] in answer
+        assert report(7, 0)[1] in answer
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
