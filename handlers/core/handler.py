@@ -95,9 +95,9 @@ class Handler(ABC, Generic[Item, Answer]):
         self._device = Device.choose(properties.get("gpu_id"), config, settings.get("minWorkers") or 1)
         self._device.apply_threads()
         self._max_items = config.max_items
-        # Whoever outlives TorchServe's time for a batch is killed, and all its requests with it. No step begins
-        # after half of it, so that the last one has the other half.
-        self._patience = (settings.get("responseTimeout") or 120) / 2
+        # Whoever outlives TorchServe's time for a batch is killed, and all its requests with it. A quarter of it is
+        # for decoding, in equal shares; no run of the model begins after half of it, and the last has the other half.
+        self._patience = float(settings.get("responseTimeout") or 120)
         self._model_name = context.model_name
         self._version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
         provenance = folder / "provenance.json"
@@ -112,10 +112,11 @@ class Handler(ABC, Generic[Item, Answer]):
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         if len(data) == 1 and not data[0] and headers[0].get("describe") == "True":
             return [_json(self._description())]
-        self._deadline = time.monotonic() + self._patience
+        self._deadline = time.monotonic() + self._patience / 2
+        share = self._patience / 4 / max(1, len(data))
         self._metrics.add(names.REQUESTS, len(data))
         with self._metrics.seconds(names.DECODE_SECONDS):
-            exchanges = [self._open(fields, own) for fields, own in zip(data, headers, strict=True)]
+            exchanges = [self._open(fields, own, share) for fields, own in zip(data, headers, strict=True)]
         answers = self._answer(exchanges)
         with self._metrics.seconds(names.ENCODE_SECONDS):
             return [
@@ -123,7 +124,9 @@ class Handler(ABC, Generic[Item, Answer]):
                 for index, (exchange, own) in enumerate(zip(exchanges, answers, strict=True))
             ]
 
-    def _open(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange[Item]:
+    def _open(self, fields: Mapping[str, Any], headers: Mapping[str, Any], seconds: float) -> Exchange[Item]:
+        """One request's items. No input is begun after its share of `seconds`, which its neighbours would lack."""
+        end = time.monotonic() + seconds
         door = Door(fields, headers, self._model_name, self._version, self.payload_fields, self._max_items)
         try:
             if headers.get("explain") == "True":
@@ -131,17 +134,19 @@ class Handler(ABC, Generic[Item, Answer]):
             request = door.read()
             parameters = parse_parameters(request.parameters, self.parameters())
             items = [
-                self._decode(payload, parameters, f"inputs[{place}]: " if len(request.payloads) > 1 else "")
+                self._decode(
+                    payload, parameters, f"inputs[{place}]: " if len(request.payloads) > 1 else "", end
+                )
                 for place, payload in enumerate(request.payloads)
             ]
         except Exception as error:
             return Exchange(door.reply, door.is_grpc, error=as_serving_error(error))
         return Exchange(request.reply, door.is_grpc, items)
 
-    def _decode(self, payload: Payload, parameters: dict[str, Any], place: str) -> Item:
+    def _decode(self, payload: Payload, parameters: dict[str, Any], place: str, end: float) -> Item:
         """`place` says which input of several an error is about."""
-        self._check_time()
         try:
+            check_time(end)
             return self.decode(payload, parameters)
         except ServingError as error:
             raise type(error)(place + error.message) from error
@@ -161,8 +166,11 @@ class Handler(ABC, Generic[Item, Answer]):
     def _predict(self, items: Sequence[Item]) -> list[Answer | ServingError]:
         """A batch that fails is tried again item by item, so that only the item at fault fails."""
         try:
-            self._check_time()
+            check_time(self._deadline)
             return list(self.predict(items))
+        except ServingError as error:
+            if len(items) == 1 or isinstance(error, Overloaded):
+                return [error] * len(items)
         except Exception as error:
             if is_device_lost(error):
                 end_process(error)
@@ -172,10 +180,6 @@ class Handler(ABC, Generic[Item, Answer]):
                 "a batch of %d failed (%s); trying its items alone", len(items), type(error).__name__
             )
         return [self._predict([item])[0] for item in items]
-
-    def _check_time(self) -> None:
-        if time.monotonic() > self._deadline:
-            raise Overloaded("the server's time for this batch of requests is over; retry, or ask for less")
 
     def _close(
         self, exchange: Exchange[Item], answers: list[Answer | ServingError], index: int, context: Any
@@ -204,6 +208,12 @@ class Handler(ABC, Generic[Item, Answer]):
     def _description(self) -> dict[str, Any]:
         limits = {parameter.name: parameter.expected() for parameter in self.parameters()}
         return self._provenance | self._device.describe() | self.describe() | {"parameters": limits}
+
+
+def check_time(end: float) -> None:
+    """Raises Overloaded."""
+    if time.monotonic() > end:
+        raise Overloaded("the server's time for this batch of requests is over; retry, or ask for less")
 
 
 def as_serving_error(error: Exception) -> ServingError:

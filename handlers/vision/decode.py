@@ -14,12 +14,16 @@ from PIL import Image, TiffImagePlugin
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.core.tensor import Payload
 
-# Formats that people send. Pillow reads more, some through other programs (EPS), some in slow Python (PPM).
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "ICO", "AVIF")
+# Formats that people send. Pillow reads more: through other programs (EPS), in slow Python (PPM), or before its size
+# can be looked at (ICO).
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten, and each costs a pass over all pixels."""
+# The head of a scan of one to four components (ITU T.81, B.2.3): what follows a picture in its file holds any bytes.
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
 _ORIENTATION = 0x0112
+_ROWS = 256
 # How the pixels of each EXIF orientation turn upright (EXIF 2.32, table 6).
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -71,7 +75,7 @@ def decode_image(payload: Payload, max_pixels: int, max_bytes: int = sys.maxsize
 
 def _check_layout(image: Image.Image, data: bytes) -> None:
     """What makes a small file costly although its size is allowed: JPEG scans without end, TIFF tiles of any size."""
-    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
+    if image.format in ("JPEG", "MPO") and len(_SCAN.findall(data)) > MAX_SCANS:
         raise InvalidImage(f"the JPEG has more than {MAX_SCANS} scans")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
@@ -146,8 +150,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image, mask=image.getchannel("A"))
+        return white
     return image.convert("RGB")
 
 
@@ -160,6 +165,8 @@ def _to_eight_bits(values: np.ndarray) -> np.ndarray:
         white = 1.0 if top <= 1 else 255.0
     else:
         white = next((white for white in (255.0, 65535.0) if top <= white), 2.0**31 - 1)
-    scaled = np.nan_to_num(values.astype(np.float64)) * (255.0 / white)
-    eight: np.ndarray = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    eight = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):  # in parts, as floats take four times the memory
+        scaled = np.nan_to_num(values[start : start + _ROWS].astype(np.float32)) * np.float32(255.0 / white)
+        eight[start : start + _ROWS] = np.clip(np.rint(scaled), 0, 255)
     return eight

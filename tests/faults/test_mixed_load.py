@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from client import Client, ClientError
-from tests.unit.handlers.vision.test_decode import tile_bomb
+from tests.unit.handlers.vision.test_decode import icon_bomb, tile_bomb
 from training.pictures import picture
 from training.reports import report
 
@@ -183,6 +183,8 @@ def test_a_bomb_costs_no_memory(server):
     for data in (bomb(), tile_bomb()):
         response = httpx.post(f"{server.inference}/predictions/resnet-50", content=data, timeout=30)
         assert response.status_code == 413
+    response = httpx.post(f"{server.inference}/predictions/resnet-50", content=icon_bomb(), timeout=30)
+    assert response.status_code == 400
     assert peak(pid) - before < 100e6
 
 

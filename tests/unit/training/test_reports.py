@@ -130,5 +130,5 @@ def test_scores():
 def test_the_starter_weights_sum_up_held_out_reports(name: str):
     folder = MODELS / name / "starter"
     assert (folder / "model.safetensors").stat().st_size <= 4_000_000
-    scores = evaluate(folder, 12)
-    assert scores.rouge_l >= 0.8, scores
+    scores = evaluate(folder, 200)
+    assert scores.rouge_l >= 0.85, scores

@@ -175,6 +175,22 @@ def test_what_is_not_begun_in_time_is_refused_not_killed(tmp_path):
     assert answers[2]["type"] == "Overloaded"
 
 
+def test_a_request_that_takes_its_time_has_no_share_of_its_neighbours(tmp_path):
+    context = FakeContext(tmp_path, {"responseTimeout": 1.2})
+    handler = Shout()
+    handler.initialize(context)
+    decode = handler.decode
+
+    def slowly(payload, parameters):
+        time.sleep(0.15 if payload == "slow" else 0)
+        return decode(payload, parameters)
+
+    handler.decode = slowly
+    answers, statuses = send(handler, context, raw("a"), js({"inputs": ["slow"] * 8}), raw("b"))
+    assert statuses == [200, 503, 200]
+    assert (answers[0], answers[2]) == ([{"shout": "A"}], [{"shout": "B"}])
+
+
 def test_an_error_says_which_input_of_several_it_is_about(handler, context):
     (answer,), _ = send(handler, context, js({"inputs": ["a", " "]}))
     assert answer["message"] == "inputs[1]: the text is empty"

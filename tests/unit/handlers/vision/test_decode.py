@@ -146,6 +146,23 @@ def test_a_jpeg_of_endless_scans_is_refused():
         decode_image(data[:last] + data[last:-2] * 200 + data[-2:], LIMIT)
 
 
+def test_what_follows_a_jpeg_in_its_file_does_not_count():
+    """The film of a motion photo, for example."""
+    film = np.random.default_rng(0).bytes(100_000) + b"\xff\xda" * 200
+    assert decode_image(saved(quarters(), "JPEG") + film, LIMIT).size == (64, 48)
+
+
+def icon_bomb() -> bytes:
+    """An ICO reads its picture when it is opened, before its size can be looked at: such files are not taken."""
+    png = saved(Image.new("1", (20000, 20000)), "PNG")
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 1, len(png), 22) + png
+
+
+def test_icons_are_no_pictures_of_ours():
+    with pytest.raises(InvalidImage, match="not a picture that can be read"):
+        decode_image(icon_bomb(), 10**12)
+
+
 def tile_bomb() -> bytes:
     """A TIFF of 16 x 16 pixels whose one tile says that it has 30,000 x 30,000."""
     tags = [  # number, type (3 short, 4 long), value
