@@ -6,7 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from client.calls import Call, Operation, Pause, Plan, mapped
-from client.errors import InvalidParameter, InvalidRequest, ServerError, TransportError, UnexpectedAnswer
+from client.errors import (
+    InvalidParameter,
+    InvalidRequest,
+    ServerError,
+    Timeout,
+    TransportError,
+    UnexpectedAnswer,
+)
 from client.inputs import Image, check_parameters, image_bytes, text_list
 from client.management import GrpcManagement, RestManagement
 from client.metrics import metrics_call
@@ -157,11 +164,17 @@ class Operations:
 
     def _until_ready(self, model: str, version: str | None) -> Plan[None]:
         """TorchServe itself waits for the first of several workers, and on a busy machine not even for that one."""
-        while True:
-            described: Model = yield mapped(self._management.describe(model, version, False), _only)
-            if described.ready or described.min_workers == 0:
-                return
-            yield Pause(POLL)
+        found = "how many workers are ready is not known"
+        try:
+            while True:
+                described: Model = yield mapped(self._management.describe(model, version, False), _only)
+                if described.ready or described.min_workers == 0:
+                    return
+                ready = sum(worker.ready for worker in described.workers)
+                found = f"{ready} of {described.min_workers} workers are ready"
+                yield Pause(POLL)
+        except Timeout as error:
+            raise Timeout(f"the change was made, but {found}: {error.message}") from error
 
     def _describe_now(self, model: str, version: str | None) -> Call[Model]:
         return replace(mapped(self._management.describe(model, version, False), _only), resend="never")

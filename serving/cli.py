@@ -13,14 +13,13 @@ from types import FrameType
 from packing import known_models
 from packing.models import LAYOUT
 from serving import archives, logs, samples, status, stop
+from serving.claim import claim
 from serving.detach import detach
 from serving.errors import Interrupted, RunError
 from serving.plan import Plan, plan
-from serving.ports import check_free
 from serving.progress import Progress
 from serving.rundir import DEFAULT, RunDir
-from serving.state import State
-from serving.supervise import Supervisor, clean_up
+from serving.supervise import Supervisor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,15 +44,12 @@ def serve(options: argparse.Namespace) -> int:
 
     _on_signals(_interrupt)
     run = RunDir(options.run_dir.resolve())
-    run.make()
     with Progress() as progress:
-        with run.lock():  # all of it before anything is packed, which can mean a gigabyte from the hub
-            clean_up(State.read(run.state), progress.say)  # it would hold the ports
-            check_free(planned(()).settings)
-        if options.no_pack:
-            names = archives.as_packed(options.names, options.store)
-        else:
-            names = archives.prepare(options.names, options.weights, options.store, progress.say)
+        with claim(planned(()), progress.say):
+            if options.no_pack:
+                names = archives.as_packed(options.names, options.store)
+            else:
+                names = archives.prepare(options.names, options.weights, options.store, progress.say)
         made = planned(names)
         if options.detach:
             with _echo(made.run, options.verbose):
@@ -74,7 +70,7 @@ def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> in
             _tell(supervisor.plan, progress, "Ctrl-C ends it.")
             supervisor.watch()
             progress.say("stopping")
-        except (RunError, OSError) as error:
+        except Exception as error:
             supervisor.stop("failed", str(error))
             raise
         finally:

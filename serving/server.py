@@ -11,7 +11,6 @@ from client import Endpoints
 from packing.models import LAYOUT
 from packing.sources import Weights
 from serving import archives, readiness
-from serving.errors import FrontendFailed
 from serving.plan import plan
 from serving.ports import Ports
 from serving.rundir import DEFAULT
@@ -40,11 +39,11 @@ def start(
 
 
 class Server:
-    """`failure` is set when the front end has ended by itself."""
+    """`failure` is set when the server has ended without being asked to, most likely its front end by itself."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self.failure: FrontendFailed | None = None
+        self.failure: Exception | None = None
         plan = supervisor.plan
         self.endpoints: Endpoints = plan.endpoints
         self.inference = self.endpoints.inference
@@ -82,5 +81,6 @@ class Server:
     def _watch(self) -> None:
         try:
             self._supervisor.watch()
-        except FrontendFailed as error:
+        except Exception as error:  # nobody looks after the server any more
             self.failure = error
+            self._supervisor.stop("failed", str(error))

@@ -71,15 +71,21 @@ class Start:
         if not model.default:
             return
         self._progress(f"asking {model.name}")
-        timeout = model.response_timeout + _CANARY_SLACK
-        question = canary.Question(self._plan.endpoints, self._plan.store, model, timeout)
-        while question.answer is None:
-            self._pause()
-        if not question.answer.ok:
-            raise ModelFailed(
-                f"{model.name} is loaded but does not answer: {question.answer.problem}\n"
-                f"What its worker says: {self._plan.run.workers_log}"
-            )
+        end = time.monotonic() + model.response_timeout + _CANARY_SLACK
+        while True:
+            left = max(_STEP, end - time.monotonic())
+            question = canary.Question(self._plan.endpoints, self._plan.store, model, left)
+            while question.answer is None:
+                self._pause()
+            answer = question.answer
+            if answer.ok and not answer.busy:
+                return
+            if not answer.busy or time.monotonic() >= end:
+                raise ModelFailed(
+                    f"{model.name} is loaded but does not answer: {answer.problem or 'its requests only wait'}\n"
+                    f"What its worker says: {self._plan.run.workers_log}"
+                )
+            self._pause()  # busy is an answer only where others may have sent requests: here, it is asked again
 
     def _bear(self, error: client.ServeError, since: float) -> None:
         if time.monotonic() - since > _FRONTEND_TIMEOUT:

@@ -194,7 +194,11 @@ def main() -> int:
         _log(f"error: {error}")
         supervisor.stop("failed", str(error))
         return error.exit_code if isinstance(error, RunError) else RunError.exit_code
-    supervisor.stop()
+    except Exception as error:  # a mistake of ours: its traceback goes to the log, but no process stays
+        supervisor.stop("failed", repr(error))
+        raise
+    finally:
+        supervisor.stop()
     _log("ended")
     return 0
 

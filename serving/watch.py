@@ -19,8 +19,9 @@ _PATIENCE = 2.0  # whoever asks for the end waits for a look that is under way
 class Watch:
     """Call `look` several times a second; it is cheap as long as nothing changes.
 
-    The processes of the workers are looked at each time, the server is asked every five seconds, and at once when a
-    process is gone. A model is asked a question only when it has a new worker: questions count in the metrics.
+    The processes of the workers are looked at each time, the server is asked every five seconds, and right after
+    a process was found gone. A model is asked a question only when it has a new worker: questions count in the
+    metrics.
     """
 
     def __init__(self, plan: Plan, models: Iterable[Model], say: Callable[[str], None]) -> None:
@@ -38,10 +39,12 @@ class Watch:
         """What is wrong now, for a person; None when every model is ready."""
         gone = [pid for pid in self._pids if not _runs(pid)]
         now = time.monotonic()
-        if gone or now >= self._next:
+        if gone and self._problem is None:
+            self._problem = (
+                f"worker {gone[0]} has died"  # known now; the server, asked next time, may be slow
+            )
+        elif gone or now >= self._next:
             self._problem = self._ask_server()
-            if gone and self._problem is None:
-                self._problem = f"worker {gone[0]} has died"
             self._next = now + (_ALARM if self._problem else _CALM)
         return self._problem
 

@@ -106,7 +106,9 @@ def test_a_change_waits_until_the_workers_are_ready(
 @both
 def test_a_change_waits_no_longer_than_the_timeout(call, connection, protocol, fake):
     fake.status = "UNLOADING"
-    with pytest.raises(Timeout):
+    with pytest.raises(
+        Timeout, match=r"the change was made, but 0 of 1 workers are ready: no answer within 0\.5 s"
+    ):
         call(lambda c: c.scale("texts", 1), protocol=protocol, timeout=0.5, **connection)
 
 

@@ -1,12 +1,17 @@
 """What scripts/serve does before and around a run: checks first, signals, errors."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
-from serving import archives, cli, config, ports
-from serving.errors import ConfigError
+from serving import archives, claim, cli, config, ports, status, stop
+from serving.errors import ConfigError, RunError
+from serving.rundir import RunDir
+from serving.state import Identity, State
 
 
 @pytest.fixture
@@ -29,6 +34,11 @@ def signals():
 
 def serve(tmp_path, *arguments):
     return cli.main(["serve", "--run-dir", str(tmp_path / "run"), "--store", str(tmp_path), *arguments])
+
+
+def phase(tmp_path):
+    state = State.read(RunDir(tmp_path / "run").state)
+    return state and state.phase
 
 
 def test_a_taken_port_is_known_before_anything_is_packed(tmp_path, packs, capsys):
@@ -59,7 +69,7 @@ def test_what_the_system_refuses_is_an_error_and_no_traceback(tmp_path, packs, m
     def check_free(_settings):
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr(cli, "check_free", check_free)
+    monkeypatch.setattr(claim, "check_free", check_free)
     assert serve(tmp_path) == 1
     assert capsys.readouterr().err == "error: [Errno 13] Permission denied: '/somewhere'\n"
 
@@ -73,10 +83,46 @@ def test_sigterm_while_packing_ends_it_as_ctrl_c_does(tmp_path, monkeypatch):
         finally:
             cleaned.append(True)
 
-    monkeypatch.setattr(cli, "check_free", lambda _settings: None)
+    monkeypatch.setattr(claim, "check_free", lambda _settings: None)
     monkeypatch.setattr(archives, "prepare", prepare)
     assert serve(tmp_path) == 130
     assert cleaned == [True]
+    assert phase(tmp_path) == "stopped"
+
+
+def test_while_packing_it_is_starting_and_no_second_start_packs_too(tmp_path, monkeypatch, capsys):
+    run, seen = RunDir(tmp_path / "run"), []
+
+    def prepare(*_):
+        state = State.read(run.state)
+        assert state is not None
+        seen.append((state.supervisor, status.look(run).running, serve(tmp_path)))
+        raise RunError("cannot be packed")
+
+    monkeypatch.setattr(claim, "check_free", lambda _settings: None)
+    monkeypatch.setattr(archives, "prepare", prepare)
+    assert serve(tmp_path) == 1
+    assert seen == [(Identity.of(os.getpid()), True, 1)]
+    assert f"already running in {run.path} (process {os.getpid()}, starting)" in capsys.readouterr().err
+    assert phase(tmp_path) == "failed"
+
+
+def test_stop_ends_a_start_that_still_packs(tmp_path):
+    packing = (
+        "import sys, time; from serving import archives, claim, cli\n"
+        "def prepare(*_): print('packing', flush=True); time.sleep(600)\n"
+        "archives.prepare = prepare; claim.check_free = lambda _: None\n"
+        "sys.exit(cli.main(['serve', '--run-dir', sys.argv[1], '--store', sys.argv[1]]))"
+    )
+    run = RunDir(tmp_path / "run")
+    with subprocess.Popen(
+        [sys.executable, "-c", packing, str(run.path)], stdout=subprocess.PIPE, cwd=config.ROOT
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"packing\n"
+        assert stop.stop(run).startswith("stopped")
+        assert program.wait() == 130
+    assert phase(tmp_path) == "stopped"
 
 
 def test_a_signal_that_is_ignored_on_purpose_stays_so(tmp_path, packs, monkeypatch):

@@ -65,3 +65,18 @@ def test_a_question_that_cannot_even_be_asked_ends_it(start, monkeypatch):
     monkeypatch.setattr(canary, "ask", ask)
     with pytest.raises(ModelFailed, match="nobody thought of this"):
         start([MODEL]).wait()
+
+
+def test_a_model_that_is_only_busy_has_not_answered_and_is_asked_again(start, monkeypatch):
+    busy = canary.Answer(None, 0.0, busy=True)
+    answers = [busy, busy, canary.Answer(None, 0.0)]
+    monkeypatch.setattr(canary, "ask", lambda *_: answers.pop(0))
+    assert start([MODEL]).wait() == [MODEL]
+    assert answers == []
+
+
+def test_one_that_stays_busy_ends_the_start(start, monkeypatch):
+    monkeypatch.setattr(startup, "_CANARY_SLACK", 0.05)
+    monkeypatch.setattr(canary, "ask", lambda *_: canary.Answer(None, 0.0, busy=True))
+    with pytest.raises(ModelFailed, match="m is loaded but does not answer"):
+        start([replace(MODEL, response_timeout=0)]).wait()

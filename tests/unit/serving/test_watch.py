@@ -138,6 +138,8 @@ def test_a_worker_that_dies_is_noticed_long_before_the_server_is_asked_again(sta
     assert server.looks == before
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    look.look()
+    assert look.look() == f"worker {child.pid} has died"
+    assert server.looks == before  # a front end that is slow to answer delays no such news
+    assert "1 of 2 workers ready" in str(look.look())
     assert server.looks == before + 1
     child.communicate()
