@@ -52,7 +52,7 @@ class Handler(ABC, Generic[Item, Answer]):
 
     @abstractmethod
     def parameters(self) -> Sequence[Parameter]:
-        """What a request may set, with the server's limits."""
+        """What a request may set, with the server's limits. Asked once, after `load`."""
 
     @abstractmethod
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Item:
@@ -104,6 +104,7 @@ class Handler(ABC, Generic[Item, Answer]):
         self._provenance = json.loads(provenance.read_text()) if provenance.exists() else {}
         self._metrics = Metrics(context.metrics, self._model_name)
         self.load(folder / "model", config, self._device)
+        self._allowed = tuple(self.parameters())
         self.warm_up()
         logger.info("%s is loaded: %s", self._model_name, self._description())
 
@@ -132,7 +133,7 @@ class Handler(ABC, Generic[Item, Answer]):
             if headers.get("explain") == "True":
                 raise InvalidRequest("explanations are not offered; use /predictions")
             request = door.read()
-            parameters = parse_parameters(request.parameters, self.parameters())
+            parameters = parse_parameters(request.parameters, self._allowed)
             items = [
                 self._decode(
                     payload, parameters, f"inputs[{place}]: " if len(request.payloads) > 1 else "", end
@@ -168,14 +169,11 @@ class Handler(ABC, Generic[Item, Answer]):
         try:
             check_time(self._deadline)
             return list(self.predict(items))
-        except ServingError as error:
-            if len(items) == 1 or isinstance(error, Overloaded):
-                return [error] * len(items)
         except Exception as error:
             if is_device_lost(error):
                 end_process(error)
-            if len(items) == 1:
-                return [as_serving_error(error)]
+            if len(items) == 1 or isinstance(error, Overloaded):
+                return [as_serving_error(error)] * len(items)
             logger.warning(
                 "a batch of %d failed (%s); trying its items alone", len(items), type(error).__name__
             )
@@ -206,7 +204,7 @@ class Handler(ABC, Generic[Item, Answer]):
         return body
 
     def _description(self) -> dict[str, Any]:
-        limits = {parameter.name: parameter.expected() for parameter in self.parameters()}
+        limits = {parameter.name: parameter.expected() for parameter in self._allowed}
         return self._provenance | self._device.describe() | self.describe() | {"parameters": limits}
 
 

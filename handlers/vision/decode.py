@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import warnings
+from functools import cache
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -89,28 +90,28 @@ def _check_layout(image: Image.Image, data: bytes) -> None:
 def from_base64(text: str) -> bytes:
     """Raises InvalidImage."""
     match = _DATA_URL.match(text)
+    content = text[match.end() :] if match else text
     try:
-        content = "".join(
-            (text[match.end() :] if match else text).split()
-        )  # line breaks, as base64 prints them
-        return base64.b64decode(content, validate=True)
+        return base64.b64decode("".join(content.split()), validate=True)  # base64(1) breaks its lines
     except (binascii.Error, ValueError):
         raise InvalidImage("the picture in JSON must be base64") from None
 
 
 def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if _known(name)])
+        return Image.open(io.BytesIO(data), formats=_formats())
     except MemoryError:
         raise
     except Exception:
-        names = ", ".join(name for name in FORMATS if name != "MPO")
+        names = ", ".join(name for name in _formats() if name != "MPO")
         raise InvalidImage(f"not a picture that can be read; readable formats: {names}") from None
 
 
-def _known(name: str) -> bool:
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow can read."""
     Image.init()
-    return name in Image.OPEN
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -133,13 +134,7 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # unreadable EXIF: the pixels are there all the same
         return image
-    return image if turn is None else _keeping_info(image.transpose(turn), image)
-
-
-def _keeping_info(turned: Image.Image, image: Image.Image) -> Image.Image:
-    """A transparent palette colour stays one."""
-    turned.info.update({key: value for key, value in image.info.items() if key == "transparency"})
-    return turned
+    return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

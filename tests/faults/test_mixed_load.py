@@ -2,27 +2,19 @@
 
 import asyncio
 import base64
-import io
 import json
 import random
 from pathlib import Path
 
 import httpx
 import pytest
-from PIL import Image
 
 from client import Client, ClientError
-from tests.unit.handlers.vision.test_decode import icon_bomb, tile_bomb
+from tests.bombs import icon_bomb, picture_bomb, tile_bomb
 from training.pictures import picture
 from training.reports import report
 
 JSON = {"content-type": "application/json"}
-
-
-def bomb() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("1", (20000, 20000)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def bad_requests() -> list[tuple[str, dict]]:
@@ -34,7 +26,7 @@ def bad_requests() -> list[tuple[str, dict]]:
         {"content": b""},
         {"content": b"plain text, not a picture"},
         {"content": jpeg[: len(jpeg) // 3]},
-        {"content": bomb()},
+        {"content": picture_bomb()},
         {"content": b"{", "headers": JSON},
         {"content": b"[" * 50_000, "headers": JSON},
         {"json": [1, 2]},
@@ -122,7 +114,7 @@ def test_bad_requests_over_grpc_leave_the_worker_as_it_was(server, protocol):
             lambda: connection.classify("resnet-50", jpeg[:200]),
             lambda: connection.classify("resnet-50", jpeg, top_k=0),
             lambda: connection.classify("resnet-50", jpeg, colour="red"),
-            lambda: connection.classify("resnet-50", bomb()),
+            lambda: connection.classify("resnet-50", picture_bomb()),
             lambda: connection.summarize("t5-small", "  "),
             lambda: connection.summarize("t5-small", "text", num_beams=-1),
             lambda: connection.summarize("bart-large-cnn", "word " * 5000, truncation=False),
@@ -180,7 +172,7 @@ def test_a_bomb_costs_no_memory(server):
     pid = described["workers"][0]["pid"]
     reset_peak(pid)
     before = peak(pid)
-    for data in (bomb(), tile_bomb()):
+    for data in (picture_bomb(), tile_bomb()):
         response = httpx.post(f"{server.inference}/predictions/resnet-50", content=data, timeout=30)
         assert response.status_code == 413
     response = httpx.post(f"{server.inference}/predictions/resnet-50", content=icon_bomb(), timeout=30)

@@ -4,7 +4,6 @@ import base64
 import contextlib
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from PIL import Image
 
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.vision.decode import decode_image
+from tests.bombs import icon_bomb, tile_bomb
 
 LIMIT = 1_000_000
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -133,6 +133,15 @@ def test_odd_metadata_does_not_keep_a_picture_from_being_turned(tag):
     assert decode_image(data, LIMIT).size == (20, 40)
 
 
+def test_a_transparent_palette_colour_stays_one_when_turned():
+    image = Image.new("P", (4, 2), 0)
+    image.putpalette([10, 20, 30] + [0] * 765)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode_image(saved(image, "PNG", transparency=0, exif=exif), LIMIT)
+    assert (decoded.size, decoded.getpixel((0, 0))) == ((2, 4), WHITE)
+
+
 def test_a_float_that_is_none_does_not_darken_the_rest():
     values = np.array([[0.0, 1.0, np.nan]], np.float32)
     decoded = decode_image(saved(Image.fromarray(values), "TIFF"), LIMIT)
@@ -152,26 +161,9 @@ def test_what_follows_a_jpeg_in_its_file_does_not_count():
     assert decode_image(saved(quarters(), "JPEG") + film, LIMIT).size == (64, 48)
 
 
-def icon_bomb() -> bytes:
-    """An ICO reads its picture when it is opened, before its size can be looked at: such files are not taken."""
-    png = saved(Image.new("1", (20000, 20000)), "PNG")
-    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 1, len(png), 22) + png
-
-
 def test_icons_are_no_pictures_of_ours():
     with pytest.raises(InvalidImage, match="not a picture that can be read"):
         decode_image(icon_bomb(), 10**12)
-
-
-def tile_bomb() -> bytes:
-    """A TIFF of 16 x 16 pixels whose one tile says that it has 30,000 x 30,000."""
-    tags = [  # number, type (3 short, 4 long), value
-        (256, 3, 16), (257, 3, 16), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1),
-        (322, 4, 30_000), (323, 4, 30_000), (324, 4, 200), (325, 4, 20),
-    ]  # fmt: skip
-    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in tags)
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
-    return head.ljust(200, b"\0") + zlib.compress(b"\0" * 100).ljust(20, b"\0")
 
 
 def test_tiff_tiles_larger_than_the_picture_are_refused(monkeypatch):

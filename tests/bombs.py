@@ -1,0 +1,31 @@
+"""Small files that would take a great deal of memory if anything decoded them."""
+
+import io
+import struct
+import zlib
+
+from PIL import Image
+
+
+def picture_bomb() -> bytes:
+    """A PNG of 400 megapixels in fifty kilobytes."""
+    buffer = io.BytesIO()
+    Image.new("1", (20000, 20000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def icon_bomb() -> bytes:
+    """An ICO around it: Pillow reads an icon's picture when it opens the file, before its size can be looked at."""
+    png = picture_bomb()
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 1, len(png), 22) + png
+
+
+def tile_bomb() -> bytes:
+    """A TIFF of 16 x 16 pixels whose one tile says that it has 30,000 x 30,000."""
+    tags = [  # number, type (3 short, 4 long), value
+        (256, 3, 16), (257, 3, 16), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1),
+        (322, 4, 30_000), (323, 4, 30_000), (324, 4, 200), (325, 4, 20),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", number, kind, 1, value) for number, kind, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + struct.pack("<I", 0)
+    return head.ljust(200, b"\0") + zlib.compress(b"\0" * 100).ljust(20, b"\0")
