@@ -1,5 +1,8 @@
 """The image classifier's entry: a picture to its likeliest labels."""
 
+import json
+import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +14,19 @@ from handlers.core.device import Device
 from handlers.core.handler import Handler
 from handlers.core.parameters import Parameter
 from handlers.core.tensor import Payload, Tensor
-from handlers.engines.base import Engine
-from handlers.engines.torch_classifier import TorchClassifier
-from handlers.vision.decode import decode_image
+from handlers.engines.choice import FAST_BF16, choose
+from handlers.engines.classifier_network import blank
 from handlers.vision.preprocess import Preprocessor
 from handlers.vision.types import Label, Picture, VisionConfig
 
 DEFAULT_TOP_K = 5
+WARM_UP_SECONDS = 3.0
 FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "sigmoid": torch.sigmoid,
     "none": lambda logits: logits,
 }
+logger = logging.getLogger(__name__)
 
 
 class ImageClassifier(Handler[Picture, list[Label]]):
@@ -31,19 +35,15 @@ class ImageClassifier(Handler[Picture, list[Label]]):
     config_type = VisionConfig
     payload_fields = ("image", "data", "file", "inputs")
 
-    def load(self, folder: Path, config: VisionConfig, device: Device) -> None:
-        from transformers import AutoConfig
+    parallel_decode = True
+    bf16_flags = FAST_BF16
 
-        settings = AutoConfig.from_pretrained(folder, local_files_only=True)
-        self._labels = [settings.id2label[index] for index in range(settings.num_labels)]
-        several_may_be_right = (
-            settings.problem_type == "multi_label_classification" or settings.num_labels == 1
-        )
-        self._function = "sigmoid" if several_may_be_right else "softmax"
+    def load(self, folder: Path, config: VisionConfig, device: Device) -> None:
+        self._labels, self._function = read_labels(folder)
         self._config = config
         self._preprocess = Preprocessor(folder)
-        self._engine: Engine[torch.Tensor, torch.Tensor] = TorchClassifier()
-        self._engine.load(folder, device)
+        self._engine, self._reason = choose(folder, config, device, self._preprocess.spec)
+        logger.info("engine: %s (%s)", self._engine.describe(), self._reason)
 
     def parameters(self) -> Sequence[Parameter]:
         return (
@@ -54,7 +54,7 @@ class ImageClassifier(Handler[Picture, list[Label]]):
         )
 
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Picture:
-        pixels = self._preprocess(decode_image(payload, self._config.max_pixels, self._config.max_bytes))
+        pixels = self._preprocess.read(payload, self._config.max_pixels, self._config.max_bytes)
         top_k = parameters.get("top_k", min(DEFAULT_TOP_K, len(self._labels)))
         return Picture(pixels, top_k, parameters.get("function_to_apply", self._function))
 
@@ -64,14 +64,13 @@ class ImageClassifier(Handler[Picture, list[Label]]):
 
     def predict(self, items: Sequence[Picture]) -> list[list[Label]]:
         logits = self._engine.run(torch.stack([item.pixels for item in items]))
-        return [self._top(item, row) for item, row in zip(items, logits, strict=True)]
-
-    def _top(self, item: Picture, logits: torch.Tensor) -> list[Label]:
-        scores, indices = FUNCTIONS[item.function](logits).topk(item.top_k)
-        return [
-            Label(self._labels[index], score)
-            for index, score in zip(indices.tolist(), scores.tolist(), strict=True)
-        ]
+        most = max(item.top_k for item in items)
+        top: dict[str, list[list[Label]]] = {}
+        for function in {item.function for item in items}:
+            scores, indices = FUNCTIONS[function](logits).topk(most)
+            rows = zip(scores.tolist(), indices.tolist(), strict=True)
+            top[function] = [[Label(self._labels[i], s) for s, i in zip(*row, strict=True)] for row in rows]
+        return [top[item.function][row][: item.top_k] for row, item in enumerate(items)]
 
     def encode(self, answer: list[Label]) -> list[dict[str, Any]]:
         return [label._asdict() for label in answer]
@@ -85,9 +84,35 @@ class ImageClassifier(Handler[Picture, list[Label]]):
         ]
 
     def warm_up(self) -> None:
-        grey = np.full((224, 224, 3), 127, np.uint8)
-        for count in (1, min(2, self._config.max_batch)):
-            self.predict([self.decode(grey, {})] * count)
+        """An engine sets up each batch size at its first run; the time for that is bounded."""
+        self.predict([self.decode(np.full((320, 240, 3), 127, np.uint8), {})])
+        end = time.monotonic() + WARM_UP_SECONDS
+        for count in range(1, min(self._config.max_batch, self._batch_size) + 1):
+            if time.monotonic() > end:
+                break
+            self._engine.run(blank(self._preprocess.spec, count))
 
     def describe(self) -> dict[str, Any]:
-        return self._engine.describe() | {"labels": len(self._labels), "max_pixels": self._config.max_pixels}
+        own = {
+            "reason": self._reason,
+            "labels": len(self._labels),
+            "max_pixels": self._config.max_pixels,
+        }
+        return self._engine.describe() | own
+
+
+def read_labels(folder: Path) -> tuple[list[str], str]:
+    """The labels by their index, and the name of the function that makes scores of the network's outputs.
+
+    Straight from config.json: transformers takes a second to import, which is left to models without labels of
+    their own.
+    """
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    if not config.get("id2label"):
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    names = {int(index): str(name) for index, name in config["id2label"].items()}
+    labels = [names[index] for index in range(len(names))]
+    several_may_be_right = config.get("problem_type") == "multi_label_classification" or len(labels) == 1
+    return labels, "sigmoid" if several_may_be_right else "softmax"

@@ -12,14 +12,17 @@ from handlers.core.errors import ConfigurationError
 class HandlerConfig:
     """Settings that every handler has."""
 
-    engine: Literal["auto", "torch"] = "auto"
+    engine: Literal["auto", "torch", "torch-compiled", "openvino"] = "auto"
     """What executes the network."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` is bf16 where the hardware has it fast (a GPU, AMX), fp32 otherwise."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """`auto` is bf16 where the hardware has it fast, fp32 otherwise; int8 where the archive was calibrated for it."""
 
     threads: int | Literal["auto"] = "auto"
     """Threads of one worker; `auto` divides the cores that the process may really use by the workers."""
+
+    gpu_memory: float | Literal["auto"] = "auto"
+    """Share of one GPU's memory for one worker, above 0 and at most 1; `auto` divides 0.9 by its workers."""
 
     max_items: int = 32
     """Inputs in one request."""
@@ -45,6 +48,11 @@ class HandlerConfig:
         return cls(**section)
 
     def __post_init__(self) -> None:
+        if self.gpu_memory != "auto" and not 0 < self.gpu_memory <= 1:
+            raise ConfigurationError(
+                "model-config.yaml: 'handler.gpu_memory' must be above 0 and at most 1 (the share of one GPU), "
+                f"not {self.gpu_memory}"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int) and not isinstance(value, bool) and value < 1:

@@ -1,8 +1,12 @@
 """Where a worker computes: device, precision and threads."""
 
 import logging
+import math
 import os
+from collections.abc import Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from handlers.core.config import HandlerConfig
@@ -12,20 +16,33 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+AMX = frozenset({"amx_bf16"})
+"""The CPU flag of bf16 tiles."""
+
+GPU_SHARE = 0.9
+"""Of one GPU's memory for all workers of a model; CUDA's own context, which no limit counts, needs the rest."""
+
 
 @dataclass(frozen=True)
 class Device:
-    """`torch_device` and `dtype` for the network's weights; `threads` for one operation on the CPU."""
+    """`torch_device` and `dtype` for the network's weights; `threads` for one operation on the CPU.
+
+    `gpu_memory` is the share of one GPU's memory that this process may take.
+    """
 
     torch_device: "torch.device"
     dtype: "torch.dtype"
     threads: int
+    gpu_memory: float = 1.0
 
     @classmethod
-    def choose(cls, gpu_id: int | None, config: HandlerConfig, workers: int = 1) -> "Device":
+    def choose(
+        cls, gpu_id: int | None, config: HandlerConfig, workers: int = 1, bf16_flags: Set[str] = AMX
+    ) -> "Device":
         """The worker's GPU where TorchServe gives one (`gpu_id`), else the CPU.
 
-        `workers` is how many processes of this model share the cores.
+        `workers` is how many processes of this model share the cores and the GPUs. `bf16_flags`: a CPU with one of
+        them has bf16 fast for the task. The precision "int8" is an engine's own; for all else it is "auto".
         """
         import torch
 
@@ -35,23 +52,46 @@ class Device:
                 "TorchServe gives GPU %s, but this torch cannot use it: computing on the CPU", gpu_id
             )
         device = torch.device(f"cuda:{gpu_id}" if on_gpu else "cpu")
-        fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_amx()
-        precision = config.precision
-        if precision == "auto":
-            precision = "bf16" if fast_bf16 else "fp32"
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        threads = max(1, usable_cores() // max(1, workers)) if config.threads == "auto" else config.threads
-        return cls(device, dtype, threads)
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        dtype = dtypes.get(config.precision)
+        if dtype is None:
+            fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_any(bf16_flags)
+            dtype = dtypes["bf16" if fast else "fp32"]
+        workers = max(1, workers)
+        threads = max(1, usable_cores() // workers) if config.threads == "auto" else config.threads
+        share = config.gpu_memory
+        if share == "auto":
+            share = GPU_SHARE / math.ceil(workers / torch.cuda.device_count()) if on_gpu else 1.0
+        return cls(device, dtype, threads, share)
 
-    def apply_threads(self) -> None:
-        """Set this process's thread counts; once, before the first operation."""
+    def apply(self) -> None:
+        """Set this process's thread count and memory limit; once, before the first operation."""
         import torch
 
         torch.set_num_threads(self.threads)
+        if self.torch_device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(self.gpu_memory, self.torch_device)
+
+    def pool(self) -> ThreadPoolExecutor | None:
+        """`threads` threads, in each of which torch computes with that one thread; None where one is all there is."""
+        import torch
+
+        if self.threads == 1:
+            return None
+        return ThreadPoolExecutor(self.threads, "decode", initializer=torch.set_num_threads, initargs=(1,))
 
     def describe(self) -> dict[str, Any]:
-        precision = {"float32": "fp32", "bfloat16": "bf16"}[str(self.dtype).removeprefix("torch.")]
-        return {"device": str(self.torch_device), "precision": precision, "threads": self.threads}
+        memory = {"gpu_memory": self.gpu_memory} if self.torch_device.type == "cuda" else {}
+        return {
+            "device": str(self.torch_device),
+            "precision": self.precision,
+            "threads": self.threads,
+        } | memory
+
+    @property
+    def precision(self) -> str:
+        """`dtype` in the words of the configuration."""
+        return {"float32": "fp32", "bfloat16": "bf16"}[str(self.dtype).removeprefix("torch.")]
 
 
 def usable_cores() -> int:
@@ -78,10 +118,18 @@ def _cgroup_cores() -> float | None:
     return None
 
 
-def has_amx() -> bool:
-    """Whether the CPU has AMX tiles for bf16 (Linux names them in /proc/cpuinfo)."""
+def has_any(flags: Set[str]) -> bool:
+    """Whether the CPU has one of these flags."""
+    return not flags.isdisjoint(cpu_flags())
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """The CPU's instruction sets as Linux names them in /proc/cpuinfo; empty elsewhere."""
     try:
         with open("/proc/cpuinfo") as file:
-            return any("amx_bf16" in line.split() for line in file if line.startswith("flags"))
+            return next(
+                (frozenset(line.split()[2:]) for line in file if line.startswith("flags")), frozenset()
+            )
     except OSError:
-        return False
+        return frozenset()

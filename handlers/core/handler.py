@@ -5,14 +5,14 @@ import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from handlers.core import metrics as names
 from handlers.core.config import HandlerConfig
-from handlers.core.device import Device
+from handlers.core.device import AMX, Device
 from handlers.core.errors import InternalError, InvalidRequest, OutOfMemory, Overloaded, ServingError
 from handlers.core.faults import is_device_lost, is_out_of_memory
 from handlers.core.metrics import Metrics
@@ -28,10 +28,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Exchange(Generic[Item]):
-    """One request of a batch on its way through: its items, or what went wrong."""
+    """One request of a batch on its way through: its items, or what went wrong.
+
+    `seconds` is its share of the time for decoding, which runs from the first input that is begun until `end`.
+    """
 
     reply: Reply
     is_grpc: bool
+    payloads: Sequence[Payload] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    end: float | None = None
     items: Sequence[Item] = ()
     error: ServingError | None = None
 
@@ -45,6 +52,11 @@ class Handler(ABC, Generic[Item, Answer]):
     config_type: ClassVar[type[HandlerConfig]] = HandlerConfig
     payload_fields: ClassVar[tuple[str, ...]] = ("data",)
     """Names under which a form or a tensor carries the input; the first is the documented one of the protocol."""
+
+    parallel_decode: ClassVar[bool] = False
+    """Whether `decode` may run in several threads at once."""
+    bf16_flags: ClassVar[Set[str]] = AMX
+    """A CPU with one of these flags computes the task's networks faster in bf16 than in fp32."""
 
     @abstractmethod
     def load(self, folder: Path, config: Any, device: Device) -> None:
@@ -92,8 +104,11 @@ class Handler(ABC, Generic[Item, Answer]):
         folder = Path(properties["model_dir"])
         settings = context.model_yaml_config or {}
         config = self.config_type.from_mapping(settings.get("handler"))
-        self._device = Device.choose(properties.get("gpu_id"), config, settings.get("minWorkers") or 1)
-        self._device.apply_threads()
+        workers = settings.get("minWorkers") or 1
+        self._device = Device.choose(properties.get("gpu_id"), config, workers, self.bf16_flags)
+        self._device.apply()
+        self._pool = self._device.pool() if self.parallel_decode else None
+        self._batch_size = int(properties.get("batch_size") or 1)
         self._max_items = config.max_items
         # Whoever outlives TorchServe's time for a batch is killed, and all its requests with it. A quarter of it is
         # for decoding, in equal shares; no run of the model begins after half of it, and the last has the other half.
@@ -118,6 +133,7 @@ class Handler(ABC, Generic[Item, Answer]):
         self._metrics.add(names.REQUESTS, len(data))
         with self._metrics.seconds(names.DECODE_SECONDS):
             exchanges = [self._open(fields, own, share) for fields, own in zip(data, headers, strict=True)]
+            self._decode_all(exchanges)
         answers = self._answer(exchanges)
         with self._metrics.seconds(names.ENCODE_SECONDS):
             return [
@@ -126,7 +142,7 @@ class Handler(ABC, Generic[Item, Answer]):
             ]
 
     def _open(self, fields: Mapping[str, Any], headers: Mapping[str, Any], seconds: float) -> Exchange[Item]:
-        """One request's items. No input is begun after its share of `seconds`, which its neighbours would lack."""
+        """What one request asks for; nothing of it is decoded yet."""
         end = time.monotonic() + seconds
         door = Door(fields, headers, self._model_name, self._version, self.payload_fields, self._max_items)
         try:
@@ -134,23 +150,39 @@ class Handler(ABC, Generic[Item, Answer]):
                 raise InvalidRequest("explanations are not offered; use /predictions")
             request = door.read()
             parameters = parse_parameters(request.parameters, self._allowed)
-            items = [
-                self._decode(
-                    payload, parameters, f"inputs[{place}]: " if len(request.payloads) > 1 else "", end
-                )
-                for place, payload in enumerate(request.payloads)
-            ]
         except Exception as error:
             return Exchange(door.reply, door.is_grpc, error=as_serving_error(error))
-        return Exchange(request.reply, door.is_grpc, items)
+        left = end - time.monotonic()
+        return Exchange(request.reply, door.is_grpc, request.payloads, parameters, left)
 
-    def _decode(self, payload: Payload, parameters: dict[str, Any], place: str, end: float) -> Item:
-        """`place` says which input of several an error is about."""
+    def _decode_all(self, exchanges: Sequence[Exchange[Item]]) -> None:
+        """Fill in the items of each exchange, or its first error; inputs of all requests share the pool's threads."""
+        inputs = [(exchange, place) for exchange in exchanges for place in range(len(exchange.payloads))]
+        decoded = iter(self._spread(self._decode, inputs))
+        for exchange in exchanges:
+            items = [next(decoded) for _ in exchange.payloads]
+            exchange.error = next((item for item in items if isinstance(item, ServingError)), exchange.error)
+            exchange.items = () if exchange.error else items
+
+    def _spread(self, work: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterable[Any]:
+        """Results in order. A single input is not worth a thread, and has all of torch's for itself here."""
+        return self._pool.map(work, inputs) if self._pool and len(inputs) > 1 else map(work, inputs)
+
+    def _decode(self, task: tuple[Exchange[Item], int]) -> Item | ServingError:
+        """One input, or its error. None is begun after its request's share of time: its neighbours would lack it."""
+        exchange, place = task
+        if exchange.error:  # one input of several has failed, and so has the request
+            return exchange.error
+        exchange.end = exchange.end or time.monotonic() + exchange.seconds
         try:
-            check_time(end)
-            return self.decode(payload, parameters)
-        except ServingError as error:
-            raise type(error)(place + error.message) from error
+            check_time(exchange.end)
+            return self.decode(exchange.payloads[place], exchange.parameters)
+        except Exception as failure:
+            error = as_serving_error(failure)
+            if isinstance(failure, ServingError) and len(exchange.payloads) > 1:
+                error = type(error)(f"inputs[{place}]: {error.message}")
+            exchange.error = error
+            return error
 
     def _answer(self, exchanges: Sequence[Exchange[Item]]) -> list[list[Answer | ServingError]]:
         """The answers of each exchange; items of all requests share the model's batches."""

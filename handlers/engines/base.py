@@ -5,8 +5,15 @@ from typing import Any, Protocol, TypeVar
 
 from handlers.core.device import Device
 
+PREPARED = "prepared"
+"""The folder beside a model's weights with what packing has prepared for the engines."""
+
 Inputs = TypeVar("Inputs", contravariant=True)
 Outputs = TypeVar("Outputs", covariant=True)
+
+
+class EngineUnavailable(Exception):
+    """This engine cannot be had here; the message says why, and another engine takes over."""
 
 
 class Engine(Protocol[Inputs, Outputs]):
@@ -15,12 +22,12 @@ class Engine(Protocol[Inputs, Outputs]):
     name: str
 
     def load(self, folder: Path, device: Device) -> None:
-        """Load the weights of `folder`, which is in the hub's layout, onto `device`."""
+        """Load the weights of `folder`, which is in the hub's layout, onto `device`. May raise EngineUnavailable."""
 
     def run(self, batch: Inputs) -> Outputs:
         """Execute one batch."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Name, and why it was chosen, for the describe API."""
+        """Name, precision where the engine decides it, and what else of it an operator wants to know."""
         ...

@@ -1,6 +1,7 @@
 """The summarizer's settings in `model-config.yaml`: a server's limits on what a request may ask for."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from handlers.core.config import HandlerConfig
 
@@ -8,6 +9,11 @@ from handlers.core.config import HandlerConfig
 @dataclass(frozen=True)
 class SummarizerConfig(HandlerConfig):
     """Limits are the server's: a request beyond them is refused, a model's own default is cut to them."""
+
+    engine: Literal["auto", "torch"] = "auto"
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` is bf16 where the hardware has it fast (a GPU, AMX), fp32 otherwise."""
 
     max_items: int = 16
     """Texts in one request."""

@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -14,10 +15,12 @@ from PIL import Image, TiffImagePlugin
 
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.core.tensor import Payload
+from handlers.vision.jpeg import decode_jpeg
 
 # Formats that people send. Pillow reads more: through other programs (EPS), in slow Python (PPM), or before its size
 # can be looked at (ICO).
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+_JPEG = ("JPEG", "MPO")
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten, and each costs a pass over all pixels."""
 # The head of a scan of one to four components (ITU T.81, B.2.3): what follows a picture in its file holds any bytes.
@@ -25,58 +28,79 @@ _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
 _ORIENTATION = 0x0112
 _ROWS = 256
-# How the pixels of each EXIF orientation turn upright (EXIF 2.32, table 6).
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+# How the pixels [height, width, 3] of each EXIF orientation turn upright (EXIF 2.32, table 6); from 5 on they lie.
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
+_FIRST_LYING = 5
 # The limit is ours (`max_pixels`), by the header, before anything is decoded; Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of odd metadata that does not keep it from reading the pixels. Said once for the whole process:
+# `warnings.catch_warnings` around each picture would be undone by another thread.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 logger = logging.getLogger(__name__)
 
 
-def decode_image(payload: Payload, max_pixels: int, max_bytes: int = sys.maxsize) -> Image.Image:
-    """The first frame of a picture as RGB, turned upright by its EXIF orientation, alpha laid on white.
+def decode_image(
+    payload: Payload,
+    max_pixels: int,
+    max_bytes: int = sys.maxsize,
+    at_least: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """The first frame of a picture, turned upright by its EXIF orientation, alpha laid on white: uint8 RGB
+    [height, width, 3]. It may be read-only.
 
     `payload` is a file's bytes, the same in base64 (a data URL, too), or a uint8 array [height, width, 3].
+    With `at_least` = (height, width), a JPEG that is twice as large or more may come smaller, but not below that;
+    without it every pixel is as stored. Safe to call from several threads at once.
     Raises InvalidImage, and ImageTooLarge for more than `max_pixels` pixels or a file of more than `max_bytes`.
     """
     if isinstance(payload, np.ndarray):
-        return _from_array(payload, max_pixels)
+        return _checked_array(payload, max_pixels)
     data = from_base64(payload) if isinstance(payload, str) else payload
     if not data:
         raise InvalidImage("the picture is empty")
     if len(data) > max_bytes:
         raise ImageTooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are allowed")
-    # Pillow warns of odd metadata that does not keep it from reading the pixels.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _open(data)
-        _check_size(image.width, image.height, max_pixels)
-        _check_layout(image, data)
-        try:
-            image.load()
-        except MemoryError:
-            raise
-        except Exception:
-            raise InvalidImage("the picture is damaged or cut off") from None
-        try:
-            return to_rgb(_upright(image))
-        except MemoryError:
-            raise
-        except Exception as error:
-            logger.warning("a picture of mode %s could not be converted", image.mode, exc_info=error)
-            raise InvalidImage(f"pixels of this kind ({image.mode}) cannot be read") from None
+    image = _open(data)
+    _check_size(image.width, image.height, max_pixels)
+    _check_layout(image, data)
+    pixels = None
+    if image.format in _JPEG and image.mode in ("RGB", "L"):
+        if at_least and _orientation(image) >= _FIRST_LYING:
+            at_least = at_least[1], at_least[0]
+        pixels = decode_jpeg(data, (image.height, image.width), at_least)
+    if pixels is None:
+        pixels = _by_pillow(image)
+    turn = _TURNS.get(_orientation(image))
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _by_pillow(image: Image.Image) -> np.ndarray:
+    try:
+        image.load()
+    except MemoryError:
+        raise
+    except Exception:
+        raise InvalidImage("the picture is damaged or cut off") from None
+    try:
+        return np.asarray(to_rgb(image))
+    except MemoryError:
+        raise
+    except Exception as error:
+        logger.warning("a picture of mode %s could not be converted", image.mode, exc_info=error)
+        raise InvalidImage(f"pixels of this kind ({image.mode}) cannot be read") from None
 
 
 def _check_layout(image: Image.Image, data: bytes) -> None:
     """What makes a small file costly although its size is allowed: JPEG scans without end, TIFF tiles of any size."""
-    if image.format in ("JPEG", "MPO") and len(_SCAN.findall(data)) > MAX_SCANS:
+    if image.format in _JPEG and len(_SCAN.findall(data)) > MAX_SCANS:
         raise InvalidImage(f"the JPEG has more than {MAX_SCANS} scans")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2
@@ -119,22 +143,22 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageTooLarge(f"the picture has {width} x {height} pixels; at most {max_pixels} are allowed")
 
 
-def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
+def _checked_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
         raise InvalidImage(
             f"pixels must be UINT8 of the shape [height, width, 3], not {array.dtype} of {list(array.shape)}"
         )
     _check_size(array.shape[1], array.shape[0], max_pixels)
-    return Image.fromarray(array)
+    return array
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """By the orientation alone: other metadata may be as odd as it likes."""
+def _orientation(image: Image.Image) -> int:
+    """By EXIF, else 1, which is upright. Other metadata may be as odd as it likes."""
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+        orientation: int = image.getexif().get(_ORIENTATION, 1)
+        return orientation if orientation in _TURNS else 1
     except Exception:  # unreadable EXIF: the pixels are there all the same
-        return image
-    return image if turn is None else image.transpose(turn)
+        return 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,45 +1,51 @@
-"""A picture to the network's input, by the model's own preprocessor."""
+"""A request's picture to what the engine takes."""
 
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
 
-from handlers.core.errors import ConfigurationError
+from handlers.core.tensor import Payload
+from handlers.vision.decode import decode_image
+from handlers.vision.plan import MAX_ASPECT, Plan, centre, plan_of_processor, processed, processor_of
+from handlers.vision.types import InputSpec
 
-# Longer than this, a picture that is resized by its shorter edge would grow without bound. The crop that follows
-# keeps a square in its middle, so that what lies further out is never seen.
-MAX_ASPECT = 8
+PREPARED = Path("prepared", "preprocess.json")
+"""Where packing leaves the plan, inside the model's folder; with it transformers' processors need no import."""
 
 
 class Preprocessor:
-    """transformers' image processor of the model, made safe against very long pictures."""
+    """The model's own preprocessing: by a plan where one can say it, else by transformers' image processor.
+
+    `spec` says what comes out. Safe to call from several threads at once.
+    Raises ConfigurationError for a model that says nothing of how pictures are prepared.
+    """
+
+    spec: InputSpec
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoImageProcessor
+        prepared = folder / PREPARED
+        self._plan: Plan | None = None
+        if prepared.exists():
+            self._plan = Plan.read(prepared)
+        else:
+            self._processor = processor_of(folder)
+            self._plan = plan_of_processor(self._processor)
+        if self._plan:
+            self.spec = self._plan.spec
+        else:
+            _, height, width = self(np.full((224, 224, 3), 127, np.uint8)).shape
+            self.spec = InputSpec(height, width, None)
 
-        if not (folder / "preprocessor_config.json").exists():
-            raise ConfigurationError(
-                "the model has no preprocessor_config.json, which says how pictures are prepared"
-            )
-        self._processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        self._by_shorter_edge = "shortest_edge" in dict(getattr(self._processor, "size", None) or {})
+    def read(self, payload: Payload, max_pixels: int, max_bytes: int) -> torch.Tensor:
+        """A picture as it was sent (see `decode_image`, whose errors it raises) to one picture of `spec`."""
+        at_least = self._plan.at_least if self._plan else None
+        return self(decode_image(payload, max_pixels, max_bytes, at_least))
 
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """A float32 tensor [3, height, width]."""
-        if self._by_shorter_edge:
-            image = centre(image, MAX_ASPECT)
-        pixels = self._processor(images=image, return_tensors="pt")["pixel_values"]
-        tensor: torch.Tensor = pixels[0].float()
-        return tensor
-
-
-def centre(image: Image.Image, max_aspect: int) -> Image.Image:
-    """The middle of `image`, with the longer edge at most `max_aspect` times the shorter."""
-    longest = max_aspect * min(image.size)
-    if max(image.size) <= longest:
-        return image
-    width, height = (min(size, longest) for size in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
+    def __call__(self, picture: np.ndarray) -> torch.Tensor:
+        """RGB uint8 [height, width, 3] of any size to uint8 [H, W, 3], or float32 [3, H, W] without a plan."""
+        if self._plan:
+            return self._plan(picture)
+        if "shortest_edge" in dict(getattr(self._processor, "size", None) or {}):
+            picture = centre(picture, MAX_ASPECT)
+        return processed(self._processor, picture)

@@ -22,8 +22,26 @@ class VisionConfig(HandlerConfig):
     """Pictures that go through the network at once; what a batch holds beyond that follows in a further run."""
 
 
+class Normalisation(NamedTuple):
+    """A level 0..255 of each channel becomes (level * scale - mean) / std."""
+
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class InputSpec(NamedTuple):
+    """What an engine gets: with a normalisation, which is then the engine's, uint8 [n, height, width, 3]; without
+    one float32 [n, 3, height, width], ready for the network.
+    """
+
+    height: int
+    width: int
+    normalisation: Normalisation | None
+
+
 class Picture(NamedTuple):
-    """`pixels`: float32 [3, height, width]."""
+    """`pixels`: uint8 [height, width, 3] or float32 [3, height, width], as the `InputSpec` says."""
 
     pixels: torch.Tensor
     top_k: int

@@ -6,6 +6,7 @@ import pytest
 
 from handlers.core.config import HandlerConfig
 from handlers.core.errors import ConfigurationError
+from handlers.text.config import SummarizerConfig
 from handlers.vision.types import VisionConfig
 
 
@@ -19,18 +20,30 @@ def test_defaults_and_values():
     [
         (
             {"presicion": "fp32"},
-            r"unknown key 'handler.presicion'; known: engine, max_batch, max_bytes, max_items, max_pixels, pre",
+            r"unknown key 'handler.presicion'; known: engine, gpu_memory, max_batch, max_bytes, max_items, max",
         ),
-        ({"precision": "fp8"}, r"'handler.precision' must be 'auto' or 'fp32' or 'bf16', not 'fp8'"),
+        (
+            {"precision": "fp8"},
+            r"'handler.precision' must be 'auto' or 'fp32' or 'bf16' or 'int8', not 'fp8'",
+        ),
         ({"threads": 1.5}, r"'handler.threads' must be an integer or 'auto', not 1.5"),
         ({"threads": 0}, r"'handler.threads' must be at least 1, not 0"),
         ({"max_items": True}, r"'handler.max_items' must be an integer"),
+        ({"gpu_memory": 1.5}, r"'handler.gpu_memory' must be above 0 and at most 1"),
+        ({"gpu_memory": 0}, r"'handler.gpu_memory' must be above 0 and at most 1"),
         ([], r"must be a mapping"),
     ],
 )
 def test_errors_name_the_key_and_what_it_takes(section, message):
     with pytest.raises(ConfigurationError, match=message):
         VisionConfig.from_mapping(section)
+
+
+@pytest.mark.parametrize("section", [{"engine": "openvino"}, {"precision": "int8"}])
+def test_each_task_has_its_own_engines(section):
+    VisionConfig.from_mapping(section)
+    with pytest.raises(ConfigurationError, match=next(iter(section))):
+        SummarizerConfig.from_mapping(section)
 
 
 def test_fields_of_every_type():

@@ -17,22 +17,56 @@ def cores(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gpu", "gpu_bf16", "amx", "precision", "expected"),
+    ("gpu", "gpu_bf16", "flags", "precision", "expected"),
     [
-        (False, False, False, "auto", ("cpu", torch.float32)),
-        (False, False, True, "auto", ("cpu", torch.bfloat16)),
-        (False, False, True, "fp32", ("cpu", torch.float32)),
-        (False, False, False, "bf16", ("cpu", torch.bfloat16)),
-        (True, True, False, "auto", ("cuda:1", torch.bfloat16)),
-        (True, False, True, "auto", ("cuda:1", torch.float32)),
+        (False, False, "avx2", "auto", ("cpu", torch.float32)),
+        (False, False, "avx512_bf16", "auto", ("cpu", torch.float32)),
+        (False, False, "amx_bf16", "auto", ("cpu", torch.bfloat16)),
+        (False, False, "amx_bf16", "int8", ("cpu", torch.bfloat16)),
+        (False, False, "amx_bf16", "fp32", ("cpu", torch.float32)),
+        (False, False, "avx2", "bf16", ("cpu", torch.bfloat16)),
+        (True, True, "avx2", "auto", ("cuda:1", torch.bfloat16)),
+        (True, False, "amx_bf16", "auto", ("cuda:1", torch.float32)),
     ],
 )
-def test_choice(monkeypatch, cores, gpu, gpu_bf16, amx, precision, expected):
+def test_choice(monkeypatch, cores, gpu, gpu_bf16, flags, precision, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu_bf16)
-    monkeypatch.setattr(device, "has_amx", lambda: amx)
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"fpu", flags}))
     chosen = Device.choose(1 if gpu else None, HandlerConfig(precision=precision))
     assert (str(chosen.torch_device), chosen.dtype) == expected
+
+
+def test_a_task_says_which_flags_make_bf16_worth_it(monkeypatch):
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    chosen = Device.choose(None, HandlerConfig(), bf16_flags={"amx_bf16", "avx512_bf16"})
+    assert chosen.describe()["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("workers", "share", "expected"), [(1, "auto", 0.9), (2, "auto", 0.9), (3, "auto", 0.45), (3, 0.2, 0.2)]
+)
+def test_workers_share_the_memory_of_the_gpus(monkeypatch, workers, share, expected):
+    """Two GPUs here; TorchServe deals them out in turn."""
+    limits = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *limit: limits.append(limit))
+    chosen = Device.choose(1, HandlerConfig(gpu_memory=share, threads=torch.get_num_threads()), workers)
+    chosen.apply()
+    assert limits == [(expected, torch.device("cuda:1"))]
+    assert chosen.describe()["gpu_memory"] == expected
+
+
+def test_threads_of_the_pool_do_not_multiply():
+    before = torch.get_num_threads()
+    pool = Device(torch.device("cpu"), torch.float32, 2).pool()
+    with pool:
+        assert set(pool.map(lambda _: torch.get_num_threads(), range(8))) == {1}
+    assert torch.get_num_threads() == before
+    assert Device(torch.device("cpu"), torch.float32, 1).pool() is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,131 @@
+"""Which engine classifies pictures on this machine, and why."""
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from handlers.core.device import Device, has_any
+from handlers.engines.base import PREPARED, Engine, EngineUnavailable
+from handlers.engines.classifier_network import blank
+from handlers.engines.openvino_classifier import INT8, OpenVinoClassifier
+from handlers.engines.torch_classifier import TorchClassifier
+from handlers.engines.torch_compiled_classifier import PACKAGE, TorchCompiledClassifier
+from handlers.vision.types import InputSpec, VisionConfig
+
+ClassifierEngine = Engine[torch.Tensor, torch.Tensor]
+
+FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16"})
+FAST_INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
+"""CPU flags with which a classifier gains from these types."""
+
+CLEARLY = 1.25
+"""How many times faster a compiled package has to be; less could be noise, and workers should agree."""
+
+_ROWS, _SECONDS = 4, 0.3
+logger = logging.getLogger(__name__)
+
+
+def choose(
+    folder: Path, config: VisionConfig, device: Device, spec: InputSpec
+) -> tuple[ClassifierEngine, str]:
+    """A loaded engine, and the reason for it in a sentence.
+
+    What is asked for by name and cannot be had is replaced with a warning. Raises what loading in plain torch raises.
+    """
+    engine, reason = _choose(folder, config, device, spec)
+    if engine.name == "openvino":
+        # It has threads of its own. torch's, used for a moment before each run, would then spin beside them: on two
+        # cores that cost a fifth of the throughput.
+        torch.set_num_threads(1)
+    return engine, reason
+
+
+def _choose(
+    folder: Path, config: VisionConfig, device: Device, spec: InputSpec
+) -> tuple[ClassifierEngine, str]:
+    on_gpu = device.torch_device.type == "cuda"
+    said: list[str] = []
+    if config.precision == "int8" and (on_gpu or config.engine not in ("auto", "openvino")):
+        _warn(said, "int8 needs the engine openvino on a CPU")
+    if config.engine == "torch-compiled":
+        engine = _loaded(TorchCompiledClassifier(spec, config.max_batch), folder, device, said)
+        if engine is not None:
+            return engine, _reason(said, "asked for")
+    if config.engine == "openvino" or not (on_gpu or config.engine == "torch"):
+        engine = _openvino(folder, config, device, spec, said)
+        if engine is not None and config.engine == "auto":
+            return _or_compiled(engine, folder, config, device, spec, said)
+        if engine is not None:
+            return engine, _reason(said, "asked for" if config.engine == "openvino" else "the next best")
+    plain = TorchClassifier(spec, config.max_batch)
+    plain.load(folder, device)
+    why = "asked for" if config.engine == "torch" else "the engine for GPUs" if on_gpu else "what is left"
+    return plain, _reason(said, why)
+
+
+def _openvino(
+    folder: Path, config: VisionConfig, device: Device, spec: InputSpec, said: list[str]
+) -> ClassifierEngine | None:
+    calibrated = (folder / PREPARED / INT8).exists()
+    if config.precision == "int8" or (config.precision == "auto" and calibrated and has_any(FAST_INT8)):
+        engine = _loaded(OpenVinoClassifier(spec, int8=True), folder, device, said)
+        if engine is not None:
+            return engine
+    return _loaded(OpenVinoClassifier(spec), folder, device, said)
+
+
+def _or_compiled(
+    engine: ClassifierEngine,
+    folder: Path,
+    config: VisionConfig,
+    device: Device,
+    spec: InputSpec,
+    said: list[str],
+) -> tuple[ClassifierEngine, str]:
+    """A package for this CPU, where the archive has one, is measured against OpenVINO."""
+    why = "the fastest on CPUs"
+    if (folder / PREPARED / PACKAGE).exists():
+        compiled = _loaded(TorchCompiledClassifier(spec, config.max_batch), folder, device, said)
+        if compiled is not None:
+            batch = blank(spec, _ROWS)
+            here, there = pictures_per_second(engine, batch), pictures_per_second(compiled, batch)
+            why = f"{here:.0f} pictures/s here, {there:.0f} compiled by torch"
+            if there > CLEARLY * here:
+                return compiled, _reason(said, f"{there:.0f} pictures/s here, {here:.0f} with {engine.name}")
+    return engine, _reason(said, why)
+
+
+def pictures_per_second(engine: ClassifierEngine, batch: torch.Tensor) -> float:
+    """By the fastest of the runs that fit into a fraction of a second, after one that is not counted."""
+    engine.run(batch)
+    best, end = float("inf"), time.perf_counter() + _SECONDS
+    while (start := time.perf_counter()) < end:
+        engine.run(batch)
+        best = min(best, time.perf_counter() - start)
+    return len(batch) / best
+
+
+def _loaded(
+    engine: ClassifierEngine, folder: Path, device: Device, said: list[str]
+) -> ClassifierEngine | None:
+    """Whatever an engine fails with, there is a slower one; what is wrong with the weights, that one will say."""
+    try:
+        engine.load(folder, device)
+    except Exception as error:
+        reason = (
+            str(error) if isinstance(error, EngineUnavailable) else f"{type(error).__name__}: {error}"[:200]
+        )
+        _warn(said, f"not {engine.name}: {reason}")
+        return None
+    return engine
+
+
+def _warn(said: list[str], reason: str) -> None:
+    logger.warning("%s", reason)
+    said.append(reason)
+
+
+def _reason(said: list[str], why: str) -> str:
+    return "; ".join([*said, why])

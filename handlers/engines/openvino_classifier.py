@@ -1,0 +1,115 @@
+"""OpenVINO for image classification on a CPU."""
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handlers.core.device import Device, usable_cores
+from handlers.engines.base import PREPARED, EngineUnavailable
+from handlers.engines.classifier_network import export, load_classifier, own_affairs
+from handlers.engines.openvino_runtime import import_openvino, same_log
+from handlers.vision.types import InputSpec
+
+FLOAT, INT8 = "openvino.xml", "openvino-int8.xml"
+"""Graphs for float32 [n, 3, height, width]; normalisation is added when one is loaded."""
+
+_MOST = 1024
+logger = logging.getLogger(__name__)
+
+
+class OpenVinoClassifier:
+    """Any network that torch.export can trace; prepared at packing, converted at load where it was not.
+
+    Workers that share the cores keep to their part of them under load. A picture that comes alone has most likely the
+    machine for itself, and is computed with all cores.
+    """
+
+    name = "openvino"
+
+    def __init__(self, spec: InputSpec, int8: bool = False) -> None:
+        self._spec = spec
+        self._int8 = int8
+
+    def load(self, folder: Path, device: Device) -> None:
+        """Raises EngineUnavailable, and what OpenVINO or transformers raise for a network they cannot take."""
+        if device.torch_device.type != "cpu":
+            raise EngineUnavailable("it computes on a CPU, and this worker has a GPU")
+        openvino = import_openvino()
+        core = openvino.Core()
+        path = folder / PREPARED / (INT8 if self._int8 else FLOAT)
+        self._source = "archive"
+        if path.exists():
+            model = core.read_model(path)
+        elif self._int8:
+            raise EngineUnavailable("the archive has no int8 network; pack it with --calibrate")
+        else:
+            started = time.monotonic()
+            model = convert(folder, self._spec)
+            self._source = "converted at load"
+            logger.info(
+                "converted for OpenVINO in %.1f s; packing again spares it", time.monotonic() - started
+            )
+        graph = with_normalisation(model, self._spec)
+        compiled = core.compile_model(graph, "CPU", settings(device))
+        self._request = self._lone = compiled.create_infer_request()
+        if device.threads < usable_cores():
+            wide = replace(device, threads=usable_cores())
+            self._lone = core.compile_model(graph, "CPU", settings(wide)).create_infer_request()
+        kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self._precision = "int8" if self._int8 else {"f32": "fp32"}.get(kind, kind)
+
+    def run(self, batch: torch.Tensor) -> torch.Tensor:
+        """Pixels as the spec says, read where they lie, to logits [n, labels] in float32."""
+        request = self._lone if len(batch) == 1 else self._request
+        results = request.infer([batch.contiguous().numpy()], share_inputs=True)
+        return torch.from_numpy(results[0])
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": self.name, "precision": self._precision, "network": self._source}
+
+
+def settings(device: Device) -> dict[str, Any]:
+    """One stream of `device.threads`: on two cores, two streams of one thread were no faster.
+
+    Threads are not pinned: several workers would all pin theirs to the same cores, and decoding shares them too.
+    """
+    return {
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32"}.get(device.precision, device.precision),
+        "INFERENCE_NUM_THREADS": device.threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,
+        "ENABLE_HYPER_THREADING": False,
+    }
+
+
+def convert(folder: Path, spec: InputSpec) -> Any:
+    """The float32 network of `folder` as an openvino.Model: float32 [?, 3, height, width] -> float32 [?, labels].
+
+    Weights stay float32: in fp16 they would halve the file, and no longer be the model's own in fp32.
+    """
+    openvino = import_openvino()
+    ready = spec._replace(normalisation=None)
+    program = export(load_classifier(folder, ready, torch.float32), ready, _MOST)
+    with own_affairs(), same_log():
+        model = openvino.convert_model(program)
+    model.reshape([-1, 3, spec.height, spec.width])
+    return model
+
+
+def with_normalisation(model: Any, spec: InputSpec) -> Any:
+    """The same network for uint8 [n, height, width, 3], where the spec leaves the normalisation to the engine."""
+    if spec.normalisation is None:
+        return model
+    openvino = import_openvino()
+    scale, mean, std = spec.normalisation
+    graph = openvino.preprocess.PrePostProcessor(model)
+    pixels = graph.input()
+    pixels.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    pixels.model().set_layout(openvino.Layout("NCHW"))
+    steps = pixels.preprocess().convert_element_type(openvino.Type.f32)
+    steps.mean([value / scale for value in mean]).scale([value / scale for value in std])
+    return graph.build()

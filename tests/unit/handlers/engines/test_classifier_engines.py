@@ -1,0 +1,186 @@
+"""Every engine gives the numbers of transformers in fp32, for one picture as for a batch."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from handlers.core.device import Device, cpu_flags, has_any
+from handlers.engines import openvino_classifier, torch_compiled_classifier
+from handlers.engines.base import PREPARED, EngineUnavailable
+from handlers.engines.choice import FAST_BF16
+from handlers.engines.openvino_classifier import OpenVinoClassifier
+from handlers.engines.torch_classifier import TorchClassifier
+from handlers.engines.torch_compiled_classifier import (
+    MADE_FOR,
+    PACKAGE,
+    TorchCompiledClassifier,
+    compile_package,
+)
+from tests.conftest import ROOT
+from tests.unit.handlers.engines.conftest import BF16, FP32, NORMALISATION, SMALL, SPEC, STARTER, levels
+
+needs_bf16 = pytest.mark.skipif(not has_any(FAST_BF16), reason="this CPU has no bf16")
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+
+
+def reference(folder, batch: torch.Tensor) -> torch.Tensor:
+    """Normalised as the formula says, without any engine."""
+    network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    mean, std = (torch.tensor(values) for values in NORMALISATION[1:])
+    pixels = ((batch * NORMALISATION.scale - mean) / std).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        return network(pixels).logits
+
+
+@pytest.fixture(scope="module", params=["starter", "small"])
+def model(request):
+    spec = SPEC if request.param == "starter" else SMALL
+    folder = request.getfixturevalue("calibrated" if request.param == "starter" else "small")
+    batch = levels(spec, 5)
+    return folder, spec, batch, reference(folder, batch)
+
+
+@pytest.mark.parametrize(
+    ("make", "device", "tolerance"),
+    [
+        (lambda spec: TorchClassifier(spec, 8), FP32, 1e-4),
+        (lambda spec: TorchClassifier(spec, 8), BF16, 0.05),
+        (OpenVinoClassifier, FP32, 1e-4),
+        pytest.param(OpenVinoClassifier, BF16, 0.05, marks=needs_bf16),
+    ],
+    ids=["torch fp32", "torch bf16", "openvino fp32", "openvino bf16"],
+)
+def test_logits_are_those_of_transformers(model, make, device, tolerance):
+    """`tolerance` is in standard deviations of all logits."""
+    folder, spec, batch, expected = model
+    engine = make(spec)
+    engine.load(folder, device)
+    logits = engine.run(batch)
+    assert (logits.dtype, logits.device.type) == (torch.float32, "cpu")
+    spread = float(expected.std())
+    assert float((logits - expected).abs().max()) <= tolerance * spread
+    alone = torch.cat([engine.run(batch[row : row + 1]) for row in range(len(batch))])
+    assert float((alone - logits).abs().max()) <= tolerance * spread
+    assert engine.describe()["precision"] == device.precision
+
+
+def test_int8_is_near(calibrated):
+    batch = levels(SPEC, 3)
+    engine = OpenVinoClassifier(SPEC, int8=True)
+    engine.load(calibrated, FP32)
+    logits, expected = engine.run(batch), reference(calibrated, batch)
+    assert float((logits - expected).abs().max()) < float(expected.std())
+    assert torch.allclose(engine.run(batch[:1]), logits[:1], atol=1e-4)
+    assert engine.describe() == {"engine": "openvino", "precision": "int8", "network": "archive"}
+
+
+def test_a_lone_picture_is_computed_with_all_cores_and_as_in_a_batch(small, monkeypatch):
+    monkeypatch.setattr(openvino_classifier, "usable_cores", lambda: 2)
+    engine, batch = OpenVinoClassifier(SMALL), levels(SMALL, 3)
+    engine.load(small, replace(FP32, threads=1))
+    threads = {
+        request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
+        for request in (engine._lone, engine._request)
+    }
+    assert threads == {1, 2}
+    assert torch.allclose(engine.run(batch[:1]), engine.run(batch)[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda spec: TorchClassifier(spec, 8), OpenVinoClassifier])
+def test_ready_pixels_are_taken_as_they_are(small, make):
+    ready = SMALL._replace(normalisation=None)
+    batch = levels(SMALL, 2)
+    mean, std = (torch.tensor(values) for values in NORMALISATION[1:])
+    engine = make(ready)
+    engine.load(small, FP32)
+    logits = engine.run(((batch * NORMALISATION.scale - mean) / std).permute(0, 3, 1, 2))
+    assert torch.allclose(logits, reference(small, batch), atol=1e-4)
+
+
+def test_answers_outlive_the_next_batch(small):
+    engine = OpenVinoClassifier(SMALL)
+    engine.load(small, FP32)
+    batch = levels(SMALL, 2)
+    first = engine.run(batch[:1])
+    kept = first.clone()
+    engine.run(batch[1:])
+    assert torch.equal(first, kept)
+
+
+def test_openvino_leaves_a_gpu_alone(small):
+    with pytest.raises(EngineUnavailable, match="computes on a CPU"):
+        OpenVinoClassifier(SMALL).load(small, Device(torch.device("cuda:0"), torch.float32, 1))
+
+
+@pytest.fixture(scope="module")
+def compiled(small, tmp_path_factory):
+    """The small network with a package for this CPU; about ten seconds."""
+    folder = tmp_path_factory.mktemp("compiled") / "model"
+    shutil.copytree(small, folder)
+    (folder / PREPARED).mkdir()
+    compile_package(folder, SMALL, FP32, folder / PREPARED)
+    return folder
+
+
+@needs_compiler
+def test_a_compiled_package_gives_the_same_numbers(compiled):
+    engine = TorchCompiledClassifier(SMALL, 8)
+    engine.load(compiled, FP32)
+    batch = levels(SMALL, 5)
+    expected = reference(compiled, batch)
+    for count in (1, 2, 5):
+        assert torch.allclose(engine.run(batch[:count]), expected[:count], atol=1e-4)
+    assert engine.describe() == {"engine": "torch-compiled", "precision": "fp32"}
+
+
+@needs_compiler
+def test_a_compiled_package_is_for_its_cpu_precision_and_torch(compiled, monkeypatch):
+    def refused(device=FP32):
+        with pytest.raises(EngineUnavailable) as error:
+            TorchCompiledClassifier(SMALL, 8).load(compiled, device)
+        return str(error.value)
+
+    assert refused(BF16) == "the compiled network is in fp32, not in bf16"
+    flags = cpu_flags() - {"avx2", "fma"}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch_compiled_classifier, "cpu_flags", lambda: flags)
+        assert refused() == "the compiled network is for a CPU with avx2, fma, which this one lacks"
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    assert "not 1.0" in refused()
+
+
+def test_without_a_package_there_is_no_compiled_engine(small):
+    with pytest.raises(EngineUnavailable, match=r"pack it with handler\.engine: torch-compiled"):
+        TorchCompiledClassifier(SMALL, 8).load(small, FP32)
+    assert not (small / PREPARED / PACKAGE).exists()
+    assert not (small / PREPARED / MADE_FOR).exists()
+
+
+def test_an_openvino_worker_imports_and_tells_nothing_more(calibrated, tmp_path):
+    """transformers costs a second and 100 MB; OpenVINO's and NNCF's own telemetry never starts."""
+    (tmp_path / "model").symlink_to(calibrated)
+    code = """
+import sys
+from pathlib import Path
+from handlers.image_classifier import ImageClassifier
+from tests.unit.handlers.context import FakeContext
+handler = ImageClassifier()
+handler.initialize(FakeContext(Path(sys.argv[1]), {"handler": {"engine": "openvino"}}))
+print(sorted({"transformers", "nncf", "openvino_telemetry.main"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True,
+        env={"PATH": "", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout == "[]\n"
+    assert done.stderr == ""
+    assert not (tmp_path / "intel").exists()
+
+
+def test_starters_are_what_is_calibrated(calibrated):
+    assert (calibrated / "model.safetensors").read_bytes() == (STARTER / "model.safetensors").read_bytes()

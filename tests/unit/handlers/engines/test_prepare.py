@@ -1,0 +1,83 @@
+"""What packing prepares: the files, the facts, the same bytes each time."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from handlers.engines import prepare
+from handlers.engines.base import EngineUnavailable
+from handlers.engines.prepare import prepare_classifier
+from tests.conftest import ROOT
+from tests.unit.handlers.engines.conftest import write_pictures
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "handlers.engines.prepare", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False, env={"PATH": "", **environment},
+    )  # fmt: skip
+
+
+def test_the_command_prints_the_facts_and_gives_the_same_bytes(small, tmp_path):
+    write_pictures(tmp_path / "pictures", seed=5, count=3)
+    made = []
+    for target in (tmp_path / "one", tmp_path / "two"):
+        done = run(small, target, "--pictures", tmp_path / "pictures", HOME=str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert "3 pictures are few" in done.stderr
+        facts = json.loads(done.stdout)
+        assert facts == json.loads((target / "prepared.json").read_text())
+        assert facts["engine"] == "auto"
+        assert facts["openvino"]["int8"]["pictures"] == 3
+        assert 0 <= facts["openvino"]["int8"]["agreement"] <= 1
+        made.append({path.name: path.read_bytes() for path in target.iterdir()})
+    assert sorted(made[0]) == [
+        "openvino-int8.bin",
+        "openvino-int8.xml",
+        "openvino.bin",
+        "openvino.xml",
+        "prepared.json",
+        "preprocess.json",
+    ]
+    for name in made[0]:
+        assert made[0][name] == made[1][name], name
+    assert not (tmp_path / "intel").exists()  # OpenVINO's telemetry keeps an identity there
+
+
+def test_a_failure_is_one_line(small, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text((small / "config.json").read_text())
+    done = run(tmp_path / "model", tmp_path / "target")
+    assert done.returncode == 1
+    assert "preprocessor_config.json" in done.stderr.splitlines()[-1]
+
+
+def test_only_what_the_engine_needs(small, tmp_path):
+    facts = prepare_classifier(small, tmp_path, engine="torch")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prepared.json", "preprocess.json"]
+    assert "openvino" not in facts
+
+
+def test_the_calibrated_starter_agrees(calibrated):
+    int8 = json.loads((calibrated / "prepared" / "prepared.json").read_text())["openvino"]["int8"]
+    assert int8["agreement"] >= 0.98
+    assert (int8["pictures"], int8["setting"]) == (200, "mixed")
+
+
+def test_a_network_that_cannot_be_converted_is_said(small, tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise RuntimeError("cannot trace")
+
+    monkeypatch.setattr(prepare, "convert", fails)
+    facts = prepare_classifier(small, tmp_path)
+    assert facts["openvino"] == {"none": "RuntimeError: cannot trace"}
+    with pytest.raises(RuntimeError, match="cannot trace"):  # int8 was asked for
+        prepare_classifier(small, tmp_path, pictures=write_pictures(tmp_path / "pictures", 1, 1))
+
+
+def test_calibrating_without_nncf(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(EngineUnavailable, match="int8 needs NNCF, which is not installed"):
+        prepare_classifier(small, tmp_path, pictures=write_pictures(tmp_path / "pictures", 1, 1))

@@ -1,0 +1,80 @@
+"""Labels by the fast path are those by Pillow and transformers' image processor, which is the exact one."""
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageOps
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from handlers.vision.decode import to_rgb
+from handlers.vision.preprocess import Preprocessor
+from tests.real_models import labelled_photos, mobilenet_folder
+from training.classifier import HELD_OUT_SEED
+from training.pictures import picture, to_jpeg
+
+STARTER = Path(__file__).parents[4] / "models" / "resnet-50" / "starter"
+PICTURES, BATCH = 1000, 50
+
+
+@pytest.fixture(autouse=True)
+def _one_torch_thread() -> Iterator[None]:
+    """Pictures are spread over threads already: torch's own would only get in their way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def photograph(index: int) -> bytes:
+    """The middle of a drawn picture, where the thing is, at the size of a photo, which the decoder halves."""
+    side = 1024 + index % 128
+    image = Image.open(io.BytesIO(picture(HELD_OUT_SEED, index)[1]))
+    return to_jpeg(ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR), quality=85)
+
+
+class Paths:
+    """Both ways from a file to pixels that are ready for the network, and the network."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fast = Preprocessor(folder)
+        self.exact = AutoImageProcessor.from_pretrained(folder)
+        network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32)
+        self.network = network.to(memory_format=torch.channels_last)
+
+    def both(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+        image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+        exact = self.exact(images=image, return_tensors="pt")["pixel_values"][0]
+        scale, mean, std = self.fast.spec.normalisation
+        levels = self.fast.read(data, 50_000_000, 2**25)
+        return exact, ((levels * scale - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)
+
+    @torch.inference_mode()
+    def scores(self, files: list[bytes]) -> Iterator[torch.Tensor]:
+        """[n, labels] by the exact path, then by the fast one."""
+        with ThreadPoolExecutor() as pool:
+            pixels = list(pool.map(self.both, files))
+        for pictures in zip(*pixels, strict=True):
+            batch = torch.stack(pictures).contiguous(memory_format=torch.channels_last)
+            yield self.network(batch).logits.softmax(-1)
+
+
+def test_a_thousand_large_pictures_get_the_labels_of_the_exact_path():
+    paths = Paths(STARTER)
+    same = 0
+    for start in range(0, PICTURES, BATCH):
+        with ThreadPoolExecutor() as pool:
+            files = list(pool.map(photograph, range(start, start + BATCH)))
+        exact, fast = paths.scores(files)
+        same += int((exact.argmax(-1) == fast.argmax(-1)).sum())
+    assert same >= 0.995 * PICTURES
+
+
+def test_real_weights_label_all_photos_as_by_the_exact_path(shared_data, tmp_path):
+    paths = Paths(mobilenet_folder(shared_data, tmp_path))
+    exact, fast = paths.scores([path.read_bytes() for path, _ in labelled_photos(shared_data)])
+    assert exact.argmax(-1).tolist() == fast.argmax(-1).tolist()
+    assert (exact - fast).abs().max() < 0.03

@@ -1,0 +1,86 @@
+"""A request's picture to what the engine takes."""
+
+import base64
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import MobileViTImageProcessor, ViTImageProcessor
+
+from handlers.core.errors import ConfigurationError, ImageTooLarge
+from handlers.vision.plan import Plan, plan_of
+from handlers.vision.preprocess import PREPARED, Preprocessor
+from handlers.vision.types import InputSpec, Normalisation
+from training.pictures import draw, to_jpeg
+
+HALF = Normalisation(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+LIMITS = (50_000_000, 2**24)
+
+
+@pytest.fixture
+def photo() -> bytes:
+    return to_jpeg(draw("fish", np.random.default_rng(2), (1100, 900)), quality=90)
+
+
+@pytest.fixture
+def vit(tmp_path):
+    ViTImageProcessor().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_photo_becomes_levels_that_the_engine_normalises(vit, photo):
+    preprocessor = Preprocessor(vit)
+    assert preprocessor.spec == InputSpec(224, 224, HALF)
+    pixels = preprocessor.read(photo, *LIMITS)
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (224, 224, 3))
+    expected = ViTImageProcessor()(draw("fish", np.random.default_rng(2), (1100, 900)), return_tensors="pt")
+    levels = (expected["pixel_values"][0].permute(1, 2, 0) * 0.5 + 0.5) * 255
+    assert (pixels - levels).abs().mean() < 2  # the JPEG, and the decoder's scaling
+
+
+def test_base64_and_limits(vit, photo):
+    preprocessor = Preprocessor(vit)
+    text = base64.b64encode(photo).decode()
+    assert torch.equal(preprocessor.read(text, *LIMITS), preprocessor.read(photo, *LIMITS))
+    with pytest.raises(ImageTooLarge, match="1100 x 900"):
+        preprocessor.read(photo, 900_000, 2**24)
+    with pytest.raises(ImageTooLarge, match="bytes"):
+        preprocessor.read(photo, 50_000_000, 1000)
+
+
+def test_what_was_prepared_is_taken_without_transformers(tmp_path):
+    plan = Plan((20, 30), "bilinear", None, HALF)
+    (tmp_path / PREPARED).parent.mkdir()
+    plan.write(tmp_path / PREPARED)
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from handlers.vision.preprocess import Preprocessor
+preprocessor = Preprocessor(Path({str(tmp_path)!r}))
+assert preprocessor(np.zeros((50, 50, 3), np.uint8)).shape == (20, 30, 3)
+assert "transformers" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_processor_without_a_plan_does_its_own_work(tmp_path, photo):
+    processor = MobileViTImageProcessor(size={"shortest_edge": 100}, crop_size={"height": 90, "width": 80})
+    processor.save_pretrained(tmp_path)
+    assert plan_of(tmp_path) is None
+    preprocessor = Preprocessor(tmp_path)
+    assert preprocessor.spec == InputSpec(90, 80, None)
+    picture = np.random.default_rng(3).integers(0, 256, (120, 3, 3), dtype=np.uint8)
+    expected = processor(images=picture[48:72], input_data_format="channels_last", return_tensors="pt")
+    assert torch.equal(preprocessor(picture), expected["pixel_values"][0])
+    assert (preprocessor.read(photo, *LIMITS).dtype, len(preprocessor.read(photo, *LIMITS))) == (
+        torch.float32,
+        3,
+    )
+
+
+def test_a_model_without_a_preprocessor_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="preprocessor_config"):
+        Preprocessor(tmp_path)
