@@ -24,7 +24,7 @@ COPY client client
 RUN scripts/setup
 COPY . .
 ARG WEIGHTS=starter
-RUN scripts/setup --quiet && scripts/pack --weights ${WEIGHTS}
+RUN scripts/setup --quiet && scripts/pack --weights ${WEIGHTS} && rm -rf model_store/.prepared
 
 FROM python
 RUN useradd --uid 1000 --create-home serve

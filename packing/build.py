@@ -10,6 +10,7 @@ from packing import archive, archiver, provenance
 from packing.archive import Member
 from packing.errors import BadSource, explained
 from packing.models import LAYOUT, Layout, check_name, model_config
+from packing.prepare import Prepared, Wanted, prepare, summary
 from packing.provenance import Provenance
 from packing.sources import Report, Source, Weights, Wish, find
 
@@ -18,7 +19,10 @@ _SKIPPED = {"__pycache__", "tests"}
 
 @dataclass(frozen=True)
 class Packed:
-    """A built archive. `unchanged` is true when the store already held exactly this one."""
+    """A built archive. `unchanged` is true when the store already held exactly this one.
+
+    `prepared` says for a person which engines' files it holds.
+    """
 
     path: Path
     name: str
@@ -27,6 +31,7 @@ class Packed:
     sha256: str
     size: int
     unchanged: bool
+    prepared: str = ""
 
 
 def say(message: str) -> None:
@@ -42,12 +47,14 @@ def pack(
     update: bool = False,
     report: Report = say,
     layout: Layout = LAYOUT,
+    calibrate: str | Path | None = None,
 ) -> Packed:
     """Builds `store`/`name`.mar and returns what it is.
 
     `weights` chooses for a model of this repository; `source` (a hub id or a folder) names another one, and is then
-    taken or fails. `update` moves the locked commit to the branch's present one. `report` gets what a person should
-    read while this runs: which weights and why.
+    taken or fails. `update` moves the locked commit to the branch's present one. `calibrate` is a folder with
+    pictures for int8, "none" for no int8, or None for what the archive in the store has. `report` gets what a person
+    should read while this runs: which weights and why.
     Raises PackingError, with a message that says what to do; the store is then as it was.
     """
     check_name(name)
@@ -56,19 +63,23 @@ def pack(
         found = find(Wish(name, weights, None if source is None else str(source), update), layout, report)
         config, engine = model_config(name, found.task, layout)
         code = _handlers(layout, found.task.entry)
-    statement = _provenance(name, engine, found, {archiver.MODEL_CONFIG: config, **code})
+    path = store / f"{name}.mar"
+    prepared = prepare(Wanted(name, found, engine, path, layout), calibrate, report)
+    found = replace(found, files=(*found.files, *prepared.files))
+    statement = _provenance(name, engine, found, prepared, {archiver.MODEL_CONFIG: config, **code})
     extra = {**code, provenance.MEMBER: statement.as_json()}
     members = archiver.lay_out(name, statement.version, found.task.entry, config, extra)
     members += [Member(f"model/{file.name}", file.path, file.size, file.sha256) for file in found.files]
-    path = store / f"{name}.mar"
     unchanged = archive.holds(path, members)
     if not unchanged:
         archive.write(path, members)
     sha256, size = archive.sha256_and_size(path)
-    return Packed(path, name, statement.version, found.kind, sha256, size, unchanged)
+    return Packed(path, name, statement.version, found.kind, sha256, size, unchanged, summary(prepared.facts))
 
 
-def _provenance(name: str, engine: str, source: Source, content: dict[str, bytes]) -> Provenance:
+def _provenance(
+    name: str, engine: str, source: Source, prepared: Prepared, content: dict[str, bytes]
+) -> Provenance:
     """The statement, with the version: which weights, and a digest of everything that goes into the archive."""
     statement = Provenance(
         name=name,
@@ -82,6 +93,7 @@ def _provenance(name: str, engine: str, source: Source, content: dict[str, bytes
         libraries=provenance.libraries(),
         engine=engine,
         architecture=source.architecture,
+        prepared=prepared.facts,
     )
     digests = {member: hashlib.sha256(data).hexdigest() for member, data in content.items()}
     everything = json.dumps([asdict(statement), digests], sort_keys=True).encode()

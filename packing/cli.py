@@ -19,11 +19,22 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int
     names = options.names or known_models(layout)
     if options.source is not None and len(options.names) != 1:
         _parser(layout).error("--from takes one source, so it needs exactly one NAME")
+    if options.calibrate is not None and len(options.names) != 1:
+        _parser(layout).error("--calibrate is for one model, so it needs exactly one NAME")
     signal.signal(signal.SIGTERM, _terminate)
     failed = 0
     for name in names:
         try:
-            packed = pack(name, options.weights, options.source, options.store, options.update, say, layout)
+            packed = pack(
+                name,
+                options.weights,
+                options.source,
+                options.store,
+                options.update,
+                say,
+                layout,
+                options.calibrate,
+            )
         except PackingError as error:
             say(f"{name}: error: {error}")
             failed = 1
@@ -44,6 +55,7 @@ def describe(packed: Packed) -> str:
             f"{packed.name}: {'unchanged' if packed.unchanged else 'packed'}",
             f"  version  {packed.version}",
             f"  weights  {packed.weights}",
+            *([f"  prepared {packed.prepared}"] if packed.prepared else []),
             f"  size     {packed.size / 1e6:,.1f} MB",
             f"  sha256   {packed.sha256}",
             f"  path     {packed.path}",
@@ -85,6 +97,12 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
         "--update",
         action="store_true",
         help="take the commit that the hub's branch is at now, and lock that one",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FOLDER",
+        help="make an int8 network for an image classifier from the pictures in FOLDER; later packs keep it. "
+        "none: drop it",
     )
     parser.add_argument(
         "--store",

@@ -12,6 +12,7 @@ PackingError
  │  ├ HubRefused           401, 403, gated
  │  ├ HubNotFound          404
  │  └ HubOffline           HF_HUB_OFFLINE is set and the files are not all here
+ ├ NotPrepared             what workers are spared at their start could not be made
  ├ BadLock                 the lock file cannot be read or written
  ├ NoSpace                 the disk is full
  └ BadArchive              an archive that is not ours or not whole
@@ -71,6 +72,10 @@ class HubNotFound(HubError):
 
 class HubOffline(HubError):
     """The network is switched off by HF_HUB_OFFLINE and the cache does not hold the files."""
+
+
+class NotPrepared(PackingError):
+    """The process that makes the engine's files failed."""
 
 
 class BadLock(PackingError):

@@ -33,6 +33,11 @@ class Layout:
         return self.root / "model_store"
 
     @property
+    def prepared(self) -> Path:
+        """The cache of what preparing makes; one for all stores, as it depends on none."""
+        return self.store / ".prepared"
+
+    @property
     def lock(self) -> Path:
         return self.models / "lock.json"
 

@@ -4,8 +4,9 @@ import importlib.metadata
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from packing.errors import BadArchive
 
@@ -18,6 +19,8 @@ _LIBRARIES = (
     "tokenizers",
     "safetensors",
     "pillow",
+    "simplejpeg",
+    "openvino",
     "torchserve",
     "torch-model-archiver",
 )
@@ -25,7 +28,10 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """`weights` is pretrained, starter or folder; `revision` the hub's commit; `files` maps member to sha256."""
+    """`weights` is pretrained, starter or folder; `revision` the hub's commit; `files` maps member to sha256.
+
+    `engine` is what model-config.yaml asks for, `prepared` what was made for it and how int8 was calibrated.
+    """
 
     name: str
     version: str
@@ -38,6 +44,7 @@ class Provenance:
     libraries: Mapping[str, str]
     engine: str
     architecture: str
+    prepared: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()

@@ -79,9 +79,17 @@ class Bench:
         return [path.name for path in self.store.iterdir() if path.suffix != ".mar"]
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests, as preparing takes seconds; a test that is about the cache brings its own."""
+    return tmp_path_factory.mktemp("prepared")
+
+
 @pytest.fixture
-def bench(tmp_path: Path, resnet_folder: Path) -> Bench:
+def bench(tmp_path: Path, resnet_folder: Path, prepared: Path) -> Bench:
     root = tmp_path / "root"
+    (root / "model_store").mkdir(parents=True)
+    (root / "model_store" / ".prepared").symlink_to(prepared)
     shutil.copytree(ROOT / "handlers", root / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
     model = root / "models" / "small-net"
     shutil.copytree(resnet_folder, model / "starter")

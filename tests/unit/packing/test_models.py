@@ -109,7 +109,7 @@ def test_the_table_read_from_source_is_the_one_of_transformers(task: tasks.Task)
 def test_the_starters_can_be_packed(name: str, tmp_path: Path) -> None:
     packed = pack(name, weights="starter", store=tmp_path, report=lambda _: None)
     assert read_provenance(packed.path).licence
-    assert packed.size < 6_000_000
+    assert packed.size < 15_000_000  # with the graph of an image classifier, which is as large as its weights
 
 
 def test_gits_blob_id(tmp_path: Path) -> None:

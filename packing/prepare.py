@@ -1,0 +1,260 @@
+"""Runs `handlers.engines.prepare`, so that workers have less to do at their start, and caches what it makes.
+
+It runs in a process of its own, as packing imports neither torch nor OpenVINO. The cache is one folder for each name
+and, below it, one for each set of inputs; all of it can be deleted at any time.
+"""
+
+import errno
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packing import provenance
+from packing.archive import sha256_and_size
+from packing.errors import BadArchive, BadRequest, NotPrepared, explained
+from packing.files import ModelFile, sha256_of
+from packing.models import Layout
+from packing.pictures import Pictures, choose
+from packing.sources import Report, Source
+from packing.tasks import IMAGE_CLASSIFICATION
+
+NO_CALIBRATION = "none"
+"""What --calibrate takes to drop int8."""
+
+KEPT = 3
+"""How many sets of inputs of one name the cache holds: those used last."""
+
+_FACTS = "prepared.json"
+_PICTURES = "pictures"  # beside the sets of inputs: the folder that int8 was last made with
+_PARTIAL = "partial"
+_WITH_INT8 = ("auto", "openvino")
+_FOR_ONE_CPU = "torch-compiled"
+_CODE = ("engines", "vision")  # of handlers/: what decides the bytes that preparing makes
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The archive to prepare for; `archive` is its place in the store, where an earlier one may lie."""
+
+    name: str
+    source: Source
+    engine: str
+    archive: Path
+    layout: Layout
+
+    @property
+    def cache(self) -> Path:
+        return self.layout.prepared / self.name
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Files for the archive, named as below model/, and what provenance.json says about them."""
+
+    files: tuple[ModelFile, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Prepared:
+    """What the archive gets beside weights and handlers; nothing for a task that has nothing to prepare.
+
+    `calibrate` is a folder with pictures for int8, "none" for no int8, or None for what the archive in the store has:
+    calibrated once, it stays so.
+    Raises BadRequest, or NotPrepared with the reason that the process gave; store and cache are then as before.
+    """
+    if wanted.source.task != IMAGE_CLASSIFICATION:
+        if calibrate is not None:
+            raise BadRequest(
+                f"--calibrate is for image classifiers; {wanted.name} is a model for {wanted.source.task.name}."
+            )
+        return Prepared()
+    with explained(f"preparing {wanted.name}"), _locked(wanted.cache):
+        pictures = _pictures(wanted, calibrate, report)
+        entry = wanted.cache / _key(wanted, pictures)
+        if not entry.is_dir():
+            _make(wanted, pictures, entry)
+        if pictures and pictures.folder:
+            (wanted.cache / _PICTURES).write_bytes(os.fsencode(pictures.folder.resolve()))
+        _prune(wanted.cache, entry)
+        files = tuple(_file(path) for path in sorted(entry.iterdir()))
+        facts = json.loads((entry / _FACTS).read_bytes())
+    if pictures is not None:
+        facts["calibration"] = {"pictures": pictures.count, "sha256": pictures.sha256}
+    return Prepared(files, facts)
+
+
+def summary(facts: Mapping[str, Any]) -> str:
+    """The facts of provenance.json in a line for a person; empty where nothing was prepared."""
+    parts = []
+    openvino = facts.get("openvino", {})
+    if "none" in openvino:
+        parts.append(f"not for OpenVINO ({openvino['none']})")
+    elif openvino:
+        parts.append(f"OpenVINO {openvino['version']}")
+    if int8 := openvino.get("int8"):
+        parts.append(
+            f"int8 from {int8['pictures']} pictures, {int8['agreement']:.1%} of them labelled as in fp32"
+        )
+    if "torch_compiled" in facts:
+        parts.append("torch-compiled for this CPU")
+    return ", ".join(parts)
+
+
+def _pictures(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pictures | None:
+    """The pictures for int8; None without int8."""
+    if calibrate is None:
+        return _as_before(wanted, report)
+    if str(calibrate) == NO_CALIBRATION:
+        return None
+    if wanted.engine not in _WITH_INT8:
+        raise BadRequest(
+            f"int8 needs OpenVINO, and {wanted.name} asks for the engine {wanted.engine}: leave --calibrate out, or "
+            f"set `engine` of its model-config.yaml to {' or '.join(_WITH_INT8)}."
+        )
+    return _chosen(wanted.name, Path(calibrate).expanduser(), report)
+
+
+def _as_before(wanted: Wanted, report: Report) -> Pictures | None:
+    """What keeps the int8 of an archive that has it: from the cache, or made again with the pictures it came from."""
+    before = _calibration_of(wanted.archive)
+    if before is None or wanted.engine not in _WITH_INT8:
+        return None
+    if (wanted.cache / _key(wanted, before)).is_dir():
+        report(f"{wanted.name}: int8 as calibrated before, with {before.count} pictures")
+        return before
+    try:
+        folder = Path(os.fsdecode((wanted.cache / _PICTURES).read_bytes()))
+        return _chosen(wanted.name, folder, report)
+    except (OSError, BadRequest) as error:
+        why = "their folder is not remembered" if isinstance(error, OSError) else str(error)
+        report(
+            f"{wanted.name}: WARNING: packing without int8, which it had: it has to be made again, and the "
+            f"{before.count} pictures are not at hand.\n"
+            f"  Why: {why}\n"
+            f"  To have it again: scripts/pack {wanted.name} --calibrate FOLDER."
+        )
+        return None
+
+
+def _chosen(name: str, folder: Path, report: Report) -> Pictures:
+    if importlib.util.find_spec("nncf") is None:
+        raise BadRequest("NNCF, which makes int8, is not installed: run scripts/setup --calibrate.")
+    chosen = choose(folder, report)
+    report(f"{name}: int8 from {chosen.count} pictures of {folder}")
+    return chosen
+
+
+def _calibration_of(archive: Path) -> Pictures | None:
+    try:
+        calibration = provenance.read_provenance(archive).prepared["calibration"]
+        return Pictures(calibration["pictures"], calibration["sha256"])
+    except (BadArchive, KeyError, TypeError):
+        return None
+
+
+def _key(wanted: Wanted, pictures: Pictures | None) -> str:
+    """A digest of everything that decides what preparing makes; not NNCF, as int8 made by another one is as good."""
+    code = [path for part in _CODE for path in sorted((wanted.layout.handlers / part).rglob("*.py"))]
+    inputs = {
+        "model": {file.name: file.sha256 for file in wanted.source.files},
+        "engine": wanted.engine,
+        "code": {path.relative_to(wanted.layout.handlers).as_posix(): sha256_of(path) for path in code},
+        "libraries": provenance.libraries(),
+        "pictures": pictures.sha256 if pictures else None,
+        "cpu": _cpu() if wanted.engine == _FOR_ONE_CPU else None,
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _cpu() -> list[str]:
+    """Model and instruction sets of this machine's CPU, and the build of torch that compiles for it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    described = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    return [platform.machine(), importlib.metadata.version("torch"), *sorted(described)]
+
+
+def _make(wanted: Wanted, pictures: Pictures | None, entry: Path) -> None:
+    """Fills `entry` whole or not at all; call it with the cache locked."""
+    partial = entry.with_name(_PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)  # of a pack that was killed outright
+    try:
+        with tempfile.TemporaryDirectory(prefix="packing-") as temporary:
+            stage = Path(temporary)
+            _link(stage / "model", {file.name: file.path for file in wanted.source.files})
+            paths = pictures.paths if pictures else ()
+            _link(stage / "pictures", {f"{at:04}{path.suffix}": path for at, path in enumerate(paths)})
+            options = ["--pictures", "pictures"] if paths else []
+            _run(wanted, stage, ["model", str(partial.absolute()), "--engine", wanted.engine, *options])
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.rename(entry)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _link(folder: Path, files: Mapping[str, Path]) -> None:
+    """A folder of links: the hub's cache and a person's folder are then the same to what reads it."""
+    folder.mkdir()
+    for name, path in files.items():
+        (folder / name).symlink_to(path.absolute())
+
+
+def _run(wanted: Wanted, stage: Path, arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-P", "-m", "handlers.engines.prepare", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(wanted.layout.root.absolute()), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        command, cwd=stage, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode == 0:
+        return
+    words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        words = [f"the process was ended by {name}, as the system does where memory runs out"]
+    if "No space left" in words[-1] or "Disk quota" in words[-1]:
+        raise OSError(errno.ENOSPC, "No space left on device", str(wanted.cache))
+    raise NotPrepared(f"Preparing {wanted.name} for the engine {wanted.engine} failed: {words[-1]}")
+
+
+def _prune(cache: Path, used: Path) -> None:
+    os.utime(used)
+    entries = sorted(
+        (path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime_ns
+    )
+    for old in entries[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _file(path: Path) -> ModelFile:
+    sha256, size = sha256_and_size(path)
+    return ModelFile(f"prepared/{path.name}", path, size, sha256)
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    """Two packs of one name prepare one after the other; the second then finds what the first has made."""
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = os.open(cache, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
