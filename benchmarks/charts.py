@@ -1,0 +1,102 @@
+"""python charts.py results.json FOLDER: draws throughput.png and latency.png; runs where matplotlib is, alone."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+_COLOURS = {
+    "ceiling": "#111111",
+    "ceiling-int8": "#111111",
+    "product-rest": "#d62728",
+    "product-grpc": "#ff9896",
+    "product-int8-rest": "#9467bd",
+    "flask": "#1f77b4",
+    "fastapi": "#17becf",
+    "mlserver": "#2ca02c",
+    "litserve": "#bcbd22",
+    "torchserve-stock": "#8c564b",
+}
+_SIZE = (7.5, 4.2)  # inches
+_DPI = 130
+_GREY = "#7f7f7f"
+
+
+def throughput(results: dict[str, Any], path: Path) -> None:
+    """Requests/s over the number of clients; the ceilings are lines across."""
+    figure, axes = pyplot.subplots(figsize=_SIZE)
+    places = list(range(len(results["concurrency"])))
+    for system in results["systems"]:
+        rates = {int(key): value["requests_per_second"] for key, value in system["closed"].items()}
+        if not rates:
+            continue
+        style = {"color": _COLOURS.get(system["name"], _GREY), "label": system["title"]}
+        if system["name"].startswith("ceiling"):
+            dashes = ":" if system["name"] == "ceiling" else "-."
+            axes.axhline(max(rates.values()), linestyle=dashes, linewidth=1.2, **style)
+        else:
+            width = 1.5 if system["peer"] else 2.5
+            found = [rates.get(each) for each in results["concurrency"]]
+            axes.plot(places, found, marker="o", linewidth=width, **style)
+    axes.set_xticks(places, [str(each) for each in results["concurrency"]])
+    axes.set_xlabel("requests at once")
+    axes.set_ylabel("requests/s")
+    axes.set_ylim(bottom=0)
+    _finish(figure, axes, path)
+
+
+def latency(results: dict[str, Any], path: Path) -> None:
+    """p50 as lines and p99 as dots over the offered rate, both axes logarithmic."""
+    figure, axes = pyplot.subplots(figsize=_SIZE)
+    drawn = False
+    for system in results["systems"]:
+        points = sorted(
+            (each["offered_per_second"], each["p50"], each["p99"]) for each in system["open"] if each["p50"]
+        )
+        if not points:
+            continue
+        drawn = True
+        rates, middles, tails = zip(*points, strict=True)
+        colour = _COLOURS.get(system["name"], _GREY)
+        width = 1.5 if system["peer"] else 2.5
+        axes.plot(
+            rates, middles, marker="o", markersize=4, linewidth=width, color=colour, label=system["title"]
+        )
+        axes.plot(rates, tails, marker="_", markersize=9, linestyle=":", linewidth=1, color=colour)
+    if not drawn:
+        pyplot.close(figure)
+        return
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    axes.set_xticks([1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000])
+    low, high = (
+        edge(e["offered_per_second"] for s in results["systems"] for e in s["open"]) for edge in (min, max)
+    )
+    axes.set_xlim(low / 1.2, high * 1.2)
+    axes.set_xlabel("requests/s offered (Poisson arrivals)")
+    axes.set_ylabel("ms: p50 (line), p99 (dotted)")
+    _finish(figure, axes, path)
+
+
+def _finish(figure: Any, axes: Any, path: Path) -> None:
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    figure.savefig(path, dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    found = json.loads(Path(sys.argv[1]).read_text())
+    throughput(found, Path(sys.argv[2]) / "throughput.png")
+    latency(found, Path(sys.argv[2]) / "latency.png")

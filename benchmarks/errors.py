@@ -1,0 +1,9 @@
+"""What keeps a benchmark, or one system of it, from running; each message is for a person."""
+
+
+class BenchError(Exception):
+    """The run cannot go on: a wrong option, a missing folder."""
+
+
+class Unavailable(BenchError):
+    """One system cannot be installed or started here: it becomes a row with this reason."""

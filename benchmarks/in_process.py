@@ -1,0 +1,130 @@
+"""What the machine could do without a server: the product's own handler, called in a process of its own.
+
+Each function runs in a spawned process whose initialiser is `load`.
+"""
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from benchmarks.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from handlers.image_classifier import ImageClassifier
+    from handlers.vision.types import Picture
+
+_handler: "ImageClassifier"
+_pictures: Sequence[bytes] = ()
+_AHEAD = 3  # batches that are decoded or being decoded while one is in the network
+
+
+class _Context:
+    """As much of a worker's context as loading needs."""
+
+    class metrics:
+        cache: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, archive: Path, config: dict[str, Any]) -> None:
+        import torch
+
+        self.model_name = "model"
+        self.manifest: dict[str, Any] = {}
+        self.model_yaml_config = config
+        gpu = 0 if torch.cuda.is_available() else None
+        self.system_properties = {"model_dir": str(archive), "gpu_id": gpu, "batch_size": 8}
+
+
+def load(archive: Path, pictures: Sequence[bytes], threads: int | None, precision: str | None = None) -> None:
+    """`archive` is an unpacked one; `threads` and `precision` replace what its configuration says."""
+    global _handler, _pictures
+    from handlers.image_classifier import ImageClassifier
+
+    config = yaml.safe_load((archive / "model-config.yaml").read_text())
+    changes = {"threads": threads, "precision": precision}
+    config["handler"] |= {key: value for key, value in changes.items() if value is not None}
+    _handler = ImageClassifier()
+    _handler.initialize(_Context(archive, config))
+    _pictures = pictures
+
+
+def describe() -> dict[str, Any]:
+    return {"pid": os.getpid(), **_handler._description()}
+
+
+def _decode(picture: bytes) -> "Picture":
+    return _handler.decode(picture, {})
+
+
+def single(seconds: float) -> Outcome:
+    """One picture after the other: decode, then the network; the least latency there is."""
+    return _measured(seconds, lambda picture: len(_handler.predict([_decode(picture)])))
+
+
+def lanes(seconds: float) -> Outcome:
+    """One thread for each core, each decodes and computes; the handler is loaded with one thread an operation."""
+    outcome = Outcome(seconds)
+    lock, end = threading.Lock(), time.perf_counter() + seconds
+
+    def lane(first: int) -> None:
+        for index in itertools.count(first):
+            _handler.predict([_decode(_pictures[index % len(_pictures)])])
+            if time.perf_counter() >= end:
+                return
+            with lock:
+                outcome.completed += 1
+
+    threads = [threading.Thread(target=lane, args=(n,)) for n in range(_cores())]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcome
+
+
+def batches(size: int, seconds: float) -> Outcome:
+    """Whole batches; the next ones are decoded by a pool meanwhile."""
+    outcome = Outcome(seconds)
+    with ThreadPoolExecutor(_cores()) as pool:
+        ready = _decoded(pool, size)
+        _handler.predict(next(ready))  # the pool is busy now
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            outcome.completed += len(_handler.predict(next(ready)))
+    outcome.seconds += time.perf_counter() - end
+    return outcome
+
+
+def _decoded(pool: ThreadPoolExecutor, size: int) -> "Iterator[list[Picture]]":
+    pictures = itertools.cycle(_pictures)
+    waiting: list[list[Future[Picture]]] = []
+    while True:
+        while len(waiting) < _AHEAD:
+            waiting.append([pool.submit(_decode, next(pictures)) for _ in range(size)])
+        yield [future.result() for future in waiting.pop(0)]
+
+
+def _measured(seconds: float, work: Callable[[bytes], int]) -> Outcome:
+    outcome = Outcome(seconds)
+    pictures = itertools.cycle(_pictures)
+    end = time.perf_counter() + seconds
+    while (begin := time.perf_counter()) < end:
+        outcome.completed += work(next(pictures))
+        outcome.latencies.append(time.perf_counter() - begin)
+    outcome.seconds += time.perf_counter() - end
+    return outcome
+
+
+def top_labels(pictures: Sequence[bytes]) -> list[str]:
+    """The likeliest label of each, one picture at a time, as an idle server would compute it."""
+    return [_handler.predict([_decode(picture)])[0][0].label for picture in pictures]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,203 @@
+"""The load generator: a closed loop of N clients, or an open loop of Poisson arrivals.
+
+It shares the machine with the server that it measures, so it does nothing that can be done beforehand or afterwards.
+"""
+
+import asyncio
+import gc
+import itertools
+import random
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from benchmarks.outcomes import Outcome
+from benchmarks.wire import Connection, Target
+
+
+class Client(Protocol):
+    """`ask` returns what was wrong with the answer, None if nothing was."""
+
+    async def ask(self, request: bytes) -> str | None: ...
+
+    async def close(self) -> None: ...
+
+
+class HttpClient:
+    """As many connections as requests are under way; kept alive and used again, the last one first."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._idle: list[Connection] = []
+
+    async def ask(self, request: bytes) -> str | None:
+        try:
+            async with asyncio.timeout(self._target.timeout):
+                return await self._ask(request)
+        except TimeoutError:
+            return "timeout"
+        except OSError:  # refused, reset, no descriptor left
+            return "connection lost"
+
+    async def _ask(self, request: bytes) -> str | None:
+        connection = await self._connection()
+        try:
+            reply = await connection.ask(request)
+        except ConnectionResetError:
+            if not connection.used:
+                raise
+            connection = await self._new()  # the server closed an idle connection just then: not its fault
+            reply = await connection.ask(request)
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        if connection.alive:
+            self._idle.append(connection)
+        return self._target.problem(reply.body) if reply.status == 200 else f"HTTP {reply.status}"
+
+    async def _connection(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.alive:
+                return connection
+        return await self._new()
+
+    async def _new(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(Connection, self._target.host, self._target.port)
+        return connection
+
+    async def close(self) -> None:
+        for connection in self._idle:
+            connection.close()
+
+
+class GrpcClient:
+    """One channel; messages are bytes already, and stay bytes."""
+
+    def __init__(self, target: Target) -> None:
+        import grpc
+
+        self._target = target
+        self._error = grpc.aio.AioRpcError
+        self._channel = grpc.aio.insecure_channel(f"{target.host}:{target.port}")
+        self._call = self._channel.unary_unary(target.path, None, None)
+
+    async def ask(self, request: bytes) -> str | None:
+        try:
+            return self._target.problem(await self._call(request, timeout=self._target.timeout))
+        except self._error as error:
+            return str(error.code().name).lower().replace("_", " ")
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """`connections` clients, each sends as soon as it has its answer."""
+
+    connections: int
+
+
+@dataclass(frozen=True)
+class Open:
+    """`rate` requests a second on the average, whether answers come or not; `seed` decides when."""
+
+    rate: float
+    seed: int = 1
+
+    def arrivals(self, seconds: float) -> Iterator[float]:
+        """Seconds from the start at which a request is due: exponential gaps."""
+        draw = random.Random(self.seed)
+        due = draw.expovariate(self.rate)
+        while due < seconds:
+            yield due
+            due += draw.expovariate(self.rate)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement: `seconds` are counted after `ramp` seconds in which the load is the same."""
+
+    target: Target
+    load: Closed | Open
+    seconds: float
+    ramp: float = 1.0
+    first: int = 0
+    """Which of the target's requests is sent first; the others follow in turn."""
+
+
+def run(job: Job, begin: float | None = None) -> Outcome:
+    """Does the job, beginning at `time.time()` = `begin`. Runs its own event loop."""
+    if begin is not None:
+        time.sleep(max(0.0, begin - time.time()))
+    gc.collect()
+    gc.freeze()
+    wall, cpu = time.perf_counter(), time.process_time()
+    outcome = asyncio.run(_run(job))
+    outcome.cpu = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    return outcome
+
+
+async def _run(job: Job) -> Outcome:
+    client: Client = HttpClient(job.target) if job.target.protocol == "http" else GrpcClient(job.target)
+    requests = itertools.cycle(job.target.requests)
+    for _ in range(job.first % len(job.target.requests)):
+        next(requests)
+    try:
+        if isinstance(job.load, Closed):
+            return await _closed(client, job, job.load, requests)
+        return await _open(client, job, job.load, requests)
+    finally:
+        with suppress(Exception):
+            await client.close()
+
+
+async def _closed(client: Client, job: Job, load: Closed, requests: Iterator[bytes]) -> Outcome:
+    outcome = Outcome(job.seconds)
+    start = time.perf_counter() + job.ramp
+    end = start + job.seconds
+
+    async def one() -> None:
+        while (sent := time.perf_counter()) < end:
+            problem = await client.ask(next(requests))
+            now = time.perf_counter()
+            if start <= now < end:
+                _note(outcome, problem, now - sent)
+                outcome.completed += problem is None
+            if problem is not None:
+                await asyncio.sleep(0.01)  # a server that refuses at once is not to be drowned in repetitions
+
+    await asyncio.gather(*(one() for _ in range(load.connections)))
+    return outcome
+
+
+async def _open(client: Client, job: Job, load: Open, requests: Iterator[bytes]) -> Outcome:
+    """Latency counts from when a request was due, so that a generator or server that lags cannot hide it."""
+    outcome = Outcome(job.seconds)
+    begin = time.perf_counter()
+    whole = job.ramp + job.seconds
+
+    async def one(due: float) -> None:
+        problem = await client.ask(next(requests))
+        now = time.perf_counter() - begin
+        if job.ramp <= due:
+            _note(outcome, problem, now - due)
+        outcome.completed += problem is None and job.ramp <= now < whole
+
+    async with asyncio.TaskGroup() as group:
+        for due in load.arrivals(whole):
+            await asyncio.sleep(max(0.0, begin + due - time.perf_counter()))
+            group.create_task(one(due))
+    return outcome
+
+
+def _note(outcome: Outcome, problem: str | None, seconds: float) -> None:
+    if problem is None:
+        outcome.latencies.append(seconds)
+    else:
+        outcome.failures.append(seconds)
+        outcome.errors[problem] += 1

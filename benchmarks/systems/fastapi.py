@@ -1,0 +1,15 @@
+"""FastAPI on uvicorn: https://fastapi.tiangolo.com/tutorial/request-files/."""
+
+from benchmarks.systems.peer import Peer, Stage
+from benchmarks.wire import post_file
+
+
+class FastApi(Peer):
+    name = "fastapi"
+    title = "FastAPI, uvicorn"
+
+    def commands(self, stage: Stage) -> list[list[str]]:
+        return [[str(stage.bin / "uvicorn"), "app:app", "--host", "127.0.0.1", "--port", str(stage.port)]]
+
+    def request(self, picture: bytes) -> bytes:
+        return post_file(self.path, "file", picture)

@@ -1,0 +1,29 @@
+"""MLServer with adaptive batching and one parallel worker: https://docs.seldon.ai/mlserver/user-guide/adaptive-batching."""
+
+import base64
+import json
+from collections.abc import Mapping
+
+from benchmarks.systems.base import free_port
+from benchmarks.systems.peer import Peer, Stage
+from benchmarks.wire import post
+
+
+class MlServer(Peer):
+    name = "mlserver"
+    title = "MLServer, adaptive batching"
+    path = "/v2/models/resnet-50/infer"
+
+    def commands(self, stage: Stage) -> list[list[str]]:
+        return [[str(stage.bin / "mlserver"), "start", "."]]
+
+    def environment(self, stage: Stage) -> Mapping[str, str]:
+        ports = {"HTTP": stage.port, "GRPC": free_port(), "METRICS": free_port()}
+        folder = {"PROMETHEUS_MULTIPROC_DIR": str(stage.folder), "MLSERVER_METRICS_DIR": str(stage.folder)}
+        return folder | {f"MLSERVER_{name}_PORT": str(port) for name, port in ports.items()}
+
+    def request(self, picture: bytes) -> bytes:
+        data = base64.b64encode(picture).decode()
+        tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [data]}
+        body = {"inputs": [tensor | {"parameters": {"content_type": "base64"}}]}
+        return post(self.path, json.dumps(body).encode(), "application/json")

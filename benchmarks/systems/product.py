@@ -1,0 +1,126 @@
+"""The product: packed and served as a user would, over REST and gRPC, in the precision it takes by itself or int8."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import serving
+from benchmarks import pictures
+from benchmarks.errors import Unavailable
+from benchmarks.generator import Generator
+from benchmarks.systems.base import Served, System, Workplace, labelled, wait_for_answer
+from benchmarks.wire import Target, post
+from client import Client
+from packing import Packed, PackingError, pack
+from serving.state import State
+
+NAME = "resnet-50"
+GRPC_METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
+CALIBRATION_PICTURES = 300
+_SETUP = Path(__file__).resolve().parents[2] / "scripts" / "setup"
+
+
+def packed(place: Workplace, int8: bool) -> Packed:
+    """The archive of the benchmark's weights with the configuration of models/resnet-50. Raises Unavailable."""
+    store = place.root / ("store-int8" if int8 else "store")
+    calibrate = "none"
+    if int8:
+        _install_calibration()
+        folder = place.root / "calibration"
+        calibrate = str(pictures.to_folder(folder, pictures.CALIBRATION_SEED, CALIBRATION_PICTURES))
+    try:
+        return pack(NAME, source=place.model, store=store, calibrate=calibrate, report=place.say)
+    except PackingError as error:
+        raise Unavailable(f"not packed: {error}") from error
+
+
+def _install_calibration() -> None:
+    done = subprocess.run([_SETUP, "--calibrate", "--quiet"], capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise Unavailable(f"what int8 is made with is not installed: {' '.join(last)}")
+
+
+class Product(System):
+    """REST and gRPC of one precision are two systems on one and the same server."""
+
+    def __init__(self, name: str, title: str, protocol: str, int8: bool, servers: "Servers") -> None:
+        self.name, self.title, self._protocol, self._int8 = name, title, protocol, int8
+        self._servers = servers
+
+    def start(self, place: Workplace, generator: Generator) -> "_Product":
+        server, facts = self._servers.get(place, self._int8)
+        target = rest(server, place) if self._protocol == "rest" else grpc(server, place)
+        try:
+            wait_for_answer(target, lambda: str(server.failure) if server.failure else None)
+        except Unavailable:
+            server.stop()
+            raise
+        return _Product(target, generator, server, facts)
+
+
+def rest(server: serving.Server, place: Workplace) -> Target:
+    port = int(server.inference.rpartition(":")[2])
+    return labelled(
+        "127.0.0.1", port, [post(f"/predictions/{NAME}", each, "image/jpeg") for each in place.pictures]
+    )
+
+
+def grpc(server: serving.Server, place: Workplace) -> Target:
+    from client._stubs import inference_pb2
+
+    port = int(server.grpc_inference.rpartition(":")[2])
+    messages = [
+        inference_pb2.PredictionsRequest(model_name=NAME, input={"image": each}).SerializeToString()
+        for each in place.pictures
+    ]
+    plain = labelled("127.0.0.1", port, messages)
+    return Target(plain.host, port, plain.requests, plain.marker, plain.count, "grpc", GRPC_METHOD)
+
+
+class Servers:
+    """One server for each precision, started when first asked for."""
+
+    def __init__(self) -> None:
+        self._running: dict[bool, tuple[serving.Server, dict[str, Any]]] = {}
+
+    def get(self, place: Workplace, int8: bool) -> tuple[serving.Server, dict[str, Any]]:
+        """The server, and what its describe API says. Raises Unavailable."""
+        if int8 not in self._running:
+            archive = packed(place, int8)
+            folder = place.root / "run" / ("product-int8" if int8 else "product")
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                server = serving.start([NAME], run_dir=folder, store=archive.path.parent, pack=False)
+            except serving.RunError as error:
+                raise Unavailable(str(error)) from error
+            self._running[int8] = server, _describe(server)
+        return self._running[int8]
+
+
+def _describe(server: serving.Server) -> dict[str, Any]:
+    with Client(endpoints=server.endpoints) as connection:
+        metadata = connection.describe(NAME, customized=True).metadata or {}
+    return {
+        key: metadata.get(key) for key in ("version", "engine", "precision", "reason", "threads", "device")
+    }
+
+
+class _Product(Served):
+    def __init__(
+        self, target: Target, generator: Generator, server: serving.Server, facts: dict[str, Any]
+    ) -> None:
+        super().__init__(target, generator)
+        self.facts = facts
+        self._server = server
+
+    def processes(self) -> list[psutil.Process]:
+        state = State.read(self._server.run_dir / "state.json")
+        frontend = state.frontend if state else None
+        return [psutil.Process(frontend.pid)] if frontend and frontend.alive() else []
+
+    def stop(self) -> None:
+        self._server.stop()

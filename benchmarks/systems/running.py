@@ -1,0 +1,29 @@
+"""A server that somebody else has started: only the load is ours."""
+
+import psutil
+
+from benchmarks.generator import Generator
+from benchmarks.systems.base import Served, System, Workplace
+from benchmarks.systems.catalogue import REST
+from benchmarks.wire import Target
+
+
+class RunningServer(System):
+    """Its processes are not known, so there is no memory to report."""
+
+    name = REST
+
+    def __init__(self, url: str, model: str, target: Target) -> None:
+        self.title = f"{model} at {url}"
+        self._target = target
+
+    def start(self, _place: Workplace, generator: Generator) -> Served:
+        return _Elsewhere(self._target, generator)
+
+
+class _Elsewhere(Served):
+    def processes(self) -> list[psutil.Process]:
+        return []
+
+    def stop(self) -> None:
+        """It goes on."""

@@ -1,0 +1,47 @@
+"""Changes numbers of a model-config.yaml and nothing else: comments, order and spacing stay."""
+
+import re
+from collections.abc import Mapping
+
+
+def change(text: str, changes: Mapping[str, int]) -> str:
+    """`changes` by key, `handler.key` for one of the section `handler:`; what is missing is added.
+
+    A value that is the same already, written in another way, stays as it is written.
+    """
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        text = _in_section(text, section, name, value) if section else _at_the_top(text, name, value)
+    return text
+
+
+def _at_the_top(text: str, key: str, value: int) -> str:
+    changed, found = _set(text, "", key, value)
+    return changed if found else f"{key}: {value}\n{text}"
+
+
+def _in_section(text: str, section: str, key: str, value: int) -> str:
+    match = re.search(
+        rf"^{re.escape(section)}:[^\n]*\n(?:(?:[ \t][^\n]*|#[^\n]*)?(?:\n|\Z))*", text, re.MULTILINE
+    )
+    if match is None:
+        return f"{text.rstrip()}\n{section}:\n  {key}: {value}\n"
+    block = match[0]
+    changed, found = _set(block, r"[ \t]+", key, value)
+    if not found:
+        lines = block.splitlines(keepends=True)
+        own = [at for at, line in enumerate(lines) if line[0] in " \t" and line.strip()]
+        indent = re.match(r"[ \t]*", lines[own[-1]])[0] if own else "  "  # type: ignore[index]
+        lines.insert(own[-1] + 1 if own else 1, f"{indent}{key}: {value}\n")
+        changed = "".join(lines)
+    return text[: match.start()] + changed + text[match.end() :]
+
+
+def _set(text: str, indent: str, key: str, value: int) -> tuple[str, bool]:
+    pattern = re.compile(rf"^({indent}{re.escape(key)}:[ \t]*)([^\s#]+)", re.MULTILINE)
+    match = pattern.search(text)
+    if match is None:
+        return text, False
+    if match[2].replace("_", "") == str(value):
+        return text, True
+    return f"{text[: match.start(2)]}{value}{text[match.end(2) :]}", True

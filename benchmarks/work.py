@@ -1,0 +1,51 @@
+"""Requests for a model that is already served: pictures or texts, whichever it takes."""
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from benchmarks.errors import BenchError
+from benchmarks.load import Job, Open, run
+from benchmarks.wire import Target, post
+from training.reports import HELD_OUT_SEED, reports
+
+TEXTS = 16
+
+
+def pictures_to(host: str, port: int, model: str, pictures: Sequence[bytes]) -> Target:
+    """The answer holds five labels, whatever they are."""
+    requests = tuple(post(f"/predictions/{model}", each, "image/jpeg") for each in pictures)
+    return Target(host, port, requests, b'"label"', 5)
+
+
+def texts_to(host: str, port: int, model: str) -> Target:
+    """Drawn reports; the answer holds one summary."""
+    texts = [text for text, _ in reports(HELD_OUT_SEED, TEXTS)]
+    requests = tuple(post(f"/predictions/{model}", each.encode(), "text/plain") for each in texts)
+    return Target(host, port, requests, b'"summary_text"', 1)
+
+
+def served(url: str, model: str, pictures: Sequence[bytes]) -> Target:
+    """What the model at that address answers rightly. Raises BenchError with what it said."""
+    host, port = address(url)
+    problems = []
+    for kind, target in (
+        ("picture", pictures_to(host, port, model, pictures)),
+        ("text", texts_to(host, port, model)),
+    ):
+        outcome = run(Job(target, Open(rate=20.0), seconds=0.2, ramp=0.0))
+        if not outcome.errors:
+            return target
+        problems.append(f"{', '.join(outcome.errors)} to a {kind}")
+    raise BenchError(f"{model} at {url} does not answer as a model of ours: {'; '.join(problems)}")
+
+
+def address(url: str) -> tuple[str, int]:
+    """Host and port of an http address. Raises BenchError."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 80
+    except ValueError as error:
+        raise BenchError(f"--url {url}: {error}") from error
+    if parts.scheme != "http" or not parts.hostname:
+        raise BenchError(f"--url {url}: expected http://HOST:PORT")
+    return parts.hostname, port

@@ -1,0 +1,50 @@
+"""The command line: what it offers, what it refuses."""
+
+import pytest
+
+from benchmarks import cli
+from tests.conftest import ROOT
+
+
+def test_help_names_what_can_be_asked(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--quick", "--url", "--tune", "--systems", "--pictures", "--out", "--write-readme"):
+        assert option in text
+
+
+@pytest.mark.parametrize("arguments", [["--seconds", "0"], ["--concurrency", "1,x"], ["--rounds", "0"]])
+def test_numbers_that_make_no_sense_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--systems", "flask,nothing"], "known are ceiling, "),
+        (["--url", "http://127.0.0.1:1"], "--model"),
+        (["--url", "https://127.0.0.1:1", "--model", "m"], "http://HOST:PORT"),
+        (["--url", "http://127.0.0.1:1", "--model", "m"], "connection lost"),
+        (["--pictures", "/nowhere", "--systems", "flask", "--url", "http://x:1", "--model", "m"], "/nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_a_line(arguments, told, capsys):
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_a_model_that_is_not_ours_cannot_be_tuned(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("benchmarks.weights.full_size", lambda folder: folder)
+    assert cli.main(["--tune", "nothing", "--work", str(tmp_path)]) == 1
+    assert "known are bart-large-cnn, resnet-50, t5-small" in capsys.readouterr().err
+
+
+def test_the_script_asks_for_the_command():
+    assert 'python" -P -m benchmarks' in (ROOT / "scripts" / "bench").read_text()
