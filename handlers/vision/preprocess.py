@@ -17,35 +17,36 @@ PREPARED = Path("prepared", "preprocess.json")
 class Preprocessor:
     """The model's own preprocessing: by a plan where one can say it, else by transformers' image processor.
 
-    `spec` says what comes out. Safe to call from several threads at once.
+    `spec` says what comes out; `plan` is None where transformers does the work.
+    Safe to call from several threads at once.
     Raises ConfigurationError for a model that says nothing of how pictures are prepared.
     """
 
     spec: InputSpec
+    plan: Plan | None
 
     def __init__(self, folder: Path) -> None:
         prepared = folder / PREPARED
-        self._plan: Plan | None = None
         if prepared.exists():
-            self._plan = Plan.read(prepared)
+            self.plan = Plan.read(prepared)
         else:
             self._processor = processor_of(folder)
-            self._plan = plan_of_processor(self._processor)
-        if self._plan:
-            self.spec = self._plan.spec
+            self.plan = plan_of_processor(self._processor)
+        if self.plan:
+            self.spec = self.plan.spec
         else:
             _, height, width = self(np.full((224, 224, 3), 127, np.uint8)).shape
             self.spec = InputSpec(height, width, None)
 
     def read(self, payload: Payload, max_pixels: int, max_bytes: int) -> torch.Tensor:
         """A picture as it was sent (see `decode_image`, whose errors it raises) to one picture of `spec`."""
-        at_least = self._plan.at_least if self._plan else None
+        at_least = self.plan.at_least if self.plan else None
         return self(decode_image(payload, max_pixels, max_bytes, at_least))
 
     def __call__(self, picture: np.ndarray) -> torch.Tensor:
         """RGB uint8 [height, width, 3] of any size to uint8 [H, W, 3], or float32 [3, H, W] without a plan."""
-        if self._plan:
-            return self._plan(picture)
+        if self.plan:
+            return self.plan(picture)
         if "shortest_edge" in dict(getattr(self._processor, "size", None) or {}):
             picture = centre(picture, MAX_ASPECT)
         return processed(self._processor, picture)
