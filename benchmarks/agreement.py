@@ -1,4 +1,7 @@
-"""How often the served labels are those of fp32 eager in PyTorch, on drawn pictures that no training has seen."""
+"""How often our handler's first label is that of fp32 eager in PyTorch, on drawn pictures that no training has seen.
+
+The packed handler is called in process, one picture at a time: the network is compared, not the wire.
+"""
 
 import io
 from collections.abc import Sequence
@@ -47,7 +50,7 @@ def compare(place: Workplace, count: int, names: Sequence[tuple[str, bool]]) -> 
             with hosted(archive, (), None) as pool:
                 precision = str(pool.submit(in_process.describe).result()["precision"])
                 labels = pool.submit(in_process.top_labels, drawn).result()
-        except Unavailable as error:
+        except (Unavailable, OSError, RuntimeError) as error:
             place.say(f"agreement of {name}: left out: {error}")
             continue
         found.append(_agreement(name, precision, wanted, labels))

@@ -1,13 +1,14 @@
 """What the project promises of its speed, line by line: what was measured, and whether it holds here."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.agreement import Agreement
+from benchmarks.outcomes import Summary
 from benchmarks.results import Results
-from benchmarks.systems.catalogue import CEILINGS, INT8, REST
+from benchmarks.systems.catalogue import CEILINGS, INT8, PEERS, REST
 
 OF_CEILING = 0.85
 OVER_PEERS = 7.0
@@ -17,12 +18,13 @@ TAIL = 4.0
 GOODPUT = 0.8
 SAME = {REST: 0.99, INT8: 0.98}
 ON_A_GPU = 4388.0  # requests/s: ResNet-50 behind Triton on one A100, at 64 at once, with ready tensors
+NO_ANSWER = "no answer"
 _VARIANTS = {REST: "as packed", INT8: "int8"}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """`met` is None where it was not measured."""
+    """`met` is None where it was not measured, or not wholly."""
 
     what: str
     measured: str
@@ -49,10 +51,10 @@ def bars(results: Results, agreements: Sequence[Agreement], gpu: bool) -> list[B
     return found
 
 
-Line = tuple[str, str, Callable[[], tuple[str, bool] | None]]
+Line = tuple[str, str, Callable[[], tuple[str, bool | None] | None]]
 
 
-def _or_unmeasured(what: str, bar: str, find: Callable[[], tuple[str, bool] | None]) -> Bar:
+def _or_unmeasured(what: str, bar: str, find: Callable[[], tuple[str, bool | None] | None]) -> Bar:
     found = find()
     return Bar(what, found[0], bar, found[1]) if found else Bar(what, "not measured", bar, None)
 
@@ -60,7 +62,7 @@ def _or_unmeasured(what: str, bar: str, find: Callable[[], tuple[str, bool] | No
 def _ceiling(results: Results, name: str, variant: str) -> Line:
     high = max(results.concurrency)
 
-    def find() -> tuple[str, bool] | None:
+    def find() -> tuple[str, bool | None] | None:
         ours, ceiling = results.at(name, high), results.at(CEILINGS[name], high)
         if ours is None or ceiling is None or not ceiling.requests_per_second:
             return None
@@ -73,30 +75,45 @@ def _ceiling(results: Results, name: str, variant: str) -> Line:
 def _peers(results: Results, name: str, variant: str) -> Line:
     high = max(results.concurrency)
 
-    def find() -> tuple[str, bool] | None:
-        ratios = dict(_ratios(results, name, high))
-        if not ratios:
+    def find() -> tuple[str, bool | None] | None:
+        ours = results.at(name, high)
+        theirs = {peer: found.requests_per_second for peer, found in _answered(results, high).items()}
+        if ours is None or not theirs:
             return None
-        least = min(ratios, key=lambda peer: ratios[peer])
-        return f"{ratios[least]:.1f} times {least}, the fastest of {len(ratios)}", ratios[least] >= OVER_PEERS
+        best = max(theirs, key=lambda peer: theirs[peer])
+        ratio = ours.requests_per_second / theirs[best]
+        measured = f"{ratio:.1f} times {best}, the fastest of {len(theirs)}"
+        return measured + _missing(theirs), _of_all(theirs, ratio >= OVER_PEERS)
 
     aim = f"at least {OVER_PEERS:.0f} (aim {AIM_OVER_PEERS[name]:.0f})"
     return f"requests/s at {high} over each peer, {variant}", aim, find
 
 
-def _ratios(results: Results, name: str, concurrency: int) -> Iterator[tuple[str, float]]:
-    ours = results.at(name, concurrency)
-    for peer in results.peers:
-        theirs = peer.at(concurrency)
-        if ours and theirs and theirs.requests_per_second:
-            yield peer.name, ours.requests_per_second / theirs.requests_per_second
+def _answered(results: Results, concurrency: int) -> dict[str, Summary]:
+    """The peers that answered every request."""
+    found = {peer.name: peer.at(concurrency) for peer in results.peers}
+    return {
+        name: each for name, each in found.items() if each and each.requests_per_second and not each.errors
+    }
+
+
+def _missing(theirs: Collection[str]) -> str:
+    missing = [peer for peer in PEERS if peer not in theirs]
+    return f"; without {', '.join(missing)}" if missing else ""
+
+
+def _of_all(theirs: Collection[str], holds: bool) -> bool | None:
+    """What one peer refutes is broken; what holds is kept only if every peer answered."""
+    return None if holds and _missing(theirs) else holds
 
 
 def _latency_to_ceiling(results: Results, name: str, variant: str) -> Line:
-    def find() -> tuple[str, bool] | None:
+    def find() -> tuple[str, bool | None] | None:
         ours, ceiling = results.at(name, 1), results.at(CEILINGS[name], 1)
         if ours is None or ceiling is None:
             return None
+        if math.isnan(ours.p50):
+            return NO_ANSWER, False
         more = ours.p50 - ceiling.p50
         return f"{ours.p50:.1f} ms, {more:+.1f} ms", more <= MILLISECONDS_MORE
 
@@ -104,23 +121,28 @@ def _latency_to_ceiling(results: Results, name: str, variant: str) -> Line:
 
 
 def _latency_to_peers(results: Results, name: str, variant: str) -> Line:
-    def find() -> tuple[str, bool] | None:
+    def find() -> tuple[str, bool | None] | None:
         ours = results.at(name, 1)
-        theirs = {peer.name: summary.p50 for peer in results.peers if (summary := peer.at(1))}
+        theirs = {peer: found.p50 for peer, found in _answered(results, 1).items()}
         if ours is None or not theirs:
             return None
+        if math.isnan(ours.p50):
+            return NO_ANSWER, False
         best = min(theirs, key=lambda peer: theirs[peer])
-        return f"{ours.p50:.1f} ms; {best} {theirs[best]:.1f} ms", ours.p50 < theirs[best]
+        measured = f"{ours.p50:.1f} ms; {best} {theirs[best]:.1f} ms"
+        return measured + _missing(theirs), _of_all(theirs, ours.p50 < theirs[best])
 
     return f"p50 at 1 against every peer, {variant}", "below", find
 
 
 def _tail(results: Results, name: str, variant: str) -> Line:
-    def find() -> tuple[str, bool] | None:
+    def find() -> tuple[str, bool | None] | None:
         row = results.rows.get(name)
         summary = row.offered(0.7) if row else None
-        if summary is None or math.isnan(summary.p50):
+        if summary is None:
             return None
+        if math.isnan(summary.p50):
+            return NO_ANSWER, False
         ratio, errors = summary.p99 / summary.p50, summary.error_count
         return f"{ratio:.1f} times the p50, {errors} errors", ratio < TAIL and not errors
 
@@ -128,10 +150,10 @@ def _tail(results: Results, name: str, variant: str) -> Line:
 
 
 def _overload(results: Results, name: str, variant: str) -> Line:
-    def find() -> tuple[str, bool] | None:
+    def find() -> tuple[str, bool | None] | None:
         row = results.rows.get(name)
         summary = row.offered(1.5) if row else None
-        if row is None or summary is None:
+        if row is None or summary is None or not row.capacity:
             return None
         share = summary.requests_per_second / row.capacity
         refused = f"; refused within {summary.rejected_within:.0f} ms (p99)" if summary.errors else ""

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,12 @@ class Generator:
 
     def __init__(self, processes: int = 1) -> None:
         self._count = processes
-        self._pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+        self._pool = self._processes()
+        self.busiest = 0.0
+        """The most of a core that one of its processes has used; near 1 it measures itself."""
+
+    def _processes(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._count, mp_context=get_context("spawn"))
 
     def __enter__(self) -> Self:
         return self
@@ -43,4 +49,10 @@ class Generator:
 
     def _run(self, jobs: list[Job]) -> Outcome:
         begin = time.time() + _TOGETHER
-        return joined(list(self._pool.map(run, jobs, [begin] * len(jobs))))
+        try:
+            outcome = joined(list(self._pool.map(run, jobs, [begin] * len(jobs))))
+        except BrokenProcessPool:
+            self._pool = self._processes()  # whoever is measured next is not to suffer from it
+            raise
+        self.busiest = max(self.busiest, outcome.cpu / len(jobs))
+        return outcome

@@ -5,9 +5,8 @@ Each function runs in a spawned process whose initialiser is `load`.
 
 import itertools
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,36 +61,22 @@ def _decode(picture: bytes) -> "Picture":
     return _handler.decode(picture, {})
 
 
-def single(seconds: float) -> Outcome:
-    """One picture after the other: decode, then the network; the least latency there is."""
-    return _measured(seconds, lambda picture: len(_handler.predict([_decode(picture)])))
-
-
-def lanes(seconds: float) -> Outcome:
-    """One thread for each core, each decodes and computes; the handler is loaded with one thread an operation."""
+def serial(size: int, seconds: float) -> Outcome:
+    """Batches one after the other: decode, then the network. Those of one picture have the least latency there is."""
     outcome = Outcome(seconds)
-    lock, end = threading.Lock(), time.perf_counter() + seconds
-
-    def lane(first: int) -> None:
-        for index in itertools.count(first):
-            _handler.predict([_decode(_pictures[index % len(_pictures)])])
-            if time.perf_counter() >= end:
-                return
-            with lock:
-                outcome.completed += 1
-
-    threads = [threading.Thread(target=lane, args=(n,)) for n in range(_cores())]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    pictures = itertools.cycle(_pictures)
+    end = time.perf_counter() + seconds
+    while (begin := time.perf_counter()) < end:
+        outcome.completed += len(_handler.predict([_decode(next(pictures)) for _ in range(size)]))
+        outcome.latencies.append(time.perf_counter() - begin)
+    outcome.seconds += time.perf_counter() - end
     return outcome
 
 
 def batches(size: int, seconds: float) -> Outcome:
     """Whole batches; the next ones are decoded by a pool meanwhile."""
     outcome = Outcome(seconds)
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         ready = _decoded(pool, size)
         _handler.predict(next(ready))  # the pool is busy now
         end = time.perf_counter() + seconds
@@ -110,21 +95,11 @@ def _decoded(pool: ThreadPoolExecutor, size: int) -> "Iterator[list[Picture]]":
         yield [future.result() for future in waiting.pop(0)]
 
 
-def _measured(seconds: float, work: Callable[[bytes], int]) -> Outcome:
-    outcome = Outcome(seconds)
-    pictures = itertools.cycle(_pictures)
-    end = time.perf_counter() + seconds
-    while (begin := time.perf_counter()) < end:
-        outcome.completed += work(next(pictures))
-        outcome.latencies.append(time.perf_counter() - begin)
-    outcome.seconds += time.perf_counter() - end
-    return outcome
-
-
 def top_labels(pictures: Sequence[bytes]) -> list[str]:
     """The likeliest label of each, one picture at a time, as an idle server would compute it."""
     return [_handler.predict([_decode(picture)])[0][0].label for picture in pictures]
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,12 +1,14 @@
 """What the run was made on: the machine and the versions, for the results."""
 
-import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psutil
+
+from benchmarks.in_process import cores
 
 _FLAGS = (
     "avx2",
@@ -30,6 +32,7 @@ _PACKAGES = (
     "torchserve",
     "grpcio",
 )
+_FOLDERS = ("--out", "--work", "--pictures")
 
 
 def facts() -> dict[str, Any]:
@@ -37,15 +40,24 @@ def facts() -> dict[str, Any]:
     cpu, flags = _cpu()
     return {
         "cpu": cpu,
-        "cores": _cores(),
+        "cores": cores(),
         "flags": [flag for flag in _FLAGS if flag in flags],
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
         "gpu": _gpu(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-        "command": " ".join(["scripts/bench", *sys.argv[1:]]),
+        "command": command(sys.argv[1:]),
     }
+
+
+def command(arguments: Sequence[str]) -> str:
+    """What was typed, without the folders: they are nobody's business but the machine's."""
+    kept = ["scripts/bench"]
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before not in _FOLDERS and argument.partition("=")[0] not in _FOLDERS:
+            kept.append(argument)
+    return " ".join(kept)
 
 
 def sentence(machine: dict[str, Any]) -> str:
@@ -65,10 +77,6 @@ def _cpu() -> tuple[str, set[str]]:
         lines = {}
     flags = lines.get("flags", lines.get("Features", ""))
     return lines.get("model name", platform.processor() or platform.machine()).strip(), set(flags.split())
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpu() -> str | None:

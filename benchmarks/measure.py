@@ -3,16 +3,17 @@
 import signal
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psutil
 
 from benchmarks.errors import Unavailable
 from benchmarks.generator import Generator
-from benchmarks.outcomes import Summary, median
+from benchmarks.outcomes import Outcome, Summary, median
 from benchmarks.results import Results, Row
+from benchmarks.signals import undisturbed
 from benchmarks.systems.base import Running, Served, System, Workplace, family
 from benchmarks.systems.catalogue import INT8, REST
 
@@ -20,6 +21,10 @@ SHARES = (0.3, 0.5, 0.7, 0.9, 1.5)
 """Of the capacity: what our systems are offered in the open loop."""
 PEER_SHARES = (0.5, 0.9)
 """Of a peer's own capacity; then the least of our rates that is above it, to show where it ends."""
+MOST_OVERLOAD = 2.0
+"""Of a peer's capacity: beyond, it would only be buried, and its queue would outlast the measurement."""
+FAILURES = (Unavailable, OSError, RuntimeError, psutil.Error)
+"""Of one system, a broken process pool among them (a RuntimeError)."""
 _SPINS = 0.02  # cores that an idle system may use; what uses more sleeps while others are measured
 _OPEN_SYSTEMS = (REST, INT8)
 
@@ -29,10 +34,10 @@ class Schedule:
     """How long, how often, how much. `open_seconds` 0 leaves the open loop out."""
 
     concurrency: tuple[int, ...] = (1, 8, 32)
-    seconds: float = 6.0
+    seconds: float = 4.0
     rounds: int = 3
-    warm_up: float = 3.0
-    open_seconds: float = 10.0
+    warm_up: float = 2.0
+    open_seconds: float = 8.0
     shares: tuple[float, ...] = SHARES
     peer_shares: tuple[float, ...] = PEER_SHARES
 
@@ -66,18 +71,44 @@ class Session:
             if self.schedule.open_seconds:
                 self._open_loops()
         finally:
-            for running in self.running.values():
+            with undisturbed():
+                self._end()
+
+    def _end(self) -> None:
+        """One that cannot be ended does not keep the others running."""
+        for running in self.running.values():
+            with suppress(*FAILURES):
                 _wake(running)
-                running.stop()
+        for name in list(self.running):
+            self._stop(name)
+
+    def _stop(self, name: str) -> None:
+        running = self.running.pop(name)
+        try:
+            _wake(running)
+            running.stop()
+        except Exception as error:
+            self.place.say(f"{name}: not ended: {error!r}")
+
+    def _ask(self, name: str, load: Callable[[Running], Outcome]) -> Summary | None:
+        """None when the system, or what loads it, broke: then it is a row with a problem, and the others go on."""
+        try:
+            with self._awake(name):
+                return load(self.running[name]).summary()
+        except FAILURES as error:
+            self.rows[name].problem = f"broke down: {error or type(error).__name__}"
+            self.place.say(f"{name}: {self.rows[name].problem}")
+            self._stop(name)
+            return None
 
     def _start(self, system: System, generator: Generator) -> None:
         row = self.rows[system.name] = Row(system.name, system.title, system.peer)
         begin = time.monotonic()
         try:
             running = system.start(self.place, generator)
-        except Unavailable as error:
-            row.problem = str(error)
-            self.place.say(f"{system.name}: left out: {error}")
+        except FAILURES as error:
+            row.problem = str(error) or type(error).__name__
+            self.place.say(f"{system.name}: left out: {row.problem}")
             return
         self.running[system.name] = running
         row.facts = running.facts
@@ -86,9 +117,10 @@ class Session:
 
     def _warm_up(self) -> None:
         """And looks which of them use the processor although nobody asks them anything."""
-        for running in self.running.values():
-            running.closed(self.schedule.highest, self.schedule.warm_up)
-            running.closed(1, self.schedule.warm_up / 2)
+        for name in list(self.running):
+            for concurrency, seconds in ((self.schedule.highest, 1.0), (1, 0.5)):
+                if name in self.running:
+                    self._ask(name, _closed(concurrency, seconds * self.schedule.warm_up))
         before = {name: running.cpu_seconds() for name, running in self.running.items()}
         time.sleep(_LOOK)
         for name, running in self.running.items():
@@ -105,20 +137,24 @@ class Session:
         found: dict[tuple[str, int], list[Summary]] = {}
         for turn in range(self.schedule.rounds):
             for concurrency in self.schedule.concurrency:
-                for name, running in self.running.items():
+                for name, running in list(self.running.items()):
                     if not isinstance(running, Served) and concurrency not in (1, self.schedule.highest):
                         continue
-                    with self._awake(name):
-                        summary = running.closed(concurrency, self.schedule.seconds).summary()
+                    summary = self._ask(name, _closed(concurrency, self.schedule.seconds))
+                    if summary is None:
+                        continue
                     found.setdefault((name, concurrency), []).append(summary)
                     self.place.say(f"round {turn + 1}, {concurrency:>2} at once: {name:18} {_line(summary)}")
         for (name, concurrency), rounds in found.items():
+            if name not in self.running:
+                continue
             self.rows[name].closed[concurrency] = median(rounds)
             self.rows[name].spread[concurrency] = _spread(rounds)
 
     def _memory(self) -> None:
         for name, running in self.running.items():
-            self.rows[name].memory = running.memory()
+            with suppress(*FAILURES):
+                self.rows[name].memory = running.memory()
 
     def _open_loops(self) -> None:
         capacity = {name: self.rows[name].capacity for name in self.running}
@@ -129,14 +165,16 @@ class Session:
                 self._offer(name, share * capacity[name], share)
         for name in [name for name in self.running if self.rows[name].peer]:
             rates = [share * capacity[name] for share in self.schedule.peer_shares]
-            for rate in rates + [rate for rate in ladder if rate > capacity[name]][:1]:
+            beyond = [min(rate, MOST_OVERLOAD * capacity[name]) for rate in ladder if rate > capacity[name]]
+            for rate in rates + beyond[:1]:
                 self._offer(name, rate, rate / capacity[name] if capacity[name] else 0.0)
 
     def _offer(self, name: str, rate: float, share: float) -> None:
-        if rate <= 0:
+        if rate <= 0 or name not in self.running:
             return
-        with self._awake(name):
-            summary = self.running[name].open(rate, self.schedule.open_seconds).summary()
+        summary = self._ask(name, lambda running: running.open(rate, self.schedule.open_seconds))
+        if summary is None:
+            return
         self.rows[name].open.append((rate, share, summary))
         self.place.say(f"offered {rate:6.1f}/s ({share:4.0%}): {name:18} {_line(summary)}")
 
@@ -165,6 +203,10 @@ def _signal(running: Running, number: signal.Signals) -> None:
             process.send_signal(number)
         except psutil.Error:
             continue
+
+
+def _closed(concurrency: int, seconds: float) -> Callable[[Running], Outcome]:
+    return lambda running: running.closed(concurrency, seconds)
 
 
 def _spread(rounds: Sequence[Summary]) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from benchmarks import environments
 from benchmarks.agreement import Agreement
 from benchmarks.bars import Bar
-from benchmarks.errors import BenchError, Unavailable
+from benchmarks.errors import BenchError, Unavailable, last_line
 from benchmarks.outcomes import Summary
 from benchmarks.results import Results, Row
 from benchmarks.systems.catalogue import REST
@@ -37,7 +38,7 @@ def table(results: Results) -> str:
     lines = [line(head), line(["---"] + ["---:"] * (len(head) - 1))]
     for row in results.rows.values():
         if row.problem:
-            lines.append(line([row.title, f"left out: {row.problem}", *[""] * (len(head) - 2)]))
+            lines.append(line([row.title, f"left out: {_told(row.problem)}", *[""] * (len(head) - 2)]))
         else:
             lines.append(line(_cells(row, results.concurrency, ours)))
     return "\n".join(lines)
@@ -47,7 +48,7 @@ def _cells(row: Row, concurrency: Sequence[int], ours: Summary | None) -> list[s
     low, high = row.at(min(concurrency)), row.at(max(concurrency))
     served = row.name not in ("ceiling", "ceiling-int8")
     errors = sum(summary.error_count for summary in row.closed.values())
-    cells = [row.title, *(_rate(row.at(each)) for each in concurrency), _ms(low.p50 if low else math.nan)]
+    cells = [_title(row), *(_rate(row.at(each)) for each in concurrency), _ms(low.p50 if low else math.nan)]
     cells += [_ms(high.p50 if high else math.nan), _ms(high.p99 if high else math.nan)]
     cells += [str(errors) if served else "", f"{row.memory.get('pss', math.nan):,.0f}" if row.memory else ""]
     if ours is not None:
@@ -58,28 +59,40 @@ def _cells(row: Row, concurrency: Sequence[int], ours: Summary | None) -> list[s
     return cells
 
 
+def _title(row: Row) -> str:
+    """With the engine and the precision, where they are known."""
+    facts = [str(row.facts[key]) for key in ("engine", "precision") if row.facts.get(key)]
+    return f"{row.title} ({', '.join(facts)})" if facts else row.title
+
+
+def _told(problem: str) -> str:
+    """Its first line, and of a path only the last part: the rest is about this machine."""
+    return re.sub(r"(?<![\w:/.])/(?:[^\s/]+/)+", "", (problem.strip().splitlines() or [""])[0])
+
+
 def open_table(results: Results) -> str:
-    """One line a system and offered rate."""
-    head = ["offered requests/s", "", "of its capacity", "good answers/s", "p50, ms", "p90", "p99", "errors"]
+    """One line a system and offered rate: one pass each, no medians."""
+    head = ["offered requests/s", "", "of its capacity", "good answers/s", "p50, ms", "p90", "p99", "samples"]
+    head += ["errors"]
     lines = [line(head), line(["---"] + ["---:"] * (len(head) - 1))]
     for row in results.rows.values():
         for rate, share, summary in row.open:
             numbers = [f"{rate:.0f}", f"{share:.0%}", f"{summary.requests_per_second:.0f}"]
             latencies = [_ms(summary.p50), _ms(summary.p90), _ms(summary.p99)]
             errors = ", ".join(f"{count} × {kind}" for kind, count in summary.errors.items()) or "0"
-            lines.append(line([row.title, *numbers, *latencies, errors]))
+            lines.append(line([row.title, *numbers, *latencies, str(summary.samples), errors]))
     return "\n".join(lines)
 
 
 def bars_table(bars: Sequence[Bar]) -> str:
-    words = {True: "yes", False: "**no**", None: "not measured"}
+    words = {True: "yes", False: "**no**", None: "not known"}
     lines = [line(["promise", "measured", "bar", "met"]), line(["---"] * 4)]
     return "\n".join([*lines, *(line([bar.what, bar.measured, bar.bar, words[bar.met]]) for bar in bars)])
 
 
 def agreement_table(agreements: Sequence[Agreement]) -> str:
     lines = [
-        line(["first label", "precision", "as in fp32 eager", "as drawn"]),
+        line(["first label, in process", "precision", "as in fp32 eager", "as drawn"]),
         line(["---", "---", "---:", "---:"]),
     ]
     for each in agreements:
@@ -90,7 +103,7 @@ def agreement_table(agreements: Sequence[Agreement]) -> str:
 
 def line(cells: Sequence[str]) -> str:
     """One row of a Markdown table."""
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in cells)} |"
 
 
 def _rate(summary: Summary | None) -> str:
@@ -122,17 +135,23 @@ def draw(folder: Path, venvs: Path) -> None:
     command = [python, _HERE / "charts.py", folder / "results.json", folder]
     drawn = subprocess.run(command, capture_output=True, text=True)
     if drawn.returncode:
-        raise Unavailable(f"not drawn: {drawn.stderr.strip().splitlines()[-1]}")
+        raise Unavailable(f"not drawn: {last_line(drawn.stderr)}")
 
 
 def into_readme(readme: Path, content: str) -> None:
     """Replaces what stands between the two markers. Raises BenchError unless each is there once."""
+    before, after = around_markers(readme)
+    readme.write_text(f"{before}{BEGIN}\n{content.strip()}\n{END}{after}", encoding="utf-8")
+
+
+def around_markers(readme: Path) -> tuple[str, str]:
+    """What stands before and after the section of the markers. Raises BenchError unless each is there once."""
     text = readme.read_text(encoding="utf-8")
     before, found, rest = text.partition(BEGIN)
     _, closed, after = rest.partition(END)
-    if not found or not closed or BEGIN in rest:
+    if not found or not closed or BEGIN in rest or END in after:
         raise BenchError(f"{readme.name} needs the markers {BEGIN} and {END}, once each")
-    readme.write_text(f"{before}{BEGIN}\n{content.strip()}\n{END}{after}", encoding="utf-8")
+    return before, after
 
 
 def _without_nan(value: Any) -> Any:

@@ -18,9 +18,9 @@ from benchmarks.generator import Generator
 from benchmarks.outcomes import Summary
 from benchmarks.report import line
 from benchmarks.systems.base import Workplace, wait_for_answer
-from benchmarks.systems.product import packed
-from benchmarks.tune_config import change
-from benchmarks.work import pictures_to, texts_to
+from benchmarks.systems.product import clear_run, packed
+from benchmarks.tune_config import change, write
+from benchmarks.work import address_of, pictures_to, texts_to
 from packing import PackingError, known_models, pack, read_provenance
 from packing.models import LAYOUT
 
@@ -38,6 +38,10 @@ class Setting:
     batch_size: int
     workers: int = 1
     max_batch: int | None = None
+
+    def __str__(self) -> str:
+        limit = "" if self.max_batch is None else f", at most {self.max_batch} in the network at once"
+        return f"batches of {self.batch_size}, workers: {self.workers}{limit}"
 
     def changes(self) -> dict[str, int]:
         """Keys of model-config.yaml, those of `handler:` with a dot."""
@@ -100,6 +104,7 @@ class Tuning:
 
     def _try(self, setting: Setting) -> Trial:
         store = self.place.root / "tune" / "store"
+        clear_run(store.parent / "run")
         shutil.rmtree(store.parent, ignore_errors=True)
         store.mkdir(parents=True)
         _copy(self.archive, store / f"{self.name}.mar", setting)
@@ -112,11 +117,11 @@ class Tuning:
         return trial
 
     def _measure(self, server: serving.Server) -> Iterator[tuple[int, Summary]]:
-        host, port = "127.0.0.1", int(server.inference.rpartition(":")[2])
+        address = address_of(server.inference)
         if read_provenance(self.archive).task == "image-classification":
-            target = pictures_to(host, port, self.name, self.place.pictures)
+            target = pictures_to(address, self.name, self.place.pictures)
         else:
-            target = texts_to(host, port, self.name)
+            target = texts_to(address, self.name)
         wait_for_answer(target, lambda: str(server.failure) if server.failure else None)
         self.generator.closed(target, max(self.concurrency), min(2.0, self.seconds))
         for concurrency in self.concurrency:
@@ -163,14 +168,13 @@ def tune(
     """Sweeps, prints the table, and writes what it found; returns the keys that it changed."""
     tuning = Tuning(name, archive_of(name, place), place, generator, concurrency, seconds)
     head = ["batchSize", "workers", "max_batch", *(f"{each} at once: /s, p50 ms" for each in concurrency)]
-    place.say(line(head))
+    place.say(f"{line(head)}\n{line(['---:'] * len(head))}")
     best = choose(tuning.sweep())
     path = LAYOUT.models / name / CONFIG
     before = path.read_text(encoding="utf-8")
-    after = change(before, best.setting.changes())
-    path.write_text(after, encoding="utf-8")
+    write(path, best.setting.changes())
     place.say(f"best: {best.setting}")
-    place.say(f"{path}: {'as it was' if after == before else 'changed'}")
+    place.say(f"{path}: {'as it was' if path.read_text(encoding='utf-8') == before else 'changed'}")
     return best.setting.changes()
 
 

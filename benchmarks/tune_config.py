@@ -1,7 +1,14 @@
 """Changes numbers of a model-config.yaml and nothing else: comments, order and spacing stay."""
 
+import copy
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.errors import BenchError
 
 
 def change(text: str, changes: Mapping[str, int]) -> str:
@@ -13,6 +20,35 @@ def change(text: str, changes: Mapping[str, int]) -> str:
         section, _, name = key.rpartition(".")
         text = _in_section(text, section, name, value) if section else _at_the_top(text, name, value)
     return text
+
+
+def write(path: Path, changes: Mapping[str, int]) -> None:
+    """Changes the file at once or not at all. Raises BenchError where the text cannot be changed safely."""
+    before = path.read_text(encoding="utf-8")
+    after = change(before, changes)
+    if _read(after) != _expected(_read(before) or {}, changes):
+        wanted = ", ".join(f"{key}: {value}" for key, value in changes.items())
+        raise BenchError(f"{path} is written in a way that cannot be changed here; by hand: {wanted}")
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_text(after, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _read(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _expected(config: Any, changes: Mapping[str, int]) -> dict[str, Any]:
+    found: dict[str, Any] = copy.deepcopy(config)
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        place = found.setdefault(section, {}) if section else found
+        if isinstance(place, dict):
+            place[name] = value
+    return found
 
 
 def _at_the_top(text: str, key: str, value: int) -> str:

@@ -5,6 +5,7 @@ would say nothing. So each channel of the starter stands here four times, with a
 (Net2WiderNet, Chen et al. 2016, https://arxiv.org/abs/1511.05641): the same answers, from a network of full size.
 """
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -35,8 +36,13 @@ _PREPROCESSOR = {
 
 
 def full_size(folder: Path, starter: Path | None = None) -> Path:
-    """Writes the model to `folder`, unless it is there already, and returns it."""
-    if (folder / "model.safetensors").exists():
+    """Writes the model to `folder`, unless this one is there already, and returns it."""
+    starter = starter or LAYOUT.starter("resnet-50")
+    stamp = folder.with_name(f"{folder.name}.stamp")
+    digest = hashlib.sha256(
+        (starter / "model.safetensors").read_bytes() + Path(__file__).read_bytes()
+    ).hexdigest()
+    if (folder / "model.safetensors").exists() and stamp.exists() and stamp.read_text() == digest:
         return folder
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification
@@ -44,7 +50,7 @@ def full_size(folder: Path, starter: Path | None = None) -> Path:
 
     logging.disable_progress_bar()
 
-    small = ResNetForImageClassification.from_pretrained(starter or LAYOUT.starter("resnet-50"))
+    small = ResNetForImageClassification.from_pretrained(starter)
     known = dict(small.config.id2label)
     names = {index: f"{MARKER}{index} {known.get(index, '')}".strip() for index in range(LABELS)}
     config = ResNetConfig(num_labels=LABELS, id2label=names, label2id={name: i for i, name in names.items()})
@@ -62,6 +68,7 @@ def full_size(folder: Path, starter: Path | None = None) -> Path:
     (unfinished / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSOR, indent=2))
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+    stamp.write_text(digest)
     return folder
 
 

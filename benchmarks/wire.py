@@ -34,10 +34,10 @@ class Reply(NamedTuple):
     keep_alive: bool
 
 
-def post(path: str, body: bytes, content_type: str) -> bytes:
+def post(path: str, body: bytes, content_type: str, host: str = "127.0.0.1") -> bytes:
     """A whole request."""
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\n"
         f"Content-Length: {len(body)}\r\nAccept: */*\r\n\r\n"
     )
     return head.encode() + body

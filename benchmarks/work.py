@@ -1,6 +1,7 @@
 """Requests for a model that is already served: pictures or texts, whichever it takes."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.errors import BenchError
@@ -11,26 +12,38 @@ from training.reports import HELD_OUT_SEED, reports
 TEXTS = 16
 
 
-def pictures_to(host: str, port: int, model: str, pictures: Sequence[bytes]) -> Target:
+class Address(NamedTuple):
+    """`prefix` comes before /predictions: "" or a path without a slash at its end."""
+
+    host: str
+    port: int
+    prefix: str = ""
+
+    def post(self, model: str, body: bytes, content_type: str) -> bytes:
+        host = f"{self.host}:{self.port}"
+        return post(f"{self.prefix}/predictions/{model}", body, content_type, host)
+
+
+def pictures_to(address: Address, model: str, pictures: Sequence[bytes]) -> Target:
     """The answer holds five labels, whatever they are."""
-    requests = tuple(post(f"/predictions/{model}", each, "image/jpeg") for each in pictures)
-    return Target(host, port, requests, b'"label"', 5)
+    requests = tuple(address.post(model, each, "image/jpeg") for each in pictures)
+    return Target(address.host, address.port, requests, b'"label"', 5)
 
 
-def texts_to(host: str, port: int, model: str) -> Target:
+def texts_to(address: Address, model: str) -> Target:
     """Drawn reports; the answer holds one summary."""
     texts = [text for text, _ in reports(HELD_OUT_SEED, TEXTS)]
-    requests = tuple(post(f"/predictions/{model}", each.encode(), "text/plain") for each in texts)
-    return Target(host, port, requests, b'"summary_text"', 1)
+    requests = tuple(address.post(model, each.encode(), "text/plain") for each in texts)
+    return Target(address.host, address.port, requests, b'"summary_text"', 1)
 
 
 def served(url: str, model: str, pictures: Sequence[bytes]) -> Target:
     """What the model at that address answers rightly. Raises BenchError with what it said."""
-    host, port = address(url)
+    address = address_of(url)
     problems = []
     for kind, target in (
-        ("picture", pictures_to(host, port, model, pictures)),
-        ("text", texts_to(host, port, model)),
+        ("picture", pictures_to(address, model, pictures)),
+        ("text", texts_to(address, model)),
     ):
         outcome = run(Job(target, Open(rate=20.0), seconds=0.2, ramp=0.0))
         if not outcome.errors:
@@ -39,8 +52,8 @@ def served(url: str, model: str, pictures: Sequence[bytes]) -> Target:
     raise BenchError(f"{model} at {url} does not answer as a model of ours: {'; '.join(problems)}")
 
 
-def address(url: str) -> tuple[str, int]:
-    """Host and port of an http address. Raises BenchError."""
+def address_of(url: str) -> Address:
+    """The parts of an http address. Raises BenchError."""
     try:
         parts = urlsplit(url)
         port = parts.port or 80
@@ -48,4 +61,4 @@ def address(url: str) -> tuple[str, int]:
         raise BenchError(f"--url {url}: {error}") from error
     if parts.scheme != "http" or not parts.hostname:
         raise BenchError(f"--url {url}: expected http://HOST:PORT")
-    return parts.hostname, port
+    return Address(parts.hostname, port, parts.path.rstrip("/"))

@@ -13,6 +13,7 @@ from benchmarks.systems.product import Product, Servers
 from benchmarks.systems.torchserve_stock import TorchServeStock
 
 REST, GRPC, INT8 = "product-rest", "product-grpc", "product-int8-rest"
+PEERS = tuple(peer.name for peer in (Flask, FastApi, MlServer, LitServe, TorchServeStock))
 CEILINGS = {REST: "ceiling", INT8: "ceiling-int8"}
 """Which ceiling each of ours is held against."""
 

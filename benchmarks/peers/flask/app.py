@@ -10,14 +10,15 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 app = Flask(__name__)
 processor = AutoImageProcessor.from_pretrained(os.environ["MODEL"])
-model = AutoModelForImageClassification.from_pretrained(os.environ["MODEL"])
+device = "cuda" if torch.cuda.is_available() else "cpu"
+model = AutoModelForImageClassification.from_pretrained(os.environ["MODEL"]).to(device)
 model.eval()
 
 
 @app.route("/predict", methods=["POST"])
 def predict():
     image = Image.open(io.BytesIO(request.files["file"].read())).convert("RGB")
-    inputs = processor(images=image, return_tensors="pt")
+    inputs = processor(images=image, return_tensors="pt").to(device)
     with torch.no_grad():
         scores = model(**inputs).logits[0].softmax(-1)
     top = scores.topk(5)

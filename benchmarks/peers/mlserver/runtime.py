@@ -14,14 +14,15 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 class ResNet(MLModel):
     async def load(self) -> bool:
         self.processor = AutoImageProcessor.from_pretrained(os.environ["MODEL"])
-        self.model = AutoModelForImageClassification.from_pretrained(os.environ["MODEL"])
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = AutoModelForImageClassification.from_pretrained(os.environ["MODEL"]).to(self.device)
         self.model.eval()
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         pictures = self.decode(payload.inputs[0], default_codec=Base64Codec)
         images = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
-        inputs = self.processor(images=images, return_tensors="pt")
+        inputs = self.processor(images=images, return_tensors="pt").to(self.device)
         with torch.no_grad():
             scores = self.model(**inputs).logits.softmax(-1)
         top = scores.topk(5)

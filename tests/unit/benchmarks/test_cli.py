@@ -28,6 +28,9 @@ def test_numbers_that_make_no_sense_are_refused(arguments, capsys):
     [
         (["--systems", "flask,nothing"], "known are ceiling, "),
         (["--url", "http://127.0.0.1:1"], "--model"),
+        (["--url", "http://x:1", "--model", "m", "--tune", "m"], "one of them"),
+        (["--write-readme", "--quick"], "--quick"),
+        (["--write-readme", "--systems", "flask"], "--systems"),
         (["--url", "https://127.0.0.1:1", "--model", "m"], "http://HOST:PORT"),
         (["--url", "http://127.0.0.1:1", "--model", "m"], "connection lost"),
         (["--pictures", "/nowhere", "--systems", "flask", "--url", "http://x:1", "--model", "m"], "/nowhere"),
@@ -44,6 +47,18 @@ def test_a_model_that_is_not_ours_cannot_be_tuned(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("benchmarks.weights.full_size", lambda folder: folder)
     assert cli.main(["--tune", "nothing", "--work", str(tmp_path)]) == 1
     assert "known are bart-large-cnn, resnet-50, t5-small" in capsys.readouterr().err
+
+
+def test_only_one_run_at_a_time_has_the_folder(tmp_path, capsys):
+    with cli._alone(tmp_path):
+        assert cli.main(["--tune", "nothing", "--work", str(tmp_path)]) == 1
+    assert "another run uses" in capsys.readouterr().err
+
+
+def test_a_list_that_is_none_is_said_with_an_example(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--concurrency", "1,x"])
+    assert "expected numbers such as 1,8,32" in capsys.readouterr().err
 
 
 def test_the_script_asks_for_the_command():

@@ -60,6 +60,12 @@ def test_a_server_that_is_not_there_and_one_that_hangs():
     assert set(gone.errors) == {"connection lost"}
 
 
+def test_an_error_counts_although_it_is_told_after_the_end():
+    with SlowServer(5.0) as server:
+        outcome = run(Job(target(server, timeout=0.3), Closed(2), seconds=0.1, ramp=0.0))
+    assert outcome.errors == {"timeout": 2}
+
+
 def test_an_open_loop_shows_the_queue_that_a_closed_one_hides():
     with SlowServer(0.02) as server:
         calm = run(Job(target(server), Open(10.0), seconds=1.5, ramp=0.0)).summary()

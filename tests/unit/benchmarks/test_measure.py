@@ -1,5 +1,6 @@
 """The sequence of a run, with systems that only note what they are asked."""
 
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import psutil
@@ -77,3 +78,28 @@ def test_a_failure_in_the_middle_ends_everything(monkeypatch):
             None,
         )
     assert log[-1] == ("product-rest", "stopped")
+
+
+def test_one_that_breaks_is_a_row_and_the_others_go_on(monkeypatch):
+    monkeypatch.setattr(measure, "_LOOK", 0.01)
+    log = []
+    calm = FakeRunning.closed
+
+    def closed(self, connections, seconds):
+        if self._name == "a" and log.count(("a", 32)) == 1:  # warmed up
+            raise BrokenProcessPool("gone")
+        return calm(self, connections, seconds)
+
+    def stop(self):
+        log.append((self._name, "stopped"))
+        raise OSError("cannot")
+
+    monkeypatch.setattr(FakeRunning, "closed", closed)
+    monkeypatch.setattr(FakeRunning, "stop", stop)
+    systems = [FakeSystem(log, name, name != "product-rest") for name in ("a", "product-rest", "b")]
+    place = Workplace(Path(), Path(), (), lambda _: None)
+    results = measure.measured(systems, place, measure.QUICK, None)
+    assert results.rows["a"].problem == "broke down: gone"
+    assert not results.rows["a"].closed
+    assert results.rows["b"].closed
+    assert [name for name, what in log if what == "stopped"] == ["a", "product-rest", "b"]

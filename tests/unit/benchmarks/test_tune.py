@@ -8,7 +8,7 @@ import yaml
 from benchmarks.errors import BenchError
 from benchmarks.outcomes import Summary
 from benchmarks.tune import Setting, Trial, _copy, _settings, choose
-from benchmarks.tune_config import change
+from benchmarks.tune_config import change, write
 from packing.models import LAYOUT
 
 CONFIG = """\
@@ -124,3 +124,15 @@ def test_an_archive_gets_the_setting_and_stays_as_it_is_otherwise(tmp_path):
     with zipfile.ZipFile(tmp_path / "new.mar") as new:
         assert new.read("model/weights") == b"\x00\x01"
         assert yaml.safe_load(new.read("model-config.yaml"))["batchSize"] == 2
+
+
+def test_a_configuration_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "model-config.yaml"
+    path.write_text(CONFIG)
+    write(path, Setting(4).changes())
+    assert yaml.safe_load(path.read_text())["batchSize"] == 4
+    path.write_text("{batchSize: 8, handler: {max_batch: 32}}\n")
+    with pytest.raises(BenchError, match="by hand: batchSize: 4"):
+        write(path, Setting(4).changes())
+    assert path.read_text().startswith("{batchSize: 8")
+    assert list(tmp_path.iterdir()) == [path]
