@@ -1,12 +1,13 @@
 """Which engine classifies pictures on this machine, and why."""
 
 import logging
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from handlers.core.device import Device, has_any
+from handlers.core.timing import CLEARLY, seconds_of
 from handlers.engines.base import PREPARED, Engine, EngineUnavailable
 from handlers.engines.classifier_network import blank
 from handlers.engines.openvino_classifier import INT8, OpenVinoClassifier
@@ -20,10 +21,7 @@ FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16"})
 FAST_INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
 """CPU flags with which a classifier gains from these types."""
 
-CLEARLY = 1.25
-"""How many times faster a compiled package has to be; less could be noise, and workers should agree."""
-
-_ROWS, _SECONDS = 4, 0.3
+_ROWS = 4
 logger = logging.getLogger(__name__)
 
 
@@ -90,21 +88,11 @@ def _or_compiled(
         compiled = _loaded(TorchCompiledClassifier(spec, config.max_batch), folder, device, said)
         if compiled is not None:
             batch = blank(spec, _ROWS)
-            here, there = pictures_per_second(engine, batch), pictures_per_second(compiled, batch)
+            here, there = (_ROWS / seconds_of(partial(either.run, batch)) for either in (engine, compiled))
             why = f"{here:.0f} pictures/s here, {there:.0f} compiled by torch"
             if there > CLEARLY * here:
                 return compiled, _reason(said, f"{there:.0f} pictures/s here, {here:.0f} with {engine.name}")
     return engine, _reason(said, why)
-
-
-def pictures_per_second(engine: ClassifierEngine, batch: torch.Tensor) -> float:
-    """By the fastest of the runs that fit into a fraction of a second, after one that is not counted."""
-    engine.run(batch)
-    best, end = float("inf"), time.perf_counter() + _SECONDS
-    while (start := time.perf_counter()) < end:
-        engine.run(batch)
-        best = min(best, time.perf_counter() - start)
-    return len(batch) / best
 
 
 def _loaded(

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -47,6 +48,13 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logger = logging.getLogger(__name__)
 
 
+class Opened(NamedTuple):
+    """A picture's file whose header is read and within the limits; of its pixels nothing is decoded yet."""
+
+    image: Image.Image
+    data: bytes
+
+
 def decode_image(
     payload: Payload,
     max_pixels: int,
@@ -63,6 +71,11 @@ def decode_image(
     """
     if isinstance(payload, np.ndarray):
         return _checked_array(payload, max_pixels)
+    return pixels_of(open_image(payload, max_pixels, max_bytes), at_least)
+
+
+def open_image(payload: bytes | str, max_pixels: int, max_bytes: int = sys.maxsize) -> Opened:
+    """What can be known of a file without decoding it. Takes and raises what `decode_image` does."""
     data = from_base64(payload) if isinstance(payload, str) else payload
     if not data:
         raise InvalidImage("the picture is empty")
@@ -71,14 +84,20 @@ def decode_image(
     image = _open(data)
     _check_size(image.width, image.height, max_pixels)
     _check_layout(image, data)
+    return Opened(image, data)
+
+
+def pixels_of(opened: Opened, at_least: tuple[int, int] | None = None) -> np.ndarray:
+    """The rest of `decode_image`, once for each file that was opened. Raises InvalidImage."""
+    image, data = opened
     pixels = None
     if image.format in _JPEG and image.mode in ("RGB", "L"):
-        if at_least and _orientation(image) >= _FIRST_LYING:
+        if at_least and orientation(image) >= _FIRST_LYING:
             at_least = at_least[1], at_least[0]
         pixels = decode_jpeg(data, (image.height, image.width), at_least)
     if pixels is None:
         pixels = _by_pillow(image)
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation(image))
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
@@ -152,11 +171,11 @@ def _checked_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
     return array
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """By EXIF, else 1, which is upright. Other metadata may be as odd as it likes."""
     try:
-        orientation: int = image.getexif().get(_ORIENTATION, 1)
-        return orientation if orientation in _TURNS else 1
+        turned: int = image.getexif().get(_ORIENTATION, 1)
+        return turned if turned in _TURNS else 1
     except Exception:  # unreadable EXIF: the pixels are there all the same
         return 1
 
