@@ -61,10 +61,10 @@ def pack(
     store = layout.store if store is None else store
     with explained(f"packing {name}"):
         found = find(Wish(name, weights, None if source is None else str(source), update), layout, report)
-        config, engine = model_config(name, found.task, layout)
+        config, engine, precision = model_config(name, found.task, layout)
         code = _handlers(layout, found.task.entry)
     path = store / f"{name}.mar"
-    prepared = prepare(Wanted(name, found, engine, path, layout), calibrate, report)
+    prepared = prepare(Wanted(name, found, engine, precision, path, layout), calibrate, report)
     found = replace(found, files=(*found.files, *prepared.files))
     statement = _provenance(name, engine, found, prepared, {archiver.MODEL_CONFIG: config, **code})
     extra = {**code, provenance.MEMBER: statement.as_json()}

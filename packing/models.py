@@ -102,15 +102,16 @@ def unknown_model(name: str, layout: Layout) -> UnknownModel:
     )
 
 
-def model_config(name: str, task: Task, layout: Layout) -> tuple[bytes, str]:
-    """model-config.yaml of a model, its own or the task's default, and the engine it asks for."""
+def model_config(name: str, task: Task, layout: Layout) -> tuple[bytes, str, str]:
+    """model-config.yaml of a model, its own or the task's default, and the engine and precision it asks for."""
     path = layout.models / name / "model-config.yaml"
     path = path if path.is_file() else task.default_config
     handler = read_yaml(path).get("handler", {})
-    engine = handler.get("engine", "auto") if isinstance(handler, Mapping) else None
-    if not isinstance(engine, str):
-        raise BadSource(f"{path}: `handler` has to be a mapping and its `engine` text.")
-    return path.read_bytes(), engine
+    keys = ("engine", "precision")
+    engine, precision = (handler.get(key, "auto") if isinstance(handler, Mapping) else None for key in keys)
+    if not isinstance(engine, str) or not isinstance(precision, str):
+        raise BadSource(f"{path}: `handler` has to be a mapping, its `engine` and `precision` text.")
+    return path.read_bytes(), engine, precision
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """Runs `handlers.engines.prepare`, so that workers have less to do at their start, and caches what it makes.
 
-It runs in a process of its own, as packing imports neither torch nor OpenVINO. The cache is one folder for each name
-and, below it, one for each set of inputs; all of it can be deleted at any time.
+It runs in a process of its own, as packing imports neither torch nor OpenVINO. The cache can be deleted at any time.
 """
 
 import errno
-import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -17,13 +15,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from packing import provenance
+from packing import cache, provenance
 from packing.archive import sha256_and_size
 from packing.errors import BadArchive, BadRequest, NotPrepared, explained
 from packing.files import ModelFile, sha256_of
@@ -35,14 +32,10 @@ from packing.tasks import IMAGE_CLASSIFICATION
 NO_CALIBRATION = "none"
 """What --calibrate takes to drop int8."""
 
-KEPT = 3
-"""How many sets of inputs of one name the cache holds: those used last."""
-
 _FACTS = "prepared.json"
-_PICTURES = "pictures"  # beside the sets of inputs: the folder that int8 was last made with
-_PARTIAL = "partial"
 _WITH_INT8 = ("auto", "openvino")
 _FOR_ONE_CPU = "torch-compiled"
+_DISK_FULL = ("No space left", "Disk quota", "iostream error")  # the last is all that OpenVINO says of it
 _CODE = ("engines", "vision")  # of handlers/: what decides the bytes that preparing makes
 
 
@@ -53,6 +46,7 @@ class Wanted:
     name: str
     source: Source
     engine: str
+    precision: str
     archive: Path
     layout: Layout
 
@@ -82,16 +76,17 @@ def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pre
                 f"--calibrate is for image classifiers; {wanted.name} is a model for {wanted.source.task.name}."
             )
         return Prepared()
-    with explained(f"preparing {wanted.name}"), _locked(wanted.cache):
+    with explained(f"preparing {wanted.name}"), cache.locked(wanted.cache):
         pictures = _pictures(wanted, calibrate, report)
         entry = wanted.cache / _key(wanted, pictures)
         if not entry.is_dir():
             _make(wanted, pictures, entry)
         if pictures and pictures.folder:
-            (wanted.cache / _PICTURES).write_bytes(os.fsencode(pictures.folder.resolve()))
-        _prune(wanted.cache, entry)
+            cache.remember(wanted.cache, pictures.folder)
+        cache.prune(wanted.cache, entry)
         files = tuple(_file(path) for path in sorted(entry.iterdir()))
         facts = json.loads((entry / _FACTS).read_bytes())
+    _judge(wanted.name, facts, report)
     if pictures is not None:
         facts["calibration"] = {"pictures": pictures.count, "sha256": pictures.sha256}
     return Prepared(files, facts)
@@ -131,23 +126,47 @@ def _pictures(wanted: Wanted, calibrate: str | Path | None, report: Report) -> P
 def _as_before(wanted: Wanted, report: Report) -> Pictures | None:
     """What keeps the int8 of an archive that has it: from the cache, or made again with the pictures it came from."""
     before = _calibration_of(wanted.archive)
-    if before is None or wanted.engine not in _WITH_INT8:
+    if before is None:
+        return None
+    if wanted.engine not in _WITH_INT8:
+        _without_int8(wanted.name, f"it needs OpenVINO, and the engine is {wanted.engine} now", report)
         return None
     if (wanted.cache / _key(wanted, before)).is_dir():
         report(f"{wanted.name}: int8 as calibrated before, with {before.count} pictures")
         return before
     try:
-        folder = Path(os.fsdecode((wanted.cache / _PICTURES).read_bytes()))
-        return _chosen(wanted.name, folder, report)
+        return _chosen(wanted.name, cache.remembered(wanted.cache), report)
     except (OSError, BadRequest) as error:
         why = "their folder is not remembered" if isinstance(error, OSError) else str(error)
-        report(
-            f"{wanted.name}: WARNING: packing without int8, which it had: it has to be made again, and the "
-            f"{before.count} pictures are not at hand.\n"
-            f"  Why: {why}\n"
-            f"  To have it again: scripts/pack {wanted.name} --calibrate FOLDER."
+        _without_int8(
+            wanted.name,
+            f"it has to be made again, and the {before.count} pictures are not at hand: {why}",
+            report,
         )
         return None
+
+
+def _without_int8(name: str, why: str, report: Report) -> None:
+    report(
+        f"{name}: WARNING: packing without int8, which it had.\n"
+        f"  Why: {why}\n"
+        f"  To have it again: scripts/pack {name} --calibrate FOLDER, with OpenVINO as the engine."
+    )
+
+
+def _judge(name: str, facts: Mapping[str, Any], report: Report) -> None:
+    """Says it where int8 is not good enough for workers to take it by themselves."""
+    int8 = facts.get("openvino", {}).get("int8")
+    if int8 is None:
+        return
+    from handlers.engines.int8 import ENOUGH
+
+    if int8["agreement"] < ENOUGH:
+        report(
+            f"{name}: WARNING: int8 labels only {int8['agreement']:.1%} of its pictures as fp32 does; below "
+            f"{ENOUGH:.0%} workers do not take it.\n"
+            "  More pictures of the kind that the model is for may help; `precision: int8` takes it all the same."
+        )
 
 
 def _chosen(name: str, folder: Path, report: Report) -> Pictures:
@@ -175,7 +194,7 @@ def _key(wanted: Wanted, pictures: Pictures | None) -> str:
         "code": {path.relative_to(wanted.layout.handlers).as_posix(): sha256_of(path) for path in code},
         "libraries": provenance.libraries(),
         "pictures": pictures.sha256 if pictures else None,
-        "cpu": _cpu() if wanted.engine == _FOR_ONE_CPU else None,
+        "cpu": [*_cpu(), wanted.precision] if wanted.engine == _FOR_ONE_CPU else None,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -192,8 +211,7 @@ def _cpu() -> list[str]:
 
 def _make(wanted: Wanted, pictures: Pictures | None, entry: Path) -> None:
     """Fills `entry` whole or not at all; call it with the cache locked."""
-    partial = entry.with_name(_PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)  # of a pack that was killed outright
+    partial = cache.fresh(wanted.cache)
     try:
         with tempfile.TemporaryDirectory(prefix="packing-") as temporary:
             stage = Path(temporary)
@@ -201,7 +219,8 @@ def _make(wanted: Wanted, pictures: Pictures | None, entry: Path) -> None:
             paths = pictures.paths if pictures else ()
             _link(stage / "pictures", {f"{at:04}{path.suffix}": path for at, path in enumerate(paths)})
             options = ["--pictures", "pictures"] if paths else []
-            _run(wanted, stage, ["model", str(partial.absolute()), "--engine", wanted.engine, *options])
+            asked = ["--engine", wanted.engine, "--precision", wanted.precision]
+            _run(wanted, stage, ["model", str(partial.absolute()), *asked, *options])
         for path in partial.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -229,32 +248,11 @@ def _run(wanted: Wanted, stage: Path, arguments: Sequence[str]) -> None:
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         words = [f"the process was ended by {name}, as the system does where memory runs out"]
-    if "No space left" in words[-1] or "Disk quota" in words[-1]:
+    if any(said in words[-1] for said in _DISK_FULL):
         raise OSError(errno.ENOSPC, "No space left on device", str(wanted.cache))
     raise NotPrepared(f"Preparing {wanted.name} for the engine {wanted.engine} failed: {words[-1]}")
-
-
-def _prune(cache: Path, used: Path) -> None:
-    os.utime(used)
-    entries = sorted(
-        (path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime_ns
-    )
-    for old in entries[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _file(path: Path) -> ModelFile:
     sha256, size = sha256_and_size(path)
     return ModelFile(f"prepared/{path.name}", path, size, sha256)
-
-
-@contextmanager
-def _locked(cache: Path) -> Iterator[None]:
-    """Two packs of one name prepare one after the other; the second then finds what the first has made."""
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = os.open(cache, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)

@@ -27,13 +27,15 @@ GPU_SHARE = 0.9
 class Device:
     """`torch_device` and `dtype` for the network's weights; `threads` for one operation on the CPU.
 
-    `gpu_memory` is the share of one GPU's memory that this process may take.
+    `gpu_memory` is the share of one GPU's memory that this process may take. An item that comes alone may have
+    `lone_threads` where they are more than `threads`.
     """
 
     torch_device: "torch.device"
     dtype: "torch.dtype"
     threads: int
     gpu_memory: float = 1.0
+    lone_threads: int = 1
 
     @classmethod
     def choose(
@@ -58,11 +60,15 @@ class Device:
             fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_any(bf16_flags)
             dtype = dtypes["bf16" if fast else "fp32"]
         workers = max(1, workers)
-        threads = max(1, usable_cores() // workers) if config.threads == "auto" else config.threads
+        if config.threads == "auto":
+            lone_threads = usable_cores()
+            threads = max(1, lone_threads // workers)
+        else:
+            threads = lone_threads = config.threads
         share = config.gpu_memory
         if share == "auto":
             share = GPU_SHARE / math.ceil(workers / torch.cuda.device_count()) if on_gpu else 1.0
-        return cls(device, dtype, threads, share)
+        return cls(device, dtype, threads, share, lone_threads)
 
     def apply(self) -> None:
         """Set this process's thread count and memory limit; once, before the first operation."""

@@ -165,7 +165,7 @@ class Handler(ABC, Generic[Item, Answer]):
             exchange.items = () if exchange.error else items
 
     def _spread(self, work: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterable[Any]:
-        """Results in order. A single input is not worth a thread, and has all of torch's for itself here."""
+        """Results in order. A single input is not worth a thread."""
         return self._pool.map(work, inputs) if self._pool and len(inputs) > 1 else map(work, inputs)
 
     def _decode(self, task: tuple[Exchange[Item], int]) -> Item | ServingError:

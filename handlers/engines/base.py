@@ -5,8 +5,8 @@ from typing import Any, Protocol, TypeVar
 
 from handlers.core.device import Device
 
-PREPARED = "prepared"
-"""The folder beside a model's weights with what packing has prepared for the engines."""
+PREPARED, FACTS = "prepared", "prepared.json"
+"""The folder beside a model's weights with what packing has prepared for the engines; in it, what it says of it."""
 
 Inputs = TypeVar("Inputs", contravariant=True)
 Outputs = TypeVar("Outputs", covariant=True)

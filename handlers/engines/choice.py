@@ -1,18 +1,17 @@
 """Which engine classifies pictures on this machine, and why."""
 
+import json
 import logging
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from handlers.core.device import Device, has_any
-from handlers.core.timing import CLEARLY, seconds_of
-from handlers.engines.base import PREPARED, Engine, EngineUnavailable
-from handlers.engines.classifier_network import blank
+from handlers.engines.base import FACTS, PREPARED, Engine, EngineUnavailable
+from handlers.engines.int8 import ENOUGH
 from handlers.engines.openvino_classifier import INT8, OpenVinoClassifier
 from handlers.engines.torch_classifier import TorchClassifier
-from handlers.engines.torch_compiled_classifier import PACKAGE, TorchCompiledClassifier
+from handlers.engines.torch_compiled_classifier import TorchCompiledClassifier
 from handlers.vision.types import InputSpec, VisionConfig
 
 ClassifierEngine = Engine[torch.Tensor, torch.Tensor]
@@ -21,7 +20,6 @@ FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16"})
 FAST_INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
 """CPU flags with which a classifier gains from these types."""
 
-_ROWS = 4
 logger = logging.getLogger(__name__)
 
 
@@ -53,10 +51,9 @@ def _choose(
             return engine, _reason(said, "asked for")
     if config.engine == "openvino" or not (on_gpu or config.engine == "torch"):
         engine = _openvino(folder, config, device, spec, said)
-        if engine is not None and config.engine == "auto":
-            return _or_compiled(engine, folder, config, device, spec, said)
         if engine is not None:
-            return engine, _reason(said, "asked for" if config.engine == "openvino" else "the next best")
+            why = {"openvino": "asked for", "auto": "the fastest on CPUs"}.get(config.engine, "the next best")
+            return engine, _reason(said, why)
     plain = TorchClassifier(spec, config.max_batch)
     plain.load(folder, device)
     why = "asked for" if config.engine == "torch" else "the engine for GPUs" if on_gpu else "what is left"
@@ -66,33 +63,26 @@ def _choose(
 def _openvino(
     folder: Path, config: VisionConfig, device: Device, spec: InputSpec, said: list[str]
 ) -> ClassifierEngine | None:
-    calibrated = (folder / PREPARED / INT8).exists()
-    if config.precision == "int8" or (config.precision == "auto" and calibrated and has_any(FAST_INT8)):
+    by_itself = config.precision == "auto" and has_any(FAST_INT8) and _agrees(folder, said)
+    if config.precision == "int8" or by_itself:
         engine = _loaded(OpenVinoClassifier(spec, int8=True), folder, device, said)
         if engine is not None:
             return engine
     return _loaded(OpenVinoClassifier(spec), folder, device, said)
 
 
-def _or_compiled(
-    engine: ClassifierEngine,
-    folder: Path,
-    config: VisionConfig,
-    device: Device,
-    spec: InputSpec,
-    said: list[str],
-) -> tuple[ClassifierEngine, str]:
-    """A package for this CPU, where the archive has one, is measured against OpenVINO."""
-    why = "the fastest on CPUs"
-    if (folder / PREPARED / PACKAGE).exists():
-        compiled = _loaded(TorchCompiledClassifier(spec, config.max_batch), folder, device, said)
-        if compiled is not None:
-            batch = blank(spec, _ROWS)
-            here, there = (_ROWS / seconds_of(partial(either.run, batch)) for either in (engine, compiled))
-            why = f"{here:.0f} pictures/s here, {there:.0f} compiled by torch"
-            if there > CLEARLY * here:
-                return compiled, _reason(said, f"{there:.0f} pictures/s here, {here:.0f} with {engine.name}")
-    return engine, _reason(said, why)
+def _agrees(folder: Path, said: list[str]) -> bool:
+    """Whether int8, where the archive has it, labels enough of its pictures as fp32 does; if not, that is said."""
+    if not (folder / PREPARED / INT8).exists():
+        return False
+    facts = json.loads((folder / PREPARED / FACTS).read_text())
+    agreement: float = facts["openvino"]["int8"]["agreement"]
+    if agreement < ENOUGH:
+        _warn(
+            said,
+            f"not int8: {agreement:.1%} of its pictures are labelled as in fp32, {ENOUGH:.0%} are enough",
+        )
+    return agreement >= ENOUGH
 
 
 def _loaded(

@@ -13,16 +13,22 @@ _WARM_UPS = 3
 class CudaGraphRun:
     """A `FixedRun`, with pinned memory on the host.
 
-    Recording follows PyTorch's notes on CUDA graphs: warm-up runs on a side stream, then one under capture. `pool` is
-    shared by the graphs of one network, which never run at the same time.
+    Recording follows PyTorch's notes on CUDA graphs: warm-up runs on a side stream, then one under capture. `stream`
+    and `pool` are shared by the graphs of one network, which never run at the same time: a pool gives memory again to
+    the stream alone that it was freed on.
     """
 
-    def __init__(self, network: Callable[[torch.Tensor], torch.Tensor], blank: torch.Tensor, device: torch.device,
-                 pool: Any) -> None:  # fmt: skip
+    def __init__(
+        self,
+        network: Callable[[torch.Tensor], torch.Tensor],
+        blank: torch.Tensor,
+        stream: torch.cuda.Stream,
+        pool: Any,
+    ) -> None:
         self._staging = blank.pin_memory()
-        self._pixels = self._staging.to(device)
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._stream.wait_stream(torch.cuda.current_stream(device))
+        self._pixels = self._staging.to(stream.device)
+        self._stream = stream
+        self._stream.wait_stream(torch.cuda.current_stream(stream.device))
         with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UPS):
                 logits = network(self._pixels)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from handlers.core.device import Device, usable_cores
+from handlers.core.device import Device
 from handlers.engines.base import PREPARED, EngineUnavailable
 from handlers.engines.classifier_network import export, load_classifier, own_affairs
 from handlers.engines.openvino_runtime import import_openvino, same_log
@@ -25,7 +25,7 @@ class OpenVinoClassifier:
     """Any network that torch.export can trace; prepared at packing, converted at load where it was not.
 
     Workers that share the cores keep to their part of them under load. A picture that comes alone has most likely the
-    machine for itself, and is computed with all cores.
+    machine for itself, and is computed with all cores, unless the configuration says how many threads.
     """
 
     name = "openvino"
@@ -56,8 +56,8 @@ class OpenVinoClassifier:
         graph = with_normalisation(model, self._spec)
         compiled = core.compile_model(graph, "CPU", settings(device))
         self._request = self._lone = compiled.create_infer_request()
-        if device.threads < usable_cores():
-            wide = replace(device, threads=usable_cores())
+        if device.lone_threads > device.threads:
+            wide = replace(device, threads=device.lone_threads)
             self._lone = core.compile_model(graph, "CPU", settings(wide)).create_infer_request()
         kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self._precision = "int8" if self._int8 else {"f32": "fp32"}.get(kind, kind)

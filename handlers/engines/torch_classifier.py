@@ -62,7 +62,8 @@ class TorchClassifier:
         device = self._device.torch_device
         with torch.cuda.device(device):
             pool = torch.cuda.graph_pool_handle()
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             return FixedSizes(
                 sizes_up_to(self._max_batch),
-                lambda size: CudaGraphRun(self._compute, blank(self._spec, size), device, pool),
+                lambda size: CudaGraphRun(self._compute, blank(self._spec, size), stream, pool),
             )

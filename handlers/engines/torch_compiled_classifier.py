@@ -40,6 +40,7 @@ class TorchCompiledClassifier:
     name = "torch-compiled"
 
     def __init__(self, spec: InputSpec, max_batch: int) -> None:
+        self._max_batch = max_batch
         self._on_gpu = _CompiledAtLoad(spec, max_batch)
 
     def load(self, folder: Path, device: Device) -> None:
@@ -49,6 +50,10 @@ class TorchCompiledClassifier:
             self._network: Callable[[torch.Tensor], torch.Tensor] = self._on_gpu.run
             self._how = self._on_gpu.describe()
             return
+        if self._max_batch > MOST:
+            raise EngineUnavailable(
+                f"compiled networks take at most {MOST} pictures at once; handler.max_batch is {self._max_batch}"
+            )
         package, facts = folder / PREPARED / PACKAGE, folder / PREPARED / MADE_FOR
         if not package.exists():
             raise EngineUnavailable(

@@ -6,8 +6,10 @@ import io
 import logging
 import re
 import sys
+import threading
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -24,6 +26,10 @@ FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 _JPEG = ("JPEG", "MPO")
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten, and each costs a pass over all pixels."""
+LARGE = 16_000_000
+"""Pixels, by the header. Pictures of more are decoded one at a time, so that a batch of the largest does not take the
+memory of each at once; those of most cameras and phones (12 million) have every thread."""
+_one_large = threading.Lock()
 # The head of a scan of one to four components (ITU T.81, B.2.3): what follows a picture in its file holds any bytes.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
@@ -66,7 +72,7 @@ def decode_image(
 
     `payload` is a file's bytes, the same in base64 (a data URL, too), or a uint8 array [height, width, 3].
     With `at_least` = (height, width), a JPEG that is twice as large or more may come smaller, but not below that;
-    without it every pixel is as stored. Safe to call from several threads at once.
+    without it every pixel is as stored. Safe to call from several threads at once; above LARGE one waits for another.
     Raises InvalidImage, and ImageTooLarge for more than `max_pixels` pixels or a file of more than `max_bytes`.
     """
     if isinstance(payload, np.ndarray):
@@ -89,7 +95,12 @@ def open_image(payload: bytes | str, max_pixels: int, max_bytes: int = sys.maxsi
 
 def pixels_of(opened: Opened, at_least: tuple[int, int] | None = None) -> np.ndarray:
     """The rest of `decode_image`, once for each file that was opened. Raises InvalidImage."""
-    image, data = opened
+    image = opened.image
+    with _one_large if image.width * image.height > LARGE else nullcontext():
+        return _upright(image, opened.data, at_least)
+
+
+def _upright(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) -> np.ndarray:
     pixels = None
     if image.format in _JPEG and image.mode in ("RGB", "L"):
         if at_least and orientation(image) >= _FIRST_LYING:

@@ -105,15 +105,6 @@ class Plan:
         )
 
 
-def plan_of(folder: Path) -> Plan | None:
-    """The plan of a model in the hub's layout, or None where its image processor does what no plan can say.
-
-    A plan is tried beside the processor on random pictures, and must come within one level of 255 of it.
-    Raises ConfigurationError for a folder without `preprocessor_config.json`.
-    """
-    return plan_of_processor(processor_of(folder))
-
-
 def processor_of(folder: Path) -> Any:
     """transformers' image processor of a model. Raises ConfigurationError where the folder names none."""
     from transformers import AutoImageProcessor
@@ -126,7 +117,10 @@ def processor_of(folder: Path) -> Any:
 
 
 def plan_of_processor(processor: Any) -> Plan | None:
-    """As `plan_of`, of transformers' image processor itself."""
+    """The plan of transformers' image processor, or None where it does what no plan can say.
+
+    A plan is tried beside the processor on random pictures, and must come within one level of 255 of it.
+    """
     from transformers.image_utils import pil_torch_interpolation_mapping as torch_names
 
     resample = torch_names.get(getattr(processor, "resample", None))

@@ -26,15 +26,16 @@ logger = logging.getLogger(__name__)
 class Preprocessor:
     """The model's own preprocessing: by a plan where one can say it, else by transformers' image processor.
 
-    `spec` says what comes out. All but `stack` is safe to call from several threads at once.
+    `spec` says what comes out; `plan` is None where transformers does the work.
+    All but `stack` is safe to call from several threads at once.
     Raises ConfigurationError for a model that says nothing of how pictures are prepared.
     """
 
     spec: InputSpec
+    plan: Plan | None
 
     def __init__(self, folder: Path) -> None:
         prepared = folder / PREPARED
-        self.plan: Plan | None = None
         self.decoder: DeviceDecoder | None = None
         self._reason = ""
         if prepared.exists():

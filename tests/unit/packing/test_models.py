@@ -68,7 +68,11 @@ def test_a_model_configuration_that_is_none(bench: Bench, content: str) -> None:
 
 def test_the_engine_is_auto_where_none_is_named(bench: Bench) -> None:
     (bench.layout.models / "small-net" / "model-config.yaml").write_text("batchSize: 1\n")
-    assert model_config("small-net", tasks.IMAGE_CLASSIFICATION, bench.layout) == (b"batchSize: 1\n", "auto")
+    assert model_config("small-net", tasks.IMAGE_CLASSIFICATION, bench.layout) == (
+        b"batchSize: 1\n",
+        "auto",
+        "auto",
+    )
 
 
 def test_an_unknown_model_names_the_known_ones(bench: Bench) -> None:

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from packing import errors, prepare, read_provenance
-from packing.prepare import KEPT, Wanted
+from packing.cache import KEPT, PARTIAL
+from packing.prepare import Wanted
 from packing.sources import Wish, find
 from tests.unit.packing.conftest import Bench
 from tests.unit.packing.test_cli import start
@@ -108,7 +109,7 @@ def test_the_key_is_of_all_that_decides(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = find(Wish("small-net", "starter", None, False), bench.layout, lambda _: None)
-    wanted = Wanted("small-net", source, "auto", tmp_path / "x.mar", bench.layout)
+    wanted = Wanted("small-net", source, "auto", "auto", tmp_path / "x.mar", bench.layout)
     other_weights = replace(source, files=(replace(source.files[0], sha256="0" * 64), *source.files[1:]))
     keys = [
         prepare._key(wanted, None),
@@ -121,7 +122,9 @@ def test_the_key_is_of_all_that_decides(
     assert prepare._key(replace(wanted, name="another", archive=tmp_path / "y.mar"), None) == keys[0]
     monkeypatch.setattr(prepare, "_cpu", lambda: ["another machine"])
     assert prepare._key(wanted, None) == keys[0]
+    assert prepare._key(replace(wanted, precision="fp32"), None) == keys[0]
     keys.append(prepare._key(replace(wanted, engine="torch-compiled"), None))
+    keys.append(prepare._key(replace(wanted, engine="torch-compiled", precision="fp32"), None))
     monkeypatch.setattr(prepare.provenance, "libraries", lambda: {"openvino": "1"})
     keys.append(prepare._key(wanted, None))
     edit_engines(bench)
@@ -153,6 +156,7 @@ FAILURES = [
     ([f"os.kill(os.getpid(), {signal.SIGKILL:d})"], errors.NotPrepared, "ended by SIGKILL"),
     (["raise SystemExit(3)"], errors.NotPrepared, "no message"),
     (["raise OSError(28, 'No space left on device')"], errors.NoSpace, "No space left"),
+    (["raise RuntimeError('basic_ios::clear: iostream error')"], errors.NoSpace, "No space left"),
     (["pass"], errors.PackingError, "preparing small-net"),
 ]
 
@@ -173,7 +177,7 @@ def test_a_failure_is_plain_and_changes_nothing(
 
 
 def test_what_a_killed_pack_left_is_no_result(bench: Bench, own_cache: Path) -> None:
-    half = own_cache / "small-net" / prepare._PARTIAL / "openvino.xml"
+    half = own_cache / "small-net" / f"{PARTIAL}1" / "openvino.xml"
     half.parent.mkdir(parents=True)
     half.write_text("<net")
     fake(bench, *SUCCESS)
@@ -222,6 +226,30 @@ def test_int8_is_not_lost_without_a_word(bench: Bench, own_cache: Path, photos: 
         and "--calibrate FOLDER" in line
         for line in bench.said
     )
+
+
+def test_another_engine_drops_int8_with_a_word(bench: Bench, photos: Path) -> None:
+    bench.pack(weights="starter", calibrate=photos)
+    set_engine(bench, "torch")
+    assert prepared_members(bench.pack(weights="starter").path) == ALWAYS
+    assert any(
+        "WARNING: packing without int8" in line and "engine is torch now" in line for line in bench.said
+    )
+
+
+def test_int8_that_agrees_too_seldom_is_said(bench: Bench, own_cache: Path) -> None:
+    facts = {"openvino": {"version": "1", "int8": {"pictures": 300, "agreement": 0.91}}}
+    fake(bench, *SUCCESS[:-1], f"(target / 'prepared.json').write_text({json.dumps(facts)!r})")
+    bench.pack(weights="starter")
+    assert any("WARNING: int8 labels only 91.0%" in line for line in bench.said)
+
+
+def test_a_compiled_network_is_for_the_configured_precision(bench: Bench, own_cache: Path) -> None:
+    fake(bench, *SUCCESS, "(target / 'asked').write_text(' '.join(sys.argv[3:]))")
+    path = bench.layout.models / "small-net" / "model-config.yaml"
+    path.write_text("handler:\n  engine: torch-compiled\n  precision: bf16\n")
+    with zipfile.ZipFile(bench.pack(weights="starter").path) as archive:
+        assert archive.read("model/prepared/asked") == b"--engine torch-compiled --precision bf16"
 
 
 def test_int8_that_cannot_be_made(

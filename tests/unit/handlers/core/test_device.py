@@ -70,10 +70,13 @@ def test_threads_of_the_pool_do_not_multiply():
 
 
 @pytest.mark.parametrize(
-    ("workers", "threads", "expected"), [(1, "auto", 8), (3, "auto", 2), (20, "auto", 1), (2, 5, 5)]
+    ("workers", "threads", "expected"),
+    [(1, "auto", (8, 8)), (3, "auto", (2, 8)), (20, "auto", (1, 8)), (2, 5, (5, 5))],
 )
 def test_threads_are_the_cores_divided_by_the_workers(cores, workers, threads, expected):
-    assert Device.choose(None, HandlerConfig(threads=threads), workers).threads == expected
+    """Of an item that comes alone, all of them, unless the configuration says how many."""
+    chosen = Device.choose(None, HandlerConfig(threads=threads), workers)
+    assert (chosen.threads, chosen.lone_threads) == expected
 
 
 def test_a_gpu_that_cannot_be_used_is_said(monkeypatch, caplog):

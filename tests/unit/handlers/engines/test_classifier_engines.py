@@ -10,19 +10,22 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from handlers.core.device import Device, cpu_flags, has_any
-from handlers.engines import openvino_classifier, torch_compiled_classifier
+from handlers.engines import torch_compiled_classifier
 from handlers.engines.base import PREPARED, EngineUnavailable
 from handlers.engines.choice import FAST_BF16
 from handlers.engines.openvino_classifier import OpenVinoClassifier
 from handlers.engines.torch_classifier import TorchClassifier
 from handlers.engines.torch_compiled_classifier import (
     MADE_FOR,
+    MOST,
     PACKAGE,
     TorchCompiledClassifier,
     compile_package,
 )
+from handlers.vision.preprocess import Preprocessor
 from tests.conftest import ROOT
-from tests.unit.handlers.engines.conftest import BF16, FP32, NORMALISATION, SMALL, SPEC, STARTER, levels
+from tests.unit.handlers.engines.conftest import BF16, FP32, NORMALISATION, SMALL, SPEC, levels
+from training.pictures import picture
 
 needs_bf16 = pytest.mark.skipif(not has_any(FAST_BF16), reason="this CPU has no bf16")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
@@ -70,19 +73,20 @@ def test_logits_are_those_of_transformers(model, make, device, tolerance):
 
 
 def test_int8_is_near(calibrated):
-    batch = levels(SPEC, 3)
+    """Twice what was measured on drawn pictures that calibration did not see."""
+    preprocessor = Preprocessor(calibrated)
+    batch = torch.stack([preprocessor.read(picture(6, index)[1], 10**8, 10**8) for index in range(3)])
     engine = OpenVinoClassifier(SPEC, int8=True)
     engine.load(calibrated, FP32)
     logits, expected = engine.run(batch), reference(calibrated, batch)
-    assert float((logits - expected).abs().max()) < float(expected.std())
+    assert float((logits - expected).abs().max()) < 0.47 * float(expected.std())
     assert torch.allclose(engine.run(batch[:1]), logits[:1], atol=1e-4)
     assert engine.describe() == {"engine": "openvino", "precision": "int8", "network": "archive"}
 
 
-def test_a_lone_picture_is_computed_with_all_cores_and_as_in_a_batch(small, monkeypatch):
-    monkeypatch.setattr(openvino_classifier, "usable_cores", lambda: 2)
+def test_a_lone_picture_is_computed_with_its_own_threads_and_as_in_a_batch(small):
     engine, batch = OpenVinoClassifier(SMALL), levels(SMALL, 3)
-    engine.load(small, replace(FP32, threads=1))
+    engine.load(small, replace(FP32, threads=1, lone_threads=2))
     threads = {
         request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
         for request in (engine._lone, engine._request)
@@ -154,6 +158,11 @@ def test_a_compiled_package_is_for_its_cpu_precision_and_torch(compiled, monkeyp
     assert "not 1.0" in refused()
 
 
+def test_a_compiled_package_takes_no_larger_batches_than_it_was_made_for(small):
+    with pytest.raises(EngineUnavailable, match=f"at most {MOST} pictures at once"):
+        TorchCompiledClassifier(SMALL, MOST + 1).load(small, FP32)
+
+
 def test_without_a_package_there_is_no_compiled_engine(small):
     with pytest.raises(EngineUnavailable, match=r"pack it with handler\.engine: torch-compiled"):
         TorchCompiledClassifier(SMALL, 8).load(small, FP32)
@@ -180,7 +189,3 @@ print(sorted({"transformers", "nncf", "openvino_telemetry.main"} & set(sys.modul
     assert done.stdout == "[]\n"
     assert done.stderr == ""
     assert not (tmp_path / "intel").exists()
-
-
-def test_starters_are_what_is_calibrated(calibrated):
-    assert (calibrated / "model.safetensors").read_bytes() == (STARTER / "model.safetensors").read_bytes()

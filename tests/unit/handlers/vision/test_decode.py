@@ -4,12 +4,15 @@ import base64
 import contextlib
 import io
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
 from handlers.core.errors import ImageTooLarge, InvalidImage
+from handlers.vision import decode
 from handlers.vision.decode import decode_image
 from tests.bombs import icon_bomb, tile_bomb
 
@@ -229,3 +232,25 @@ def test_odd_files_are_pictures_or_clear_errors(shared_data):
             assert decode_image(path.read_bytes(), 50_000_000).dtype == np.uint8
             decoded += 1
     assert decoded >= 14
+
+
+@pytest.mark.parametrize(("large", "together"), [(64 * 48, True), (64 * 48 - 1, False)])
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch, large, together):
+    """Two threads meet while they decode, or wait in vain."""
+    met = []
+    barrier = threading.Barrier(2)
+
+    def meet(image):
+        try:
+            barrier.wait(5 if together else 0.2)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            met.append(False)
+        return np.asarray(image)
+
+    monkeypatch.setattr(decode, "LARGE", large)
+    monkeypatch.setattr(decode, "_by_pillow", meet)
+    data = saved(quarters(), "PNG")
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(decode_image, [data] * 2, [LIMIT] * 2))) == 2
+    assert met == [together] * 2

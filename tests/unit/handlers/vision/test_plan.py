@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from handlers.core.errors import ConfigurationError
-from handlers.vision.plan import Plan, plan_of, plan_of_processor, processed
+from handlers.vision.plan import Plan, plan_of_processor, processed, processor_of
 from handlers.vision.types import InputSpec, Normalisation
 
 IMAGENET = Normalisation(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -143,9 +143,9 @@ def test_the_numbers_of_a_plan_are_those_of_the_model(tmp_path):
             }
         )
     )
-    assert plan_of(tmp_path) == Plan(256, "bicubic", (224, 224), IMAGENET)
+    assert plan_of_processor(processor_of(tmp_path)) == Plan(256, "bicubic", (224, 224), IMAGENET)
 
 
 def test_a_model_without_a_preprocessor_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="preprocessor_config"):
-        plan_of(tmp_path)
+        processor_of(tmp_path)

@@ -11,7 +11,7 @@ from transformers import MobileViTImageProcessor, ViTImageProcessor
 
 from handlers.core.errors import ConfigurationError, ImageTooLarge, InvalidImage
 from handlers.vision.gpu_decode import DeviceDecoder
-from handlers.vision.plan import Plan, plan_of
+from handlers.vision.plan import Plan
 from handlers.vision.preprocess import PREPARED, Preprocessor
 from handlers.vision.types import InputSpec, Normalisation
 from training.pictures import draw, to_jpeg
@@ -135,8 +135,8 @@ assert "transformers" not in sys.modules
 def test_a_processor_without_a_plan_does_its_own_work(tmp_path, photo):
     processor = MobileViTImageProcessor(size={"shortest_edge": 100}, crop_size={"height": 90, "width": 80})
     processor.save_pretrained(tmp_path)
-    assert plan_of(tmp_path) is None
     preprocessor = Preprocessor(tmp_path)
+    assert preprocessor.plan is None
     assert preprocessor.spec == InputSpec(90, 80, None)
     picture = np.random.default_rng(3).integers(0, 256, (120, 3, 3), dtype=np.uint8)
     expected = processor(images=picture[48:72], input_data_format="channels_last", return_tensors="pt")
