@@ -44,6 +44,8 @@ class ImageClassifier(Handler[Picture, list[Label]]):
         self._preprocess = Preprocessor(folder)
         self._engine, self._reason = choose(folder, config, device, self._preprocess.spec)
         logger.info("engine: %s (%s)", self._engine.describe(), self._reason)
+        self._preprocess.choose_decoder(config.decode, device.torch_device, self._spread)
+        logger.info("decoding: %s", self._preprocess.describe())
 
     def parameters(self) -> Sequence[Parameter]:
         return (
@@ -54,16 +56,16 @@ class ImageClassifier(Handler[Picture, list[Label]]):
         )
 
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Picture:
-        pixels = self._preprocess.read(payload, self._config.max_pixels, self._config.max_bytes)
+        content = self._preprocess.accept(payload, self._config.max_pixels, self._config.max_bytes)
         top_k = parameters.get("top_k", min(DEFAULT_TOP_K, len(self._labels)))
-        return Picture(pixels, top_k, parameters.get("function_to_apply", self._function))
+        return Picture(content, top_k, parameters.get("function_to_apply", self._function))
 
     def batches(self, items: Sequence[Picture]) -> list[list[int]]:
         size = self._config.max_batch
         return [list(range(start, min(start + size, len(items)))) for start in range(0, len(items), size)]
 
     def predict(self, items: Sequence[Picture]) -> list[list[Label]]:
-        logits = self._engine.run(torch.stack([item.pixels for item in items]))
+        logits = self._engine.run(self._preprocess.stack([item.content for item in items]))
         most = max(item.top_k for item in items)
         top: dict[str, list[list[Label]]] = {}
         for function in {item.function for item in items}:
@@ -98,7 +100,7 @@ class ImageClassifier(Handler[Picture, list[Label]]):
             "labels": len(self._labels),
             "max_pixels": self._config.max_pixels,
         }
-        return self._engine.describe() | own
+        return self._engine.describe() | self._preprocess.describe() | own
 
 
 def read_labels(folder: Path) -> tuple[list[str], str]:

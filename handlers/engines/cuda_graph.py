@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 
+from handlers.engines.fixed_sizes import stage
+
 _WARM_UPS = 3
 
 
 class CudaGraphRun:
-    """A `FixedRun`. Its host tensors are pinned, so that copies need no second one inside the driver.
+    """A `FixedRun`, with pinned memory on the host.
 
     Recording follows PyTorch's notes on CUDA graphs: warm-up runs on a side stream, then one under capture. `stream`
     and `pool` are shared by the graphs of one network, which never run at the same time: a pool gives memory again to
@@ -23,8 +25,8 @@ class CudaGraphRun:
         stream: torch.cuda.Stream,
         pool: Any,
     ) -> None:
-        self.inputs = blank.pin_memory()
-        self._pixels = self.inputs.to(stream.device)
+        self._staging = blank.pin_memory()
+        self._pixels = self._staging.to(stream.device)
         self._stream = stream
         self._stream.wait_stream(torch.cuda.current_stream(stream.device))
         with torch.cuda.stream(self._stream):
@@ -34,11 +36,15 @@ class CudaGraphRun:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=pool, stream=self._stream):
             self._logits = network(self._pixels)
-        self.outputs = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
+        self._results = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
 
-    def run(self) -> None:
+    def run(self, batch: torch.Tensor) -> torch.Tensor:
+        results = self._results[: len(batch)]
+        # A batch that is on the GPU may still be in the making there.
+        self._stream.wait_stream(torch.cuda.current_stream(self._pixels.device))
         with torch.cuda.stream(self._stream):
-            self._pixels.copy_(self.inputs, non_blocking=True)
+            stage(batch, self._staging, self._pixels)
             self._graph.replay()
-            self.outputs.copy_(self._logits, non_blocking=True)
+            results.copy_(self._logits[: len(batch)], non_blocking=True)
         self._stream.synchronize()
+        return results

@@ -1,4 +1,4 @@
-"""Batches of any size in runs of fixed sizes, as recorded GPU work needs them: padded, and staged in fixed memory."""
+"""Batches of any size in runs of fixed sizes, as recorded GPU work needs them: padded, and put into fixed memory."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -7,13 +7,12 @@ import torch
 
 
 class FixedRun(Protocol):
-    """Work on exactly as many rows as its tensors have, both of them on the host."""
+    """Work that always computes the same number of rows."""
 
-    inputs: torch.Tensor
-    outputs: torch.Tensor
-
-    def run(self) -> None:
-        """Compute `outputs` from `inputs`; both are the caller's again when it returns."""
+    def run(self, batch: torch.Tensor) -> torch.Tensor:
+        """As many rows or fewer, on the host or the device, to their results on the host, which the next run takes
+        back. The batch is the caller's again when it returns.
+        """
 
 
 def sizes_up_to(most: int) -> tuple[int, ...]:
@@ -34,7 +33,8 @@ class FixedSizes:
         return list(self._runs)
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """Rows beyond the batch hold what an earlier one left there; no row of a network's looks at another.
+        """Rows of results on the host. Those computed beyond the batch hold what an earlier one left there; no row
+        of a network's looks at another.
 
         Raises ValueError for more rows than the largest size.
         """
@@ -42,6 +42,14 @@ class FixedSizes:
         run = next((run for size, run in self._runs.items() if size >= count), None)
         if run is None:
             raise ValueError(f"a batch of {count}; at most {max(self._runs)} fit")
-        run.inputs[:count].copy_(batch)
-        run.run()
-        return run.outputs[:count].clone()
+        return run.run(batch).clone()
+
+
+def stage(batch: torch.Tensor, host: torch.Tensor, device: torch.Tensor) -> None:
+    """Fill the first rows of `device`, where the work reads: by way of `host`, its pinned memory, from which a copy
+    needs no second one in the driver; straight, where the batch is on the device already.
+    """
+    count = len(batch)
+    if batch.device != device.device:
+        batch = host[:count].copy_(batch)
+    device[:count].copy_(batch, non_blocking=True)

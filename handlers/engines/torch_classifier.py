@@ -49,7 +49,7 @@ class TorchClassifier:
 
     @torch.inference_mode()
     def run(self, batch: torch.Tensor) -> torch.Tensor:
-        """Pixels as the spec says to logits [n, labels] in float32 on the CPU."""
+        """Pixels as the spec says, on the CPU or the engine's device, to logits [n, labels] in float32 on the CPU."""
         return self._run(batch)
 
     def describe(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -53,6 +54,13 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logger = logging.getLogger(__name__)
 
 
+class Opened(NamedTuple):
+    """A picture's file whose header is read and within the limits; of its pixels nothing is decoded yet."""
+
+    image: Image.Image
+    data: bytes
+
+
 def decode_image(
     payload: Payload,
     max_pixels: int,
@@ -69,6 +77,11 @@ def decode_image(
     """
     if isinstance(payload, np.ndarray):
         return _checked_array(payload, max_pixels)
+    return pixels_of(open_image(payload, max_pixels, max_bytes), at_least)
+
+
+def open_image(payload: bytes | str, max_pixels: int, max_bytes: int = sys.maxsize) -> Opened:
+    """What can be known of a file without decoding it. Takes and raises what `decode_image` does."""
     data = from_base64(payload) if isinstance(payload, str) else payload
     if not data:
         raise InvalidImage("the picture is empty")
@@ -77,19 +90,25 @@ def decode_image(
     image = _open(data)
     _check_size(image.width, image.height, max_pixels)
     _check_layout(image, data)
+    return Opened(image, data)
+
+
+def pixels_of(opened: Opened, at_least: tuple[int, int] | None = None) -> np.ndarray:
+    """The rest of `decode_image`, once for each file that was opened. Raises InvalidImage."""
+    image = opened.image
     with _one_large if image.width * image.height > LARGE else nullcontext():
-        return _upright(image, data, at_least)
+        return _upright(image, opened.data, at_least)
 
 
 def _upright(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) -> np.ndarray:
     pixels = None
     if image.format in _JPEG and image.mode in ("RGB", "L"):
-        if at_least and _orientation(image) >= _FIRST_LYING:
+        if at_least and orientation(image) >= _FIRST_LYING:
             at_least = at_least[1], at_least[0]
         pixels = decode_jpeg(data, (image.height, image.width), at_least)
     if pixels is None:
         pixels = _by_pillow(image)
-    turn = _TURNS.get(_orientation(image))
+    turn = _TURNS.get(orientation(image))
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
@@ -163,11 +182,11 @@ def _checked_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
     return array
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """By EXIF, else 1, which is upright. Other metadata may be as odd as it likes."""
     try:
-        orientation: int = image.getexif().get(_ORIENTATION, 1)
-        return orientation if orientation in _TURNS else 1
+        turned: int = image.getexif().get(_ORIENTATION, 1)
+        return turned if turned in _TURNS else 1
     except Exception:  # unreadable EXIF: the pixels are there all the same
         return 1
 

@@ -1,11 +1,11 @@
 """What a model's image processor does to a picture, in numbers, and done in a tenth of its time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ RESAMPLES = ("bilinear", "bicubic", "lanczos")
 # Height and width of the pictures that a plan is tried on: both ways round, smaller than a crop, odd, long.
 _TRIALS = ((301, 417), (530, 333), (61, 90), (150, 1001))
 _DIGITS = 7  # what float32 holds
+Levels = TypeVar("Levels", np.ndarray, torch.Tensor)
+Resized = Callable[[torch.Tensor, tuple[int, int], str], torch.Tensor]
+"""uint8 [height, width, 3], the size it shall have and one of RESAMPLES, to uint8 [*size, 3]; antialiased."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Plan:
 
     def __call__(self, picture: np.ndarray) -> torch.Tensor:
         """uint8 RGB [height, width, 3] of any size to uint8 [H, W, 3] of `spec`. Safe in several threads at once."""
+        if not (picture.flags.writeable and picture.flags.c_contiguous):
+            picture = picture.copy()  # torch takes no other
+        return self.apply(torch.from_numpy(picture), _resized)
+
+    def apply(self, picture: torch.Tensor, resized: Resized) -> torch.Tensor:
+        """The same of a tensor, on the device where it lies, its strides as they may be."""
         if isinstance(self.resize, int):
             picture = centre(picture, MAX_ASPECT)
         height, width = picture.shape[:2]
@@ -67,8 +76,9 @@ class Plan:
                 target = height, width
             case exact:
                 target = exact
-        resized = _resized(picture, target, self.resample)
-        return torch.from_numpy(_middle(resized, self.crop or target))
+        if target != (height, width):
+            picture = resized(picture, target, self.resample)
+        return _middle(picture, self.crop or target)
 
     @property
     def _exact(self) -> tuple[int, int]:
@@ -136,7 +146,7 @@ def processed(processor: Any, picture: np.ndarray) -> torch.Tensor:
     return pixels[0].float()
 
 
-def centre(picture: np.ndarray, max_aspect: int) -> np.ndarray:
+def centre(picture: Levels, max_aspect: int) -> Levels:
     """The middle of a picture [height, width, 3], its longer edge at most `max_aspect` times the shorter."""
     longest = max_aspect * min(picture.shape[:2])
     if max(picture.shape[:2]) <= longest:
@@ -205,25 +215,22 @@ def _agrees(plan: Plan, picture: np.ndarray, expected: torch.Tensor) -> bool:
     return ours.shape == levels.shape and bool((ours - levels).abs().max() < 1.01)
 
 
-def _resized(picture: np.ndarray, target: tuple[int, int], resample: str) -> np.ndarray:
-    """[height, width, 3] to `target`, by the same code as torchvision's resize."""
-    if picture.shape[:2] == target:
-        return picture
-    if not (picture.flags.writeable and picture.flags.c_contiguous):
-        picture = picture.copy()  # torch takes no other
+def _resized(picture: torch.Tensor, target: tuple[int, int], resample: str) -> torch.Tensor:
+    """On a CPU, by the same code as torchvision's resize."""
+    picture = picture.contiguous()
     height, width = picture.shape[:2]
     # One picture in channels-last order. Without its own stride for the batch, torch would take it for another
     # order and pack the result anew, on all threads (torch issue 68430).
-    pixels = torch.from_numpy(picture).as_strided((1, 3, height, width), (picture.size, 1, 3 * width, 3))
+    pixels = picture.as_strided((1, 3, height, width), (picture.numel(), 1, 3 * width, 3))
     resized = torch.nn.functional.interpolate(
         pixels, target, mode=resample, align_corners=False, antialias=True
     )
-    return resized[0].permute(1, 2, 0).numpy()
+    return resized[0].permute(1, 2, 0)
 
 
-def _middle(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _middle(picture: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """A copy of the middle, contiguous; black where the picture is smaller than that."""
-    cut = np.zeros((*size, 3), np.uint8)
+    cut = picture.new_zeros((*size, 3))
     (top, to_top, rows), (left, to_left, columns) = (
         _overlap(have, want) for have, want in zip(picture.shape, size, strict=False)
     )

@@ -1,24 +1,33 @@
 """A request's picture to what the engine takes."""
 
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from handlers.core.faults import is_device_lost
 from handlers.core.tensor import Payload
-from handlers.vision.decode import decode_image
+from handlers.vision.decode import decode_image, open_image, pixels_of
+from handlers.vision.gpu_decode import DeviceDecoder, choose_decoder, suitable
 from handlers.vision.plan import MAX_ASPECT, Plan, centre, plan_of_processor, processed, processor_of
 from handlers.vision.types import InputSpec
 
 PREPARED = Path("prepared", "preprocess.json")
 """Where packing leaves the plan, inside the model's folder; with it transformers' processors need no import."""
+Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""As `map`, over the worker's threads."""
+logger = logging.getLogger(__name__)
 
 
 class Preprocessor:
     """The model's own preprocessing: by a plan where one can say it, else by transformers' image processor.
 
     `spec` says what comes out; `plan` is None where transformers does the work.
-    Safe to call from several threads at once.
+    All but `stack` is safe to call from several threads at once.
     Raises ConfigurationError for a model that says nothing of how pictures are prepared.
     """
 
@@ -27,6 +36,8 @@ class Preprocessor:
 
     def __init__(self, folder: Path) -> None:
         prepared = folder / PREPARED
+        self.decoder: DeviceDecoder | None = None
+        self._reason = ""
         if prepared.exists():
             self.plan = Plan.read(prepared)
         else:
@@ -38,10 +49,37 @@ class Preprocessor:
             _, height, width = self(np.full((224, 224, 3), 127, np.uint8)).shape
             self.spec = InputSpec(height, width, None)
 
+    def choose_decoder(self, wanted: str, device: torch.device, spread: Spread) -> None:
+        """Where JPEGs are decoded from now on: "auto", "cpu" or "gpu"; `describe` says what came of it, and why."""
+        self.decoder, self._reason = choose_decoder(
+            wanted, self.plan, device, lambda files: list(spread(self._on_cpu, files))
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {"decode": "gpu" if self.decoder else "cpu", "decode_reason": self._reason}
+
     def read(self, payload: Payload, max_pixels: int, max_bytes: int) -> torch.Tensor:
         """A picture as it was sent (see `decode_image`, whose errors it raises) to one picture of `spec`."""
-        at_least = self.plan.at_least if self.plan else None
-        return self(decode_image(payload, max_pixels, max_bytes, at_least))
+        return self(decode_image(payload, max_pixels, max_bytes, self._at_least))
+
+    def accept(self, payload: Payload, max_pixels: int, max_bytes: int) -> torch.Tensor | bytes:
+        """As `read`, or the file of a JPEG that the GPU shall decode with others; its header and size are checked."""
+        if self.decoder is None or isinstance(payload, np.ndarray):
+            return self.read(payload, max_pixels, max_bytes)
+        opened = open_image(payload, max_pixels, max_bytes)
+        return opened.data if suitable(opened) else self(pixels_of(opened, self._at_least))
+
+    def stack(self, pictures: Sequence[torch.Tensor | bytes]) -> torch.Tensor:
+        """What `accept` gave for each, as a batch in the same order: on the GPU if that decodes some of it.
+
+        Raises InvalidImage for a damaged JPEG.
+        """
+        decoded = self._decoded([picture for picture in pictures if isinstance(picture, bytes)])
+        device = decoded[0].device if decoded else None
+        rows = iter(decoded)
+        return torch.stack(
+            [next(rows) if isinstance(picture, bytes) else picture.to(device) for picture in pictures]
+        )
 
     def __call__(self, picture: np.ndarray) -> torch.Tensor:
         """RGB uint8 [height, width, 3] of any size to uint8 [H, W, 3], or float32 [3, H, W] without a plan."""
@@ -50,3 +88,23 @@ class Preprocessor:
         if "shortest_edge" in dict(getattr(self._processor, "size", None) or {}):
             picture = centre(picture, MAX_ASPECT)
         return processed(self._processor, picture)
+
+    def _decoded(self, files: Sequence[bytes]) -> Sequence[torch.Tensor]:
+        """By the GPU. What that refuses, or lacks memory for, the CPU decodes or says what is wrong with it."""
+        if not files or self.decoder is None:
+            return []
+        try:
+            return list(self.decoder(files))
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            logger.warning("the GPU did not decode %d JPEGs (%s)", len(files), type(error).__name__)
+        return [self._on_cpu(data) for data in files]
+
+    def _on_cpu(self, data: bytes) -> torch.Tensor:
+        """A file whose limits are checked."""
+        return self.read(data, sys.maxsize, sys.maxsize)
+
+    @property
+    def _at_least(self) -> tuple[int, int] | None:
+        return self.plan.at_least if self.plan else None

@@ -1,7 +1,7 @@
 """The image classifier's settings, items and answers."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -20,6 +20,9 @@ class VisionConfig(HandlerConfig):
 
     max_batch: int = 32
     """Pictures that go through the network at once; what a batch holds beyond that follows in a further run."""
+
+    decode: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where JPEGs are decoded; `auto` is the GPU where a worker has one and it is clearly faster than its cores."""
 
 
 class Normalisation(NamedTuple):
@@ -41,9 +44,11 @@ class InputSpec(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """`pixels`: uint8 [height, width, 3] or float32 [3, height, width], as the `InputSpec` says."""
+    """`content`: uint8 [height, width, 3] or float32 [3, height, width], as the `InputSpec` says, or the file of a
+    JPEG that the GPU shall decode.
+    """
 
-    pixels: torch.Tensor
+    content: torch.Tensor | bytes
     top_k: int
     function: str
 

@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from handlers.engines.torch_classifier import TorchClassifier
 from handlers.image_classifier import ImageClassifier, read_labels
 from handlers.vision.decode import to_rgb
+from handlers.vision.gpu_decode import DeviceDecoder
 from tests.conftest import ROOT
 from tests.real_models import labelled_photos, mobilenet_folder
 from tests.unit.handlers.context import FakeContext
@@ -259,6 +260,48 @@ def test_the_engine_and_its_reason_are_described(starter, caplog):
     (answer,), _ = send(handler, context, ({}, {"describe": "True"}))
     assert (answer["engine"], answer["precision"]) == ("openvino", "fp32")
     assert answer["reason"] == "the fastest on CPUs"
+    assert (answer["decode"], answer["decode_reason"]) == ("cpu", "this worker has no GPU")
+
+
+def test_a_worker_whose_gpu_decodes_answers_as_one_whose_cpu_does(starter, tmp_path):
+    """A CPU stands in for the GPU. Its neighbours are right whatever becomes of a picture."""
+    handler, context = started(STARTER, tmp_path, engine="torch")
+    decoder = DeviceDecoder(handler._preprocess.plan, torch.device("cpu"))
+    decoded = []
+    handler._preprocess.decoder = lambda files: (decoded.append(len(files)), decoder(files))[1]
+    data = [picture(7, index)[1] for index in range(4)]
+    half = len(data[0]) * 3 // 4
+    damaged = data[0][:half] + b"\xff\xc4\x00\x05\xff\xff\xff" + data[0][half:]
+    png = io.BytesIO()
+    Image.open(io.BytesIO(data[1])).save(png, "PNG")
+    requests = [raw(data[0]), raw(png.getvalue()), raw(data[2]), raw(data[3][:-50]), raw(data[3])]
+    answers, statuses = send(handler, context, *requests)
+    expected, _ = send(*starter, *requests)
+    assert decoded == [3]
+    assert statuses == [200, 200, 200, 400, 200]
+    for answer, other in zip(answers, expected, strict=True):
+        if isinstance(answer, list):
+            assert [label["score"] for label in answer] == pytest.approx(
+                [label["score"] for label in other], abs=0.02
+            )
+            assert answer[0]["label"] == other[0]["label"]
+    assert answers[3] == expected[3]
+
+    def strict(files):  # as nvJPEG, which refuses a list with one damaged file in it
+        if damaged in files:
+            raise RuntimeError("Error while decoding JPEG images")
+        return decoder(files)
+
+    handler._preprocess.decoder = strict
+    requests = [raw(data[0]), raw(damaged), js({"inputs": base64.b64encode(data[2]).decode()})]
+    answers, statuses = send(handler, context, *requests)
+    expected, _ = send(*starter, *requests)
+    assert statuses == [200, 400, 200]
+    assert answers[1] == expected[1]
+    assert [answers[0][0]["label"], answers[2][0]["label"]] == [
+        expected[0][0]["label"],
+        expected[2][0]["label"],
+    ]
 
 
 @pytest.mark.parametrize(("batch_size", "max_batch", "warmed"), [(3, 32, [1, 2, 3]), (8, 2, [1, 2])])

@@ -20,7 +20,7 @@ def test_defaults_and_values():
     [
         (
             {"presicion": "fp32"},
-            r"unknown key 'handler.presicion'; known: engine, gpu_memory, max_batch, max_bytes, max_items, max",
+            r"unknown key 'handler.presicion'; known: decode, engine, gpu_memory, max_batch, max_bytes, max_items",
         ),
         (
             {"precision": "fp8"},

@@ -5,24 +5,23 @@ import torch
 
 from handlers.core.device import Device
 from handlers.engines import torch_classifier
-from handlers.engines.fixed_sizes import FixedSizes, sizes_up_to
+from handlers.engines.fixed_sizes import FixedSizes, sizes_up_to, stage
 from handlers.engines.torch_classifier import TorchClassifier
 from tests.unit.handlers.engines.conftest import FP32, SMALL, levels
 
 
 class FakeRun:
-    """Doubles its rows; `ran` has the size of each run."""
-
-    ran: list[int]
+    """Doubles its rows, in memory of its own; `ran` has the size of each run."""
 
     def __init__(self, size, ran):
-        self.inputs = torch.zeros(size, 3)
-        self.outputs = torch.zeros(size, 3)
+        self.inputs, self.staging, self.outputs = (torch.zeros(size, 3) for _ in range(3))
         self.ran = ran
 
-    def run(self):
+    def run(self, batch):
+        stage(batch, self.staging, self.inputs)
         self.outputs.copy_(self.inputs * 2)
         self.ran.append(len(self.inputs))
+        return self.outputs[: len(batch)]
 
 
 def test_sizes_double_up_to_the_largest():
@@ -58,6 +57,21 @@ def test_an_answer_outlives_the_next_batch():
     assert torch.equal(first, torch.full((2, 3), 2.0))
 
 
+def test_a_batch_on_the_device_is_not_staged():
+    rows, staging, inputs = torch.rand(2, 3), torch.zeros(4, 3), torch.zeros(4, 3)
+    stage(rows, staging, inputs)
+    assert torch.equal(inputs[:2], rows)
+    assert not inputs[2:].any()
+    assert not staging.any()
+
+
+def test_a_batch_on_the_host_is_staged():
+    rows, staging = torch.rand(2, 3), torch.zeros(4, 3)
+    stage(rows, staging, torch.zeros(4, 3, device="meta"))  # any device but the batch's
+    assert torch.equal(staging[:2], rows)
+    assert not staging[2:].any()
+
+
 def test_a_network_that_cannot_be_recorded_runs_eagerly(small, monkeypatch, caplog):
     """As on a GPU, whose memory or whose network does not allow it."""
 
@@ -87,4 +101,5 @@ def test_recorded_runs_answer_as_the_cpu(small):
     assert on_gpu.describe()["cuda_graphs"] == [1, 2, 4, 6]
     for count in range(1, 7):
         batch = levels(SMALL, count)
-        assert torch.allclose(on_gpu.run(batch), on_cpu.run(batch), rtol=1e-2, atol=1e-2)
+        for there in (batch, batch.to("cuda:0")):
+            assert torch.allclose(on_gpu.run(there), on_cpu.run(batch), rtol=1e-2, atol=1e-2)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import MobileViTImageProcessor, ViTImageProcessor
 
-from handlers.core.errors import ConfigurationError, ImageTooLarge
+from handlers.core.errors import ConfigurationError, ImageTooLarge, InvalidImage
+from handlers.vision.gpu_decode import DeviceDecoder
 from handlers.vision.plan import Plan
 from handlers.vision.preprocess import PREPARED, Preprocessor
 from handlers.vision.types import InputSpec, Normalisation
@@ -48,6 +49,71 @@ def test_base64_and_limits(vit, photo):
         preprocessor.read(photo, 900_000, 2**24)
     with pytest.raises(ImageTooLarge, match="bytes"):
         preprocessor.read(photo, 50_000_000, 1000)
+
+
+@pytest.fixture
+def on_device(vit):
+    """As on a GPU that decodes, with a CPU in its place."""
+    preprocessor = Preprocessor(vit)
+    preprocessor.decoder = DeviceDecoder(preprocessor.plan, torch.device("cpu"))
+    return preprocessor
+
+
+def jpegs(count: int) -> list[bytes]:
+    return [
+        to_jpeg(draw("fish", np.random.default_rng(seed), (300, 250)), quality=90) for seed in range(count)
+    ]
+
+
+def test_the_door_is_the_same_where_the_gpu_decodes(on_device, photo):
+    assert on_device.accept(photo, *LIMITS) == photo
+    assert on_device.accept(base64.b64encode(photo).decode(), *LIMITS) == photo
+    with pytest.raises(ImageTooLarge, match="1100 x 900"):
+        on_device.accept(photo, 900_000, 2**24)
+    with pytest.raises(ImageTooLarge, match="bytes"):
+        on_device.accept(photo, 50_000_000, 1000)
+    with pytest.raises(InvalidImage, match="damaged or cut off"):
+        on_device.accept(photo[:-100], *LIMITS)
+    pixels = np.zeros((9, 9, 3), np.uint8)
+    assert torch.equal(on_device.accept(pixels, *LIMITS), on_device(pixels))
+
+
+def test_pixels_and_files_become_one_batch_in_order(on_device):
+    files = jpegs(3)
+    pixels = [on_device.read(data, *LIMITS) for data in files]
+    mixed = on_device.stack([files[0], pixels[1], files[2], pixels[0]])
+    for row, expected in zip(mixed, [*pixels, pixels[0]], strict=True):
+        assert (row.int() - expected.int()).abs().max() <= 2
+    assert torch.equal(on_device.stack(pixels), torch.stack(pixels))
+
+
+def test_the_cpu_decodes_what_the_gpu_refuses(on_device, monkeypatch, caplog):
+    files = jpegs(2)
+    expected = torch.stack([on_device.read(data, *LIMITS) for data in files])
+
+    def refuses(self, files):
+        raise RuntimeError("Error while decoding JPEG images")
+
+    monkeypatch.setattr(DeviceDecoder, "__call__", refuses)
+    assert torch.equal(on_device.stack(files), expected)
+    assert "the GPU did not decode 2 JPEGs (RuntimeError)" in caplog.text
+    with pytest.raises(InvalidImage):
+        on_device.stack([files[0], files[1][:-100]])
+
+
+def test_a_lost_gpu_is_not_hidden(on_device, monkeypatch):
+    def lost(self, files):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(DeviceDecoder, "__call__", lost)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        on_device.stack(jpegs(1))
+
+
+def test_where_jpegs_are_decoded_is_described(vit):
+    preprocessor = Preprocessor(vit)
+    preprocessor.choose_decoder("auto", torch.device("cpu"), map)
+    assert preprocessor.describe() == {"decode": "cpu", "decode_reason": "this worker has no GPU"}
 
 
 def test_what_was_prepared_is_taken_without_transformers(tmp_path):
