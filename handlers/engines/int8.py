@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from handlers.engines.base import EngineUnavailable
-from handlers.engines.openvino_runtime import import_openvino
+from handlers.engines.openvino_runtime import compiled, import_openvino
 
 ENOUGH = 0.98
 """Of the pictures, how many must keep their likeliest label. Below it a more careful setting is tried, and a worker
@@ -80,5 +80,5 @@ def _delicate(model: Any) -> list[str]:
 
 
 def _labels(model: Any, pictures: Sequence[Pixels]) -> npt.NDArray[np.int64]:
-    compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return np.array([compiled(pixels)[0].argmax() for pixels in pictures])
+    network = compiled(import_openvino().Core(), model, {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.array([network(pixels)[0].argmax() for pixels in pictures])

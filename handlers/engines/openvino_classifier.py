@@ -11,7 +11,7 @@ import torch
 from handlers.core.device import Device
 from handlers.engines.base import PREPARED, EngineUnavailable
 from handlers.engines.classifier_network import export, load_classifier, own_affairs
-from handlers.engines.openvino_runtime import import_openvino, same_log
+from handlers.engines.openvino_runtime import compiled, import_openvino, same_log
 from handlers.vision.types import InputSpec
 
 FLOAT, INT8 = "openvino.xml", "openvino-int8.xml"
@@ -54,12 +54,12 @@ class OpenVinoClassifier:
                 "converted for OpenVINO in %.1f s; packing again spares it", time.monotonic() - started
             )
         graph = with_normalisation(model, self._spec)
-        compiled = core.compile_model(graph, "CPU", settings(device))
-        self._request = self._lone = compiled.create_infer_request()
+        network = compiled(core, graph, settings(device))
+        self._request = self._lone = network.create_infer_request()
         if device.lone_threads > device.threads:
             wide = replace(device, threads=device.lone_threads)
-            self._lone = core.compile_model(graph, "CPU", settings(wide)).create_infer_request()
-        kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            self._lone = compiled(core, graph, settings(wide)).create_infer_request()
+        kind = network.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self._precision = "int8" if self._int8 else {"f32": "fp32"}.get(kind, kind)
 
     def run(self, batch: torch.Tensor) -> torch.Tensor:

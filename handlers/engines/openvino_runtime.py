@@ -33,3 +33,18 @@ def same_log() -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.handlers[:], root.filters[:] = handlers, filters
+
+
+_alive: list[Any] = []
+
+
+def compiled(core: Any, model: Any, properties: dict[str, Any]) -> Any:
+    """The network ready to run on the CPU, kept as long as the process.
+
+    OpenVINO (2026.4.1) gives the thread a signal stack with each compiled network. When those end in another order
+    than the reverse, the thread is left with one that is freed, and the next signal that Python handles ends the
+    process. A worker never ends its network anyway.
+    """
+    network = core.compile_model(model, "CPU", properties)
+    _alive.append(network)
+    return network

@@ -189,3 +189,29 @@ print(sorted({"transformers", "nncf", "openvino_telemetry.main"} & set(sys.modul
     assert done.stdout == "[]\n"
     assert done.stderr == ""
     assert not (tmp_path / "intel").exists()
+
+
+SIGNALLED = """
+import signal, sys
+from pathlib import Path
+from handlers.engines.openvino_classifier import OpenVinoClassifier
+from tests.unit.handlers.engines.conftest import FP32, SMALL
+
+def engine():
+    made = OpenVinoClassifier(SMALL)
+    made.load(Path(sys.argv[1]), FP32)
+    return made
+
+first, second = engine(), engine()
+del first
+del second
+signal.signal(signal.SIGTERM, lambda *_: print("still here"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_networks_have_gone_does_not_end_the_process(small):
+    """In any order: OpenVINO leaves a freed signal stack otherwise."""
+    command = [sys.executable, "-c", SIGNALLED, small]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "still here\n"), done.stderr
