@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Measures ResNet-50 side by side on this machine, in one run: this repository over REST and "
         "gRPC, what the machine could do without a server, and Flask, FastAPI, MLServer, LitServe and "
-        "TorchServe's own handler as their manuals set them up. Takes 20 to 25 minutes, and a few more the first time.",
+        "TorchServe's own handler as their manuals set them up. About 25 minutes, and a few more the first time.",
         epilog="docs/benchmarks.md says what is measured and how to read it.",
     )
     parser.add_argument("--quick", action="store_true", help="a few minutes: one short round, fewer rates")

@@ -125,6 +125,12 @@ class Handler(ABC, Generic[Item, Answer]):
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One JSON body for each request of the batch; statuses go through `context`."""
+        try:
+            return self._handle(data, context)
+        finally:
+            self._metrics.flush()
+
+    def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         if len(data) == 1 and not data[0] and headers[0].get("describe") == "True":
             return [_json(self._description())]

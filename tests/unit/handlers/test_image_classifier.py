@@ -4,34 +4,19 @@ import base64
 import io
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from PIL import Image
 
 from handlers.engines.torch_classifier import TorchClassifier
 from handlers.image_classifier import ImageClassifier, read_labels
-from handlers.vision.decode import to_rgb
 from handlers.vision.gpu_decode import DeviceDecoder
-from tests.conftest import ROOT
-from tests.real_models import labelled_photos, mobilenet_folder
+from tests.unit.handlers.classifying import STARTER, started
 from tests.unit.handlers.context import FakeContext
+from tests.unit.handlers.sending import HTTP, js, raw, send
 from training.pictures import LABELS, picture
-
-HTTP = {"explain": "False", "host": "x"}
-JSON = HTTP | {"content-type": "application/json"}
-STARTER = ROOT / "models" / "resnet-50" / "starter"
-
-
-def started(folder: Path, tmp_path: Path, **settings) -> tuple[ImageClassifier, FakeContext]:
-    (tmp_path / "model").symlink_to(folder)
-    context = FakeContext(tmp_path, {"handler": {"precision": "fp32"} | settings})
-    handler = ImageClassifier()
-    handler.initialize(context)
-    return handler, context
 
 
 @pytest.fixture(scope="module")
@@ -39,93 +24,10 @@ def starter(tmp_path_factory):
     return started(STARTER, tmp_path_factory.mktemp("starter"))
 
 
-@pytest.fixture(scope="module")
-def mobilenet(shared_data, tmp_path_factory):
-    folder = mobilenet_folder(shared_data, tmp_path_factory.mktemp("mobilenet"))
-    return (*started(folder, tmp_path_factory.mktemp("real")), folder)
-
-
-def send(handler, context, *requests):
-    context.receive([headers for _, headers in requests])
-    answers = handler.handle([fields for fields, _ in requests], context)
-    return [json.loads(answer) for answer in answers], [context.statuses[i] for i in range(len(requests))]
-
-
-def raw(data: bytes):
-    return {"body": bytearray(data)}, HTTP
-
-
-def js(value):
-    return {"body": bytearray(json.dumps(value).encode())}, JSON
-
-
-def expected(folder: Path, image: Image.Image) -> list[tuple[str, float]]:
-    """transformers' own processor and model, in fp32, all labels by score."""
-    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    pixels = AutoImageProcessor.from_pretrained(folder)(images=image, return_tensors="pt")
-    with torch.inference_mode():
-        scores = model(**pixels).logits.softmax(-1)[0]
-    named = [(model.config.id2label[index], score) for index, score in enumerate(scores.tolist())]
-    return sorted(named, key=lambda pair: -pair[1])
-
-
-def assert_equal_to_transformers(answer, folder, data: bytes, tolerance: float = 1e-3) -> None:
-    image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    wanted = expected(folder, image)
-    scores = dict(wanted)
-    assert len({item["label"] for item in answer}) == 5
-    for got, (_, score) in zip(answer, wanted[:5], strict=True):
-        assert got["score"] == pytest.approx(score, abs=tolerance)
-        assert got["score"] == pytest.approx(scores[got["label"]], abs=tolerance)
-
-
 def assert_same(one, other) -> None:
     """Within floating tolerance: the order of additions depends on the batch."""
     assert [item["label"] for item in one] == [item["label"] for item in other]
     assert [item["score"] for item in one] == pytest.approx([item["score"] for item in other], abs=1e-4)
-
-
-@pytest.mark.filterwarnings("default")
-def test_parity_on_real_photos_with_real_weights(mobilenet):
-    handler, context, folder = mobilenet
-    names = [
-        "ts_kitten.jpg", "hub_samoyed.jpg", "sm_tiger.png", "sm_tiger.gif", "pil_pil_sample_cmyk.jpg",
-        "pil_transparent.png", "coral_grace_hopper.bmp", "exif_Landscape_6.jpg", "pil_frozenpond.mpo",
-    ]  # fmt: skip
-    shared = ROOT.parent / "shared" / "data" / "photos"
-    for name in names:
-        data = (shared / name).read_bytes()
-        (answer,), _ = send(handler, context, raw(data))
-        # The decoder leaves out detail of large JPEGs that the resize would throw away; tests of vision bound it.
-        tolerance = 0.03 if name in ("hub_samoyed.jpg", "exif_Landscape_6.jpg") else 1e-3
-        assert_equal_to_transformers(answer, folder, data, tolerance)
-
-
-def test_real_weights_label_real_photos(mobilenet, shared_data):
-    handler, context, _ = mobilenet
-    names = json.loads((shared_data / "imagenet_index_to_name.json").read_text())
-    photos = labelled_photos(shared_data)
-    answers, _ = send(handler, context, *[raw(path.read_bytes()) for path, _ in photos])
-    right = sum(
-        names[str(index)][1] in [label["label"] for label in answer[:3]]
-        for answer, (_, index) in zip(answers, photos, strict=True)
-    )
-    assert right >= len(photos) - 1
-
-
-def test_all_orientations_of_one_photo_get_one_label(mobilenet, shared_data):
-    handler, context, _ = mobilenet
-    photos = sorted((shared_data / "photos").glob("exif_Landscape_*.jpg"))
-    answers, _ = send(handler, context, *[raw(path.read_bytes()) for path in photos])
-    assert len({answer[0]["label"] for answer in answers}) == 1
-
-
-def test_parity_of_the_starter(starter):
-    handler, context = starter
-    for index in range(5):
-        _, data = picture(99, index)
-        (answer,), _ = send(handler, context, raw(data))
-        assert_equal_to_transformers(answer, STARTER, data)
 
 
 def test_a_batch_answers_as_its_items_alone(starter):

@@ -1,62 +1,13 @@
 """The base handler: items keep apart, answers come in the request's protocol, everything is counted."""
 
-import json
-import threading
 import time
 
 import pytest
 
-from handlers.core.device import Device
-from handlers.core.errors import ConfigurationError, InvalidText
-from handlers.core.handler import Handler
-from handlers.core.parameters import Parameter
-from handlers.core.tensor import Tensor
+from handlers.core.errors import ConfigurationError
 from tests.unit.handlers.context import FakeContext
-
-HTTP = {"explain": "False", "host": "x"}
-JSON = HTTP | {"content-type": "application/json"}
-
-
-class Shout(Handler[str, str]):
-    """Upper case; a text with 'poison' breaks the whole batch that it is in."""
-
-    payload_fields = ("text",)
-
-    def load(self, folder, config, device: Device) -> None:
-        self.seen: list[list[str]] = []
-
-    def parameters(self):
-        return (Parameter("times", int, low=1, high=3),)
-
-    def decode(self, payload, parameters):
-        try:
-            text = payload if isinstance(payload, str) else payload.decode()
-        except UnicodeDecodeError:
-            raise InvalidText("not UTF-8") from None
-        if not text.strip():
-            raise InvalidText("the text is empty")
-        return text * parameters.get("times", 1)
-
-    def predict(self, items):
-        self.seen.append(list(items))
-        for item in items:
-            if "poison" in item:
-                raise RuntimeError("secret reason")
-            if "memory" in item:
-                raise MemoryError
-        return [InvalidText("no vowels") if item == "xyz" else item.upper() for item in items]
-
-    def encode(self, answer):
-        return {"shout": answer}
-
-    def outputs(self, answers):
-        return [Tensor("shout", "BYTES", (len(answers),), list(answers))]
-
-    def warm_up(self):
-        self.predict(["warm"])
-
-    def generated_tokens(self, answer):
-        return len(answer)
+from tests.unit.handlers.core.shout import Shout
+from tests.unit.handlers.sending import HTTP, js, raw, send
 
 
 @pytest.fixture
@@ -71,23 +22,8 @@ def handler(context):
     return handler
 
 
-def send(handler, context, *requests):
-    """Each request is (fields, headers); the decoded answers and the statuses."""
-    context.receive([headers for _, headers in requests])
-    answers = handler.handle([fields for fields, _ in requests], context)
-    return [json.loads(answer) for answer in answers], [context.statuses[i] for i in range(len(requests))]
-
-
-def raw(text):
-    return {"body": bytearray(text.encode("utf-8", "surrogatepass"))}, HTTP
-
-
 def text(**changes):
     return {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]} | changes
-
-
-def js(value):
-    return {"body": bytearray(json.dumps(value).encode())}, JSON
 
 
 def test_a_batch_goes_through_the_model_as_one(handler, context):
@@ -142,6 +78,20 @@ def test_everything_is_counted(handler, context):
         assert labels == ("model",)
 
 
+def test_metrics_wait_until_the_model_is_done(handler, context, monkeypatch):
+    """The front end reads each of them as a line, on the same cores."""
+    predict, before = handler.predict, []
+
+    def watched(items):
+        before.append(context.metrics["handler_requests_total"].copy())
+        return predict(items)
+
+    monkeypatch.setattr(handler, "predict", watched)
+    send(handler, context, raw("ab"))
+    assert before == [[]]
+    assert context.metrics["handler_requests_total"] == [(1, ("model",))]
+
+
 def test_a_batch_of_errors_alone_does_not_reach_the_model(handler, context):
     before = len(handler.seen)
     _, statuses = send(handler, context, raw(""), raw(" "))
@@ -187,55 +137,6 @@ def test_a_request_that_takes_its_time_has_no_share_of_its_neighbours(tmp_path):
         return decode(payload, parameters)
 
     handler.decode = slowly
-    answers, statuses = send(handler, context, raw("a"), js({"inputs": ["slow"] * 8}), raw("b"))
-    assert statuses == [200, 503, 200]
-    assert (answers[0], answers[2]) == ([{"shout": "A"}], [{"shout": "B"}])
-
-
-class ParallelShout(Shout):
-    """Decodes in threads; `at_once` is the most that were in there together."""
-
-    parallel_decode = True
-    at_once = inside = 0
-    threads: set[str] = set()  # noqa: RUF012
-
-    def decode(self, payload, parameters):
-        self.inside += 1
-        self.at_once = max(self.at_once, self.inside)
-        self.threads = self.threads | {threading.current_thread().name}
-        time.sleep(0.3 if payload == "slow" else 0.02)
-        self.inside -= 1
-        return super().decode(payload, parameters)
-
-
-@pytest.fixture
-def parallel(tmp_path):
-    context = FakeContext(tmp_path, {"handler": {"threads": 2}, "responseTimeout": 2.4})
-    handler = ParallelShout()
-    handler.initialize(context)
-    return handler, context
-
-
-def test_inputs_of_all_requests_are_decoded_side_by_side(parallel):
-    handler, context = parallel
-    answers, statuses = send(handler, context, raw("a"), js({"inputs": ["b", " ", "c"]}), raw("d"), raw("e"))
-    assert statuses == [200, 400, 200, 200]
-    assert answers[1]["message"] == "inputs[1]: the text is empty"
-    assert [answer[0]["shout"] for answer in (answers[0], *answers[2:])] == ["A", "D", "E"]
-    assert handler.at_once == 2
-    assert handler.seen[-1] == ["a", "d", "e"]
-
-
-def test_a_single_input_needs_no_thread(parallel):
-    handler, context = parallel
-    answers, _ = send(handler, context, raw("a"))
-    assert answers == [[{"shout": "A"}]]
-    assert handler.threads == {threading.current_thread().name}
-
-
-def test_slow_requests_have_no_share_of_their_neighbours_in_threads_either(parallel):
-    """A share is 0.2 s: both threads are with the slow request, whose further inputs are then not begun."""
-    handler, context = parallel
     answers, statuses = send(handler, context, raw("a"), js({"inputs": ["slow"] * 8}), raw("b"))
     assert statuses == [200, 503, 200]
     assert (answers[0], answers[2]) == ([{"shout": "A"}], [{"shout": "B"}])

@@ -1,0 +1,22 @@
+"""Requests as TorchServe hands them to a handler, and its answers decoded."""
+
+import json
+
+HTTP = {"explain": "False", "host": "x"}
+JSON = HTTP | {"content-type": "application/json"}
+
+
+def send(handler, context, *requests):
+    """Each request is (fields, headers); the decoded answers and the statuses."""
+    context.receive([headers for _, headers in requests])
+    answers = handler.handle([fields for fields, _ in requests], context)
+    return [json.loads(answer) for answer in answers], [context.statuses[i] for i in range(len(requests))]
+
+
+def raw(data: bytes | str):
+    content = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    return {"body": bytearray(content)}, HTTP
+
+
+def js(value):
+    return {"body": bytearray(json.dumps(value).encode())}, JSON
