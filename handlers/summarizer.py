@@ -5,16 +5,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from handlers.core.device import Device
+from handlers.core.device import AMX, Device
 from handlers.core.handler import Handler
 from handlers.core.parameters import Parameter
 from handlers.core.tensor import Payload, Tensor
-from handlers.engines.base import Engine
-from handlers.engines.torch_seq2seq import TorchSeq2Seq
-from handlers.text.batching import collate, plan
+from handlers.engines.seq2seq.choice import choose
+from handlers.text.batching import plan
 from handlers.text.clean import clean_text
 from handlers.text.config import SummarizerConfig
-from handlers.text.generation import GeneratedTokens, GenerationBatch
+from handlers.text.generation import GenerationBatch
 from handlers.text.model_defaults import read_defaults
 from handlers.text.parameters import GenerationLimits, resolve, truncates
 from handlers.text.tokeniser import Tokeniser
@@ -28,6 +27,7 @@ class Summarizer(Handler[TextItem, Summary]):
 
     config_type = SummarizerConfig
     payload_fields = ("text", "data", "file", "inputs")
+    bf16_flags = AMX | {"avx512_bf16"}
 
     def load(self, folder: Path, config: SummarizerConfig, device: Device) -> None:
         defaults = read_defaults(folder)
@@ -37,8 +37,7 @@ class Summarizer(Handler[TextItem, Summary]):
         self._parameters = limits.parameters()
         self._defaults = limits.clamp(defaults.parameters)
         self._tokeniser = Tokeniser(folder, defaults, config.max_input_tokens)
-        self._engine: Engine[GenerationBatch, GeneratedTokens] = TorchSeq2Seq()
-        self._engine.load(folder, device)
+        self._engine, self._reason = choose(folder, config, device)
 
     def parameters(self) -> Sequence[Parameter]:
         return self._parameters
@@ -53,7 +52,8 @@ class Summarizer(Handler[TextItem, Summary]):
         return plan(items, self._config.max_batch_tokens)
 
     def predict(self, items: Sequence[TextItem]) -> list[Summary]:
-        rows = self._engine.run(collate(items, self._tokeniser.pad_id))
+        batch = GenerationBatch([item.input_ids for item in items], [item.parameters for item in items])
+        rows = self._engine.run(batch)
         return [
             Summary(self._tokeniser.decode(tokens, item.clean_up), item.truncated, tuple(tokens))
             for item, tokens in zip(items, rows, strict=True)
@@ -82,6 +82,7 @@ class Summarizer(Handler[TextItem, Summary]):
 
     def describe(self) -> dict[str, Any]:
         return self._engine.describe() | {
+            "reason": self._reason,
             "max_input_tokens": self._tokeniser.max_tokens,
             "max_characters": self._config.max_characters,
             "prefix": self._tokeniser.prefix,

@@ -12,7 +12,7 @@ from handlers.core.errors import ConfigurationError
 class HandlerConfig:
     """Settings that every handler has."""
 
-    engine: Literal["auto", "torch", "torch-compiled", "openvino"] = "auto"
+    engine: Literal["auto", "torch", "torch-compiled", "openvino", "native"] = "auto"
     """What executes the network."""
 
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"

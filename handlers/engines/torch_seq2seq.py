@@ -1,9 +1,11 @@
 """Engine: sequence-to-sequence generation by transformers' `generate()` in PyTorch."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
 from handlers.core.device import Device
@@ -42,6 +44,7 @@ class TorchSeq2Seq:
         """Raises ValueError for weights that do not fill the architecture, and what transformers raises."""
         model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype)
         own = generation_config(folder)
+        self._pad = int(own.pad_token_id or 0)
         model.generation_config = GenerationConfig(
             **{name: getattr(own, name, None) for name in _MODEL_SETTINGS}
         )
@@ -51,13 +54,25 @@ class TorchSeq2Seq:
         self._ends = frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
     def run(self, batch: GenerationBatch) -> GeneratedTokens:
-        with torch.inference_mode():
-            rows = self._model.generate(
-                input_ids=torch.from_numpy(batch.input_ids).to(self._device),
-                attention_mask=torch.from_numpy(batch.attention_mask).to(self._device),
-                generation_config=_settings(batch.parameters),
+        """`generate()` has one length for all its rows: texts with different ones run one after the other."""
+        found: dict[int, list[int]] = {}
+        for parameters in dict.fromkeys(batch.parameters):
+            same = [index for index, own in enumerate(batch.parameters) if own == parameters]
+            found.update(
+                zip(same, self._run([batch.texts[index] for index in same], parameters), strict=True)
             )
-        return [self._new_tokens(row) for row in rows.tolist()]
+        return [found[index] for index in range(len(batch.texts))]
+
+    def _run(self, texts: Sequence[Sequence[int]], parameters: GenerationParameters) -> GeneratedTokens:
+        rows = [torch.tensor(text) for text in texts]
+        masks = [torch.ones_like(row) for row in rows]
+        with torch.inference_mode():
+            generated = self._model.generate(
+                input_ids=pad_sequence(rows, True, self._pad).to(self._device),
+                attention_mask=pad_sequence(masks, True).to(self._device),
+                generation_config=_settings(parameters),
+            )
+        return [self._new_tokens(row) for row in generated.tolist()]
 
     def describe(self) -> dict[str, Any]:
         return {"engine": self.name, "architecture": type(self._model).__name__}

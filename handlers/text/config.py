@@ -10,10 +10,11 @@ from handlers.core.config import HandlerConfig
 class SummarizerConfig(HandlerConfig):
     """Limits are the server's: a request beyond them is refused, a model's own default is cut to them."""
 
-    engine: Literal["auto", "torch"] = "auto"
+    engine: Literal["auto", "native", "torch"] = "auto"
+    """`native` is our own generation, for T5 and BART; `torch` is transformers'."""
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` is bf16 where the hardware has it fast (a GPU, AMX), fp32 otherwise."""
+    """`auto` is bf16 where the hardware has it fast (a GPU, AMX, AVX512-BF16), fp32 otherwise."""
 
     max_items: int = 16
     """Texts in one request."""
@@ -30,4 +31,4 @@ class SummarizerConfig(HandlerConfig):
     max_num_beams: int = 8
 
     max_batch_tokens: int = 16_384
-    """What one run of the model may hold: rows x beams x (longest input + longest output)."""
+    """What one run of the model may hold: texts x (longest input + beams x longest output)."""

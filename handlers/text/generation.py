@@ -1,14 +1,13 @@
 """What a generation engine is given: plain types that no library owns."""
 
-from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 
 @dataclass(frozen=True)
 class GenerationParameters:
-    """How one summary is generated; items with equal parameters can share a batch.
+    """How one summary is generated; items whose parameters differ in nothing but lengths can share a batch.
 
     Lengths count new tokens: the decoder's start token is not one of them, the end token is. Decoding is greedy for
     one beam and beam search for more, never sampling. Each means what it does in `transformers.GenerationConfig`.
@@ -21,18 +20,18 @@ class GenerationParameters:
     no_repeat_ngram_size: int = 0
     early_stopping: bool | Literal["never"] = False
 
+    def search(self) -> Self:
+        """Without the lengths."""
+        return replace(self, max_new_tokens=1, min_new_tokens=0)
+
 
 @dataclass(frozen=True)
 class GenerationBatch:
-    """Inputs of one run, padded on the right.
+    """Inputs of one run: token ids of each text, and what its request asks for; see `GenerationParameters.search`."""
 
-    input_ids: int64 [rows, longest input]; attention_mask: int64 of that shape, 1 for a token and 0 for padding.
-    """
-
-    input_ids: np.ndarray
-    attention_mask: np.ndarray
-    parameters: GenerationParameters
+    texts: Sequence[Sequence[int]]
+    parameters: Sequence[GenerationParameters]
 
 
 GeneratedTokens = list[list[int]]
-"""New tokens of each row: no start token, no padding, but the end token where one was generated."""
+"""New tokens of each text: no start token, no padding, but the end token where one was generated."""

@@ -12,6 +12,8 @@ from handlers.core.config import HandlerConfig
 class VisionConfig(HandlerConfig):
     """Settings of the image classifier."""
 
+    engine: Literal["auto", "torch", "torch-compiled", "openvino"] = "auto"
+
     max_pixels: int = 50_000_000
     """Pixels of one picture; more is refused by the header, before anything is decoded."""
 

@@ -208,7 +208,7 @@ def test_only_the_item_that_does_not_fit_fails(worker: Worker, monkeypatch: pyte
     run = engine.run
 
     def small_memory(batch: GenerationBatch) -> GeneratedTokens:
-        if batch.input_ids.size > 60:
+        if sum(map(len, batch.texts)) > 60:
             raise OutOfMemory("there is not enough memory for this text")
         return run(batch)
 
@@ -225,7 +225,8 @@ def test_the_describe_api_tells_limits_and_defaults(worker: Worker) -> None:
     assert description["prefix"] == "summarize: "
     assert description["defaults"]["max_new_tokens"] == 15
     assert description["parameters"]["num_beams"] == "an integer from 1 to 4"
-    assert (description["engine"], description["precision"]) == ("torch", "fp32")
+    assert (description["engine"], description["precision"]) == ("native", "fp32")
+    assert description["reason"] == "the fastest for this architecture"
 
 
 def test_limits_hold_for_the_models_own_defaults(archive: Path) -> None:

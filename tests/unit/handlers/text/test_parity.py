@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
@@ -63,11 +64,19 @@ class Pair:
         assert [summary.text for summary in summaries] == [self.reference.text(ids) for ids in expected]
 
 
-@pytest.fixture(scope="module", params=[write_t5, write_bart], ids=["t5", "bart"])
+TINY = {"t5": write_t5, "bart": write_bart}
+
+
+@pytest.fixture(
+    scope="module", params=[(name, engine) for name in TINY for engine in ("native", "torch")], ids=str
+)
 def tiny(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    name, engine = request.param
     folder = tmp_path_factory.mktemp("tiny")
-    request.param(folder / "model", TASK)
-    return Pair(folder)
+    TINY[name](folder / "model", TASK)
+    pair = Pair(folder, engine=engine)
+    assert pair.handler.describe()["engine"] == engine
+    return pair
 
 
 @pytest.mark.parametrize("parameters", CHOICES, ids=range(len(CHOICES)))
@@ -165,3 +174,21 @@ def test_t5_small_at_its_real_size(shared_data: Path, tmp_path: Path) -> None:
         {"max_new_tokens": 8},
     ):
         pair.check(texts, [parameters] * len(texts))
+
+
+@pytest.mark.parametrize("name", ["t5-small", "bart-large-cnn"])
+@pytest.mark.parametrize("parameters", [{"num_beams": 1}, {}], ids=["greedy", "own defaults"])
+def test_summaries_in_bf16_are_those_of_fp32(name: str, parameters: dict[str, Any], tmp_path: Path) -> None:
+    texts = [report(HELD_OUT_SEED, index)[0] for index in range(24)]
+    summaries = []
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        folder.mkdir()
+        (folder / "model").symlink_to(ROOT / "models" / name / "starter")
+        pair = Pair(folder, precision=precision)
+        assert pair.handler._device.precision == precision
+        items = [pair.handler.decode(text, dict(parameters)) for text in texts]
+        summaries.append([summary.text for summary in pair.summarize(items)])
+    scorer = RougeScorer(["rougeL"])
+    scores = [scorer.score(*each)["rougeL"].fmeasure for each in zip(*summaries, strict=True)]
+    assert sum(scores) / len(scores) >= 0.98

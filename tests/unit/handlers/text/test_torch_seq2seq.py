@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,12 +14,12 @@ from handlers.text.generation import GenerationBatch, GenerationParameters
 from tests.unit.handlers.text.tiny import write_bart, write_t5
 
 FP32 = Device(torch.device("cpu"), torch.float32, 1)
-INPUT = np.arange(3, 20, dtype=np.int64)[None]
+INPUT = tuple(range(3, 20))
 
 
 def batch(**parameters: Any) -> GenerationBatch:
     settings = GenerationParameters(**{"max_new_tokens": 12} | parameters)
-    return GenerationBatch(INPUT, np.ones_like(INPUT), settings)
+    return GenerationBatch([INPUT], [settings])
 
 
 def loaded(folder: Path, device: Device = FP32) -> TorchSeq2Seq:

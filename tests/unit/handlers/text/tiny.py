@@ -58,7 +58,7 @@ def write_t5(folder: Path, task_parameters: dict[str, Any] | None = None, seed: 
 
 
 def write_bart(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
-    """A BART with two layers, 48 learned positions and a byte-level tokenizer."""
+    """A BART with four layers, 48 learned positions and a byte-level tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -77,8 +77,8 @@ def write_bart(folder: Path, task_parameters: dict[str, Any] | None = None, seed
     config = BartConfig(
         vocab_size=len(fast),
         d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
+        encoder_layers=4,
+        decoder_layers=4,
         encoder_attention_heads=4,
         decoder_attention_heads=4,
         encoder_ffn_dim=64,

@@ -1,0 +1,59 @@
+"""Engine: sequence-to-sequence generation by our own loop, for T5 and BART."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+from handlers.core.device import Device
+from handlers.engines.base import EngineUnavailable
+from handlers.engines.loading import load_network
+from handlers.engines.seq2seq.bart import Bart
+from handlers.engines.seq2seq.beams import beam_search
+from handlers.engines.seq2seq.cache import Cache
+from handlers.engines.seq2seq.greedy import greedy
+from handlers.engines.seq2seq.network import Network, fill
+from handlers.engines.seq2seq.rules import ModelRules
+from handlers.engines.seq2seq.t5 import T5
+from handlers.text.generation import GeneratedTokens, GenerationBatch
+from handlers.text.model_defaults import generation_config
+
+_NETWORKS: dict[str, Callable[[Any], Network]] = {"t5": T5, "mt5": T5, "bart": Bart}
+
+
+class NativeSeq2Seq:
+    """The same tokens as transformers' `generate()`, from networks of our own over its weights."""
+
+    name = "native"
+
+    def load(self, folder: Path, device: Device) -> None:
+        """Raises EngineUnavailable for an architecture or a generation config that is not known here.
+
+        Else ValueError for weights that do not fill the architecture, and what transformers raises.
+        """
+        kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
+        if kind not in _NETWORKS:
+            raise EngineUnavailable(
+                f"it generates for {', '.join(sorted(_NETWORKS))}, and this model is {kind}"
+            )
+        self._rules = ModelRules(generation_config(folder), device.torch_device)
+        model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
+        with torch.inference_mode():
+            self._network = _NETWORKS[kind](model)
+        self._architecture = type(model).__name__
+        self._device = device.torch_device
+
+    def run(self, batch: GenerationBatch) -> GeneratedTokens:
+        texts = [torch.tensor(text, device=self._device) for text in batch.texts]
+        beams = batch.parameters[0].num_beams
+        capacity = max(own.max_new_tokens for own in batch.parameters)
+        search = greedy if beams == 1 else beam_search
+        with torch.inference_mode():
+            cache = Cache(self._network.shape, [len(text) for text in texts], beams, capacity)
+            fill(self._network, cache, texts)
+            return search(self._network, cache, self._rules, batch.parameters)
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": self.name, "architecture": self._architecture}

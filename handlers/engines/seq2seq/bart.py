@@ -1,0 +1,136 @@
+"""BART (Lewis et al. 2019, https://arxiv.org/abs/1910.13461)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from handlers.engines.seq2seq.cache import Cache, Shape
+from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.network import attend_back, attend_source, attend_within, cut
+
+_OFFSET = 2  # rows of the position embedding that stand for no position
+
+
+class _Norm:
+    """Over the sum of a layer's input and output, as in the first transformer."""
+
+    def __init__(self, module: Any) -> None:
+        self._shape, self._weight, self._bias, self._epsilon = (
+            module.normalized_shape,
+            module.weight,
+            module.bias,
+            module.eps,
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self._shape, self._weight, self._bias, self._epsilon)
+
+
+class _Attention(NamedTuple):
+    """`qkv` is the query alone where keys and values are the source's."""
+
+    qkv: Linear
+    out: Linear
+    norm: _Norm
+
+
+class _FeedForward:
+    def __init__(self, layer: Any) -> None:
+        gelu = (
+            isinstance(layer.activation_fn, torch.nn.GELU)
+            or type(layer.activation_fn).__name__ == "GELUActivation"
+        )
+        self._activation = None if gelu else layer.activation_fn
+        self._in = Linear(layer.fc1.weight, layer.fc1.bias, "gelu" if gelu else "none")
+        self._out = Linear(layer.fc2.weight, layer.fc2.bias)
+        self._norm = _Norm(layer.final_layer_norm)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        inner = self._in(x)
+        if self._activation is not None:
+            inner = self._activation(inner)
+        return self._norm(self._out.add_to(inner, x))
+
+
+class Bart:
+    """From transformers' BartForConditionalGeneration."""
+
+    def __init__(self, model: Any) -> None:
+        config, encoder, decoder = model.config, model.model.encoder, model.model.decoder
+        layers, heads = len(decoder.layers), config.decoder_attention_heads
+        self._embedding: Tensor = model.model.shared.weight
+        self._scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
+        self.shape = Shape(
+            layers, heads, config.d_model // heads, self._embedding.dtype, self._embedding.device
+        )
+        self._encoder_heads = config.encoder_attention_heads
+        self._encoder = [(_within(layer), _FeedForward(layer)) for layer in encoder.layers]
+        self._decoder = [(_within(layer), _query(layer), _FeedForward(layer)) for layer in decoder.layers]
+        cross = [
+            part
+            for layer in decoder.layers
+            for part in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)
+        ]
+        self._source = Linear(*_joined(cross))
+        self._encoder_places, self._decoder_places = (
+            part.embed_positions.weight[_OFFSET:] for part in (encoder, decoder)
+        )
+        self._encoder_norm, self._decoder_norm = (
+            _Norm(part.layernorm_embedding) for part in (encoder, decoder)
+        )
+        self._head = Linear(model.lm_head.weight, model.final_logits_bias[0].to(self._embedding.dtype))
+
+    def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
+        lengths = [len(text) for text in texts]
+        places = torch.cat([self._encoder_places[:length] for length in lengths])
+        x = self._encoder_norm(self._embed(torch.cat(list(texts))) + places)
+        for attention, feed_forward in self._encoder:
+            qkv = cut(attention.qkv(x), 3, self._encoder_heads, -1)
+            x = attention.norm(attention.out.add_to(attend_within(qkv, lengths), x))
+            x = feed_forward(x)
+        layers, heads, size, *_ = self.shape
+        return list(torch.split(cut(self._source(x), layers, 2, heads, size), lengths))
+
+    def step(self, tokens: Tensor, position: int, cache: Cache) -> Tensor:
+        heads_size = self.shape[1:3]
+        x = self._decoder_norm(self._embed(tokens) + self._decoder_places[position])
+        for layer, (own, cross, feed_forward) in enumerate(self._decoder):
+            qkv = cut(own.qkv(x), 3, *heads_size)
+            x = own.norm(own.out.add_to(attend_back(qkv, layer, position, cache), x))
+            q = cut(cross.qkv(x), *heads_size)
+            x = cross.norm(cross.out.add_to(attend_source(q, layer, cache), x))
+            x = feed_forward(x)
+        return self._head(x).float()
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        return self._embedding[tokens] * self._scale
+
+
+def _within(layer: Any) -> _Attention:
+    part = _scaled(layer.self_attn)
+    qkv = Linear(*_joined([part.q_proj, part.k_proj, part.v_proj]))
+    return _Attention(
+        qkv, Linear(part.out_proj.weight, part.out_proj.bias), _Norm(layer.self_attn_layer_norm)
+    )
+
+
+def _query(layer: Any) -> _Attention:
+    part = _scaled(layer.encoder_attn)
+    query, out = (Linear(each.weight, each.bias) for each in (part.q_proj, part.out_proj))
+    return _Attention(query, out, _Norm(layer.encoder_attn_layer_norm))
+
+
+def _scaled(attention: Any) -> Any:
+    """With the factor 1 / sqrt(head size) in the query's weights."""
+    for own in (attention.q_proj.weight, attention.q_proj.bias):
+        own.mul_(attention.scaling)
+    return attention
+
+
+def _joined(modules: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    """Several layers with the same input as one."""
+    return torch.cat([each.weight for each in modules]), torch.cat([each.bias for each in modules])

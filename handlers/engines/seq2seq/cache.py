@@ -1,0 +1,77 @@
+"""Keys and values of one batch: allocated once, filled step by step, and given up text by text."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Shape(NamedTuple):
+    """Of a decoder, with the type and place of what it computes."""
+
+    layers: int
+    heads: int
+    head_size: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Cache:
+    """What attention looks back at: `beams` rows for each text, which share the keys and values of their source.
+
+    own: [layers, 2 (keys, values), rows, heads, capacity, head size], filled up to the current step.
+    source: [layers, 2, texts, heads, longest source, head size], and for padding a mask [texts, 1, 1, longest].
+    """
+
+    def __init__(self, shape: Shape, lengths: Sequence[int], beams: int, capacity: int) -> None:
+        """`lengths` of the sources in tokens, `capacity` in new tokens."""
+        layers, heads, size, dtype, device = shape
+        self.beams, self.texts, longest = beams, len(lengths), max(lengths)
+        rows = self.texts * beams
+        self._own = torch.empty(layers, 2, rows, heads, capacity, size, dtype=dtype, device=device)
+        self._source = torch.zeros(layers, 2, self.texts, heads, longest, size, dtype=dtype, device=device)
+        self._mask = None
+        if min(lengths) < longest:
+            beyond = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+            mask = torch.zeros(beyond.shape, dtype=dtype).masked_fill_(beyond, float("-inf"))
+            self._mask = mask[:, None, None].to(device)
+
+    @property
+    def rows(self) -> int:
+        return self.texts * self.beams
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Added to the scores over the source; None where no text is padded."""
+        return None if self._mask is None else self._mask[: self.texts]
+
+    def put_source(self, text: int, keys_values: Tensor) -> None:
+        """A text's [tokens, layers, 2, heads, head size]."""
+        self._source[:, :, text, :, : len(keys_values)] = keys_values.permute(1, 2, 3, 0, 4)
+
+    def source(self, layer: int) -> Tensor:
+        """[2, texts, heads, longest source, head size]"""
+        return self._source[layer, :, : self.texts]
+
+    def append(self, layer: int, position: int, keys_values: Tensor) -> Tensor:
+        """Put in a step's [rows, 2, heads, head size]; all up to it: [2, rows, heads, position + 1, head size]."""
+        own = self._own[layer, :, : self.rows]
+        own[:, :, :, position] = keys_values.transpose(0, 1)
+        return own[:, :, :, : position + 1]
+
+    def reorder(self, rows: Tensor, begin: int, end: int) -> None:
+        """Row i goes on from what was row `rows[i]`; before `begin` the two are equal, and `end` steps are filled."""
+        differing = self._own[:, :, : self.rows, :, begin:end]
+        differing.copy_(differing[:, :, rows])
+
+    def drop(self, text: int) -> None:
+        """Give up one text; the last one takes its place."""
+        last = self.texts - 1
+        if text != last:
+            here, there = (slice(index * self.beams, (index + 1) * self.beams) for index in (text, last))
+            self._own[:, :, here] = self._own[:, :, there]
+            self._source[:, :, text] = self._source[:, :, last]
+            if self._mask is not None:
+                self._mask[text] = self._mask[last]
+        self.texts = last

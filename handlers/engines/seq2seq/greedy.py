@@ -1,0 +1,38 @@
+"""Greedy search: the likeliest token at each step; a text that has ended leaves the batch."""
+
+from collections.abc import Sequence
+
+import torch
+
+from handlers.engines.seq2seq import rules
+from handlers.engines.seq2seq.cache import Cache
+from handlers.engines.seq2seq.network import Network
+from handlers.text.generation import GeneratedTokens, GenerationParameters
+
+
+def greedy(
+    network: Network, cache: Cache, own: rules.ModelRules, requests: Sequence[GenerationParameters]
+) -> GeneratedTokens:
+    """New tokens of each text in `cache`, up to its end or its request's maximum."""
+    found: GeneratedTokens = [[] for _ in requests]
+    texts = list(range(len(requests)))  # the text of each row
+    longest = max(request.max_new_tokens for request in requests)
+    sequences = torch.full((len(requests), longest + 1), own.start, device=network.shape.device)
+    for position in range(longest):
+        so_far = sequences[: len(texts), : position + 1]
+        logits = network.step(so_far[:, -1], position, cache)
+        scores = rules.apply(own, [requests[text] for text in texts], so_far, logits)
+        chosen = scores.argmax(-1)
+        sequences[: len(texts), position + 1] = chosen
+        for row, token in reversed(list(enumerate(chosen.tolist()))):
+            text = texts[row]
+            if token in own.ends or position + 1 == requests[text].max_new_tokens:
+                found[text] = sequences[row, 1 : position + 2].tolist()
+                # The last row takes its place; it was looked at before.
+                cache.drop(row)
+                sequences[row] = sequences[len(texts) - 1]
+                texts[row] = texts[-1]
+                texts.pop()
+        if not texts:
+            break
+    return found

@@ -1,0 +1,141 @@
+"""T5 (Raffel et al. 2020, https://arxiv.org/abs/1910.10683), with the gated layers of T5 1.1 and mT5 as well."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from handlers.engines.seq2seq.cache import Cache, Shape
+from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.network import attend_back, attend_source, attend_within, cut
+
+
+class _Norm:
+    """Root mean square, without mean or bias (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
+
+    def __init__(self, module: Any) -> None:
+        self._weight, self._epsilon = module.weight, module.variance_epsilon
+
+    def __call__(self, x: Tensor) -> Tensor:
+        full = x.float()
+        mean = full.square().mean(-1, keepdim=True)
+        normal: Tensor = self._weight * (full * torch.rsqrt(mean + self._epsilon)).to(x.dtype)
+        return normal
+
+
+class _Attention(NamedTuple):
+    """`qkv` is the query alone where keys and values are the source's. T5 does not scale queries."""
+
+    norm: _Norm
+    qkv: Linear
+    out: Linear
+
+
+class _FeedForward:
+    def __init__(self, module: Any) -> None:
+        self._norm, dense = _Norm(module.layer_norm), module.DenseReluDense
+        self._gated = hasattr(dense, "wi_0")
+        self._activation = None
+        if self._gated:
+            self._in = Linear(torch.cat([dense.wi_0.weight, dense.wi_1.weight]))
+            self._activation = dense.act
+        elif isinstance(dense.act, torch.nn.ReLU):
+            self._in = Linear(dense.wi.weight, activation="relu")
+        else:
+            self._in, self._activation = Linear(dense.wi.weight), dense.act
+        self._out = Linear(dense.wo.weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        inner = self._in(self._norm(x))
+        if self._gated:
+            gate, inner = inner.chunk(2, -1)
+            inner = self._activation(gate) * inner  # type: ignore[misc]
+        elif self._activation is not None:
+            inner = self._activation(inner)
+        return self._out.add_to(inner, x)
+
+
+class T5:
+    """From transformers' T5ForConditionalGeneration or MT5ForConditionalGeneration."""
+
+    def __init__(self, model: Any) -> None:
+        config, encoder, decoder = model.config, model.encoder, model.decoder
+        self._embedding: Tensor = model.shared.weight
+        size, heads, layers = config.d_kv, config.num_heads, len(decoder.block)
+        self.shape = Shape(layers, heads, size, self._embedding.dtype, self._embedding.device)
+        self._encoder = [(_within(block.layer[0]), _FeedForward(block.layer[-1])) for block in encoder.block]
+        self._decoder = [
+            (_within(block.layer[0]), _query(block.layer[1]), _FeedForward(block.layer[-1]))
+            for block in decoder.block
+        ]
+        cross = [block.layer[1].EncDecAttention for block in decoder.block]
+        self._source = Linear(torch.cat([part.weight for each in cross for part in (each.k, each.v)]))
+        self._encoder_norm, self._decoder_norm = (_Norm(part.final_layer_norm) for part in (encoder, decoder))
+        self._encoder_bias, self._decoder_bias = (
+            _Bias(part.block[0].layer[0].SelfAttention) for part in (encoder, decoder)
+        )
+        # With the embedding as its last layer, the output is scaled; configurations say which it was in two ways.
+        scaled = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
+        self._final_scale = config.d_model**-0.5 if scaled else 1.0
+        self._head = Linear(model.lm_head.weight)
+
+    def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
+        lengths = [len(text) for text in texts]
+        x = self._embedding[torch.cat(list(texts))]
+        bias = self._encoder_bias.between(max(lengths))
+        for attention, feed_forward in self._encoder:
+            qkv = cut(attention.qkv(attention.norm(x)), 3, *self.shape[1:3])
+            x = attention.out.add_to(attend_within(qkv, lengths, bias), x)
+            x = feed_forward(x)
+        source = self._source(self._encoder_norm(x))
+        layers, heads, size, *_ = self.shape
+        return list(torch.split(cut(source, layers, 2, heads, size), lengths))
+
+    def step(self, tokens: Tensor, position: int, cache: Cache) -> Tensor:
+        heads_size = self.shape[1:3]
+        x = self._embedding[tokens]
+        bias = self._decoder_bias.back_from(position)
+        for layer, (own, cross, feed_forward) in enumerate(self._decoder):
+            qkv = cut(own.qkv(own.norm(x)), 3, *heads_size)
+            x = own.out.add_to(attend_back(qkv, layer, position, cache, bias), x)
+            q = cut(cross.qkv(cross.norm(x)), *heads_size)
+            x = cross.out.add_to(attend_source(q, layer, cache), x)
+            x = feed_forward(x)
+        return self._head(self._decoder_norm(x) * self._final_scale).float()
+
+
+class _Bias:
+    """Relative position bias, in buckets that widen with the distance (section 2.1 of the T5 paper)."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._weight: Tensor = module.relative_attention_bias.weight
+        self._known: Tensor | None = None
+
+    def between(self, length: int) -> Tensor:
+        """[1, heads, length, length]"""
+        bias: Tensor = self._module.compute_bias(length, length)
+        return bias.contiguous()
+
+    def back_from(self, position: int) -> Tensor:
+        """From a position to all up to it: [1, heads, 1, position + 1]."""
+        if self._known is None or self._known.shape[-1] <= position:
+            self._known = self._of_distances(max(64, 2 * position + 2))
+        return self._known[..., self._known.shape[-1] - position - 1 :]
+
+    def _of_distances(self, count: int) -> Tensor:
+        """The last query's row of a square of that size: distances count - 1 down to 0."""
+        row: Tensor = self._module.compute_bias(1, count, past_seen_tokens=count - 1)
+        return row.contiguous()
+
+
+def _within(layer: Any) -> _Attention:
+    part = layer.SelfAttention
+    qkv = torch.cat([part.q.weight, part.k.weight, part.v.weight])
+    return _Attention(_Norm(layer.layer_norm), Linear(qkv), Linear(part.o.weight))
+
+
+def _query(layer: Any) -> _Attention:
+    part = layer.EncDecAttention
+    return _Attention(_Norm(layer.layer_norm), Linear(part.q.weight), Linear(part.o.weight))

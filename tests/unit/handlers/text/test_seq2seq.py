@@ -1,0 +1,204 @@
+"""The parts of our own generation: caches that shrink, scores that change as transformers', the largest of many."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    GenerationConfig,
+    MarianConfig,
+    MarianMTModel,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from handlers.core.device import Device
+from handlers.engines.base import EngineUnavailable
+from handlers.engines.native_seq2seq import NativeSeq2Seq
+from handlers.engines.seq2seq import rules
+from handlers.engines.seq2seq.beams import top
+from handlers.engines.seq2seq.cache import Cache, Shape
+from handlers.engines.seq2seq.choice import choose
+from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.torch_seq2seq import TorchSeq2Seq
+from handlers.text.config import SummarizerConfig
+from handlers.text.generation import GenerationBatch, GenerationParameters
+from tests.unit.handlers.text.tiny import write_bart, write_t5
+
+CPU = torch.device("cpu")
+FP32 = Device(CPU, torch.float32, 1)
+NEVER = float("-inf")
+
+
+def filled() -> Cache:
+    """Three texts of one, three and two tokens, two beams each; every number says whose it is."""
+    cache = Cache(Shape(1, 1, 1, torch.float32, CPU), [1, 3, 2], beams=2, capacity=4)
+    for text, length in enumerate([1, 3, 2]):
+        cache.put_source(text, torch.full((length, 1, 2, 1, 1), float(text)))
+    for position in range(2):
+        cache.append(0, position, torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 1, 1) + 10 * position)
+    return cache
+
+
+def test_a_cache_gives_up_a_text() -> None:
+    cache = filled()
+    cache.drop(0)
+    assert (cache.texts, cache.rows) == (2, 4)
+    keys, values = cache.append(0, 2, torch.zeros(4, 2, 1, 1))
+    assert keys.shape == (4, 1, 3, 1)
+    assert keys[:, 0, 0, 0].tolist() == values[:, 0, 0, 0].tolist() == [4, 5, 2, 3]
+    assert cache.source(0)[0, :, 0, 0, 0].tolist() == [2, 1]
+    assert cache.mask is not None
+    assert cache.mask.isinf()[:, 0, 0].tolist() == [[False, False, True], [False] * 3]
+    cache.drop(1)
+    cache.drop(0)
+    assert cache.rows == 0
+
+
+def test_beams_go_on_from_others() -> None:
+    cache = filled()
+    cache.reorder(torch.tensor([1, 1, 2, 3, 5, 4]), 1, 2)
+    keys, _ = cache.append(0, 2, torch.zeros(6, 2, 1, 1))
+    assert keys[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert keys[:, 0, 1, 0].tolist() == [11, 11, 12, 13, 15, 14]
+
+
+def test_texts_of_one_length_need_no_mask() -> None:
+    assert Cache(Shape(1, 1, 1, torch.float32, CPU), [3, 3], 1, 1).mask is None
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(length=st.integers(1, 3000), count=st.integers(1, 16), seed=st.integers(0, 99))
+def test_the_largest_are_those_of_topk(length: int, count: int, seed: int) -> None:
+    count = min(count, length)
+    scores = torch.rand(3, length, generator=torch.Generator().manual_seed(seed))
+    scores[0, : length // 2] = NEVER
+    values, places = top(scores, count)
+    assert torch.equal(values, scores.topk(count)[0])
+    assert torch.equal(scores.gather(1, places), values)
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"forced_bos_token_id": 5, "forced_eos_token_id": 1},
+    {"bad_words_ids": [[7], [3, 4]], "suppress_tokens": [8], "begin_suppress_tokens": [9]},
+    {"repetition_penalty": 1.5, "renormalize_logits": True, "exponential_decay_length_penalty": (2, 1.5)},
+    {"eos_token_id": [1, 6], "forced_eos_token_id": [1, 6], "remove_invalid_values": True},
+    {"sequence_bias": [[[3], 2.0]]},
+]
+
+
+@pytest.mark.parametrize("own", SETTINGS, ids=range(len(SETTINGS)))
+@pytest.mark.parametrize("length", [1, 2, 5, 6])
+@pytest.mark.parametrize("ngram", [0, 1, 3])
+def test_scores_change_as_transformers_changes_them(own: dict[str, Any], length: int, ngram: int) -> None:
+    model = T5ForConditionalGeneration(
+        T5Config(vocab_size=12, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    )
+    config = GenerationConfig(**{"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0} | own)
+    theirs = GenerationConfig(
+        **config.to_diff_dict() | {"max_new_tokens": 6, "min_new_tokens": 3, "no_repeat_ngram_size": ngram}
+    )
+    theirs.max_length = 7
+    model._prepare_special_tokens(theirs)
+    drawn = torch.Generator().manual_seed(length)
+    sequences = torch.randint(2, 5, (4, length), generator=drawn)
+    sequences[:, 0] = 0
+    scores = torch.randn(4, 12, generator=drawn)
+    expected = model._get_logits_processor(theirs, 1, device="cpu")(sequences, scores.clone())
+    request = GenerationParameters(6, 3, no_repeat_ngram_size=ngram)
+    found = rules.apply(rules.ModelRules(config, CPU), [request] * 4, sequences, scores.clone())
+    torch.testing.assert_close(found, expected)
+
+
+def test_rows_of_different_requests_keep_their_own_lengths() -> None:
+    config = GenerationConfig(decoder_start_token_id=0, eos_token_id=1, forced_eos_token_id=1)
+    requests = [GenerationParameters(3), GenerationParameters(9, 5), GenerationParameters(9)]
+    sequences = torch.tensor([[0, 5, 6]] * 3)
+    found = rules.apply(rules.ModelRules(config, CPU), requests, sequences, torch.ones(3, 8))
+    assert found[0].tolist() == [NEVER, 0, *[NEVER] * 6]
+    assert found[1].tolist() == [1, NEVER, *[1] * 6]
+    assert found[2].tolist() == [1] * 8
+
+
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_packed_layer_is_torchs(activation: str, biased: bool) -> None:
+    weight, bias = torch.randn(24, 16).bfloat16(), torch.randn(24).bfloat16() if biased else None
+    x, residual = torch.randn(2, 5, 16).bfloat16(), torch.randn(2, 5, 24).bfloat16()
+    layer = Linear(weight, bias, activation)
+    plain = Linear(weight.float(), None if bias is None else bias.float(), activation)
+    torch.testing.assert_close(layer(x).float(), plain(x.float()), atol=0.05, rtol=0.02)
+    if activation == "none":
+        added = plain.add_to(x.float(), residual.float())
+        torch.testing.assert_close(layer.add_to(x, residual).float(), added, atol=0.08, rtol=0.02)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MT5Config(
+            vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, tie_word_embeddings=False
+        ),
+        T5Config(
+            vocab_size=60, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False, relative_attention_max_distance=6, relative_attention_num_buckets=4,
+        ),
+        T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="silu"),
+    ],
+    ids=["mt5", "t5 1.1", "silu"],
+)  # fmt: skip
+@pytest.mark.parametrize("beams", [1, 3])
+def test_other_t5s(config: Any, beams: int, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 0
+    kind = MT5ForConditionalGeneration if config.model_type == "mt5" else T5ForConditionalGeneration
+    model = kind(config)
+    for name, weights in model.named_parameters():
+        if "norm" not in name:
+            torch.nn.init.normal_(weights, std=0.4)
+    model.save_pretrained(tmp_path)
+    batch = GenerationBatch([(5, 6, 7, 1), (9, 1)], [GenerationParameters(9, num_beams=beams)] * 2)
+    answers = []
+    for engine in (NativeSeq2Seq(), TorchSeq2Seq()):
+        engine.load(tmp_path, FP32)
+        answers.append(engine.run(batch))
+    assert answers[0] == answers[1]
+
+
+def test_an_unknown_architecture_is_left_to_transformers(tmp_path: Path) -> None:
+    config = MarianConfig(
+        vocab_size=60, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, pad_token_id=0, eos_token_id=1,
+        decoder_start_token_id=0, max_position_embeddings=32,
+    )  # fmt: skip
+    MarianMTModel(config).save_pretrained(tmp_path)
+    engine, reason = choose(tmp_path, SummarizerConfig(), FP32)
+    assert engine.name == "torch"
+    assert "this model is marian" in reason
+    assert AutoModelForSeq2SeqLM.from_pretrained(tmp_path).config.model_type == "marian"
+    assert engine.run(GenerationBatch([(5, 6)], [GenerationParameters(3)]))
+
+
+def test_what_needs_the_source_is_left_to_transformers(tmp_path: Path) -> None:
+    write_t5(tmp_path)
+    config = GenerationConfig.from_pretrained(tmp_path)
+    config.encoder_no_repeat_ngram_size = 3
+    config.save_pretrained(tmp_path)
+    with pytest.raises(EngineUnavailable, match="encoder_no_repeat_ngram_size"):
+        NativeSeq2Seq().load(tmp_path, FP32)
+
+
+def test_the_engine_can_be_asked_for(tmp_path: Path) -> None:
+    write_bart(tmp_path)
+    names = {
+        name: choose(tmp_path, SummarizerConfig(engine=name), FP32)[0].name
+        for name in ("auto", "native", "torch")
+    }
+    assert names == {"auto": "native", "native": "native", "torch": "torch"}
