@@ -101,14 +101,14 @@ def pixels_of(opened: Opened, at_least: tuple[int, int] | None = None) -> np.nda
 
 
 def _upright(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) -> np.ndarray:
-    pixels, turned = None, orientation(image)
+    pixels = None
     if image.format in _JPEG and image.mode in ("RGB", "L"):
-        if at_least and turned >= _FIRST_LYING:
+        if at_least and orientation(image) >= _FIRST_LYING:
             at_least = at_least[1], at_least[0]
         pixels = decode_jpeg(data, (image.height, image.width), at_least)
     if pixels is None:
         pixels = _by_pillow(image)
-    turn = _TURNS.get(turned)
+    turn = _TURNS.get(orientation(image))  # of a PNG only now: looking for it decodes, and forgives what is broken
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 

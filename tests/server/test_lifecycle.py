@@ -41,8 +41,7 @@ def test_it_is_ready_and_says_what_it_serves(server):
         assert model["ready"]
         assert model["answered_in_seconds"] > 0
         assert model["queue"] == {"waiting": 0, "free": 100}
-        count = 2 if model["name"] == "resnet-50" else 1
-        assert [worker["status"] for worker in model["workers"]] == ["READY"] * count
+        assert [worker["status"] for worker in model["workers"]] == ["READY"]
         assert all(worker["memory"] > 2**20 for worker in model["workers"])
 
 

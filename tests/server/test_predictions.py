@@ -187,5 +187,5 @@ def test_describe_tells_what_is_served(server):
         assert metadata["weights"] == "starter"
         assert metadata["version"] == described["modelVersion"]
         assert metadata["device"] == "cpu"
-        assert metadata["engine"] == ("openvino" if model == "resnet-50" else "torch")
+        assert metadata["engine"] == ("openvino" if model == "resnet-50" else "native")
         assert metadata["parameters"]

@@ -215,6 +215,7 @@ def test_size_is_refused_before_anything_is_decoded(monkeypatch):
         ("d_header_2g_x_2g.png", (ImageTooLarge, InvalidImage)),
         ("d_empty.jpg", InvalidImage),
         ("d_text.jpg", InvalidImage),
+        ("pil_broken_data_stream.png", InvalidImage),
         ("pil_truncated_image.png", InvalidImage),
         ("pil_truncated_jpeg.jpg", InvalidImage),
     ],
