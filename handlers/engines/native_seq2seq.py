@@ -33,12 +33,13 @@ class NativeSeq2Seq:
 
         Else ValueError for weights that do not fill the architecture, and what transformers raises.
         """
-        kind = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        kind = config.model_type
         if kind not in _NETWORKS:
             raise EngineUnavailable(
                 f"it generates for {', '.join(sorted(_NETWORKS))}, and this model is {kind}"
             )
-        self._rules = ModelRules(generation_config(folder), device.torch_device)
+        self._rules = ModelRules(generation_config(folder), config.vocab_size, device.torch_device)
         model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
         with torch.inference_mode():
             self._network = _NETWORKS[kind](model)
@@ -46,7 +47,7 @@ class NativeSeq2Seq:
         self._device = device.torch_device
 
     def run(self, batch: GenerationBatch) -> GeneratedTokens:
-        texts = [torch.tensor(text, device=self._device) for text in batch.texts]
+        texts = [torch.tensor(text, dtype=torch.long, device=self._device) for text in batch.texts]
         beams = batch.parameters[0].num_beams
         capacity = max(own.max_new_tokens for own in batch.parameters)
         search = greedy if beams == 1 else beam_search

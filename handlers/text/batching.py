@@ -8,6 +8,9 @@ from handlers.text.types import TextItem
 MAX_PADDED_RATIO = 4.0
 """Of a batch's input, at most three quarters are padding: it costs memory, and time where the source is read."""
 
+MAX_ROWS = 256
+"""Texts x beams of a batch: each has a score for every word of the vocabulary."""
+
 
 def plan(items: Sequence[TextItem], max_tokens: int) -> list[list[int]]:
     """Indices of the items of each batch; every item is in exactly one.
@@ -33,5 +36,8 @@ def plan(items: Sequence[TextItem], max_tokens: int) -> list[list[int]]:
 def _fits(items: Sequence[TextItem], max_tokens: int) -> bool:
     lengths = [len(item.input_ids) for item in items]
     longest, output = max(lengths), max(item.parameters.max_new_tokens for item in items)
-    held = len(items) * (longest + items[0].parameters.num_beams * output)
+    beams = items[0].parameters.num_beams
+    if len(items) * beams > MAX_ROWS:
+        return False
+    held = len(items) * (longest + beams * output)
     return held <= max_tokens and len(lengths) * longest <= MAX_PADDED_RATIO * sum(lengths)

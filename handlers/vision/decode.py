@@ -108,7 +108,9 @@ def _upright(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) 
         pixels = decode_jpeg(data, (image.height, image.width), at_least)
     if pixels is None:
         pixels = _by_pillow(image)
-    turn = _TURNS.get(orientation(image))  # of a PNG only now: looking for it decodes, and forgives what is broken
+    turn = _TURNS.get(
+        orientation(image)
+    )  # of a PNG only now: looking for it decodes, and forgives what is broken
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 

@@ -62,7 +62,8 @@ class Bart:
     def __init__(self, model: Any) -> None:
         config, encoder, decoder = model.config, model.model.encoder, model.model.decoder
         layers, heads = len(decoder.layers), config.decoder_attention_heads
-        self._embedding: Tensor = model.model.shared.weight
+        self._embedding: Tensor = encoder.embed_tokens.weight
+        self._decoder_embedding: Tensor = decoder.embed_tokens.weight
         self._scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.shape = Shape(
             layers, heads, config.d_model // heads, self._embedding.dtype, self._embedding.device
@@ -87,7 +88,7 @@ class Bart:
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
         lengths = [len(text) for text in texts]
         places = torch.cat([self._encoder_places[:length] for length in lengths])
-        x = self._encoder_norm(self._embed(torch.cat(list(texts))) + places)
+        x = self._encoder_norm(self._embedding[torch.cat(list(texts))] * self._scale + places)
         for attention, feed_forward in self._encoder:
             qkv = cut(attention.qkv(x), 3, self._encoder_heads, -1)
             x = attention.norm(attention.out.add_to(attend_within(qkv, lengths), x))
@@ -97,7 +98,7 @@ class Bart:
 
     def step(self, tokens: Tensor, position: int, cache: Cache) -> Tensor:
         heads_size = self.shape[1:3]
-        x = self._decoder_norm(self._embed(tokens) + self._decoder_places[position])
+        x = self._decoder_norm(self._decoder_embedding[tokens] * self._scale + self._decoder_places[position])
         for layer, (own, cross, feed_forward) in enumerate(self._decoder):
             qkv = cut(own.qkv(x), 3, *heads_size)
             x = own.norm(own.out.add_to(attend_back(qkv, layer, position, cache), x))
@@ -105,9 +106,6 @@ class Bart:
             x = cross.norm(cross.out.add_to(attend_source(q, layer, cache), x))
             x = feed_forward(x)
         return self._head(x).float()
-
-    def _embed(self, tokens: Tensor) -> Tensor:
-        return self._embedding[tokens] * self._scale
 
 
 def _within(layer: Any) -> _Attention:

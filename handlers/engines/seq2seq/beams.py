@@ -4,7 +4,6 @@ Every text is searched for itself: it leaves the batch when it is done, and its 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -34,15 +33,12 @@ class Complete(NamedTuple):
     tokens: list[int]
 
 
-@dataclass
 class Search:
     """The beams of one text: those that go on, and the best that are complete."""
 
-    request: GenerationParameters
-    ends: Sequence[int]
-
-    def __post_init__(self) -> None:
-        beams = self.request.num_beams
+    def __init__(self, request: GenerationParameters, ends: Sequence[int]) -> None:
+        self.request, self.ends = request, ends
+        beams = request.num_beams
         # At first all beams are the same: only one of them counts.
         self.scores = [0.0] + [_NONE] * (beams - 1)
         self.tokens: list[list[int]] = [[] for _ in range(beams)]
@@ -58,7 +54,7 @@ class Search:
         for rank, candidate in enumerate(candidates):
             if not at_end and candidate.token not in self.ends:
                 running.append(candidate)
-            elif rank < beams:
+            elif rank < beams and candidate.score > float("-inf"):
                 tokens = [*self.tokens[candidate.beam], candidate.token]
                 self._complete.append(Complete(self._penalised(candidate.score, length), tokens))
         self._complete = sorted(self._complete, key=lambda each: -each.score)[:beams]
@@ -103,7 +99,7 @@ def beam_search(
         of_rows = [search.request for search in running for _ in range(beams)]
         scores = rules.apply(own, of_rows, sequences, functional.log_softmax(logits, -1))
         before = torch.tensor([search.scores for search in running], device=device)
-        scores = scores.view(*before.shape, -1) + before[:, :, None]
+        scores = scores.view(*before.shape, -1).add_(before[:, :, None])
         best, places = top(scores.flatten(1), keep)
         origins, newest = [], []
         for index, search in enumerate(running):
@@ -128,10 +124,9 @@ def beam_search(
 def _go_on(cache: Cache, sequences: Tensor, origins: Tensor, newest: Tensor) -> Tensor:
     """The beams' sequences with one more token. What two of them have in common lies in the cache for both."""
     chosen = sequences[origins]
-    length = sequences.shape[1]
     apart = (chosen != sequences).any(0).nonzero()
     if len(apart):
-        cache.reorder(origins, int(apart[0]), length)
+        cache.reorder(origins, int(apart[0]))
     return torch.cat([chosen, newest[:, None]], 1)
 
 
@@ -149,4 +144,5 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     chosen = torch.topk(blocks.amax(-1), count)[1]
     within = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
     best, places = torch.topk(within, count)
-    return best, chosen.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
+    found = chosen.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
+    return best, found.clamp(max=length - 1)  # not in what was put on, where all that is left is as small

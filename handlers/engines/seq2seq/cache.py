@@ -28,6 +28,7 @@ class Cache:
         """`lengths` of the sources in tokens, `capacity` in new tokens."""
         layers, heads, size, dtype, device = shape
         self.beams, self.texts, longest = beams, len(lengths), max(lengths)
+        self._filled = 0
         rows = self.texts * beams
         self._own = torch.empty(layers, 2, rows, heads, capacity, size, dtype=dtype, device=device)
         self._source = torch.zeros(layers, 2, self.texts, heads, longest, size, dtype=dtype, device=device)
@@ -56,21 +57,23 @@ class Cache:
 
     def append(self, layer: int, position: int, keys_values: Tensor) -> Tensor:
         """Put in a step's [rows, 2, heads, head size]; all up to it: [2, rows, heads, position + 1, head size]."""
+        self._filled = position + 1
         own = self._own[layer, :, : self.rows]
         own[:, :, :, position] = keys_values.transpose(0, 1)
         return own[:, :, :, : position + 1]
 
-    def reorder(self, rows: Tensor, begin: int, end: int) -> None:
-        """Row i goes on from what was row `rows[i]`; before `begin` the two are equal, and `end` steps are filled."""
-        differing = self._own[:, :, : self.rows, :, begin:end]
-        differing.copy_(differing[:, :, rows])
+    def reorder(self, rows: Tensor, begin: int) -> None:
+        """Row i goes on from what was row `rows[i]`; before `begin` the two are equal."""
+        for layer in self._own[:, :, : self.rows, :, begin : self._filled]:
+            layer.copy_(layer[:, rows])
 
     def drop(self, text: int) -> None:
         """Give up one text; the last one takes its place."""
         last = self.texts - 1
         if text != last:
             here, there = (slice(index * self.beams, (index + 1) * self.beams) for index in (text, last))
-            self._own[:, :, here] = self._own[:, :, there]
+            own = self._own[:, :, :, :, : self._filled]
+            own[:, :, here] = own[:, :, there]
             self._source[:, :, text] = self._source[:, :, last]
             if self._mask is not None:
                 self._mask[text] = self._mask[last]

@@ -30,16 +30,20 @@ _NEVER = float("-inf")
 class ModelRules:
     """What the model's own generation config asks for, alike for every request."""
 
-    def __init__(self, own: GenerationConfig, device: torch.device) -> None:
-        """Raises EngineUnavailable for what looks at the source's tokens, which is not known here any more."""
+    def __init__(self, own: GenerationConfig, vocabulary: int, device: torch.device) -> None:
+        """Raises EngineUnavailable for what looks at the source's tokens, and for a start that is not one token."""
         for name, off in (("encoder_repetition_penalty", 1.0), ("encoder_no_repeat_ngram_size", 0)):
             if getattr(own, name, None) not in (None, off):
                 raise EngineUnavailable(f"the model's generation config sets {name}")
-        self.start = int(
-            own.decoder_start_token_id if own.decoder_start_token_id is not None else own.bos_token_id
+        start = own.bos_token_id if own.decoder_start_token_id is None else own.decoder_start_token_id
+        if not isinstance(start, int):
+            raise EngineUnavailable(f"the model's decoder starts with {start}")
+        self.start = start
+        self.ends, self.last = (
+            [token for token in _list(tokens) if token < vocabulary]
+            for tokens in (own.eos_token_id, own.forced_eos_token_id)
         )
-        self.ends = _list(own.eos_token_id)
-        self.first, self.last = own.forced_bos_token_id, _list(own.forced_eos_token_id)
+        self.first = own.forced_bos_token_id
         ends = torch.tensor(self.ends, device=device)
         self.before, self.after = LogitsProcessorList(), LogitsProcessorList()
         if own.sequence_bias is not None:

@@ -1,10 +1,12 @@
 """T5 (Raffel et al. 2020, https://arxiv.org/abs/1910.10683), with the gated layers of T5 1.1 and mT5 as well."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from handlers.engines.seq2seq.cache import Cache, Shape
 from handlers.engines.seq2seq.linear import Linear
@@ -61,7 +63,8 @@ class T5:
 
     def __init__(self, model: Any) -> None:
         config, encoder, decoder = model.config, model.encoder, model.decoder
-        self._embedding: Tensor = model.shared.weight
+        self._embedding: Tensor = encoder.embed_tokens.weight
+        self._decoder_embedding: Tensor = decoder.embed_tokens.weight
         size, heads, layers = config.d_kv, config.num_heads, len(decoder.block)
         self.shape = Shape(layers, heads, size, self._embedding.dtype, self._embedding.device)
         self._encoder = [(_within(block.layer[0]), _FeedForward(block.layer[-1])) for block in encoder.block]
@@ -75,8 +78,8 @@ class T5:
         self._encoder_bias, self._decoder_bias = (
             _Bias(part.block[0].layer[0].SelfAttention) for part in (encoder, decoder)
         )
-        # With the embedding as its last layer, the output is scaled; configurations say which it was in two ways.
-        scaled = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)
+        # T5 scales where the embedding is the last layer; mT5's configuration does not know of it.
+        scaled = getattr(config, "scale_decoder_outputs", False)
         self._final_scale = config.d_model**-0.5 if scaled else 1.0
         self._head = Linear(model.lm_head.weight)
 
@@ -94,7 +97,7 @@ class T5:
 
     def step(self, tokens: Tensor, position: int, cache: Cache) -> Tensor:
         heads_size = self.shape[1:3]
-        x = self._embedding[tokens]
+        x = self._decoder_embedding[tokens]
         bias = self._decoder_bias.back_from(position)
         for layer, (own, cross, feed_forward) in enumerate(self._decoder):
             qkv = cut(own.qkv(own.norm(x)), 3, *heads_size)
@@ -109,25 +112,33 @@ class _Bias:
     """Relative position bias, in buckets that widen with the distance (section 2.1 of the T5 paper)."""
 
     def __init__(self, module: Any) -> None:
-        self._module = module
         self._weight: Tensor = module.relative_attention_bias.weight
-        self._known: Tensor | None = None
+        self._bucket = partial(
+            module._relative_position_bucket,
+            bidirectional=not module.is_decoder,
+            num_buckets=module.relative_attention_num_buckets,
+            max_distance=module.relative_attention_max_distance,
+        )
+        self._back = self._of_steps(64)
 
     def between(self, length: int) -> Tensor:
         """[1, heads, length, length]"""
-        bias: Tensor = self._module.compute_bias(length, length)
-        return bias.contiguous()
+        places = torch.arange(length, device=self._weight.device)
+        return self._of(places - places[:, None])
 
     def back_from(self, position: int) -> Tensor:
         """From a position to all up to it: [1, heads, 1, position + 1]."""
-        if self._known is None or self._known.shape[-1] <= position:
-            self._known = self._of_distances(max(64, 2 * position + 2))
-        return self._known[..., self._known.shape[-1] - position - 1 :]
+        if self._back.shape[-1] <= position:
+            self._back = self._of_steps(2 * position)
+        bias = self._back[..., self._back.shape[-1] - position - 1 :]
+        return bias if bias.device.type == "cpu" else bias.contiguous()  # CUDA's kernels want it aligned
 
-    def _of_distances(self, count: int) -> Tensor:
-        """The last query's row of a square of that size: distances count - 1 down to 0."""
-        row: Tensor = self._module.compute_bias(1, count, past_seen_tokens=count - 1)
-        return row.contiguous()
+    def _of_steps(self, count: int) -> Tensor:
+        return self._of(torch.arange(1 - count, 1, device=self._weight.device)[None])
+
+    def _of(self, distances: Tensor) -> Tensor:
+        """[queries, keys] -> [1, heads, queries, keys]"""
+        return functional.embedding(self._bucket(distances), self._weight).permute(2, 0, 1)[None].contiguous()
 
 
 def _within(layer: Any) -> _Attention:

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     AutoModelForSeq2SeqLM,
+    BartConfig,
+    BartForConditionalGeneration,
     GenerationConfig,
     MarianConfig,
     MarianMTModel,
@@ -22,10 +24,13 @@ from handlers.core.device import Device
 from handlers.engines.base import EngineUnavailable
 from handlers.engines.native_seq2seq import NativeSeq2Seq
 from handlers.engines.seq2seq import rules
+from handlers.engines.seq2seq.bart import Bart
 from handlers.engines.seq2seq.beams import top
 from handlers.engines.seq2seq.cache import Cache, Shape
 from handlers.engines.seq2seq.choice import choose
 from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.network import fill
+from handlers.engines.seq2seq.t5 import T5
 from handlers.engines.torch_seq2seq import TorchSeq2Seq
 from handlers.text.config import SummarizerConfig
 from handlers.text.generation import GenerationBatch, GenerationParameters
@@ -34,6 +39,11 @@ from tests.unit.handlers.text.tiny import write_bart, write_t5
 CPU = torch.device("cpu")
 FP32 = Device(CPU, torch.float32, 1)
 NEVER = float("-inf")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    FP32.apply()
 
 
 def filled() -> Cache:
@@ -63,7 +73,7 @@ def test_a_cache_gives_up_a_text() -> None:
 
 def test_beams_go_on_from_others() -> None:
     cache = filled()
-    cache.reorder(torch.tensor([1, 1, 2, 3, 5, 4]), 1, 2)
+    cache.reorder(torch.tensor([1, 1, 2, 3, 5, 4]), 1)
     keys, _ = cache.append(0, 2, torch.zeros(6, 2, 1, 1))
     assert keys[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert keys[:, 0, 1, 0].tolist() == [11, 11, 12, 13, 15, 14]
@@ -113,7 +123,7 @@ def test_scores_change_as_transformers_changes_them(own: dict[str, Any], length:
     scores = torch.randn(4, 12, generator=drawn)
     expected = model._get_logits_processor(theirs, 1, device="cpu")(sequences, scores.clone())
     request = GenerationParameters(6, 3, no_repeat_ngram_size=ngram)
-    found = rules.apply(rules.ModelRules(config, CPU), [request] * 4, sequences, scores.clone())
+    found = rules.apply(rules.ModelRules(config, 12, CPU), [request] * 4, sequences, scores.clone())
     torch.testing.assert_close(found, expected)
 
 
@@ -121,7 +131,7 @@ def test_rows_of_different_requests_keep_their_own_lengths() -> None:
     config = GenerationConfig(decoder_start_token_id=0, eos_token_id=1, forced_eos_token_id=1)
     requests = [GenerationParameters(3), GenerationParameters(9, 5), GenerationParameters(9)]
     sequences = torch.tensor([[0, 5, 6]] * 3)
-    found = rules.apply(rules.ModelRules(config, CPU), requests, sequences, torch.ones(3, 8))
+    found = rules.apply(rules.ModelRules(config, 12, CPU), requests, sequences, torch.ones(3, 8))
     assert found[0].tolist() == [NEVER, 0, *[NEVER] * 6]
     assert found[1].tolist() == [1, NEVER, *[1] * 6]
     assert found[2].tolist() == [1] * 8
@@ -140,36 +150,94 @@ def test_a_packed_layer_is_torchs(activation: str, biased: bool) -> None:
         torch.testing.assert_close(layer.add_to(x, residual).float(), added, atol=0.08, rtol=0.02)
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        MT5Config(
-            vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, tie_word_embeddings=False
-        ),
+SIZES = {"vocab_size": 60, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+T5_SIZES = SIZES | {"d_model": 64, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 4}
+BART_SIZES = SIZES | {
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 32,
+    "bos_token_id": 0,
+    "forced_eos_token_id": 1,
+}
+NETWORKS: dict[str, Any] = {
+    "mt5": lambda: MT5ForConditionalGeneration(MT5Config(**T5_SIZES)),
+    "t5 1.1": lambda: T5ForConditionalGeneration(
         T5Config(
-            vocab_size=60, d_model=16, d_kv=4, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False, relative_attention_max_distance=6, relative_attention_num_buckets=4,
-        ),
-        T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="silu"),
-    ],
-    ids=["mt5", "t5 1.1", "silu"],
-)  # fmt: skip
-@pytest.mark.parametrize("beams", [1, 3])
-def test_other_t5s(config: Any, beams: int, tmp_path: Path) -> None:
+            **T5_SIZES,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            relative_attention_max_distance=6,
+            relative_attention_num_buckets=4,
+        )
+    ),
+    "t5 silu": lambda: T5ForConditionalGeneration(T5Config(**T5_SIZES, feed_forward_proj="silu")),
+    "t5 of unequal halves": lambda: T5ForConditionalGeneration(T5Config(**T5_SIZES, num_decoder_layers=1)),
+    "bart of unequal halves": lambda: BartForConditionalGeneration(
+        BartConfig(**BART_SIZES | {"decoder_layers": 1, "encoder_attention_heads": 2})
+    ),
+    "bart scaled, relu": lambda: BartForConditionalGeneration(
+        BartConfig(**BART_SIZES, scale_embedding=True, activation_function="relu")
+    ),
+    "bart, embeddings apart": lambda: BartForConditionalGeneration(
+        BartConfig(**BART_SIZES, tie_word_embeddings=False)
+    ),
+    "several ends": lambda: BartForConditionalGeneration(
+        BartConfig(**BART_SIZES | {"eos_token_id": [1, 7, 9, 1000], "forced_eos_token_id": 7})
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_other_networks_generate_as_in_transformers(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 0, 1, 0
-    kind = MT5ForConditionalGeneration if config.model_type == "mt5" else T5ForConditionalGeneration
-    model = kind(config)
-    for name, weights in model.named_parameters():
-        if "norm" not in name:
-            torch.nn.init.normal_(weights, std=0.4)
+    model = NETWORKS[name]()
+    for part, weights in model.named_parameters():
+        if "norm" not in part:
+            torch.nn.init.normal_(weights, std=0.2)
     model.save_pretrained(tmp_path)
-    batch = GenerationBatch([(5, 6, 7, 1), (9, 1)], [GenerationParameters(9, num_beams=beams)] * 2)
-    answers = []
-    for engine in (NativeSeq2Seq(), TorchSeq2Seq()):
+    drawn = torch.Generator().manual_seed(5)
+    texts = [torch.randint(2, 60, (length,), generator=drawn).tolist() for length in (1, 4, 9, 9, 20)]
+    engines = (NativeSeq2Seq(), TorchSeq2Seq())
+    for engine in engines:
         engine.load(tmp_path, FP32)
-        answers.append(engine.run(batch))
-    assert answers[0] == answers[1]
+    for parameters in (
+        GenerationParameters(12),
+        GenerationParameters(12, 6),
+        GenerationParameters(12, num_beams=2, length_penalty=2.0),
+        GenerationParameters(12, 4, num_beams=4, early_stopping=True, no_repeat_ngram_size=2),
+    ):
+        ours, theirs = (
+            [engine.run(GenerationBatch([text], [parameters]))[0] for text in texts] for engine in engines
+        )
+        assert ours == theirs
+        assert engines[0].run(GenerationBatch(texts, [parameters] * len(texts))) == theirs
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_transformers(name: str) -> None:
+    torch.manual_seed(2)
+    model = NETWORKS[name]().eval()
+    text, answer = torch.tensor([5, 6, 7, 8, 1]), torch.tensor([0, 9, 4, 11])
+    with torch.inference_mode():
+        expected = model(input_ids=text[None], decoder_input_ids=answer[None]).logits[0]
+        network = (Bart if name.startswith(("bart", "several")) else T5)(model)
+        cache = Cache(network.shape, [len(text)], 1, len(answer))
+        fill(network, cache, [text])
+        found = [network.step(answer[i : i + 1], i, cache)[0] for i in range(len(answer))]
+    torch.testing.assert_close(torch.stack(found), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_put_on_is_never_chosen() -> None:
+    scores = torch.full((1, 4 * 50_259), NEVER)
+    scores[0, -1] = 1.0
+    values, places = top(scores, 16)
+    assert (values[0, 0], places[0, 0]) == (1.0, scores.shape[1] - 1)
+    assert places.max() < scores.shape[1]
 
 
 def test_an_unknown_architecture_is_left_to_transformers(tmp_path: Path) -> None:
@@ -193,6 +261,12 @@ def test_what_needs_the_source_is_left_to_transformers(tmp_path: Path) -> None:
     config.save_pretrained(tmp_path)
     with pytest.raises(EngineUnavailable, match="encoder_no_repeat_ngram_size"):
         NativeSeq2Seq().load(tmp_path, FP32)
+
+
+@pytest.mark.parametrize("start", [None, [2]])
+def test_a_start_that_is_not_one_token_is_left_to_transformers(start: Any) -> None:
+    with pytest.raises(EngineUnavailable, match="starts with"):
+        rules.ModelRules(GenerationConfig(decoder_start_token_id=start), 12, CPU)
 
 
 def test_the_engine_can_be_asked_for(tmp_path: Path) -> None:
