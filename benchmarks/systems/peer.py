@@ -19,7 +19,15 @@ from benchmarks.systems.base import Served, System, Workplace, family, free_port
 from benchmarks.wire import Target
 
 _PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
-_OURS = ("PYTHONPATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "MODEL", "PORT")
+_OURS = (
+    "PYTHONPATH",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "MKL_NUM_THREADS",
+    "MODEL",
+    "PORT",
+)
 
 
 @dataclass(frozen=True)
