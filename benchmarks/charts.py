@@ -1,4 +1,4 @@
-"""python charts.py results.json FOLDER: draws throughput.png and latency.png; runs where matplotlib is, alone."""
+"""python charts.py results.json FOLDER: draws the charts of a run there; runs where matplotlib is, alone."""
 
 import json
 import sys
@@ -21,6 +21,13 @@ _COLOURS = {
     "mlserver": "#2ca02c",
     "litserve": "#bcbd22",
     "torchserve-stock": "#8c564b",
+    "product": "#d62728",
+    "fastapi-bf16": "#9edae5",
+    "in-process-fp32": "#bbbbbb",
+    "in-process-bf16": "#888888",
+    "ctranslate2": "#ffbb78",
+    "ctranslate2-int8": "#ff7f0e",
+    "openvino": "#111111",
 }
 _SIZE = (7.5, 4.2)  # inches
 _DPI = 130
@@ -86,17 +93,53 @@ def latency(results: dict[str, Any], path: Path) -> None:
     _finish(figure, axes, path)
 
 
+def tokens(results: dict[str, Any], path: Path) -> None:
+    """New tokens/s at 8 at once: for each model a group of bars for each workload, a bar a system."""
+    models = results["models"]
+    figure, rows = pyplot.subplots(len(models), figsize=(_SIZE[0], 3.2 * len(models)), squeeze=False)
+    names = {each["system"]: each["title"] for model in models.values() for each in model["systems"]}
+    for axes, (model, found) in zip(rows[:, 0], models.items(), strict=True):
+        rates = {
+            (each["system"], each["workload"]): each["closed"].get("8", {}).get("tokens_per_second", 0.0)
+            for each in found["systems"]
+        }
+        at, ticks = 0, {}
+        for work in results["workloads"]:
+            here = [name for name in names if rates.get((name, work))]
+            for name in here:
+                colour = _COLOURS.get(name, _GREY)
+                axes.bar(at, rates[name, work], width=0.9, color=colour)
+                at += 1
+            ticks[work] = at - (len(here) + 1) / 2
+            at += 1
+        axes.set_xticks(list(ticks.values()), [f"({work})" for work in ticks])
+        axes.set_ylabel("new tokens/s at 8 at once")
+        axes.set_title(model, fontsize=10)
+        for name, title in names.items():
+            axes.bar(0, 0, color=_COLOURS.get(name, _GREY), label=title)
+    for axes in rows[:-1, 0]:
+        _tidy(axes)
+    _finish(figure, rows[-1, 0], path)
+
+
 def _finish(figure: Any, axes: Any, path: Path) -> None:
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    _tidy(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     figure.savefig(path, dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
     pyplot.close(figure)
 
 
+def _tidy(axes: Any) -> None:
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
 if __name__ == "__main__":
     found = json.loads(Path(sys.argv[1]).read_text())
-    throughput(found, Path(sys.argv[2]) / "throughput.png")
-    latency(found, Path(sys.argv[2]) / "latency.png")
+    if "models" in found:
+        tokens(found, Path(sys.argv[2]) / "tokens.png")
+    else:
+        throughput(found, Path(sys.argv[2]) / "throughput.png")
+        latency(found, Path(sys.argv[2]) / "latency.png")

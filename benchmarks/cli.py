@@ -1,7 +1,6 @@
 """The command scripts/bench."""
 
 import argparse
-import datetime
 import fcntl
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.console import at_its_limit, now, say, tell
 from benchmarks.errors import BenchError, Unavailable
 from benchmarks.options import ROOT, parser, refuse
 from benchmarks.signals import interrupt_on_all
 
 README = ROOT / "README.md"
 AGREEMENT_PICTURES, AGREEMENT_PICTURES_QUICK = 1000, 100
-GENERATOR_BUSY = 0.8  # of a core: beyond, it may be the load generator that is measured
 _TUNE_SECONDS = 4.0
 
 
@@ -29,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.url:
             return _running_server(options)
         with _alone(options.work):
+            if options.texts:
+                return _texts(options)
             return _tune(options) if options.tune else _side_by_side(options)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -66,10 +67,10 @@ def _side_by_side(options: argparse.Namespace) -> int:
         results = measure.measured(systems, place, schedule, generator)
     sentence = (
         f"ResNet-50 at full size, {pictures.sizes(place.pictures)}, {machine.sentence(facts)}; medians of "
-        f"{schedule.rounds} interleaved rounds, {_now():%Y-%m-%d}, `{facts['command']}`.{_at_its_limit(generator)}"
+        f"{schedule.rounds} interleaved rounds, {now():%Y-%m-%d}, `{facts['command']}`.{at_its_limit(generator)}"
     )
     extra: dict[str, Any] = {
-        "date": _now().isoformat(timespec="seconds"),
+        "date": now().isoformat(timespec="seconds"),
         "machine": facts,
         "pictures": pictures.sizes(place.pictures),
         "seconds": schedule.seconds,
@@ -83,7 +84,7 @@ def _side_by_side(options: argparse.Namespace) -> int:
         agreements = agreement.compare(place, count, wanted)
     else:
         agreements = []
-    _tell(options.out, _write(options.out, results, sentence, extra, agreements), sentence)
+    tell(options.out, _write(options.out, results, sentence, extra, agreements), sentence)
     if options.write_readme:
         report.into_readme(README, (options.out / "table.md").read_text())
     try:
@@ -112,6 +113,12 @@ def _write(
     return blocks
 
 
+def _texts(options: argparse.Namespace) -> int:
+    from benchmarks.texts import command
+
+    return command.run(options, README)
+
+
 def _running_server(options: argparse.Namespace) -> int:
     from benchmarks import machine, measure, pictures, report, work
     from benchmarks.generator import Generator
@@ -127,32 +134,12 @@ def _running_server(options: argparse.Namespace) -> int:
     blocks = {"Closed loop": report.table(results), "Open loop, one pass each": report.open_table(results)}
     sentence = (
         f"{options.model} at {options.url}, load from {machine.sentence(machine.facts())}."
-        f"{_at_its_limit(generator)}"
+        f"{at_its_limit(generator)}"
     )
     extra = {"machine": machine.facts(), "url": options.url, "model": options.model}
     report.write(options.out, results, sentence, extra, blocks)
-    _tell(options.out, blocks, sentence)
+    tell(options.out, blocks, sentence)
     return 0
-
-
-def _tell(folder: Path, blocks: dict[str, str], sentence: str) -> None:
-    for heading, text in blocks.items():
-        if text:
-            print(f"\n{heading}\n\n{text}")
-    print(f"\n{sentence}\nWritten to {folder}")
-
-
-def _at_its_limit(generator: Any) -> str:
-    """A warning, said at once too; empty where the load generator had time left."""
-    if generator.busiest < GENERATOR_BUSY:
-        return ""
-    warning = f"The load generator was at its limit ({generator.busiest:.0%} of a core): more --processes."
-    say(warning)
-    return f" {warning}"
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.UTC)
 
 
 def _tune(options: argparse.Namespace) -> int:
@@ -180,8 +167,3 @@ def _schedule(options: argparse.Namespace) -> Any:
     schedule = QUICK if options.quick else Schedule()
     given = {key: getattr(options, key) for key in ("seconds", "rounds", "concurrency")}
     return replace(schedule, **{key: value for key, value in given.items() if value})
-
-
-def say(text: str) -> None:
-    """What is going on, for a person, on stderr: stdout has the tables."""
-    print(text, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from types import TracebackType
 from typing import Self
 
-from benchmarks.load import Closed, Job, Open, run
+from benchmarks.load import Closed, Job, Open, Whole, run
 from benchmarks.outcomes import Outcome, joined
 from benchmarks.wire import Target
 
@@ -39,6 +39,10 @@ class Generator:
         count = min(self._count, connections)
         shares = [connections // count + (index < connections % count) for index in range(count)]
         return self._run([Job(target, Closed(n), seconds, ramp, index) for index, n in enumerate(shares)])
+
+    def whole(self, target: Target, connections: int, seconds: float, least: int = 1) -> Outcome:
+        """`connections` clients from one process until all are answered; for few requests, each of them long."""
+        return self._run([Job(target, Whole(connections, least), seconds)])
 
     def open(self, target: Target, rate: float, seconds: float, ramp: float = 1.0) -> Outcome:
         """`rate` requests/s in all; independent Poisson arrivals add up to Poisson arrivals."""

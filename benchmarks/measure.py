@@ -14,7 +14,7 @@ from benchmarks.generator import Generator
 from benchmarks.outcomes import Outcome, Summary, median
 from benchmarks.results import Results, Row
 from benchmarks.signals import undisturbed
-from benchmarks.systems.base import Running, Served, System, Workplace, family
+from benchmarks.systems.base import Running, System, Workplace, family
 from benchmarks.systems.catalogue import INT8, REST
 
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.5)
@@ -120,7 +120,7 @@ class Session:
         for name in list(self.running):
             for concurrency, seconds in ((self.schedule.highest, 1.0), (1, 0.5)):
                 if name in self.running:
-                    self._ask(name, _closed(concurrency, seconds * self.schedule.warm_up))
+                    self._ask(name, _warm_up(concurrency, seconds * self.schedule.warm_up))
         before = {name: running.cpu_seconds() for name, running in self.running.items()}
         time.sleep(_LOOK)
         for name, running in self.running.items():
@@ -138,7 +138,7 @@ class Session:
         for turn in range(self.schedule.rounds):
             for concurrency in self.schedule.concurrency:
                 for name, running in list(self.running.items()):
-                    if not isinstance(running, Served) and concurrency not in (1, self.schedule.highest):
+                    if not running.takes(concurrency, self.schedule.highest):
                         continue
                     summary = self._ask(name, _closed(concurrency, self.schedule.seconds))
                     if summary is None:
@@ -209,6 +209,10 @@ def _closed(concurrency: int, seconds: float) -> Callable[[Running], Outcome]:
     return lambda running: running.closed(concurrency, seconds)
 
 
+def _warm_up(concurrency: int, seconds: float) -> Callable[[Running], Outcome]:
+    return lambda running: running.warm_up(concurrency, seconds)
+
+
 def _spread(rounds: Sequence[Summary]) -> float:
     """How far the rounds lie apart: (most - least) / median of the requests/s."""
     rates = [each.requests_per_second for each in rounds]
@@ -218,6 +222,8 @@ def _spread(rounds: Sequence[Summary]) -> float:
 
 def _line(summary: Summary) -> str:
     errors = "".join(f", {count} x {kind}" for kind, count in summary.errors.items())
+    if summary.tokens_per_second:
+        errors = f"  {summary.tokens_per_second:7.1f} new tokens/s{errors}"
     return (
         f"{summary.requests_per_second:7.1f}/s  p50 {summary.p50:7.1f} ms  p99 {summary.p99:7.1f} ms{errors}"
     )

@@ -16,9 +16,17 @@ def refuse(options: argparse.Namespace) -> None:
         raise BenchError("--url and --tune are two different runs; give one of them")
     if options.url and not options.model:
         raise BenchError("--url needs --model NAME")
+    for name in ("url", "tune", "pictures"):
+        if options.texts and getattr(options, name):
+            raise BenchError(f"--texts measures summaries side by side; it cannot go with --{name}")
+    if options.texts and options.processes > 1:
+        raise BenchError("--texts has one load generator; leave --processes out")
+    for name in ("models", "workloads"):
+        if getattr(options, name) and not options.texts:
+            raise BenchError(f"--{name} is for --texts")
     if not options.write_readme:
         return
-    for name in ("quick", "systems", "url", "tune"):
+    for name in ("quick", "systems", "url", "tune", "models", "workloads"):
         if getattr(options, name):
             raise BenchError(f"--write-readme is for a whole run; it cannot go with --{name}")
 
@@ -26,19 +34,35 @@ def refuse(options: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """What `scripts/bench --help` shows."""
     from benchmarks.systems.catalogue import catalogue
+    from benchmarks.texts.catalogue import names
 
     known = ", ".join(system.name for system in catalogue())
+    known += f"; with --texts: {', '.join(names())}"
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         allow_abbrev=False,
         description="Measures ResNet-50 side by side on this machine, in one run: this repository over REST and "
         "gRPC, what the machine could do without a server, and Flask, FastAPI, MLServer, LitServe and "
-        "TorchServe's own handler as their manuals set them up. About 25 minutes, and a few more the first time.",
+        "TorchServe's own handler as their manuals set them up. About 25 minutes, and a few more the first time. "
+        "With --texts, summaries by T5-small and BART-large at full size.",
         epilog="docs/benchmarks.md says what is measured and how to read it.",
     )
     parser.add_argument("--quick", action="store_true", help="a few minutes: one short round, fewer rates")
     what = parser.add_argument_group("what to measure")
     what.add_argument("--systems", type=_names, default=(), metavar="A,B", help=f"only these: {known}")
+    what.add_argument(
+        "--texts", action="store_true", help="summaries instead of pictures; --out gets a folder texts/"
+    )
+    what.add_argument(
+        "--models", type=_names, default=(), metavar="A,B", help="of --texts: t5-small,bart-large"
+    )
+    what.add_argument(
+        "--workloads",
+        type=_names,
+        default=(),
+        metavar="a,b,c",
+        help="of --texts: a (short), b (articles), c (beams)",
+    )
     what.add_argument("--pictures", type=Path, metavar="FOLDER", help="your own JPEGs instead of drawn ones")
     what.add_argument(
         "--url",
@@ -57,9 +81,14 @@ def parser() -> argparse.ArgumentParser:
         "--concurrency", type=_numbers, metavar="1,8,32", help="requests at once in the closed loops"
     )
     how.add_argument(
-        "--seconds", type=_positive, metavar="N", help="of each measurement (default 4; --quick 3)"
+        "--seconds",
+        type=_positive,
+        metavar="N",
+        help="of each measurement (default 4; --quick 3; with --texts 6 and 2)",
     )
-    how.add_argument("--rounds", type=_count, metavar="N", help="turns of all systems (default 3; --quick 1)")
+    how.add_argument(
+        "--rounds", type=_count, metavar="N", help="turns of all systems (default 3; --quick and --texts 1)"
+    )
     how.add_argument(
         "--processes", type=_count, default=1, metavar="N", help="of the load generator (default 1)"
     )
@@ -81,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -14,7 +14,8 @@ class Outcome:
 
     `completed` are good answers that came within the window. In a closed loop `latencies` are theirs; in an open
     loop they are of the requests that were due in the window, from that moment on, whenever the answer came.
-    `failures` are seconds until each error, counted by kind in `errors`.
+    `failures` are seconds until each error, counted by kind in `errors`. `tokens` are those of the texts that good
+    answers hold, `per_token` the seconds a token of each.
     """
 
     seconds: float
@@ -23,6 +24,8 @@ class Outcome:
     failures: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     cpu: float = 0.0
+    tokens: int = 0
+    per_token: list[float] = field(default_factory=list)
 
     def summary(self) -> "Summary":
         return Summary(
@@ -34,12 +37,17 @@ class Outcome:
             rejected_within=1000 * percentile(self.failures, 0.99),
             samples=len(self.latencies),
             generator_cores=self.cpu,
+            tokens_per_second=self.tokens / self.seconds,
+            ms_per_token=1000 * percentile(self.per_token, 0.50),
         )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Latencies in milliseconds, NaN where nothing was answered; `rejected_within` is the p99 of the errors."""
+    """Latencies in milliseconds, NaN where nothing was answered; `rejected_within` is the p99 of the errors.
+
+    `ms_per_token` is the median of a request's latency over its new tokens.
+    """
 
     requests_per_second: float
     p50: float
@@ -49,6 +57,8 @@ class Summary:
     rejected_within: float
     samples: int
     generator_cores: float
+    tokens_per_second: float = 0.0
+    ms_per_token: float = math.nan
 
     @property
     def error_count(self) -> int:
@@ -77,6 +87,8 @@ def joined(parts: Sequence[Outcome]) -> Outcome:
         whole.failures += part.failures
         whole.errors += part.errors
         whole.cpu += part.cpu
+        whole.tokens += part.tokens
+        whole.per_token += part.per_token
     return whole
 
 
@@ -91,6 +103,8 @@ def median(rounds: Sequence[Summary]) -> Summary:
         rejected_within=statistics.median(each.rejected_within for each in rounds),
         samples=sum(each.samples for each in rounds),
         generator_cores=max(each.generator_cores for each in rounds),
+        tokens_per_second=statistics.median(each.tokens_per_second for each in rounds),
+        ms_per_token=statistics.median(each.ms_per_token for each in rounds),
     )
 
 

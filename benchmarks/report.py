@@ -16,7 +16,8 @@ from benchmarks.outcomes import Summary
 from benchmarks.results import Results, Row
 from benchmarks.systems.catalogue import REST
 
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+SECTION, TEXTS_SECTION = "bench", "bench-texts"
+"""Of the README: what stands between `<!-- bench -->` and `<!-- /bench -->`, for pictures and for texts."""
 _HERE = Path(__file__).resolve().parent
 
 
@@ -38,7 +39,7 @@ def table(results: Results) -> str:
     lines = [line(head), line(["---"] + ["---:"] * (len(head) - 1))]
     for row in results.rows.values():
         if row.problem:
-            lines.append(line([row.title, f"left out: {_told(row.problem)}", *[""] * (len(head) - 2)]))
+            lines.append(line([row.title, f"left out: {told(row.problem)}", *[""] * (len(head) - 2)]))
         else:
             lines.append(line(_cells(row, results.concurrency, ours)))
     return "\n".join(lines)
@@ -48,8 +49,12 @@ def _cells(row: Row, concurrency: Sequence[int], ours: Summary | None) -> list[s
     low, high = row.at(min(concurrency)), row.at(max(concurrency))
     served = row.name not in ("ceiling", "ceiling-int8")
     errors = sum(summary.error_count for summary in row.closed.values())
-    cells = [_title(row), *(_rate(row.at(each)) for each in concurrency), _ms(low.p50 if low else math.nan)]
-    cells += [_ms(high.p50 if high else math.nan), _ms(high.p99 if high else math.nan)]
+    cells = [
+        title_of(row),
+        *(_rate(row.at(each)) for each in concurrency),
+        in_ms(low.p50 if low else math.nan),
+    ]
+    cells += [in_ms(high.p50 if high else math.nan), in_ms(high.p99 if high else math.nan)]
     cells += [str(errors) if served else "", f"{row.memory.get('pss', math.nan):,.0f}" if row.memory else ""]
     if ours is not None:
         factor = (
@@ -59,13 +64,13 @@ def _cells(row: Row, concurrency: Sequence[int], ours: Summary | None) -> list[s
     return cells
 
 
-def _title(row: Row) -> str:
+def title_of(row: Row) -> str:
     """With the engine and the precision, where they are known."""
     facts = [str(row.facts[key]) for key in ("engine", "precision") if row.facts.get(key)]
     return f"{row.title} ({', '.join(facts)})" if facts else row.title
 
 
-def _told(problem: str) -> str:
+def told(problem: str) -> str:
     """Its first line, and of a path only the last part: the rest is about this machine."""
     return re.sub(r"(?<![\w:/.])/(?:[^\s/]+/)+", "", (problem.strip().splitlines() or [""])[0])
 
@@ -78,7 +83,7 @@ def open_table(results: Results) -> str:
     for row in results.rows.values():
         for rate, share, summary in row.open:
             numbers = [f"{rate:.0f}", f"{share:.0%}", f"{summary.requests_per_second:.0f}"]
-            latencies = [_ms(summary.p50), _ms(summary.p90), _ms(summary.p99)]
+            latencies = [in_ms(summary.p50), in_ms(summary.p90), in_ms(summary.p99)]
             errors = ", ".join(f"{count} × {kind}" for kind, count in summary.errors.items()) or "0"
             lines.append(line([row.title, *numbers, *latencies, str(summary.samples), errors]))
     return "\n".join(lines)
@@ -110,7 +115,7 @@ def _rate(summary: Summary | None) -> str:
     return f"{summary.requests_per_second:.1f}" if summary else ""
 
 
-def _ms(value: float) -> str:
+def in_ms(value: float) -> str:
     if math.isnan(value):
         return ""
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
@@ -119,12 +124,19 @@ def _ms(value: float) -> str:
 def write(
     folder: Path, results: Results, sentence: str, extra: dict[str, Any], blocks: dict[str, str]
 ) -> None:
-    """Writes results.json, table.md and report.md; `blocks` are the report's sections by their headings."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The files of `write_files`, of one comparison."""
     rows = [row.as_json() for row in results.rows.values()]
     everything = {**extra, "concurrency": results.concurrency, "systems": rows}
+    write_files(folder, everything, table(results), sentence, blocks)
+
+
+def write_files(
+    folder: Path, everything: dict[str, Any], short: str, sentence: str, blocks: dict[str, str]
+) -> None:
+    """Writes results.json, table.md (`short`) and report.md, whose sections `blocks` has by their headings."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(_without_nan(everything), indent=2) + "\n")
-    (folder / "table.md").write_text(f"{table(results)}\n\n{sentence}\n")
+    (folder / "table.md").write_text(f"{short}\n\n{sentence}\n")
     sections = "".join(f"\n## {heading}\n\n{text}\n" for heading, text in blocks.items() if text)
     (folder / "report.md").write_text(f"# Benchmark\n\n{sentence}\n{sections}")
 
@@ -138,20 +150,26 @@ def draw(folder: Path, venvs: Path) -> None:
         raise Unavailable(f"not drawn: {last_line(drawn.stderr)}")
 
 
-def into_readme(readme: Path, content: str) -> None:
+def into_readme(readme: Path, content: str, section: str = SECTION) -> None:
     """Replaces what stands between the two markers. Raises BenchError unless each is there once."""
-    before, after = around_markers(readme)
-    readme.write_text(f"{before}{BEGIN}\n{content.strip()}\n{END}{after}", encoding="utf-8")
+    before, after = around_markers(readme, section)
+    begin, end = _markers(section)
+    readme.write_text(f"{before}{begin}\n{content.strip()}\n{end}{after}", encoding="utf-8")
 
 
-def around_markers(readme: Path) -> tuple[str, str]:
+def around_markers(readme: Path, section: str = SECTION) -> tuple[str, str]:
     """What stands before and after the section of the markers. Raises BenchError unless each is there once."""
+    begin, end = _markers(section)
     text = readme.read_text(encoding="utf-8")
-    before, found, rest = text.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not found or not closed or BEGIN in rest or END in after:
-        raise BenchError(f"{readme.name} needs the markers {BEGIN} and {END}, once each")
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed or begin in rest or end in after:
+        raise BenchError(f"{readme.name} needs the markers {begin} and {end}, once each")
     return before, after
+
+
+def _markers(section: str) -> tuple[str, str]:
+    return f"<!-- {section} -->", f"<!-- /{section} -->"
 
 
 def _without_nan(value: Any) -> Any:

@@ -8,6 +8,7 @@ would say nothing. So each channel of the starter stands here four times, with a
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,26 @@ _PREPROCESSOR = {
 def full_size(folder: Path, starter: Path | None = None) -> Path:
     """Writes the model to `folder`, unless this one is there already, and returns it."""
     starter = starter or LAYOUT.starter("resnet-50")
+    made_of = (starter / "model.safetensors").read_bytes() + Path(__file__).read_bytes()
+    return made_once(folder, made_of, lambda unfinished: _make(unfinished, starter))
+
+
+def made_once(folder: Path, made_of: bytes, make: Callable[[Path], None]) -> Path:
+    """`folder` as `make` writes it, whole or not at all; again only where it was made of something else."""
     stamp = folder.with_name(f"{folder.name}.stamp")
-    digest = hashlib.sha256(
-        (starter / "model.safetensors").read_bytes() + Path(__file__).read_bytes()
-    ).hexdigest()
+    digest = hashlib.sha256(made_of).hexdigest()
     if (folder / "model.safetensors").exists() and stamp.exists() and stamp.read_text() == digest:
         return folder
+    unfinished = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    make(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    stamp.write_text(digest)
+    return folder
+
+
+def _make(folder: Path, starter: Path) -> None:
     import torch
     from transformers import ResNetConfig, ResNetForImageClassification
     from transformers.utils import logging
@@ -62,14 +77,8 @@ def full_size(folder: Path, starter: Path | None = None) -> Path:
         for name, value in network.state_dict().items()
     }
     network.load_state_dict(wide)
-    unfinished = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    network.save_pretrained(unfinished)
-    (unfinished / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSOR, indent=2))
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.rename(folder)
-    stamp.write_text(digest)
-    return folder
+    network.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSOR, indent=2))
 
 
 def _widen(thin: Any, shape_of: Any, random: Any, head: bool) -> Any:

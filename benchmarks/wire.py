@@ -9,23 +9,27 @@ _BOUNDARY = b"----benchmark"
 
 @dataclass(frozen=True)
 class Target:
-    """Where to send, what, and what a right answer holds: `marker` exactly `count` times.
+    """Where to send, what, and what a right answer holds: `marker` exactly `count` times, up to `slack` fewer.
 
-    `requests` are whole HTTP requests, or the messages of the gRPC method `path`.
+    `requests` are whole HTTP requests, or the messages of the gRPC method `path`. `count` is one number for all of
+    them, or one for each; `tokens` are the new tokens that each asks for, nothing where no text is generated.
     """
 
     host: str
     port: int
     requests: tuple[bytes, ...]
     marker: bytes
-    count: int
+    count: int | tuple[int, ...]
     protocol: Literal["http", "grpc"] = "http"
     path: str = ""
     timeout: float = 60.0
+    slack: int = 0
+    tokens: tuple[int, ...] = ()
 
-    def problem(self, body: bytes) -> str | None:
-        """What is wrong with an answer of status 200."""
-        return None if body.count(self.marker) == self.count else "wrong answer"
+    def problem(self, number: int, body: bytes) -> str | None:
+        """What is wrong with an answer of status 200 to that request."""
+        wanted = self.count if isinstance(self.count, int) else self.count[number]
+        return None if wanted - self.slack <= body.count(self.marker) <= wanted else "wrong answer"
 
 
 class Reply(NamedTuple):

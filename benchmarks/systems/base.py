@@ -51,6 +51,14 @@ class Running(ABC):
         """Under that many requests a second."""
         raise NotImplementedError
 
+    def warm_up(self, connections: int, seconds: float) -> Outcome:
+        """Before anything counts."""
+        return self.closed(connections, seconds)
+
+    def takes(self, connections: int, highest: int) -> bool:  # noqa: ARG002
+        """Whether a closed loop of that many says anything about it; `highest` is the most of this run."""
+        return True
+
     @abstractmethod
     def processes(self) -> list[psutil.Process]:
         """The roots of its process trees."""

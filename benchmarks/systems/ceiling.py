@@ -96,6 +96,9 @@ class _Ceiling(Running):
         outcome.latencies.clear()  # of batches: nobody waits for a request here
         return outcome
 
+    def takes(self, connections: int, highest: int) -> bool:
+        return connections in (1, highest)
+
     def processes(self) -> list[psutil.Process]:
         return [psutil.Process(pid) for pid in self._pids if psutil.pid_exists(pid)]
 

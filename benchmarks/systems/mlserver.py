@@ -18,12 +18,17 @@ class MlServer(Peer):
         return [[str(stage.bin / "mlserver"), "start", "."]]
 
     def environment(self, stage: Stage) -> Mapping[str, str]:
-        ports = {"HTTP": stage.port, "GRPC": free_port(), "METRICS": free_port()}
-        folder = {"PROMETHEUS_MULTIPROC_DIR": str(stage.folder), "MLSERVER_METRICS_DIR": str(stage.folder)}
-        return folder | {f"MLSERVER_{name}_PORT": str(port) for name, port in ports.items()}
+        return serving_environment(stage)
 
     def request(self, picture: bytes) -> bytes:
         data = base64.b64encode(picture).decode()
         tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [data]}
         body = {"inputs": [tensor | {"parameters": {"content_type": "base64"}}]}
         return post(self.path, json.dumps(body).encode(), "application/json")
+
+
+def serving_environment(stage: Stage) -> dict[str, str]:
+    """Its ports and the folder of its metrics."""
+    ports = {"HTTP": stage.port, "GRPC": free_port(), "METRICS": free_port()}
+    folder = {"PROMETHEUS_MULTIPROC_DIR": str(stage.folder), "MLSERVER_METRICS_DIR": str(stage.folder)}
+    return folder | {f"MLSERVER_{name}_PORT": str(port) for name, port in ports.items()}

@@ -15,7 +15,16 @@ import psutil
 from benchmarks import environments
 from benchmarks.errors import Unavailable
 from benchmarks.generator import Generator
-from benchmarks.systems.base import Served, System, Workplace, family, free_port, labelled, wait_for_answer
+from benchmarks.systems.base import (
+    START_SECONDS,
+    Served,
+    System,
+    Workplace,
+    family,
+    free_port,
+    labelled,
+    wait_for_answer,
+)
 from benchmarks.wire import Target
 
 _PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
@@ -41,19 +50,29 @@ class Stage:
     port: int
 
 
-class Peer(System):
-    """Threads, workers and timeouts are what the peer's manual shows; where it says nothing, they are its own."""
+class Spawned(System):
+    """Commands in an environment of their own; `files` names the folder in benchmarks/peers/, the name by default."""
 
     peer = True
-    path = "/predict"
+    files = ""
+    patience = START_SECONDS
 
     @abstractmethod
     def commands(self, stage: Stage) -> Sequence[Sequence[str]]:
         """What to start, after `prepare`."""
 
     @abstractmethod
-    def request(self, picture: bytes) -> bytes:
-        """The whole HTTP request that asks for a picture's labels."""
+    def target(self, place: Workplace, port: int) -> Target:
+        """What it has to answer before it counts as started."""
+
+    @property
+    def runs_in(self) -> str:
+        """The name of its run folder."""
+        return self.name
+
+    def packages(self, place: Workplace) -> Path:
+        """The `bin` folder of its environment. Raises Unavailable."""
+        return environments.ready(self.name, place.root / "venvs")
 
     def prepare(self, stage: Stage) -> None:
         """Writes what the commands need. Raises Unavailable."""
@@ -63,17 +82,30 @@ class Peer(System):
         return {}
 
     def start(self, place: Workplace, generator: Generator) -> Served:
-        bin_folder = environments.ready(self.name, place.root / "venvs")
-        folder = place.run_folder(self.name)
-        stage = Stage(bin_folder, environments.PEERS / self.name, folder, place.model.resolve(), free_port())
+        bin_folder, files = self.packages(place), self.files or self.name
+        folder = place.run_folder(self.runs_in)
+        stage = Stage(bin_folder, environments.PEERS / files, folder, place.model.resolve(), free_port())
         self.prepare(stage)
-        target = labelled("127.0.0.1", stage.port, [self.request(picture) for picture in place.pictures])
+        target = self.target(place, stage.port)
         with ExitStack() as stack:
             commands = Commands(self.commands(stage), stage, self.environment(stage))
             stack.callback(commands.stop)
-            wait_for_answer(target, commands.ended)
+            wait_for_answer(target, commands.ended, self.patience)
             stack.pop_all()
         return _Peer(commands, target, generator)
+
+
+class Peer(Spawned):
+    """Threads, workers and timeouts are what the peer's manual shows; where it says nothing, they are its own."""
+
+    path = "/predict"
+
+    @abstractmethod
+    def request(self, picture: bytes) -> bytes:
+        """The whole HTTP request that asks for a picture's labels."""
+
+    def target(self, place: Workplace, port: int) -> Target:
+        return labelled("127.0.0.1", port, [self.request(picture) for picture in place.pictures])
 
 
 class Commands:

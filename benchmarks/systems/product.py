@@ -14,6 +14,7 @@ from benchmarks import pictures
 from benchmarks.errors import Unavailable, last_line
 from benchmarks.generator import Generator
 from benchmarks.systems.base import Served, System, Workplace, labelled, wait_for_answer
+from benchmarks.systems.shared import Shared
 from benchmarks.wire import Target, post
 from client import Client, ServeError
 from packing import Packed, PackingError, pack
@@ -53,16 +54,16 @@ class Product(System):
         self.name, self.title, self._protocol, self._int8 = name, title, protocol, int8
         self._servers = servers
 
-    def start(self, place: Workplace, generator: Generator) -> "_Product":
-        server, facts = self._servers.get(place, self._int8)
+    def start(self, place: Workplace, generator: Generator) -> "Ours":
+        server, facts = self._servers.get(self._int8, lambda: _start(place, self._int8))
         target = rest(server, place) if self._protocol == "rest" else grpc(server, place)
         try:
             wait_for_answer(target, lambda: str(server.failure) if server.failure else None)
         except BaseException as error:
             self._servers.failed(self._int8, error)
             raise
-        self._servers.users[self._int8].add(self.name)
-        return _Product(target, generator, server, facts, lambda: self._servers.leave(self._int8, self.name))
+        self._servers.enter(self._int8, self.name)
+        return Ours(target, generator, server, facts, lambda: self._servers.leave(self._int8, self.name))
 
 
 def rest(server: serving.Server, place: Workplace) -> Target:
@@ -84,56 +85,34 @@ def grpc(server: serving.Server, place: Workplace) -> Target:
     return Target(plain.host, port, plain.requests, plain.marker, plain.count, "grpc", GRPC_METHOD)
 
 
-class Servers:
-    """One server for each precision, started when first asked for; a failure is remembered, not tried again."""
+Found = tuple[serving.Server, dict[str, Any]]
+"""A server, and what its describe API says."""
+
+
+class Servers(Shared[bool, Found]):
+    """One server for each precision."""
 
     def __init__(self) -> None:
-        self._found: dict[bool, tuple[serving.Server, dict[str, Any]] | Unavailable] = {}
-        self.users: dict[bool, set[str]] = {False: set(), True: set()}
-        """Names of the systems that run on each; the last one ends it."""
-
-    def get(self, place: Workplace, int8: bool) -> tuple[serving.Server, dict[str, Any]]:
-        """The server, and what its describe API says. Raises Unavailable."""
-        if int8 not in self._found:
-            try:
-                self._found[int8] = _start(place, int8)
-            except Unavailable as error:
-                self._found[int8] = error
-        found = self._found[int8]
-        if isinstance(found, Unavailable):
-            raise found
-        return found
-
-    def failed(self, int8: bool, error: BaseException) -> None:
-        """One way to ask it failed: it ends, unless another system runs on it."""
-        if not self.users[int8]:
-            self._end(int8, Unavailable(str(error)))
-
-    def leave(self, int8: bool, name: str) -> None:
-        """That system needs it no longer; twice does no harm."""
-        self.users[int8].discard(name)
-        if not self.users[int8]:
-            self._end(int8, Unavailable("it was ended"))
-
-    def _end(self, int8: bool, reason: Unavailable) -> None:
-        found = self._found[int8]
-        if not isinstance(found, Unavailable):
-            self._found[int8] = reason
-            found[0].stop()
+        super().__init__(lambda found: found[0].stop())
 
 
-def _start(place: Workplace, int8: bool) -> tuple[serving.Server, dict[str, Any]]:
+def _start(place: Workplace, int8: bool) -> Found:
     archive = packed(place, int8)
     folder = place.root / "run" / ("product-int8" if int8 else "product")
+    return started(NAME, archive.path.parent, folder)
+
+
+def started(name: str, store: Path, folder: Path) -> Found:
+    """The model of that archive in `store`, served as scripts/serve does. Raises Unavailable."""
     clear_run(folder)
     try:
-        server = serving.start([NAME], run_dir=folder, store=archive.path.parent, pack=False)
+        server = serving.start([name], run_dir=folder, store=store, pack=False)
     except serving.RunError as error:
         raise Unavailable(str(error)) from error
     with ExitStack() as stack:
         stack.callback(server.stop)
         try:
-            found = server, _describe(server)
+            found = server, _describe(name, server)
         except ServeError as error:
             raise Unavailable(f"does not say what it serves: {error}") from error
         stack.pop_all()
@@ -150,15 +129,17 @@ def clear_run(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _describe(server: serving.Server) -> dict[str, Any]:
+def _describe(name: str, server: serving.Server) -> dict[str, Any]:
     with Client(endpoints=server.endpoints) as connection:
-        metadata = connection.describe(NAME, customized=True).metadata or {}
+        metadata = connection.describe(name, customized=True).metadata or {}
     return {
         key: metadata.get(key) for key in ("version", "engine", "precision", "reason", "threads", "device")
     }
 
 
-class _Product(Served):
+class Ours(Served):
+    """`leave` is called when it is needed no longer."""
+
     def __init__(
         self,
         target: Target,

@@ -31,6 +31,11 @@ def test_numbers_that_make_no_sense_are_refused(arguments, capsys):
         (["--url", "http://x:1", "--model", "m", "--tune", "m"], "one of them"),
         (["--write-readme", "--quick"], "--quick"),
         (["--write-readme", "--systems", "flask"], "--systems"),
+        (["--texts", "--tune", "t5-small"], "--tune"),
+        (["--texts", "--pictures", "/nowhere"], "--pictures"),
+        (["--texts", "--processes", "2"], "--processes"),
+        (["--workloads", "a"], "--texts"),
+        (["--write-readme", "--texts", "--models", "t5-small"], "--models"),
         (["--url", "https://127.0.0.1:1", "--model", "m"], "http://HOST:PORT"),
         (["--url", "http://127.0.0.1:1", "--model", "m"], "connection lost"),
         (["--pictures", "/nowhere", "--systems", "flask", "--url", "http://x:1", "--model", "m"], "/nowhere"),
@@ -41,6 +46,19 @@ def test_what_cannot_be_measured_is_said_in_a_line(arguments, told, capsys):
     error = capsys.readouterr().err
     assert told in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--models", "bart"], "known are t5-small, bart-large"),
+        (["--workloads", "d"], "known are a, b, c"),
+        (["--systems", "flask"], "known are in-process-fp32, "),
+    ],
+)
+def test_texts_have_names_of_their_own(arguments, told, tmp_path, capsys):
+    assert cli.main(["--texts", *arguments, "--work", str(tmp_path)]) == 1
+    assert told in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_ours_cannot_be_tuned(tmp_path, monkeypatch, capsys):

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.generator import Generator
-from benchmarks.load import Closed, Job, Open, run
+from benchmarks.load import Closed, Job, Open, Whole, run
 from benchmarks.outcomes import percentile
 from benchmarks.wire import Target, post
 from tests.unit.benchmarks.slow_server import SlowServer
@@ -24,6 +24,51 @@ def test_a_closed_loop_finds_the_servers_rate_and_its_queue():
     assert one.p50 >= 20
     assert many.p50 > 4 * one.p50
     assert one.errors == many.errors == {}
+
+
+def texts(server):
+    requests = tuple(post("/", text, "text/plain") for text in (b"one", b"two", b"three"))
+    return Target("127.0.0.1", server.port, requests, b'"label"', (5, 6, 5), slack=1, tokens=(10, 20, 30))
+
+
+def test_whole_answers_are_counted_until_the_last_one():
+    with SlowServer(0.05) as server:
+        few = run(Job(texts(server), Whole(4), seconds=0.01))
+        more = run(Job(texts(server), Whole(2, least=7), seconds=0.01))
+        seconds = run(Job(texts(server), Whole(2), seconds=0.4))
+    assert (few.completed, few.tokens, len(few.latencies)) == (
+        4,
+        70,
+        4,
+    )  # nobody but the first of each client
+    assert few.seconds >= 4 * 0.05
+    assert few.seconds == pytest.approx(max(few.latencies), abs=0.05)
+    assert (more.completed, more.tokens) == (7, 130)
+    assert len(more.latencies) == len(more.per_token) == 5  # of those that came into a full queue
+    assert min(more.latencies) > 0.05
+    assert seconds.seconds >= 0.4
+    assert seconds.completed * 0.05 <= seconds.seconds
+    assert few.errors == more.errors == seconds.errors == {}
+
+
+def test_whole_errors_are_no_answers():
+    with SlowServer(0.01) as server:
+        requests = (post("/busy", b"", "text/plain"),)
+        whole = Target("127.0.0.1", server.port, requests, b"x", 1, tokens=(5,))
+        outcome = run(Job(whole, Whole(1, least=3), seconds=0.01))
+    assert (outcome.completed, outcome.tokens, outcome.errors["HTTP 503"]) == (0, 0, 3)
+    assert outcome.summary().tokens_per_second == 0
+
+
+def test_each_request_has_its_own_right_answer():
+    wanted = Target("h", 1, (b"", b""), b"x", (3, 5), slack=1)
+    assert [wanted.problem(0, b"x" * count) for count in (1, 2, 3, 4)] == [
+        "wrong answer",
+        None,
+        None,
+        "wrong answer",
+    ]
+    assert wanted.problem(1, b"xxx") == "wrong answer"
 
 
 def test_clients_keep_their_connections_and_send_all_requests_in_turn():

@@ -29,6 +29,16 @@ def test_a_summary_is_in_milliseconds_and_requests_a_second():
     assert (summary.errors, summary.error_count, summary.rejected_within) == ({"x": 1}, 1, 10)
 
 
+def test_tokens_are_counted_in_a_second_and_timed_one_by_one():
+    parts = [
+        Outcome(2.0, 1, [0.2], tokens=20, per_token=[0.01]),
+        Outcome(2.0, 1, [0.9], tokens=30, per_token=[0.03]),
+    ]
+    summary = joined(parts).summary()
+    assert (summary.tokens_per_second, summary.ms_per_token) == (25, 10)
+    assert median([summary, parts[1].summary(), summary]).tokens_per_second == 25
+
+
 def test_nothing_answered_is_null_in_json():
     found = Outcome(1.0).summary().as_json()
     assert found["requests_per_second"] == 0

@@ -134,6 +134,13 @@ def test_the_readmes_section_is_replaced_and_nothing_else(tmp_path):
     assert readme.read_text("utf-8").count("new") == 1
 
 
+def test_texts_have_a_section_of_their_own(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- bench -->\na\n<!-- /bench -->\n<!-- bench-texts -->\nb\n<!-- /bench-texts -->\n")
+    report.into_readme(readme, "new", report.TEXTS_SECTION)
+    assert readme.read_text().splitlines()[1::2] == ["a", "<!-- bench-texts -->", "<!-- /bench-texts -->"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

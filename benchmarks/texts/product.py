@@ -1,0 +1,42 @@
+"""This repository as summarizer: packed from the model's folder and served as scripts/serve does."""
+
+import json
+from contextlib import ExitStack
+
+from benchmarks.errors import Unavailable
+from benchmarks.generator import Generator
+from benchmarks.systems.base import Workplace, wait_for_answer
+from benchmarks.systems.product import Ours, started
+from benchmarks.texts.systems import TextServer, target
+from benchmarks.texts.workloads import Asked, probe
+from benchmarks.wire import post
+from packing import PackingError, pack
+
+NAME = "product"
+
+
+class Product(TextServer):
+    """With the model-config.yaml of models/."""
+
+    name = NAME
+    title = "**this repository**, REST"
+
+    def start(self, place: Workplace, generator: Generator) -> Ours:
+        model = self.model.served_as
+        try:
+            archive = pack(model, source=place.model, store=place.root / "store-texts", report=place.say)
+        except PackingError as error:
+            raise Unavailable(f"not packed: {error}") from error
+        server, facts = started(model, archive.path.parent, place.root / "run" / f"product-{model}")
+        with ExitStack() as stack:
+            stack.callback(server.stop)
+            port = int(server.inference.rpartition(":")[2])
+            asked = target(self, port, [probe(self.model)])
+            wait_for_answer(asked, lambda: str(server.failure) if server.failure else None)
+            stack.pop_all()
+        return Ours(asked, generator, server, facts, server.stop)
+
+    def request(self, asked: Asked) -> bytes:
+        """The prefix is the model's business here."""
+        body = {"inputs": asked.text, "parameters": asked.parameters}
+        return post(f"/predictions/{self.model.served_as}", json.dumps(body).encode(), "application/json")
