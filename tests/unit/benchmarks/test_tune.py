@@ -78,10 +78,6 @@ def test_there_are_never_more_workers_than_cores():
     assert {setting.workers for setting in _settings(2)} == {1, 2}
 
 
-def test_an_idle_request_waits_no_more_than_a_millisecond():
-    assert all(setting.changes()["maxBatchDelay"] <= 1 for setting in _settings(8))
-
-
 def test_only_the_numbers_change():
     wanted = Setting(4, 2, max_batch=4).changes()
     changed = change(CONFIG, wanted)
@@ -114,7 +110,7 @@ def test_a_number_that_is_right_is_not_written_anew():
 def test_our_own_configurations_can_be_tuned(name):
     text = (LAYOUT.models / name / "model-config.yaml").read_text()
     before, after = yaml.safe_load(text), yaml.safe_load(change(text, Setting(3, 2).changes()))
-    assert after == {**before, "batchSize": 3, "minWorkers": 2, "maxWorkers": 2, "maxBatchDelay": 1}
+    assert after == {**before, "batchSize": 3, "minWorkers": 2, "maxWorkers": 2}
 
 
 def test_an_archive_gets_the_setting_and_stays_as_it_is_otherwise(tmp_path):

@@ -32,7 +32,8 @@ def test_model_configurations_are_ones_that_the_handlers_take(path: Path) -> Non
     for key in ("minWorkers", "maxWorkers", "batchSize", "responseTimeout", "startupTimeout", "jobQueueSize"):
         assert isinstance(content[key], int), key
         assert content[key] > 0, key
-    assert content["maxBatchDelay"] == 1
+    # An idle request waits it out: a millisecond, or a small part of what a summary takes.
+    assert 1 <= content["maxBatchDelay"] <= (1 if "max_pixels" in content["handler"] else 30)
     kind = VisionConfig if "max_pixels" in content["handler"] else SummarizerConfig
     kind.from_mapping(content["handler"])
 
