@@ -1,8 +1,8 @@
 """Finds a model's best batch policy on this machine and writes it into models/NAME/model-config.yaml.
 
-maxBatchDelay stays as it is: for pictures 1 ms, the least that TorchServe takes from a model's configuration (0 becomes
-100), as an idle request pays it in full and a free worker takes what has queued anyway; for texts, whose batches take
-long, a little more lets those that come together start together.
+maxBatchDelay stays as it is: for pictures 1 ms, the least that TorchServe takes from a model's configuration (0
+becomes 100), as an idle request pays it in full and a free worker takes what has queued anyway; for texts, whose
+batches take long, a little more lets those that come together start together.
 """
 
 import os
