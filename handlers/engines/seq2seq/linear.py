@@ -1,11 +1,12 @@
 """A linear layer whose weight is laid out once for the CPU that multiplies it."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Activation = str
-"""\"none\", \"relu\", \"gelu\"."""
+Activation = Literal["none", "relu", "gelu"]
 
 _FUNCTIONS = {"none": lambda x: x, "relu": functional.relu, "gelu": functional.gelu}
 
