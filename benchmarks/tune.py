@@ -7,7 +7,6 @@ batches take long, a little more lets those that come together start together.
 
 import os
 import shutil
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,12 +18,11 @@ from benchmarks.outcomes import Summary
 from benchmarks.report import line
 from benchmarks.systems.base import Workplace, wait_for_answer
 from benchmarks.systems.product import clear_run, packed
-from benchmarks.tune_config import change, write
+from benchmarks.tune_config import CONFIG, configured_copy, write
 from benchmarks.work import address_of, pictures_to, texts_to
 from packing import PackingError, known_models, pack, read_provenance
 from packing.models import LAYOUT
 
-CONFIG = "model-config.yaml"
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 WORKERS = (1, 2, 4)
 NEAR = (
@@ -108,7 +106,7 @@ class Tuning:
         clear_run(store.parent / "run")
         shutil.rmtree(store.parent, ignore_errors=True)
         store.mkdir(parents=True)
-        _copy(self.archive, store / f"{self.name}.mar", setting)
+        configured_copy(self.archive, store / f"{self.name}.mar", setting.changes())
         try:
             with serving.start([self.name], run_dir=store.parent / "run", store=store, pack=False) as server:
                 trial = Trial(setting, dict(self._measure(server)))
@@ -131,16 +129,6 @@ class Tuning:
 
 def _settings(cores: int) -> list[Setting]:
     return [Setting(size, workers) for workers in WORKERS if workers <= cores for size in BATCH_SIZES]
-
-
-def _copy(archive: Path, target: Path, setting: Setting) -> None:
-    """The same archive with another configuration."""
-    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(target, "w") as new:
-        for member in old.infolist():
-            content = old.read(member)
-            if member.filename == CONFIG:
-                content = change(content.decode(), setting.changes()).encode()
-            new.writestr(member, content)
 
 
 def archive_of(name: str, place: Workplace) -> Path:

@@ -1,7 +1,8 @@
-"""Changes numbers of a model-config.yaml and nothing else: comments, order and spacing stay."""
+"""Changes values of a model-config.yaml and nothing else: comments, order and spacing stay."""
 
 import copy
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import yaml
 
 from benchmarks.errors import BenchError
 
+CONFIG = "model-config.yaml"
 
-def change(text: str, changes: Mapping[str, int]) -> str:
+
+def change(text: str, changes: Mapping[str, int | str]) -> str:
     """`changes` by key, `handler.key` for one of the section `handler:`; what is missing is added.
 
     A value that is the same already, written in another way, stays as it is written.
@@ -22,7 +25,17 @@ def change(text: str, changes: Mapping[str, int]) -> str:
     return text
 
 
-def write(path: Path, changes: Mapping[str, int]) -> None:
+def configured_copy(archive: Path, target: Path, changes: Mapping[str, int | str]) -> None:
+    """The same archive with another configuration."""
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(target, "w") as new:
+        for member in old.infolist():
+            content = old.read(member)
+            if member.filename == CONFIG:
+                content = change(content.decode(), changes).encode()
+            new.writestr(member, content)
+
+
+def write(path: Path, changes: Mapping[str, int | str]) -> None:
     """Changes the file at once or not at all. Raises BenchError where the text cannot be changed safely."""
     before = path.read_text(encoding="utf-8")
     after = change(before, changes)
@@ -41,7 +54,7 @@ def _read(text: str) -> Any:
         return None
 
 
-def _expected(config: Any, changes: Mapping[str, int]) -> dict[str, Any]:
+def _expected(config: Any, changes: Mapping[str, int | str]) -> dict[str, Any]:
     found: dict[str, Any] = copy.deepcopy(config)
     for key, value in changes.items():
         section, _, name = key.rpartition(".")
@@ -51,12 +64,12 @@ def _expected(config: Any, changes: Mapping[str, int]) -> dict[str, Any]:
     return found
 
 
-def _at_the_top(text: str, key: str, value: int) -> str:
+def _at_the_top(text: str, key: str, value: int | str) -> str:
     changed, found = _set(text, "", key, value)
     return changed if found else f"{key}: {value}\n{text}"
 
 
-def _in_section(text: str, section: str, key: str, value: int) -> str:
+def _in_section(text: str, section: str, key: str, value: int | str) -> str:
     match = re.search(
         rf"^{re.escape(section)}:[^\n]*\n(?:(?:[ \t][^\n]*|#[^\n]*)?(?:\n|\Z))*", text, re.MULTILINE
     )
@@ -73,7 +86,7 @@ def _in_section(text: str, section: str, key: str, value: int) -> str:
     return text[: match.start()] + changed + text[match.end() :]
 
 
-def _set(text: str, indent: str, key: str, value: int) -> tuple[str, bool]:
+def _set(text: str, indent: str, key: str, value: int | str) -> tuple[str, bool]:
     pattern = re.compile(rf"^({indent}{re.escape(key)}:[ \t]*)([^\s#]+)", re.MULTILINE)
     match = pattern.search(text)
     if match is None:

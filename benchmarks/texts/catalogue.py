@@ -29,6 +29,7 @@ def catalogue(model: TextModel) -> list[TextServer]:
         Library(model, "ctranslate2-int8", "CTranslate2, int8", "ctranslate2", "int8", "ctranslate2"),
         Library(model, "openvino", "OpenVINO, bf16", "openvino", "bf16", "openvino"),
         Product(model),
+        Product(model, int8=True),
         FastApi(model, TUTORIAL, "fp32", "float32"),
         FastApi(model, "fastapi-bf16", "bf16", "bfloat16"),
         MlServer(model),

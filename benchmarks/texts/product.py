@@ -7,19 +7,25 @@ from benchmarks.errors import Unavailable
 from benchmarks.generator import Generator
 from benchmarks.systems.base import Workplace, wait_for_answer
 from benchmarks.systems.product import Ours, started
+from benchmarks.texts.models import TextModel
 from benchmarks.texts.systems import TextServer, target
 from benchmarks.texts.workloads import Asked, probe
+from benchmarks.tune_config import configured_copy
 from benchmarks.wire import post
 from packing import PackingError, pack
 
-NAME = "product"
+NAME, INT8 = "product", "product-int8"
 
 
 class Product(TextServer):
-    """With the model-config.yaml of models/."""
+    """With the model-config.yaml of models/, or with `precision: int8` in it."""
 
-    name = NAME
-    title = "**this repository**, REST"
+    def __init__(self, model: TextModel, int8: bool = False) -> None:
+        super().__init__(model)
+        self.name = INT8 if int8 else NAME
+        self.title = "**this repository**, REST" + (", int8" if int8 else "")
+        self.workloads = ("a",) if int8 else self.workloads
+        self._int8 = int8
 
     def start(self, place: Workplace, generator: Generator) -> Ours:
         model = self.model.served_as
@@ -27,7 +33,12 @@ class Product(TextServer):
             archive = pack(model, source=place.model, store=place.root / "store-texts", report=place.say)
         except PackingError as error:
             raise Unavailable(f"not packed: {error}") from error
-        server, facts = started(model, archive.path.parent, place.root / "run" / f"product-{model}")
+        store = archive.path.parent
+        if self._int8:
+            store = place.root / "store-texts-int8"
+            store.mkdir(exist_ok=True)
+            configured_copy(archive.path, store / archive.path.name, {"handler.precision": "int8"})
+        server, facts = started(model, store, place.root / "run" / f"{self.name}-{model}")
         with ExitStack() as stack:
             stack.callback(server.stop)
             port = int(server.inference.rpartition(":")[2])

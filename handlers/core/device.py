@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 AMX = frozenset({"amx_bf16"})
 """The CPU flag of bf16 tiles."""
 
+FAST_INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
+"""CPU flags with which products of int8 are faster than of wider types, and exact."""
+
 GPU_SHARE = 0.9
 """Of one GPU's memory for all workers of a model; CUDA's own context, which no limit counts, needs the rest."""
 

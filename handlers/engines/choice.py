@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from handlers.core.device import Device, has_any
+from handlers.core.device import FAST_INT8, Device, has_any
 from handlers.engines.base import FACTS, PREPARED, Engine, EngineUnavailable
 from handlers.engines.int8 import ENOUGH
 from handlers.engines.openvino_classifier import INT8, OpenVinoClassifier
@@ -17,8 +17,7 @@ from handlers.vision.types import InputSpec, VisionConfig
 ClassifierEngine = Engine[torch.Tensor, torch.Tensor]
 
 FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16"})
-FAST_INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
-"""CPU flags with which a classifier gains from these types."""
+"""CPU flags with which a classifier gains from bf16."""
 
 logger = logging.getLogger(__name__)
 

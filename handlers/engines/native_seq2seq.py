@@ -14,19 +14,24 @@ from handlers.engines.seq2seq.bart import Bart
 from handlers.engines.seq2seq.beams import beam_search
 from handlers.engines.seq2seq.cache import Cache
 from handlers.engines.seq2seq.greedy import greedy
+from handlers.engines.seq2seq.linear import Int8Linear, Linear, MakeLayer
 from handlers.engines.seq2seq.network import Network, fill
 from handlers.engines.seq2seq.rules import ModelRules
 from handlers.engines.seq2seq.t5 import T5
 from handlers.text.generation import GeneratedTokens, GenerationBatch
 from handlers.text.model_defaults import generation_config
 
-_NETWORKS: dict[str, Callable[[Any], Network]] = {"t5": T5, "mt5": T5, "bart": Bart}
+_NETWORKS: dict[str, Callable[[Any, MakeLayer], Network]] = {"t5": T5, "mt5": T5, "bart": Bart}
 
 
 class NativeSeq2Seq:
     """The same tokens as transformers' `generate()`, from networks of our own over its weights."""
 
     name = "native"
+
+    def __init__(self, int8: bool = False) -> None:
+        """`int8`: products with weights in int8, on a CPU alone; all else in the device's type."""
+        self._int8 = int8
 
     def load(self, folder: Path, device: Device) -> None:
         """Raises EngineUnavailable for an architecture or a generation config that is not known here.
@@ -42,7 +47,7 @@ class NativeSeq2Seq:
         self._rules = ModelRules(generation_config(folder), config.vocab_size, device.torch_device)
         model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
         with torch.inference_mode():
-            self._network = _NETWORKS[kind](model)
+            self._network = _NETWORKS[kind](model, Int8Linear if self._int8 else Linear)
         self._architecture = type(model).__name__
         self._device = device.torch_device
 
@@ -57,4 +62,5 @@ class NativeSeq2Seq:
             return search(self._network, cache, self._rules, batch.parameters)
 
     def describe(self) -> dict[str, Any]:
-        return {"engine": self.name, "architecture": self._architecture}
+        precision = {"precision": "int8"} if self._int8 else {}
+        return {"engine": self.name, "architecture": self._architecture} | precision

@@ -13,8 +13,9 @@ class SummarizerConfig(HandlerConfig):
     engine: Literal["auto", "native", "torch"] = "auto"
     """`native` is our own generation, for T5 and BART; `torch` is transformers'."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` is bf16 where the hardware has it fast (a GPU, AMX, AVX512-BF16), fp32 otherwise."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """`auto` is bf16 where the hardware has it fast (a GPU, AMX, AVX512-BF16), fp32 otherwise; int8 is the engine
+    native's on a CPU, and only where it is asked for."""
 
     max_items: int = 16
     """Texts in one request."""

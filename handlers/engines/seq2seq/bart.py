@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from handlers.engines.seq2seq.cache import Cache, Shape
-from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.linear import Layer, MakeLayer
 from handlers.engines.seq2seq.network import attend_back, attend_source, attend_within, cut
 
 _OFFSET = 2  # rows of the position embedding that stand for no position
@@ -33,20 +33,20 @@ class _Norm:
 class _Attention(NamedTuple):
     """`qkv` is the query alone where keys and values are the source's."""
 
-    qkv: Linear
-    out: Linear
+    qkv: Layer
+    out: Layer
     norm: _Norm
 
 
 class _FeedForward:
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, linear: MakeLayer) -> None:
         gelu = (
             isinstance(layer.activation_fn, torch.nn.GELU)
             or type(layer.activation_fn).__name__ == "GELUActivation"
         )
         self._activation = None if gelu else layer.activation_fn
-        self._in = Linear(layer.fc1.weight, layer.fc1.bias, "gelu" if gelu else "none")
-        self._out = Linear(layer.fc2.weight, layer.fc2.bias)
+        self._in = linear(layer.fc1.weight, layer.fc1.bias, "gelu" if gelu else "none")
+        self._out = linear(layer.fc2.weight, layer.fc2.bias)
         self._norm = _Norm(layer.final_layer_norm)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class _FeedForward:
 class Bart:
     """From transformers' BartForConditionalGeneration."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, linear: MakeLayer) -> None:
         config, encoder, decoder = model.config, model.model.encoder, model.model.decoder
         layers, heads = len(decoder.layers), config.decoder_attention_heads
         self._embedding: Tensor = encoder.embed_tokens.weight
@@ -69,21 +69,24 @@ class Bart:
             layers, heads, config.d_model // heads, self._embedding.dtype, self._embedding.device
         )
         self._encoder_heads = config.encoder_attention_heads
-        self._encoder = [(_within(layer), _FeedForward(layer)) for layer in encoder.layers]
-        self._decoder = [(_within(layer), _query(layer), _FeedForward(layer)) for layer in decoder.layers]
+        self._encoder = [(_within(layer, linear), _FeedForward(layer, linear)) for layer in encoder.layers]
+        self._decoder = [
+            (_within(layer, linear), _query(layer, linear), _FeedForward(layer, linear))
+            for layer in decoder.layers
+        ]
         cross = [
             part
             for layer in decoder.layers
             for part in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)
         ]
-        self._source = Linear(*_joined(cross))
+        self._source = linear(*_joined(cross))
         self._encoder_places, self._decoder_places = (
             part.embed_positions.weight[_OFFSET:] for part in (encoder, decoder)
         )
         self._encoder_norm, self._decoder_norm = (
             _Norm(part.layernorm_embedding) for part in (encoder, decoder)
         )
-        self._head = Linear(model.lm_head.weight, model.final_logits_bias[0].to(self._embedding.dtype))
+        self._head = linear(model.lm_head.weight, model.final_logits_bias[0].to(self._embedding.dtype))
 
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
         lengths = [len(text) for text in texts]
@@ -108,17 +111,17 @@ class Bart:
         return self._head(x).float()
 
 
-def _within(layer: Any) -> _Attention:
+def _within(layer: Any, linear: MakeLayer) -> _Attention:
     part = _scaled(layer.self_attn)
-    qkv = Linear(*_joined([part.q_proj, part.k_proj, part.v_proj]))
+    qkv = linear(*_joined([part.q_proj, part.k_proj, part.v_proj]))
     return _Attention(
-        qkv, Linear(part.out_proj.weight, part.out_proj.bias), _Norm(layer.self_attn_layer_norm)
+        qkv, linear(part.out_proj.weight, part.out_proj.bias), _Norm(layer.self_attn_layer_norm)
     )
 
 
-def _query(layer: Any) -> _Attention:
+def _query(layer: Any, linear: MakeLayer) -> _Attention:
     part = _scaled(layer.encoder_attn)
-    query, out = (Linear(each.weight, each.bias) for each in (part.q_proj, part.out_proj))
+    query, out = (linear(each.weight, each.bias) for each in (part.q_proj, part.out_proj))
     return _Attention(query, out, _Norm(layer.encoder_attn_layer_norm))
 
 

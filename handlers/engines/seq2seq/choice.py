@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from handlers.core.device import Device
+from handlers.core.device import FAST_INT8, Device, has_any
 from handlers.engines.base import Engine, EngineUnavailable
 from handlers.engines.native_seq2seq import NativeSeq2Seq
 from handlers.engines.torch_seq2seq import TorchSeq2Seq
@@ -16,17 +16,35 @@ logger = logging.getLogger(__name__)
 
 
 def choose(folder: Path, config: SummarizerConfig, device: Device) -> tuple[Generator, str]:
-    """A loaded engine, and the reason for it in a sentence. Raises what loading with transformers raises."""
-    reason = "asked for"
+    """A loaded engine, and the reason for it in a sentence. Raises what loading with transformers raises.
+
+    What is asked for and cannot be had is replaced with a warning.
+    """
+    said: list[str] = []
     if config.engine != "torch":
-        native = NativeSeq2Seq()
+        int8 = config.precision == "int8" and _has_int8(device, said)
+        native = NativeSeq2Seq(int8)
         try:
             native.load(folder, device)
         except EngineUnavailable as error:
-            reason = f"not native: {error}"
-            logger.warning("%s", reason)
+            _warn(said, f"not native: {error}")
         else:
-            return native, reason if config.engine == "native" else "the fastest for this architecture"
+            why = "asked for" if config.engine == "native" else "the fastest for this architecture"
+            return native, "; ".join([*said, why])
+    elif config.precision == "int8":
+        _warn(said, "int8 needs the engine native")
     engine = TorchSeq2Seq()
     engine.load(folder, device)
-    return engine, reason
+    return engine, "; ".join(said or ["asked for"])
+
+
+def _has_int8(device: Device, said: list[str]) -> bool:
+    fast = device.torch_device.type == "cpu" and has_any(FAST_INT8)
+    if not fast:
+        _warn(said, f"not int8: it needs a CPU with one of {', '.join(sorted(FAST_INT8))}")
+    return fast
+
+
+def _warn(said: list[str], reason: str) -> None:
+    logger.warning("%s", reason)
+    said.append(reason)

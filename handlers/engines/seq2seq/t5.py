@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from handlers.engines.seq2seq.cache import Cache, Shape
-from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.linear import Linear, MakeLayer
 from handlers.engines.seq2seq.network import attend_back, attend_source, attend_within, cut
 
 
@@ -27,7 +27,10 @@ class _Norm:
 
 
 class _Attention(NamedTuple):
-    """`qkv` is the query alone where keys and values are the source's. T5 does not scale queries."""
+    """`qkv` is the query alone where keys and values are the source's.
+
+    T5 does not scale queries: what rounding in int8 takes from its scores is too much, so these layers stay wider.
+    """
 
     norm: _Norm
     qkv: Linear
@@ -35,18 +38,18 @@ class _Attention(NamedTuple):
 
 
 class _FeedForward:
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, linear: MakeLayer) -> None:
         self._norm, dense = _Norm(module.layer_norm), module.DenseReluDense
         self._gated = hasattr(dense, "wi_0")
         self._activation = None
         if self._gated:
-            self._in = Linear(torch.cat([dense.wi_0.weight, dense.wi_1.weight]))
+            self._in = linear(torch.cat([dense.wi_0.weight, dense.wi_1.weight]))
             self._activation = dense.act
         elif isinstance(dense.act, torch.nn.ReLU):
-            self._in = Linear(dense.wi.weight, activation="relu")
+            self._in = linear(dense.wi.weight, activation="relu")
         else:
-            self._in, self._activation = Linear(dense.wi.weight), dense.act
-        self._out = Linear(dense.wo.weight)
+            self._in, self._activation = linear(dense.wi.weight), dense.act
+        self._out = linear(dense.wo.weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         inner = self._in(self._norm(x))
@@ -61,15 +64,21 @@ class _FeedForward:
 class T5:
     """From transformers' T5ForConditionalGeneration or MT5ForConditionalGeneration."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, linear: MakeLayer) -> None:
         config, encoder, decoder = model.config, model.encoder, model.decoder
         self._embedding: Tensor = encoder.embed_tokens.weight
         self._decoder_embedding: Tensor = decoder.embed_tokens.weight
         size, heads, layers = config.d_kv, config.num_heads, len(decoder.block)
         self.shape = Shape(layers, heads, size, self._embedding.dtype, self._embedding.device)
-        self._encoder = [(_within(block.layer[0]), _FeedForward(block.layer[-1])) for block in encoder.block]
+        self._encoder = [
+            (_within(block.layer[0]), _FeedForward(block.layer[-1], linear)) for block in encoder.block
+        ]
         self._decoder = [
-            (_within(block.layer[0]), _query(block.layer[1]), _FeedForward(block.layer[-1]))
+            (
+                _within(block.layer[0]),
+                _query(block.layer[1]),
+                _FeedForward(block.layer[-1], linear),
+            )
             for block in decoder.block
         ]
         cross = [block.layer[1].EncDecAttention for block in decoder.block]
@@ -81,7 +90,7 @@ class T5:
         # T5 scales where the embedding is the last layer; mT5's configuration does not know of it.
         scaled = getattr(config, "scale_decoder_outputs", False)
         self._final_scale = config.d_model**-0.5 if scaled else 1.0
-        self._head = Linear(model.lm_head.weight)
+        self._head = linear(model.lm_head.weight)
 
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
         lengths = [len(text) for text in texts]

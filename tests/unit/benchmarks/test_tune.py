@@ -7,8 +7,8 @@ import yaml
 
 from benchmarks.errors import BenchError
 from benchmarks.outcomes import Summary
-from benchmarks.tune import Setting, Trial, _copy, _settings, choose
-from benchmarks.tune_config import change, write
+from benchmarks.tune import Setting, Trial, _settings, choose
+from benchmarks.tune_config import change, configured_copy, write
 from packing.models import LAYOUT
 
 CONFIG = """\
@@ -117,7 +117,7 @@ def test_an_archive_gets_the_setting_and_stays_as_it_is_otherwise(tmp_path):
     with zipfile.ZipFile(tmp_path / "old.mar", "w") as old:
         old.writestr("model-config.yaml", CONFIG)
         old.writestr("model/weights", b"\x00\x01")
-    _copy(tmp_path / "old.mar", tmp_path / "new.mar", Setting(2))
+    configured_copy(tmp_path / "old.mar", tmp_path / "new.mar", Setting(2).changes())
     with zipfile.ZipFile(tmp_path / "new.mar") as new:
         assert new.read("model/weights") == b"\x00\x01"
         assert yaml.safe_load(new.read("model-config.yaml"))["batchSize"] == 2

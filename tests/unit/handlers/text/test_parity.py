@@ -12,6 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
+from handlers.core.device import FAST_INT8, has_any
 from handlers.core.parameters import parse_parameters
 from handlers.summarizer import Summarizer
 from handlers.text.types import Summary, TextItem
@@ -31,6 +32,8 @@ CHOICES: list[dict[str, Any]] = [
     {"num_beams": 1, "max_length": 40, "min_length": 12, "no_repeat_ngram_size": 2},
     {"num_beams": 5, "length_penalty": -1.0, "max_new_tokens": 12},
 ]
+
+NEEDS_INT8 = pytest.mark.skipif(not has_any(FAST_INT8), reason="this CPU has no fast int8")
 
 
 class Pair:
@@ -178,15 +181,19 @@ def test_t5_small_at_its_real_size(shared_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t5-small", "bart-large-cnn"])
 @pytest.mark.parametrize("parameters", [{"num_beams": 1}, {}], ids=["greedy", "own defaults"])
-def test_summaries_in_bf16_are_those_of_fp32(name: str, parameters: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("lower", ["bf16", pytest.param("int8", marks=NEEDS_INT8)])
+def test_summaries_in_less_precision_are_those_of_fp32(
+    name: str, parameters: dict[str, Any], lower: str, tmp_path: Path
+) -> None:
     texts = [report(HELD_OUT_SEED, index)[0] for index in range(24)]
     summaries = []
-    for precision in ("fp32", "bf16"):
+    for precision in ("fp32", lower):
         folder = tmp_path / precision
         folder.mkdir()
         (folder / "model").symlink_to(ROOT / "models" / name / "starter")
         pair = Pair(folder, precision=precision)
-        assert pair.handler._device.precision == precision
+        described = pair.handler._device.describe() | pair.handler.describe()
+        assert described["precision"] == precision
         items = [pair.handler.decode(text, dict(parameters)) for text in texts]
         summaries.append([summary.text for summary in pair.summarize(items)])
     scorer = RougeScorer(["rougeL"])

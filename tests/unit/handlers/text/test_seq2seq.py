@@ -20,7 +20,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from handlers.core.device import Device
+from handlers.core.device import FAST_INT8, Device, has_any
 from handlers.engines.base import EngineUnavailable
 from handlers.engines.native_seq2seq import NativeSeq2Seq
 from handlers.engines.seq2seq import rules
@@ -28,7 +28,7 @@ from handlers.engines.seq2seq.bart import Bart
 from handlers.engines.seq2seq.beams import top
 from handlers.engines.seq2seq.cache import Cache, Shape
 from handlers.engines.seq2seq.choice import choose
-from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.linear import Int8Linear, Linear
 from handlers.engines.seq2seq.network import fill
 from handlers.engines.seq2seq.t5 import T5
 from handlers.engines.torch_seq2seq import TorchSeq2Seq
@@ -164,6 +164,34 @@ BART_SIZES = SIZES | {
     "bos_token_id": 0,
     "forced_eos_token_id": 1,
 }
+
+
+@pytest.mark.skipif(not has_any(FAST_INT8), reason="this CPU has no fast int8")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_in_int8_is_near_and_does_not_look_at_its_neighbours(dtype: torch.dtype) -> None:
+    drawn = torch.Generator().manual_seed(3)
+    weight, x, bias = (torch.randn(*shape, generator=drawn) for shape in ((24, 64), (5, 64), (24,)))
+    weight[3], x[2] = 0.0, 0.0
+    x[4] *= 1000  # an outlier among rows: it must not take the others' exactness
+    layer = Int8Linear(weight.to(dtype), bias.to(dtype), "relu")
+    found, expected = layer(x.to(dtype)).float(), torch.relu(x @ weight.T + bias)
+    assert torch.linalg.vector_norm(found - expected, dim=1).le(0.03 * expected.norm(dim=1)).all()
+    for row in range(len(x)):
+        assert layer(x[row : row + 1].to(dtype)).float().equal(found[row : row + 1])
+    plain, residual = Int8Linear(weight.to(dtype)), torch.randn(5, 24, generator=drawn).to(dtype)
+    assert plain.add_to(x.to(dtype), residual).equal(plain(x.to(dtype)) + residual)
+
+
+def test_what_cannot_be_int8_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bart(tmp_path)
+    engine, reason = choose(tmp_path, SummarizerConfig(engine="torch", precision="int8"), FP32)
+    assert (engine.name, reason) == ("torch", "int8 needs the engine native")
+    monkeypatch.setattr("handlers.engines.seq2seq.choice.has_any", lambda flags: False)
+    engine, reason = choose(tmp_path, SummarizerConfig(precision="int8"), FP32)
+    assert (engine.name, engine.describe().get("precision")) == ("native", None)
+    assert reason.startswith("not int8: it needs a CPU with one of amx_int8")
+
+
 NETWORKS: dict[str, Any] = {
     "mt5": lambda: MT5ForConditionalGeneration(MT5Config(**T5_SIZES)),
     "t5 1.1": lambda: T5ForConditionalGeneration(
@@ -225,7 +253,7 @@ def test_logits_are_transformers(name: str) -> None:
     text, answer = torch.tensor([5, 6, 7, 8, 1]), torch.tensor([0, 9, 4, 11])
     with torch.inference_mode():
         expected = model(input_ids=text[None], decoder_input_ids=answer[None]).logits[0]
-        network = (Bart if name.startswith(("bart", "several")) else T5)(model)
+        network = (Bart if name.startswith(("bart", "several")) else T5)(model, Linear)
         cache = Cache(network.shape, [len(text)], 1, len(answer))
         fill(network, cache, [text])
         found = [network.step(answer[i : i + 1], i, cache)[0] for i in range(len(answer))]
