@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -43,10 +44,17 @@ class AsyncClient:
         connect_timeout: float = 5.0,
         retries: int = 3,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        ca_file: str | Path | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = Settings(
-            endpoints or Endpoints.at(host), protocol, timeout, connect_timeout, retries, max_message_bytes
+            endpoints or Endpoints.at(host),
+            protocol,
+            timeout,
+            connect_timeout,
+            retries,
+            max_message_bytes,
+            ca_file,
         )
         self._operations = Operations(protocol)
         self._rest = AsyncRestTransport(self.settings, transport)

@@ -1,6 +1,7 @@
 """gRPC calls, sync and async: one channel for each address, opened when it is first needed."""
 
 import asyncio
+from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -41,6 +42,15 @@ def _grpc() -> Any:
     return grpc
 
 
+def _channel(grpc: Any, kind: Any, target: str, settings: Settings) -> Any:
+    """`kind` is grpc or grpc.aio."""
+    options = _options(target, settings)
+    if not target.startswith("https://"):
+        return kind.insecure_channel(target, options)
+    roots = Path(settings.ca_file).read_bytes() if settings.ca_file else None
+    return kind.secure_channel(target.removeprefix("https://"), grpc.ssl_channel_credentials(roots), options)
+
+
 class GrpcTransport:
     """Channels are safe to share between threads."""
 
@@ -54,7 +64,7 @@ class GrpcTransport:
         grpc, target = _grpc(), _target(call, self._settings)
         with self._lock:
             if target not in self._channels:
-                self._channels[target] = grpc.insecure_channel(target, _options(target, self._settings))
+                self._channels[target] = _channel(grpc, grpc, target, self._settings)
             method = _method(self._channels[target], call)
         try:
             answer = method(call.request, timeout=deadline.left())
@@ -80,7 +90,7 @@ class AsyncGrpcTransport:
         """Raises ServeError."""
         grpc, target = _grpc(), _target(call, self._settings)
         if target not in self._channels:
-            self._channels[target] = grpc.aio.insecure_channel(target, _options(target, self._settings))
+            self._channels[target] = _channel(grpc, grpc.aio, target, self._settings)
         try:
             answer = await _method(self._channels[target], call)(call.request, timeout=deadline.left())
         except grpc.RpcError as error:

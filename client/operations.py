@@ -9,6 +9,7 @@ from client.calls import Call, Operation, Pause, Plan, mapped
 from client.errors import (
     InvalidParameter,
     InvalidRequest,
+    ServeError,
     ServerError,
     Timeout,
     TransportError,
@@ -85,8 +86,9 @@ class Operations:
     def server_live(self) -> Operation[bool]:
         return self._open_inference.live()
 
-    def server_ready(self) -> Operation[bool]:
-        return self._open_inference.ready()
+    def server_ready(self) -> Plan[bool]:
+        """The gateway says no with 503."""
+        return _false_for(self._open_inference.ready(), ServerError)
 
     def model_ready(self, model: str, version: str | None) -> Operation[bool]:
         """TorchServe has this and `model_metadata` in its gRPC service only."""
@@ -133,7 +135,7 @@ class Operations:
         return metrics_call(names)
 
     def live(self) -> Plan[bool]:
-        return _or_false(self._tasks.live())
+        return _false_for(self._tasks.live(), TransportError, ServerError)
 
     def ready(self, model: str | None, version: str | None) -> Plan[bool]:
         """One describe a model: the front end's own health says nothing about the workers. Raises ModelNotFound."""
@@ -180,11 +182,11 @@ class Operations:
         return replace(mapped(self._management.describe(model, version, False), _only), resend="never")
 
 
-def _or_false(call: Call[bool]) -> Plan[bool]:
+def _false_for(call: Call[bool], *errors: type[ServeError]) -> Plan[bool]:
     try:
         answer: bool = yield call
         return answer
-    except (TransportError, ServerError):
+    except errors:
         return False
 
 

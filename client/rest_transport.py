@@ -1,6 +1,7 @@
 """REST calls through httpx, sync and async."""
 
 import asyncio
+import ssl
 from typing import Any, TypeVar
 
 import httpx
@@ -25,7 +26,9 @@ class RestTransport:
 
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         self._settings = settings
-        self._client = httpx.Client(transport=transport, limits=_limits(), **_proxies(settings.endpoints))
+        self._client = httpx.Client(
+            transport=transport, verify=_trusted(settings), limits=_limits(), **_proxies(settings.endpoints)
+        )
 
     def send(self, call: RestCall[T], deadline: Deadline) -> T:
         """Raises ServeError."""
@@ -52,7 +55,7 @@ class AsyncRestTransport:
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._settings = settings
         self._client = httpx.AsyncClient(
-            transport=transport, limits=_limits(), **_proxies(settings.endpoints)
+            transport=transport, verify=_trusted(settings), limits=_limits(), **_proxies(settings.endpoints)
         )
 
     async def send(self, call: RestCall[T], deadline: Deadline) -> T:
@@ -69,6 +72,10 @@ class AsyncRestTransport:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _trusted(settings: Settings) -> ssl.SSLContext | bool:
+    return ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else True
 
 
 def _limits() -> httpx.Limits:

@@ -2,6 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ MAX_MESSAGE_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The five addresses of a server: three URLs, and two gRPC targets `host:port`."""
+    """The five addresses of a server: three URLs, and two gRPC targets `host:port`, `https://host:port` over TLS."""
 
     inference: str = "http://127.0.0.1:8080"
     management: str = "http://127.0.0.1:8081"
@@ -50,6 +51,7 @@ class Settings:
 
     `retries`: how often an operation may be sent again, where that cannot do anything twice (see retry.py).
     `max_message_bytes`: the largest gRPC message either way; keep it at the server's own limit.
+    `ca_file`: PEM certificates that are trusted over TLS instead of the system's.
     """
 
     endpoints: Endpoints = Endpoints()
@@ -58,6 +60,7 @@ class Settings:
     connect_timeout: float = 5.0
     retries: int = 3
     max_message_bytes: int = MAX_MESSAGE_BYTES
+    ca_file: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:

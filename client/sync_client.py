@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -48,11 +49,18 @@ class Client:
         connect_timeout: float = 5.0,
         retries: int = 3,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        ca_file: str | Path | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`transport` replaces httpx's, for example in a test. The other arguments: see settings.Settings."""
         self.settings = Settings(
-            endpoints or Endpoints.at(host), protocol, timeout, connect_timeout, retries, max_message_bytes
+            endpoints or Endpoints.at(host),
+            protocol,
+            timeout,
+            connect_timeout,
+            retries,
+            max_message_bytes,
+            ca_file,
         )
         self._operations = Operations(protocol)
         self._rest = RestTransport(self.settings, transport)

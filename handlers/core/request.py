@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from handlers.core.errors import InvalidRequest, TooManyItems
+from handlers.core.forms import HEADER as FORM_HEADER
+from handlers.core.forms import open_form
 from handlers.core.open_inference import OpenInferenceReply, read_inputs, wanted_outputs
 from handlers.core.reply import NativeReply, Reply
 from handlers.core.tensor import Payload
@@ -59,6 +61,8 @@ class Door:
         """Raises BadRequest or TooLarge."""
         if self.header("content-encoding").lower() not in ("", "identity"):
             raise InvalidRequest("a compressed body is not accepted; send it without Content-Encoding")
+        if self.header(FORM_HEADER):
+            self.fields, self.headers = open_form(self.fields, self.headers, self.payload_fields)
         payloads, parameters = self._body() if "body" in self.fields else self._form()
         if len(payloads) > self.max_items:
             raise TooManyItems(f"{len(payloads)} inputs in one request; at most {self.max_items} are allowed")

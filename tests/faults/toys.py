@@ -11,7 +11,7 @@ batchSize: 1
 maxBatchDelay: 1
 responseTimeout: 20
 startupTimeout: 20
-jobQueueSize: 10
+jobQueueSize: {queue}
 deviceType: cpu
 """
 
@@ -30,6 +30,8 @@ class Toy:
                 time.sleep(float(order.removeprefix("sleep ")))
             if order == "exit":
                 os._exit(9)
+            if order == "raise":
+                raise ValueError("as ordered")
             self.asked += 1
             answers.append(f"{os.getpid()} {self.asked}")
         return answers
@@ -50,6 +52,23 @@ class Toy:
         return [str(os.getpid())]
 """
 
+TALKATIVE = """
+import time
+from ts.handler_utils.utils import send_intermediate_predict_response
+
+class Toy:
+    def initialize(self, context):
+        pass
+
+    def handle(self, data, context):
+        order = bytes(data[0]["body"]).decode()
+        if order == "stream":
+            send_intermediate_predict_response(["first"], context.request_ids, "more", 200, context)
+            time.sleep(1)
+            return ["last"]
+        return ["x" * int(order)]
+"""
+
 BROKEN_AT_LOAD = """
 class Toy:
     def initialize(self, context):
@@ -65,7 +84,7 @@ class Toy:
 KILLED_AT_LOAD = BROKEN_AT_LOAD.replace("        try:\n", "        import os; os._exit(9)\n        try:\n")
 
 
-def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1) -> str:
+def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1, queue: int = 10) -> str:
     """Writes `name`.mar and returns the name."""
     model = {
         "modelName": name,
@@ -81,6 +100,6 @@ def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1) -> st
     }
     with zipfile.ZipFile(store / f"{name}.mar", "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr("model-config.yaml", CONFIG.format(workers=workers))
+        archive.writestr("model-config.yaml", CONFIG.format(workers=workers, queue=queue))
         archive.writestr("toy.py", handler)
     return name

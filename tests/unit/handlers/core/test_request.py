@@ -217,3 +217,52 @@ def test_headers_keep_the_clients_case():
     content = base64.b64encode(b"hi").decode()
     request = read(body({"inputs": content}), HTTP | {"CONTENT-TYPE": "Application/JSON"})
     assert request.payloads == (content,)
+
+
+CURL = HTTP | {
+    "X-Form-Content-Type": "application/x-www-form-urlencoded",
+    "Content-Type": "application/octet-stream",
+}
+
+
+@pytest.mark.parametrize(
+    ("sent", "payload", "parameters"),
+    [
+        (b"image=a%26b+%FF%00&top_k=3", b"a&b \xff\x00", {"top_k": 3}),
+        (b"top_k=3&data=hi there=\xc3\xa9", "hi there=é".encode(), {"top_k": 3}),
+        (b"\xff\xd8\xff\xe0 a jpeg &image=x", b"\xff\xd8\xff\xe0 a jpeg &image=x", {}),
+        (b"Profit & loss: a=b&c=d", b"Profit & loss: a=b&c=d", {}),
+        (b"x=1&y=2", b"x=1&y=2", {}),
+        (b' {"inputs": "hi", "parameters": {"top_k": 3}}', "hi", {"top_k": 3}),
+        (b'{"words": "hi"}', b'{"words": "hi"}', {}),
+    ],
+)
+def test_what_curl_calls_a_form_is_looked_at(sent, payload, parameters):
+    request = read({"body": bytearray(sent)}, CURL)
+    assert request.payloads == (payload,)
+    assert dict(request.parameters) == parameters
+
+
+def test_query_parameters_beside_such_a_form():
+    request = read({"body": bytearray(b"image=x&top_k=3"), "function_to_apply": bytearray(b"none")}, CURL)
+    assert dict(request.parameters) == {"top_k": 3, "function_to_apply": "none"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (b"", "the body is empty"),
+        (b"image=", "the field 'image' is empty"),
+        (b"image=a&data=b", "several inputs"),
+        (b"image=a&image=b", "'image' twice"),
+        (b"image=a" + b"&x=1" * 200, "more than 100 fields"),
+        (b'{"inputs": }', "not valid JSON"),
+    ],
+)
+def test_such_a_form_that_is_wrong_is_named(sent, message):
+    with pytest.raises(BadRequest, match=message):
+        read({"body": bytearray(sent)}, CURL)
+
+
+def test_without_the_proxys_header_a_body_is_never_a_form():
+    assert read({"body": bytearray(b"image=x")}).payloads == (b"image=x",)

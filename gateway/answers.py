@@ -1,0 +1,45 @@
+"""JSON answers, and every error as the project's error object."""
+
+import json
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from client import ServeError, Timeout
+from handlers.core.errors import ServingError
+
+RETRY_AFTER = 1
+_TYPES = {404: "NotFound", 405: "NotAllowed"}
+
+
+class Raw(JSONResponse):
+    """As the handlers write JSON: UTF-8; half a surrogate pair, which a message may repeat, stays an escape."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+
+
+def refuse(error: Exception) -> Response:
+    """The answer for an error of the handlers' tree, of the client's, or of starlette's routing."""
+    headers: dict[str, str] = {}
+    if isinstance(error, ServingError):
+        code, type_, message = error.code, error.type, error.message
+    elif isinstance(error, ServeError):
+        # Without a status there was no answer of TorchServe's.
+        code = error.code or (504 if isinstance(error, Timeout) else 502)
+        type_, message = error.type, error.message
+    elif isinstance(error, HTTPException):
+        code, type_ = error.status_code, _TYPES.get(error.status_code, "InvalidRequest")
+        message, headers = str(error.detail), dict(error.headers or {})
+    else:
+        code, type_, message = 500, "InternalError", "internal error; the gateway's log has the details"
+    if code == 429:
+        headers["Retry-After"] = str(RETRY_AFTER)
+    body = {"code": code, "type": type_, "message": message, "error": message}
+    return Raw(body, code, headers)
+
+
+async def on_error(_: Request, error: Exception) -> Response:
+    return refuse(error)

@@ -1,0 +1,115 @@
+"""The truth about readiness: every worker READY, and a question answered a moment ago. TorchServe's is a constant."""
+
+import asyncio
+import io
+from collections.abc import Sequence
+
+from PIL import Image
+
+from client import AsyncClient, InvalidRequest, Model, ModelNotFound, Overloaded, ServeError, Timeout
+from gateway.remembered import Remembered
+
+PATIENCE = 5.0  # seconds for a question
+WORKERS_REMEMBERED = 1.0
+_TEXT = "The server asks itself a short question. It wants to know whether the model answers."
+
+
+class Readiness:
+    """What keeps a model, or the server, from being ready; None where it is. Raises ModelNotFound."""
+
+    def __init__(self, client: AsyncClient, question_every: float) -> None:
+        self._client = client
+        self._versions = Remembered(self._look, WORKERS_REMEMBERED)
+        self._names = Remembered(self._list, WORKERS_REMEMBERED)
+        self._answers = Remembered(self._ask, question_every)
+        self._tasks: Remembered[tuple[str, str], str | None] = Remembered(self._task, 60.0)
+
+    async def server(self) -> str | None:
+        """A server without a model is not ready."""
+        try:
+            names = await self._names(None)
+        except ServeError as error:
+            return f"TorchServe does not answer: {error.message}"
+        problems = await asyncio.gather(*(self._all_versions(name) for name in names))
+        return next((problem for problem in problems if problem), None if names else "no model is registered")
+
+    async def model(self, name: str, version: str | None = None) -> str | None:
+        """One version, or all that should have workers."""
+        if version is None:
+            return await self._all_versions(name)
+        every, _ = await self._versions(name)
+        found = [each for each in every if each.version == version]
+        if not found:
+            raise ModelNotFound(f"Model version: {version} does not exist for model: {name}")
+        return _missing(found[0], wanted=1) or await self._answers((name, version))
+
+    async def _all_versions(self, name: str) -> str | None:
+        try:
+            every, default = await self._versions(name)
+        except ModelNotFound:
+            raise
+        except ServeError as error:
+            return f"TorchServe does not describe {name}: {error.message}"
+        for each in every:
+            problem = _missing(each, wanted=max(each.min_workers, 1 if each.version == default else 0))
+            if problem:
+                return problem
+        return await self._answers((name, default))
+
+    async def _list(self, _: None) -> Sequence[str]:
+        return sorted(entry.name for entry in await self._client.list_models())
+
+    async def _look(self, name: str) -> tuple[Sequence[Model], str]:
+        """Every version, and which one answers by default."""
+        try:
+            every, default = await asyncio.gather(
+                self._client.describe_versions(name), self._client.describe(name)
+            )
+        except InvalidRequest as error:  # a name that none can have
+            raise ModelNotFound(f"Model not found: {name[:60]}") from error
+        return every, default.version
+
+    async def _ask(self, key: tuple[str, str]) -> str | None:
+        """What keeps this version from answering. A full queue does not: its workers are at work."""
+        name, version = key
+        try:
+            async with asyncio.timeout(PATIENCE):
+                task = await self._tasks(key)
+                if task == "image-classification":
+                    await self._client.classify(name, _png(), version=version)
+                elif task == "summarization":
+                    await self._client.summarize(
+                        name, _TEXT, version=version, num_beams=1, min_new_tokens=0, max_new_tokens=2
+                    )
+        except (Overloaded, Timeout, TimeoutError) as error:
+            if await self._is_busy(name, version):
+                return None
+            return f"{name} did not answer a question: {getattr(error, 'message', 'no answer in time')}"
+        except ServeError as error:
+            return f"{name} did not answer a question: {error.message}"
+        return None
+
+    async def _task(self, key: tuple[str, str]) -> str | None:
+        """A worker answers this; that of a model that is not ours answers only this."""
+        metadata = (await self._client.describe(*key, customized=True)).metadata
+        task = metadata.get("task") if isinstance(metadata, dict) else None
+        return task if isinstance(task, str) else None
+
+    async def _is_busy(self, name: str, version: str) -> bool:
+        try:
+            described = await self._client.describe(name, version)
+        except ServeError:
+            return False
+        return bool(described.queue_waiting) and _missing(described, wanted=1) is None
+
+
+def _missing(model: Model, wanted: int) -> str | None:
+    """In words, the workers that are not READY."""
+    ready, most = sum(worker.ready for worker in model.workers), max(wanted, len(model.workers))
+    return None if ready == most else f"{model.name} {model.version}: {ready} of {most} workers are READY"
+
+
+def _png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), "grey").save(buffer, "PNG")
+    return buffer.getvalue()

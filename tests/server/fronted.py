@@ -1,0 +1,44 @@
+"""What the tests of nginx and the gateway share: addresses, a front of the server under test, errors."""
+
+import os
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+from client import Endpoints
+from gateway.front import Running
+from gateway.nginx import Front
+from gateway.settings import Settings
+from training.pictures import picture
+
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"
+)
+LABEL, PICTURE = picture(2024, 5)
+SLOW = 2  # seconds that a slow client gets
+
+
+@contextmanager
+def in_front_of(endpoints, **changes):
+    """nginx and the gateway on free ports."""
+    anywhere = dict.fromkeys(("http", "grpc", "gateway"), "127.0.0.1:0")
+    with Running(
+        Front(**anywhere, endpoints=endpoints, client_timeout=SLOW, **changes), Settings()
+    ) as running:
+        yield running
+
+
+def through(front, server):
+    """Predictions through nginx, management as it is."""
+    at = server.endpoints
+    return Endpoints(front.url, at.management, at.metrics, front.front.grpc, at.grpc_management)
+
+
+def error(response, code, kind):
+    """Checks that it is this error in the project's form; its message."""
+    body = response.json()
+    assert (response.status_code, body["code"], body["type"]) == (code, code, kind), response.text
+    assert body["message"] == body["error"]
+    assert response.headers["content-type"] == "application/json"
+    return body["message"]

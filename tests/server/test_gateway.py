@@ -1,0 +1,248 @@
+"""nginx and the gateway in front of a real TorchServe: the routes, by curl and by the client, and readiness."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import time
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import Client, InvalidImage, ModelNotFound, TooLarge
+from serving import samples
+from serving.config import ROOT
+from tests.faults.toys import TALKATIVE, toy
+from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx, through
+from training.reports import report
+
+pytestmark = needs_nginx
+TEXT, SUMMARY = report(2024, 3)
+JPEG = {"content-type": "image/jpeg"}
+
+
+@pytest.fixture(scope="module")
+def front(server):
+    with in_front_of(server.endpoints) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def http(front):
+    with httpx.Client(base_url=front.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def version(server):
+    with Client(endpoints=server.endpoints) as client:
+        return client.describe("resnet-50").version
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    (folder / ".run").mkdir()
+    (folder / "photo.jpg").write_bytes(PICTURE)
+    (folder / "report.txt").write_text(TEXT)
+    (folder / "text.json").write_text(json.dumps({"text": TEXT}))
+    pixels = np.asarray(Image.open(folder / "photo.jpg").convert("RGB"))
+    (folder / "pixels.json").write_text(json.dumps({"img": pixels.tolist()}))
+    tensor = {"name": "image", "shape": [1], "datatype": "BYTES"}
+    body = {"inputs": [tensor | {"data": [base64.b64encode(PICTURE).decode()]}]}
+    (folder / "infer.json").write_text(json.dumps(body))
+    return folder
+
+
+CURL = {
+    "a file": ("-X POST -T photo.jpg", "/predictions/resnet-50"),
+    "what curl calls a form": ("--data-binary @photo.jpg", "/predictions/resnet-50"),
+    "no content type": ("-H Content-Type: --data-binary @photo.jpg", "/predictions/resnet-50"),
+    "a version": ("--data-binary @photo.jpg", "/predictions/resnet-50/VERSION"),
+    "a field": ("-F data=@photo.jpg", "/predictions/resnet-50"),
+    "a true form": ("--data-urlencode image@photo.jpg", "/predictions/resnet-50"),
+    "predict": ("-F image=@photo.jpg", "/predict"),
+    "image_classes": ("-F file=@photo.jpg", "/predict/image_classes"),
+    "pixels": ("-H Content-Type:application/json -d @pixels.json", "/model"),
+}
+ONE = {
+    "raw": ("--data-binary @photo.jpg", "/predictions/resnet-50?top_k=1"),
+    "version": ("-X POST -T photo.jpg", "/predictions/resnet-50/VERSION?top_k=1"),
+    "multipart": ("-F file=@photo.jpg", "/predictions/resnet-50?top_k=1"),
+    "predict": ("-F image=@photo.jpg", "/predict?top_k=1"),
+    "pixels": ("-d @pixels.json", "/model?top_k=1"),
+}
+
+
+def curl(options, url, folder):
+    command = ["curl", "-sS", "--fail-with-body", "-m", "60", *options.split(), url]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+class TestByCurl:
+    @pytest.mark.parametrize("form", CURL)
+    def test_a_picture(self, front, version, files, form):
+        options, path = CURL[form]
+        answer = curl(options, front.url + path.replace("VERSION", version), files)
+        assert len(answer) == 5
+        assert answer[0]["label"] == LABEL
+
+    @pytest.mark.parametrize("form", ONE)
+    def test_query_parameters_reach_the_handler(self, front, version, files, form):
+        options, path = ONE[form]
+        answer = curl(options, front.url + path.replace("VERSION", version), files)
+        assert [each["label"] for each in answer] == [LABEL]
+
+    @pytest.mark.parametrize(
+        ("options", "path"),
+        [
+            ("-X POST -T report.txt", "/predictions/t5-small"),
+            ("--data-binary @report.txt", "/predictions/t5-small?num_beams=2"),
+            ("--data-urlencode text@report.txt -d num_beams=2", "/predictions/t5-small"),
+            ("-H Content-Type:application/json -d @text.json", "/predict/text_summarize?model=t5"),
+            ("-d @text.json", "/predict/text_summarize?model=bart&min=5&max=60"),
+        ],
+    )
+    def test_a_text(self, front, files, options, path):
+        assert curl(options, front.url + path, files) == [{"summary_text": SUMMARY}]
+
+    def test_the_commands_of_the_docs(self, front, files):
+        samples.write(files / ".run" / "samples")
+        page = (ROOT / "docs" / "gateway.md").read_text()
+        (commands,) = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+        lines = commands.strip().splitlines()
+        assert len(lines) == 5
+        for line in lines:
+            line = line.replace("http://127.0.0.1:8000", front.url).replace(
+                "curl ", "curl -sS --fail-with-body "
+            )
+            done = subprocess.run(["bash", "-c", line], cwd=files, capture_output=True, text=True, timeout=90)
+            assert done.returncode == 0, line + done.stdout + done.stderr
+            answer = json.loads(done.stdout)
+            assert answer == {"ready": True} or "summary_text" in answer[0] or answer[0]["label"] == "arrow"
+
+    def test_their_lengths_are_lengths(self, front, files):
+        (short,) = curl("-d @text.json", f"{front.url}/predict/text_summarize?model=bart&min=2&max=4", files)
+        assert 0 < len(short["summary_text"].split()) <= 3
+
+    @pytest.mark.parametrize(
+        "path", ["/v2/models/resnet-50/infer", "/v2/models/resnet-50/versions/VERSION/infer"]
+    )
+    def test_open_inference(self, front, version, files, path):
+        answer = curl("-d @infer.json", front.url + path.replace("VERSION", version), files)
+        assert answer["model_name"] == "resnet-50"
+        assert answer["model_version"] == version
+        outputs = {each["name"]: each["data"] for each in answer["outputs"]}
+        assert outputs["label"][0] == LABEL
+
+
+def test_the_answers_are_torchserves(http, server):
+    direct = httpx.post(f"{server.inference}/predictions/resnet-50", content=PICTURE, headers=JPEG)
+    assert http.post("/predictions/resnet-50", content=PICTURE, headers=JPEG).json() == direct.json()
+
+
+@pytest.mark.parametrize(
+    ("path", "send", "code", "kind"),
+    [
+        ("/predictions/resnet-50", {"content": b"no picture"}, 400, "InvalidImage"),
+        ("/predictions/resnet-50?top_k=0", {"content": PICTURE}, 400, "InvalidParameter"),
+        ("/predict/text_summarize?max=100000", {"json": {"text": TEXT}}, 400, "InvalidParameter"),
+        ("/predict/text_summarize?model=gpt", {"json": {"text": TEXT}}, 400, "InvalidParameter"),
+        ("/model", {"json": {"img": [[[0, 0, 300]]]}}, 400, "InvalidImage"),
+    ],
+)
+def test_errors_of_requests(http, path, send, code, kind):
+    error(http.post(path, **send), code, kind)
+
+
+def test_torchserves_own_errors_pass(http):
+    """In its own shape, without `error`."""
+    for response in (
+        http.post("/predictions/nobody", content=b"x"),
+        http.post("/predictions/resnet-50/9", content=b"x"),
+    ):
+        assert response.status_code == 404
+        assert response.json()["type"].endswith("NotFoundException")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/nothing", "/invocations", "/v1/models/resnet-50:predict", "/predictions"]
+)
+def test_there_is_nothing_else(http, path):
+    error(http.get(path), 404, "NotFound")
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/resnet-50", "/metrics", "/models/../models"])
+def test_management_and_metrics_are_closed(http, path):
+    error(http.get(path), 403, "AccessDenied")
+
+
+def test_ready_when_it_is(http, version):
+    deadline = time.monotonic() + 15
+    while http.get("/v2/health/ready").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    for path in ("/v2/models/resnet-50/ready", f"/v2/models/resnet-50/versions/{version}/ready"):
+        assert http.get(path).json() == {"name": "resnet-50", "ready": True}
+    assert http.get("/v2/health/live").json() == {"live": True}
+    assert http.get("/ping").json() == {"status": "Healthy"}
+    assert http.get("/v2/models/nobody/ready").status_code == 404
+
+
+def test_metadata(http, version):
+    assert http.get("/v2").json()["version"] == "0.12.0"
+    for path in ("/v2/models/resnet-50", f"/v2/models/resnet-50/versions/{version}"):
+        metadata = http.get(path).json()
+        assert (metadata["name"], metadata["versions"]) == ("resnet-50", [version])
+    assert http.get("/v2/models/resnet-50/versions/9").status_code == 404
+    assert http.get("/openapi.json").json()["openapi"].startswith("3.1")
+    assert "<html" in http.get("/docs").text
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc", "open-inference", "open-inference-grpc"])
+def test_the_client_by_every_protocol(front, server, protocol):
+    at = through(front, server)
+    with Client(endpoints=at, protocol=protocol, retries=0) as client:
+        assert client.classify("resnet-50", PICTURE, top_k=1)[0].label == LABEL
+        assert client.summarize("t5-small", TEXT)[0].text == SUMMARY
+        with pytest.raises(InvalidImage):
+            client.classify("resnet-50", b"x")
+        with pytest.raises(ModelNotFound):
+            client.classify("nobody", PICTURE)
+    with Client(endpoints=at, protocol=protocol, retries=0, max_message_bytes=32 << 20) as client:
+        with pytest.raises(TooLarge):
+            client.classify("resnet-50", b"\0" * (18 << 20))
+        assert client.server_ready()
+
+
+def test_a_stream_comes_as_it_is_made_and_a_large_answer_whole(server, http):
+    with Client(endpoints=server.endpoints) as client:
+        client.register(f"{toy(server.store, 'talkative', TALKATIVE)}.mar")
+        try:
+            with http.stream("POST", "/predictions/talkative", content=b"stream") as response:
+                came = [(time.monotonic(), piece) for piece in response.iter_bytes()]
+            assert b"".join(piece for _, piece in came) == b"firstlast"
+            assert came[-1][0] - came[0][0] > 0.5
+            assert http.post("/predictions/talkative", content=b"9000000").text == "x" * 9_000_000
+        finally:
+            client.unregister("talkative")
+            (server.store / "talkative.mar").unlink()
+
+
+def test_grpc_has_no_other_services(front):
+    with grpc.insecure_channel(front.front.grpc) as channel:
+        call = channel.unary_unary(
+            "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
+            request_serializer=bytes,
+            response_deserializer=bytes,
+        )
+        with pytest.raises(grpc.RpcError) as refused:
+            call(b"", timeout=10)
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED

@@ -1,0 +1,50 @@
+"""A pretended TorchServe behind the gateway, whose models say their task, and may be busy, broken or gone."""
+
+from typing import Any
+
+import httpx
+
+from tests.unit.client.fake_torchserve import FakeTorchServe, Refused
+
+INPUT = {"name": "image", "datatype": "BYTES", "shape": [-1]}
+
+
+class Served(FakeTorchServe):
+    """`failing`: what a prediction answers instead, by model. `tasks`: what a model says of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failing: dict[str, Refused | Exception] = {}
+        self.tasks: dict[str, Any] = {"pictures": "image-classification", "texts": "summarization"}
+        self.waiting = 0
+        self.describing: Exception | None = None
+
+    def rest(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v2":
+            return httpx.Response(200, json={"name": "Torchserve", "version": "0.12.0", "extenstion": []})
+        parts = request.url.path.split("/")
+        failure = self.failing.get(parts[2]) if parts[1] == "predictions" else None
+        if parts[1] == "models" and self.describing:
+            failure = self.describing
+        if isinstance(failure, Refused):
+            return httpx.Response(failure.value["code"], json=failure.value)
+        if failure:
+            raise failure
+        return super().rest(request)
+
+    def describe(self, model: str, version: str, customized: bool) -> list[dict[str, Any]]:
+        found = super().describe(model, version, customized)
+        queue = {"remainingCapacity": 0, "pendingRequests": self.waiting}
+        said = {"task": self.tasks.get(model), "inputs": [INPUT], "outputs": [], "parameters": []}
+        extra = {"customizedMetadata": said} if customized else {}
+        # The first of the two versions is the default; the other one needs no worker.
+        none = {"minWorkers": 0, "workers": []}
+        return [
+            each | {"jobQueueStatus": queue} | extra | (none if each["modelVersion"] == "2.0" else {})
+            for each in found
+        ]
+
+    def _native(self, model: str, request: httpx.Request) -> Any:
+        if b'"num_beams":1' in request.content:  # the question, whose parameters the simple model has not
+            return [{"summary_text": "yes"}]
+        return super()._native(model, request)

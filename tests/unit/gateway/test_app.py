@@ -1,0 +1,280 @@
+"""The gateway's own answers, with a pretended TorchServe behind it."""
+
+import asyncio
+import io
+import json
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from gateway.app import create
+from gateway.refusals import HANDLER_FAILED
+from gateway.settings import Settings
+from tests.unit.client.fake_torchserve import NO_WORKER, Refused
+from tests.unit.gateway.behind import INPUT, Served
+
+NO_ROOM = Refused(503, "ServiceUnavailableException", NO_WORKER.format("pictures"))
+LATE = Refused(503, "Overloaded", "the server's time for this batch of requests is over")
+FAILED = Refused(503, "InternalServerException", "Prediction failed")
+SETTINGS = Settings(image_model="pictures", summarizers={"t5": "texts", "bart": "other"}, max_body=2**20)
+
+
+@pytest.fixture
+def served():
+    return Served()
+
+
+@pytest.fixture
+async def http(served):
+    app = create(SETTINGS, httpx.MockTransport(served.rest))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        yield client
+
+
+def is_error(response, code, kind):
+    body = response.json()
+    assert (response.status_code, body["code"], body["type"]) == (code, code, kind)
+    assert body["error"] == body["message"]
+    return True
+
+
+def predictions(served):
+    return [path for method, path in served.seen if method == "POST"]
+
+
+async def test_a_text_with_their_names_of_parameters(http, served):
+    response = await http.post("/predict/text_summarize?model=t5&min=10", json={"text": "Hello"})
+    assert response.json() == [{"summary_text": 'Hello {"min_length": 10}'}]
+    assert predictions(served) == ["/predictions/texts"]
+
+
+async def test_our_own_parameters(http, served):
+    route = "/predict/text_summarize?strategy=best&truncation=true&length_penalty=0.5"
+    response = await http.post(route, json={"text": "é" * 200})
+    (summary,) = response.json()
+    assert summary["summary_text"].endswith('{"length_penalty": 0.5, "strategy": "best", "truncation": true}')
+    assert summary["truncated"] is True
+    assert predictions(served) == ["/predictions/texts"]
+
+
+async def test_several_texts(http):
+    response = await http.post("/predict/text_summarize", json={"text": ["a", "b"]})
+    assert [each["summary_text"] for each in response.json()] == ["a {}", "b {}"]
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "kind"),
+    [
+        ("?model=gpt", b'{"text": "a"}', "InvalidParameter"),
+        ("?min=many", b'{"text": "a"}', "InvalidParameter"),
+        ("?colour=red", b'{"text": "a"}', "InvalidParameter"),
+        ("?version=2.0", b'{"text": "a"}', "InvalidParameter"),
+        ("?text=a", b'{"text": "a"}', "InvalidParameter"),
+        ("?min=1&min=2", b'{"text": "a"}', "InvalidParameter"),
+        ("", b'{"inputs": "a"}', "InvalidRequest"),
+        ("", b'{"text": 7}', "InvalidRequest"),
+        ("", b'{"text": "a", "more": 1}', "InvalidRequest"),
+        ("", b"[" * 100_000, "InvalidRequest"),
+        ("", b"text", "InvalidRequest"),
+        ("", b"", "InvalidRequest"),
+    ],
+)
+async def test_a_wrong_text_request_is_named(http, query, body, kind):
+    assert is_error(await http.post(f"/predict/text_summarize{query}", content=body), 400, kind)
+
+
+async def test_pixels_arrive_as_they_were_sent(http, served):
+    pixels = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
+    files = []
+
+    def keep(request):
+        if request.method == "POST":
+            files.append(request.content)
+        return Served.rest(served, request)
+
+    app = create(SETTINGS, httpx.MockTransport(keep))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        response = await client.post("/model", content=json.dumps({"img": pixels.tolist()}))
+    assert [each["score"] for each in response.json()] == [0.5, 0.25, 0.125]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(files[0]))), pixels)
+    assert len((await http.post("/model?top_k=1", json={"img": pixels.tolist()})).json()) == 1
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        [],
+        7,
+        "abc",
+        [[[1, 2]]],
+        [[[1, 2, 3]], [[1, 2, 3], [4, 5, 6]]],
+        [[[0.5, 1, 2]]],
+        [[[256, 0, 0]]],
+        [[[-1, 0, 0]]],
+        [[[2**80, 0, 0]]],
+        [[[True, False, True]]],
+        [[["1", "2", "3"]]],
+        [[[None, 1, 2]]],
+        [[[[1, 2, 3]]]],
+    ],
+)
+async def test_what_are_no_pixels(http, pixels):
+    assert is_error(await http.post("/model", json={"img": pixels}), 400, "InvalidImage")
+
+
+async def test_a_body_over_the_limit(http):
+    assert is_error(await http.post("/model", content=b" " * (2**20 + 1)), 413, "TooLarge")
+
+
+@pytest.mark.parametrize("failure", [NO_ROOM, LATE])
+async def test_a_full_queue_is_429_while_there_is_a_worker_and_503_when_there_is_none(http, served, failure):
+    served.failing["pictures"] = failure
+    response = await http.post("/model", json={"img": [[[1, 2, 3]]]})
+    assert is_error(response, 429, "Overloaded")
+    assert response.headers["retry-after"] == "1"
+    served.status = "UNLOADING"
+    app = create(SETTINGS, httpx.MockTransport(served.rest))  # what was found out before is kept for a second
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        response = await client.post("/model", json={"img": [[[1, 2, 3]]]})
+    assert is_error(response, 503, "NoWorker")
+    assert "retry-after" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "kind"),
+    [
+        (FAILED, 500, "InternalError"),
+        (Refused(413, "ImageTooLarge", "too many pixels"), 413, "ImageTooLarge"),
+        (Refused(500, "InternalServerException", "Worker died."), 500, "InternalServerException"),
+        (httpx.ConnectError("refused"), 502, "Unavailable"),
+        (httpx.ReadTimeout("late"), 504, "Timeout"),
+    ],
+)
+async def test_other_errors_stay_what_they_are(http, served, failure, code, kind):
+    served.failing["pictures"] = failure
+    assert is_error(await http.post("/model", json={"img": [[[1, 2, 3]]]}), code, kind)
+
+
+async def test_nginx_is_told_why_torchserve_refused(http, served):
+    response = await http.get("/refusals/pictures/?length=250")
+    assert is_error(response, 429, "Overloaded")
+    assert response.headers["retry-after"] == "1"
+    assert is_error(await http.get("/refusals/pictures/2.0?length=250"), 503, "NoWorker") is True
+    assert is_error(await http.get("/refusals/absent/"), 404, "ModelNotFoundException")
+    assert is_error(await http.get(f"/refusals/pictures/?length={len(HANDLER_FAILED)}"), 500, "InternalError")
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "kind"),
+    [(httpx.ConnectError("refused"), 503, "Unavailable"), (httpx.ReadTimeout("busy"), 429, "Overloaded")],
+)
+async def test_without_management_it_says_what_it_can(http, served, failure, code, kind):
+    served.describing = failure
+    assert is_error(await http.get("/refusals/pictures/"), code, kind)
+
+
+async def test_two_hundred_refusals_ask_once(http, served):
+    answers = await asyncio.gather(*(http.get("/refusals/pictures/1.0") for _ in range(200)))
+    assert {answer.status_code for answer in answers} == {429}
+    assert len(served.seen) == 1
+
+
+async def test_ready_means_that_every_model_has_answered(http, served):
+    response = await http.get("/v2/health/ready")
+    assert (response.status_code, response.json()) == (200, {"ready": True})
+    assert sorted(predictions(served)) == ["/predictions/pictures/1.0", "/predictions/texts/1.0"]
+    served.seen.clear()
+    assert (await http.get("/v2/health/ready")).json()["ready"]
+    assert served.seen == []  # within a second nobody is asked again
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda served: setattr(served, "status", "UNLOADING"), "0 of 1 workers"),
+        (lambda served: served.failing.update(texts=FAILED), "Prediction failed"),
+        (lambda served: served.failing.update(texts=httpx.ReadTimeout("never")), "texts did not answer"),
+        (lambda served: served.failing.update(pictures=NO_ROOM), "pictures did not answer"),
+        (lambda served: setattr(served, "names", []), "no model is registered"),
+        (lambda served: setattr(served, "describing", httpx.ConnectError("x")), "TorchServe does not answer"),
+    ],
+)
+async def test_not_ready_has_a_reason(http, served, change, reason):
+    change(served)
+    response = await http.get("/v2/health/ready")
+    assert response.status_code == 503
+    assert response.json()["ready"] is False
+    assert reason in response.json()["reason"]
+    ping = await http.get("/ping")
+    assert (ping.status_code, ping.json()["status"]) == (503, "Unhealthy")
+
+
+async def test_a_full_queue_is_ready(http, served):
+    served.failing["pictures"], served.waiting = NO_ROOM, 7
+    assert (await http.get("/v2/models/pictures/ready")).json() == {"name": "pictures", "ready": True}
+    assert (await http.get("/ping")).json() == {"status": "Healthy"}
+
+
+async def test_a_model_that_is_not_ours_is_judged_by_its_workers(http, served):
+    served.tasks["texts"] = None
+    served.failing["texts"] = FAILED
+    assert (await http.get("/v2/models/texts/ready")).status_code == 200
+    assert predictions(served) == []
+
+
+async def test_a_version_of_a_model(http, served):
+    assert (await http.get("/v2/models/pictures/versions/1.0/ready")).status_code == 200
+    response = await http.get("/v2/models/pictures/versions/2.0/ready")
+    assert response.status_code == 503
+    assert "0 of 1 workers" in response.json()["reason"]
+    assert is_error(await http.get("/v2/models/pictures/versions/9/ready"), 404, "ModelNotFound")
+    assert is_error(await http.get("/v2/models/absent/ready"), 404, "ModelNotFoundException")
+
+
+async def test_metadata(http):
+    expected = {
+        "name": "pictures",
+        "versions": ["1.0", "2.0"],
+        "platform": "torchserve",
+        "inputs": [INPUT],
+        "outputs": [],
+        "parameters": [],
+    }
+    assert (await http.get("/v2/models/pictures")).json() == expected
+    assert (await http.get("/v2/models/pictures/versions/1.0")).json() == expected
+    assert is_error(await http.get("/v2/models/pictures/versions/7"), 404, "ModelNotFound")
+    assert is_error(await http.get("/v2/models/absent"), 404, "ModelNotFoundException")
+
+
+async def test_server_metadata_and_liveness(http, served):
+    said = (await http.get("/v2")).json()
+    assert (said["name"], said["version"]) == ("Torchserve", "0.12.0")
+    assert (await http.get("/v2/health/live")).json() == {"live": True}
+
+
+async def test_without_torchserve_it_is_not_live():
+    def nobody(request):
+        raise httpx.ConnectError("refused")
+
+    app = create(SETTINGS, httpx.MockTransport(nobody))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        response = await client.get("/v2/health/live")
+        assert (response.status_code, response.json()["live"]) == (503, False)
+        assert is_error(await client.get("/v2"), 502, "Unavailable")
+        assert is_error(await client.get("/v2/models/pictures"), 502, "Unavailable")
+        assert is_error(await client.get("/openapi.json"), 502, "Unavailable")
+
+
+async def test_the_documents_are_there(http):
+    assert (await http.get("/openapi.json")).json()["openapi"].startswith("3.1")
+    assert "swagger" in (await http.get("/docs")).text.lower()
+
+
+async def test_wrong_routes_and_methods_have_the_error_object(http):
+    assert is_error(await http.get("/nothing"), 404, "NotFound")
+    response = await http.get("/model")
+    assert is_error(response, 405, "NotAllowed")
+    assert response.headers["allow"] == "POST"
