@@ -110,3 +110,25 @@ def test_a_right_python_elsewhere_is_used(setup, monkeypatch):
 def test_a_second_run_does_nothing_and_says_so():
     result = subprocess.run([ROOT / "scripts" / "setup"], capture_output=True, text=True, check=True)
     assert result.stdout == "Nothing to do: .venv is up to date.\n"
+
+
+def test_the_demo_has_an_environment_of_its_own(setup, monkeypatch, tmp_path, capsys):
+    root = tmp_path / "root"
+    for path, text in {"demo/requirements.txt": "pages==1.0\n", "scripts/setup": ""}.items():
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text(text)
+    wheel(tmp_path, "pages", "1.0", {"pages.py": ""})
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(setup, "ROOT", root)
+    monkeypatch.setattr(setup, "DEMO_VENV", root / ".venv-demo")
+    monkeypatch.setattr(sys, "argv", ["setup", "--demo"])
+    setup.main()
+    assert "done in" in capsys.readouterr().out
+    subprocess.run([root / ".venv-demo" / "bin" / "python", "-c", "import pages"], check=True)
+    assert not setup.VENV.exists()
+    setup.main()
+    assert capsys.readouterr().out == "Nothing to do: .venv-demo is up to date.\n"
+    (root / "demo" / "requirements.txt").write_text("pages==2.0\n")
+    with pytest.raises(SystemExit):
+        setup.main()

@@ -1,0 +1,1 @@
+"""Pages for the browser on top of client/: Gradio and Streamlit. They run in an environment of their own."""

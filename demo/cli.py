@@ -1,0 +1,119 @@
+"""The command: looks whether the server answers, then starts the page that was asked for."""
+
+import argparse
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from client import Endpoints, ServeError
+from client.settings import is_loopback
+from demo.backend import Backend, said
+
+PORTS = {"gradio": 7860, "streamlit": 8501}
+LARGEST_MB = 32  # of an upload; above the server's own limit, so that the server says what is too large
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0 ended by Ctrl-C, 1 it could not start, 2 not understood."""
+    options = parse(arguments)
+    endpoints = Endpoints.at(
+        options.server,
+        inference_port=options.inference_port,
+        management_port=options.management_port,
+        metrics_port=options.metrics_port,
+    )
+    backend = Backend(endpoints)
+    port = options.port or PORTS[options.page]
+    try:
+        backend.check()
+        check_free(options.host, port)
+    except ServeError as error:
+        print(f"demo: no server to show at {endpoints.management}: {said(error)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"demo: cannot listen on {options.host}:{port} ({error.strerror}); see --port", file=sys.stderr)
+        return 1
+    print(f"demo: http://{options.host}:{port} shows {endpoints.inference}. Ctrl-C ends it.", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    folder = Path(tempfile.mkdtemp(prefix="demo-"))
+    try:
+        if options.page == "streamlit":
+            return run_streamlit(endpoints, options.host, port)
+        run_gradio(backend, options.host, port, folder, options.scaling or is_loopback(options.host))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("scripts/demo", description="Show a running server in the browser.")
+    parser.add_argument("page", nargs="?", choices=PORTS, default="gradio", help="default: gradio")
+    parser.add_argument("--port", type=int, metavar="N", help="of the page; default: 7860, streamlit 8501")
+    parser.add_argument("--host", default="127.0.0.1", help="where the page listens; default: 127.0.0.1")
+    parser.add_argument(
+        "--scaling",
+        action="store_true",
+        help="offer scaling although the page can be reached from other machines (gradio)",
+    )
+    group = parser.add_argument_group("the server")
+    group.add_argument("--server", default="127.0.0.1", metavar="HOST", help="default: 127.0.0.1")
+    for name, port in (("inference", 8080), ("management", 8081), ("metrics", 8082)):
+        group.add_argument(f"--{name}-port", type=int, default=port, metavar="N", help=f"default: {port}")
+    return parser.parse_args(arguments)
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind((host, port))
+
+
+def run_gradio(backend: Backend, host: str, port: int, folder: Path, scaling: bool) -> None:
+    # Before Gradio is imported: it asks nobody about versions, and what is sent stays in this folder.
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    import uvicorn
+
+    from demo.gradio_app import app
+
+    page = app(backend, folder, scaling, f"{LARGEST_MB}mb")
+    uvicorn.run(page, host=host, port=port, log_level="warning")
+
+
+def run_streamlit(endpoints: Endpoints, host: str, port: int) -> int:
+    settings = {
+        "server.address": host,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "server.maxUploadSize": LARGEST_MB,
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+        "client.showErrorDetails": "none",
+        "logger.hideWelcomeMessage": "true",
+        "global.developmentMode": "false",
+    }
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    script = str(Path(__file__).with_name("streamlit_app.py"))
+    addresses = [endpoints.inference, endpoints.management, endpoints.metrics]
+    command = [sys.executable, "-P", "-m", "streamlit", "run", *flags, script, "--", *addresses]
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        return 0
