@@ -1,39 +1,61 @@
-# TorchServe with the models of this repository, on Debian 12 for its Python 3.11:
-#   docker build -t torchserve-models .                             # starter weights baked in, works without a network
-#   docker build --build-arg WEIGHTS=pretrained -t torchserve-models .
-#   docker build --build-arg PIP_EXTRA_INDEX_URL=<PyTorch's CPU index> ...   # the small CPU build of torch
-#   docker run --rm -p 127.0.0.1:8080:8080 -p 127.0.0.1:7070:7070 torchserve-models
+# TorchServe with the models of this repository; scripts/image builds it, docs/deploy.md tells about it.
+#   BASE      a Debian 12 (for its Python 3.11)
+#   TORCH     cpu, cuda: which build of torch. CUDA's libraries come with it, so that the base is the same
+#   WEIGHTS   starter, pretrained: what is packed and baked in; none: archives are mounted at /app/model_store
+#   PIP_...   an index of your own, and PyTorch's CPU index, without which TORCH=cpu takes the large default build
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS python
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 tini ca-certificates \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 
-FROM python AS build
+# The packages, from nothing but the files that name them: no change of code installs them again.
+FROM python AS packages
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
+ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1
-# First what changes seldom: the packages are a layer of their own.
+ARG TORCH=cpu
 COPY requirements.txt ./
 COPY scripts/setup scripts/
-COPY client client
-RUN scripts/setup
-COPY . .
+COPY client/generate_stubs.py client/
+# What only installs or compiles goes again: triton and torch's headers are for torch.compile, which wants a C++ compiler.
+RUN scripts/setup --torch ${TORCH} \
+    && .venv/bin/pip uninstall -q -y triton grpcio-tools wheel \
+    && .venv/bin/pip uninstall -q -y pip \
+    && rm -rf .venv/lib/python3.11/site-packages/torch/include
+
+FROM packages AS archives
+COPY models models
+COPY packing packing
+COPY scripts/pack scripts/
+COPY handlers handlers
+ARG HF_ENDPOINT
 ARG WEIGHTS=starter
-RUN scripts/setup --quiet && scripts/pack --weights ${WEIGHTS} && rm -rf model_store/.prepared
+RUN mkdir -p model_store \
+    && if [ "${WEIGHTS}" != none ]; then scripts/pack --weights ${WEIGHTS}; fi \
+    && rm -rf model_store/.prepared
 
 FROM python
-RUN useradd --uid 1000 --create-home serve
-COPY --from=build --chown=serve:serve /app /app
+LABEL org.opencontainers.image.title="torchserve-models" \
+      org.opencontainers.image.description="ResNet-50, T5 and BART on TorchServe 0.12" \
+      org.opencontainers.image.licenses="Apache-2.0"
 WORKDIR /app
+# Code, packages and archives belong to root; the server writes to its run folder alone.
+RUN useradd --uid 1000 --create-home serve && install -d -o serve -g serve .run
+ENV PATH=/app/.venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1
+COPY --from=packages /app/.venv .venv
+COPY --from=packages /app/client/_stubs client/_stubs
+COPY --from=archives /app/model_store model_store
+COPY . .
 USER serve
 EXPOSE 8080 8082 7070
 # True readiness: every worker READY and a real request answered.
-HEALTHCHECK --interval=15s --timeout=30s --start-period=120s --retries=3 CMD ["scripts/status"]
+HEALTHCHECK --interval=15s --timeout=30s --start-period=300s --retries=3 CMD ["scripts/status"]
 ENTRYPOINT ["tini", "--"]
 # A container's loopback cannot be reached from outside: what clients need listens on all addresses, management does not.
-CMD ["scripts/serve", "--no-pack", "--host", "0.0.0.0"]
+CMD ["scripts/serve", "--no-pack", "--host", "0.0.0.0", "--verbose"]

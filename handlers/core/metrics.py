@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
+
 REQUESTS = "handler_requests_total"
 FAILED_ITEMS = "handler_failed_items_total"
 GENERATED_TOKENS = "handler_generated_tokens_total"
@@ -12,6 +14,10 @@ BATCH_SIZE = "handler_batch_size"
 DECODE_SECONDS = "handler_decode_seconds"
 INFERENCE_SECONDS = "handler_inference_seconds"
 ENCODE_SECONDS = "handler_encode_seconds"
+CPU_SECONDS = "handler_cpu_seconds_total"
+MEMORY_BYTES = "handler_memory_bytes"
+
+_USAGE_EVERY = 1.0
 
 
 class Metrics:
@@ -29,18 +35,31 @@ class Metrics:
             name: metric for group in by_type.values() for name, metric in group.items()
         }
         self._held: list[tuple[Any, float, list[str]]] = []
+        self._process = psutil.Process()
+        self._cpu_seconds = 0.0
+        self._next_usage = 0.0
 
     def add(self, name: str, value: float, *labels: str) -> None:
-        """Add to a counter, or observe in a histogram. `labels` follow the model's name."""
+        """Add to a counter, set a gauge, or observe in a histogram. `labels` follow the model's name."""
         metric = self._metrics.get(name)
         if metric is not None:
             self._held.append((metric, value, [self._model_name, *labels]))
 
     def flush(self) -> None:
-        """Hand over what was added since the last time."""
+        """Hand over what was added since the last time, and at most once a second what the process has used."""
+        if time.monotonic() >= self._next_usage:
+            self._next_usage = time.monotonic() + _USAGE_EVERY
+            self._add_usage()
         held, self._held = self._held, []
         for metric, value, labels in held:
             metric.add_or_update(value, labels)
+
+    def _add_usage(self) -> None:
+        """The first time, what loading took is in it. Workers of one model add to one counter and set one gauge."""
+        used = time.process_time()
+        self.add(CPU_SECONDS, round(used - self._cpu_seconds, 3))
+        self._cpu_seconds = used
+        self.add(MEMORY_BYTES, self._process.memory_info().rss)
 
     @contextmanager
     def seconds(self, name: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from client import Client, ClientError
 from client.settings import PROTOCOLS
+from serving import readiness
 from training.pictures import picture
 from training.reports import report
 
@@ -50,7 +51,7 @@ def grown(server, model, before, requests):
         delta = {
             key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key, 0)
         }
-        # Of all a batch writes, the encoding's time comes last.
+        # Of all that a batch writes, the encoding's time comes last; only what the process used may follow.
         if delta.get(("handler_requests_total",)) == requests and ("handler_encode_seconds_count",) in delta:
             time.sleep(0.2)
             if values(server, model) == after:
@@ -72,6 +73,32 @@ def test_a_real_parser_reads_all_of_it(server):
         assert families[name].type == "counter"
     models = {sample.labels["ModelName"] for sample in families["handler_requests"].samples}
     assert models >= set(server.models)
+
+
+def test_what_a_worker_uses_is_told(server):
+    """At most once a second, with the requests."""
+    with Client(endpoints=server.endpoints) as client:
+        client.classify("resnet-50", PICTURE)
+        first = used(server, "resnet-50")
+        deadline = time.monotonic() + 10
+        while used(server, "resnet-50")[0] == first[0]:
+            assert time.monotonic() < deadline, "the CPU time stands still while requests are answered"
+            client.classify("resnet-50", PICTURE)
+    assert first[0] > 0.5  # loading the model alone takes that
+    # The supervisor sees the same: main memory of the one worker.
+    (model,) = [each for each in readiness.inspect(server.endpoints) if each.name == "resnet-50"]
+    assert first[1] == pytest.approx(model.workers[0].memory, rel=0.5)
+
+
+def used(server, model):
+    """CPU seconds and bytes; once there has been a request, they are there."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = values(server, model)
+        if ("handler_cpu_seconds_total",) in found and ("handler_memory_bytes",) in found:
+            return found[("handler_cpu_seconds_total",)], found[("handler_memory_bytes",)]
+        assert time.monotonic() < deadline, f"only {found}"
+        time.sleep(0.1)
 
 
 def test_histograms_are_whole(server):

@@ -18,7 +18,13 @@ class RecordingCache:
 
     def __init__(self) -> None:
         names = ["requests_total", "failed_items_total", "generated_tokens_total", "batch_size"]
-        names += ["decode_seconds", "inference_seconds", "encode_seconds"]
+        names += [
+            "decode_seconds",
+            "inference_seconds",
+            "encode_seconds",
+            "cpu_seconds_total",
+            "memory_bytes",
+        ]
         self.cache = {"any": {f"handler_{name}": RecordingMetric() for name in names}}
 
     def __getitem__(self, name: str) -> list[tuple[float, tuple[str, ...]]]:

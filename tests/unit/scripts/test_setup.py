@@ -57,17 +57,19 @@ class ops:
 
 
 @pytest.mark.parametrize(
-    ("torch_builds", "torchvision_builds", "gpu", "installed"),
+    ("torch_builds", "torchvision_builds", "gpu", "wanted", "installed"),
     [
-        (["", "+cpu"], ["", "+cpu"], False, "+cpu"),
-        (["", "+cpu"], ["", "+cpu"], True, ""),
-        (["", "+cpu"], [""], False, ""),  # a lone CPU build of torch, which `==` would take
-        ([""], [""], False, ""),
-        (["+cpu"], ["+cpu"], False, "+cpu"),
+        (["", "+cpu"], ["", "+cpu"], False, "auto", "+cpu"),
+        (["", "+cpu"], ["", "+cpu"], True, "auto", ""),
+        (["", "+cpu"], [""], False, "auto", ""),  # a lone CPU build of torch, which `==` would take
+        ([""], [""], False, "auto", ""),
+        (["+cpu"], ["+cpu"], False, "auto", "+cpu"),
+        (["", "+cpu"], ["", "+cpu"], False, "cuda", ""),  # an image for GPUs is built where there is none
+        (["", "+cpu"], ["", "+cpu"], True, "cpu", "+cpu"),
     ],
 )
 def test_the_installed_builds_match(
-    setup, monkeypatch, tmp_path, torch_builds, torchvision_builds, gpu, installed
+    setup, monkeypatch, tmp_path, torch_builds, torchvision_builds, gpu, wanted, installed
 ):
     index = tmp_path / "index"
     index.mkdir()
@@ -79,7 +81,7 @@ def test_the_installed_builds_match(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(setup, "has_gpu", lambda: gpu)
     venv.create(setup.VENV, with_pip=True)
-    setup.install_torch()
+    setup.install_torch(wanted)
     code = "import torch, torchvision; print(torch.__version__, torchvision.__version__)"
     output = subprocess.run(
         [setup.PYTHON_IN_VENV, "-c", code], capture_output=True, text=True, check=True

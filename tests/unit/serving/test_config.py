@@ -126,6 +126,8 @@ def test_every_metric_of_the_handlers_is_declared_with_its_dimensions():
         names.REQUESTS: ("counter", ["ModelName"]),
         names.FAILED_ITEMS: ("counter", ["ModelName", "ErrorType"]),
         names.GENERATED_TOKENS: ("counter", ["ModelName"]),
+        names.CPU_SECONDS: ("counter", ["ModelName"]),
+        names.MEMORY_BYTES: ("gauge", ["ModelName"]),
         names.BATCH_SIZE: ("histogram", ["ModelName"]),
         names.DECODE_SECONDS: ("histogram", ["ModelName"]),
         names.INFERENCE_SECONDS: ("histogram", ["ModelName"]),

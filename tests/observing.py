@@ -1,0 +1,56 @@
+"""What deploy/ says, for tests: Compose's variables, the dashboard's and alerts' expressions, their metrics."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import ROOT
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+GRAFANA = ROOT / "deploy" / "grafana"
+DASHBOARDS = sorted((GRAFANA / "dashboards").glob("*.json"))
+
+_NOT_METRICS = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on|ignoring)\s*\([^)]*\)')
+_NAME = re.compile(r"(?<![\w.])[a-zA-Z_:][\w:]*(?!\s*\(|\w)")
+_WORDS = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
+
+
+def metrics_of(expression: str) -> set[str]:
+    """Names of metrics in a PromQL expression: what is left without functions, labels, ranges and operators."""
+    return set(_NAME.findall(_NOT_METRICS.sub(" ", expression))) - _WORDS
+
+
+def panels() -> Iterator[tuple[str, str]]:
+    """Title and expression of each query of each dashboard, as Grafana sends them for all models."""
+    for path in DASHBOARDS:
+        for panel in json.loads(path.read_text())["panels"]:
+            for target in panel["targets"]:
+                expression = target["expr"].replace("$model", ".*").replace("$__rate_interval", "1m")
+                yield f"{panel['title']}: {target['legendFormat']}", expression
+
+
+def alerts() -> dict[str, str]:
+    """Name and expression of each alert."""
+    groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def configuration(folder: Path, target: str, interval: str) -> Path:
+    """The shipped configuration of Prometheus with one server to scrape, and more often."""
+    settings = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    settings["global"] |= {"scrape_interval": interval, "scrape_timeout": interval}
+    (job,) = [each for each in settings["scrape_configs"] if each["job_name"] == "torchserve"]
+    job["static_configs"] = [{"targets": [target]}]
+    settings["scrape_configs"] = [job]
+    settings["rule_files"] = [str(PROMETHEUS / name) for name in settings["rule_files"]]
+    path = folder / "prometheus.yml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def defaults(text: str) -> str:
+    """Text of a Compose file with each ${NAME:-value} as it is when nothing is set."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)

@@ -1,0 +1,141 @@
+"""A real Prometheus with the configuration of deploy/ scrapes a real server and answers what the dashboard asks."""
+
+import math
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from client import Client, ClientError
+from serving.ports import Ports
+from tests.observing import alerts, configuration, metrics_of, panels
+from training.pictures import picture
+from training.reports import report
+
+pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+
+_, PICTURE = picture(33, 1)
+TEXT, _ = report(33, 1)
+
+
+class Prometheus:
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def get(self, path: str, **parameters: str) -> Any:
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10).json()
+        assert answer["status"] == "success", answer
+        return answer["data"]
+
+    def values(self, expression: str) -> list[float]:
+        """One for each series."""
+        return [float(each["value"][1]) for each in self.get("query", query=expression)["result"]]
+
+    def until(self, expression: str) -> None:
+        deadline = time.monotonic() + 30
+        while not self.values(expression):
+            assert time.monotonic() < deadline, f"{expression} does not come true"
+            time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def prometheus(server, tmp_path_factory) -> Iterator[Prometheus]:
+    """Scrapes every half second. There were pictures, texts and an error before the first scrape, and in between."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    shipped = configuration(folder, server.metrics.removeprefix("http://"), "500ms")
+    address = f"127.0.0.1:{Ports.free().metrics}"
+    command = ["prometheus", f"--config.file={shipped}", f"--web.listen-address={address}"]
+    command += [f"--storage.tsdb.path={folder / 'data'}", "--log.level=warn"]
+    ask(server)
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 30
+        found = Prometheus(f"http://{address}")
+        while not is_ready(found.url):
+            assert process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline, "prometheus does not get ready"
+            time.sleep(0.1)
+        found.until("handler_failed_items_total")
+        ask(server)
+        found.until("count(rate(handler_requests_total[1m]) > 0) >= 3")
+        found.until("count(rate(handler_failed_items_total[1m]) > 0) >= 2")
+        yield found
+    finally:
+        process.terminate()
+        process.wait(15)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/-/ready", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def ask(server) -> None:
+    """Each model answers, and refuses; over REST, as TorchServe's own latencies count nothing else."""
+    with Client(endpoints=server.endpoints) as client:
+        for _ in range(4):
+            client.classify("resnet-50", PICTURE)
+        for model in ("t5-small", "bart-large-cnn"):
+            client.summarize(model, TEXT, num_beams=1, max_new_tokens=8)
+        with pytest.raises(ClientError):
+            client.classify("resnet-50", b"no picture")
+        with pytest.raises(ClientError):
+            client.summarize("t5-small", "")
+
+
+def test_the_shipped_configuration_finds_the_server(prometheus, server):
+    (target,) = prometheus.get("targets")["activeTargets"]
+    assert target["health"] == "up", target["lastError"]
+    assert target["labels"]["job"] == "torchserve"
+    assert prometheus.values('up{job="torchserve"}') == [1.0]
+
+
+def test_every_metric_that_is_shown_or_watched_is_scraped(prometheus):
+    """Requests5XX alone begins with the first of them, which need not have happened."""
+    scraped = set(prometheus.get("label/__name__/values"))
+    asked = [expression for _, expression in panels()] + list(alerts().values())
+    wanted = set().union(*map(metrics_of, asked)) - {"Requests5XX"}
+    assert wanted <= scraped, wanted - scraped
+
+
+@pytest.mark.parametrize(("title", "expression"), list(panels()), ids=[title for title, _ in panels()])
+def test_a_panel_has_an_answer(prometheus, title, expression):
+    """A number for each model that was asked, and a share or a time within reason."""
+    if metrics_of(expression) == {"Requests5XX"}:
+        prometheus.values(expression)
+        return
+    values = prometheus.values(expression)
+    assert values
+    assert any(not math.isnan(value) for value in values)
+    assert all(value >= 0 for value in values if not math.isnan(value))
+
+
+def test_the_numbers_are_those_of_the_requests(prometheus, server):
+    (refused,) = prometheus.values(
+        'handler_failed_items_total{ModelName="resnet-50",ErrorType="InvalidImage"}'
+    )
+    assert refused >= 2
+    before = prometheus.values('handler_requests_total{ModelName="resnet-50"}')[0]
+    with Client(endpoints=server.endpoints) as client:
+        for _ in range(3):
+            client.classify("resnet-50", PICTURE)
+    prometheus.until(f'handler_requests_total{{ModelName="resnet-50"}} >= {before + 3}')
+    (memory,) = prometheus.values('handler_memory_bytes{ModelName="resnet-50"}')
+    assert 50e6 < memory < 20e9
+    (cores,) = prometheus.values('sum(rate(handler_cpu_seconds_total{ModelName="resnet-50"}[1m]))')
+    assert 0 < cores < 64
+
+
+def test_no_alert_cries_over_a_server_that_works(prometheus):
+    groups = prometheus.get("rules")["groups"]
+    rules = {rule["name"]: rule for group in groups for rule in group["rules"]}
+    assert set(rules) == set(alerts())
+    assert all(rule["health"] != "err" for rule in rules.values()), rules
+    assert not [name for name, rule in rules.items() if rule["state"] == "firing"]

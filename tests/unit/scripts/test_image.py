@@ -1,0 +1,123 @@
+"""scripts/image: which tool it takes and what it asks of it; and what a build gets to see of the repository."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+TOOL = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$LOG"
+case "$1" in
+    info) exit {works} ;;
+    images) echo "1.23 GB" ;;
+esac
+"""
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """Runs scripts/image where these tools are, each working (True) or only installed."""
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HF_ENDPOINT", "IMAGE_BUILD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(tools: dict[str, bool], *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
+        for name in ("docker", "podman", "buildah"):  # whatever this machine has, too
+            works = tools.get(name, False)
+            (tmp_path / name).write_text(TOOL.format(works=0 if works else 1))
+            (tmp_path / name).chmod(0o755)
+        log = tmp_path / "log"
+        log.write_text("")
+        path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log)}
+        done = subprocess.run(
+            [ROOT / "scripts" / "image", *arguments],
+            env=os.environ | path | environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        calls = [line for line in log.read_text().splitlines() if not line.endswith(" info")]
+        return done.returncode, done.stdout + done.stderr, calls
+
+    return run
+
+
+def test_the_first_tool_that_works_builds(build):
+    code, said, calls = build({"podman": True, "buildah": True})
+    assert code == 0
+    assert [call.split()[:2] for call in calls] == [["podman", "build"], ["podman", "images"]]
+    for words in ("BASE=debian:bookworm-slim", "TORCH=cpu", "WEIGHTS=starter", "--tag torchserve-models"):
+        assert words in calls[0]
+    assert "--format docker" in calls[0]  # else the health check is lost
+    assert said.endswith("image: torchserve-models, 1.23 GB\n")
+
+
+def test_the_tool_can_be_chosen(build):
+    _, _, calls = build({"podman": True, "buildah": True}, "--tool", "buildah")
+    assert [call.split()[:2] for call in calls] == [["buildah", "build"], ["buildah", "images"]]
+
+
+def test_options_reach_the_build(build):
+    code, _, calls = build(
+        {"docker": True},
+        *("--gpu", "--weights", "none", "--base", "localhost/mine", "--tag", "a/b:c", "--", "--no-cache"),
+        PIP_EXTRA_INDEX_URL="https://example.org/simple",
+        IMAGE_BUILD_ARGS="-v /a:/a:ro --pull",
+    )
+    assert code == 0
+    for words in ("BASE=localhost/mine", "TORCH=cuda", "WEIGHTS=none", "--tag a/b:c", "-v /a:/a:ro --pull"):
+        assert words in calls[0]
+    assert calls[0].endswith(" --no-cache .")
+    assert "--build-arg PIP_EXTRA_INDEX_URL " in calls[0]
+    assert "--format" not in calls[0]
+    assert "HF_ENDPOINT" not in calls[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--weights", "none-of-these"], "--weights is starter, pretrained or none"),
+        (["--tag"], "--tag needs a value"),
+        (["--gpus"], "unknown option --gpus"),
+    ],
+)
+def test_a_wrong_command_line_builds_nothing(build, arguments, why):
+    code, said, calls = build({"docker": True}, *arguments)
+    assert code == 2
+    assert why in said
+    assert calls == []
+
+
+def test_without_a_tool_that_is_said(build):
+    code, said, _ = build({})
+    assert code == 2
+    assert "neither docker, podman nor buildah works here" in said
+
+
+def test_a_build_sees_what_runs_and_nothing_else():
+    """.dockerignore shuts out everything, then names what comes in."""
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    named = {line[1:] for line in lines if line.startswith("!")}
+    imported = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert named - {"gateway"} == (imported - {"gateway", "tests", "benchmarks", "demo"}) | {
+        *("LICENSE", "requirements.txt", "config.properties", "models", "scripts")
+    }
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for source in " ".join(copied).split():
+        assert source == "." or source.split("/")[0] in named, source
+        assert (ROOT / source).exists()
+    assert {"client/_stubs", "**/__pycache__"} <= set(lines)
+
+
+def test_the_image_is_not_run_by_root_and_tells_whether_it_is_ready():
+    text = (ROOT / "Dockerfile").read_text()
+    final = text[text.rindex("\nFROM ") :]
+    assert "\nUSER serve\n" in final
+    assert re.search(r"^HEALTHCHECK .* CMD \[\"scripts/status\"\]$", final, re.MULTILINE)
+    assert '\nENTRYPOINT ["tini", "--"]\n' in final
+    assert "apt-get" not in final
+    assert Path(ROOT / "scripts" / "status").is_file()
