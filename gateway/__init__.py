@@ -1,0 +1,1 @@
+"""What nginx in front of TorchServe cannot do itself: translated routes, Open Inference metadata, the API's docs."""
