@@ -13,9 +13,10 @@ import torch
 from handlers.core.device import Device
 from handlers.core.handler import Handler
 from handlers.core.parameters import Parameter
-from handlers.core.tensor import Payload, Tensor
+from handlers.core.tensor import Payload, Tensor, TensorSpec
 from handlers.engines.choice import FAST_BF16, choose
 from handlers.engines.classifier_network import blank
+from handlers.vision.pixels import DATATYPES
 from handlers.vision.preprocess import Preprocessor
 from handlers.vision.types import Label, Picture, VisionConfig
 
@@ -26,6 +27,21 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
     "none": lambda logits: logits,
 }
+ANSWER_SCHEMA = {
+    "type": "array",
+    "description": "The likeliest labels of one picture, the likeliest first.",
+    "items": {
+        "type": "object",
+        "required": ["label", "score"],
+        "additionalProperties": False,
+        "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
+    },
+    "examples": [[{"label": "tabby, tabby cat", "score": 0.83}, {"label": "Egyptian cat", "score": 0.09}]],
+}
+EXAMPLE = (  # a PNG of 16 x 16 pixels
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAlPW0iAAAABlBMVEX13rOyIiJtMjyTAAAAJklEQVR42mNggAHmA0wsCkwc"
+    "AkwCHEwMDFD04QfTjw9Mfx7AVQEAdUIG1racT0IAAAAASUVORK5CYII="
+)
 logger = logging.getLogger(__name__)
 
 
@@ -34,6 +50,16 @@ class ImageClassifier(Handler[Picture, list[Label]]):
 
     config_type = VisionConfig
     payload_fields = ("image", "data", "file", "inputs")
+    input_tensor = TensorSpec(
+        "image",
+        "BYTES",
+        (-1,),
+        also=tuple((name, shape) for name in DATATYPES for shape in ((-1, -1, 3), (-1, -1, -1, 3))),
+    )
+    output_tensors = (TensorSpec("label", "BYTES", (-1, -1)), TensorSpec("score", "FP32", (-1, -1)))
+    answer_schema = ANSWER_SCHEMA
+    media_type = "image/*"
+    example = EXAMPLE
 
     parallel_decode = True
     bf16_flags = FAST_BF16
@@ -50,9 +76,20 @@ class ImageClassifier(Handler[Picture, list[Label]]):
     def parameters(self) -> Sequence[Parameter]:
         return (
             Parameter(
-                "top_k", int, low=1, high=len(self._labels), help="labels in the answer, the likeliest first"
+                "top_k",
+                int,
+                low=1,
+                high=len(self._labels),
+                help="labels in the answer, the likeliest first",
+                default=min(DEFAULT_TOP_K, len(self._labels)),
             ),
-            Parameter("function_to_apply", str, choices=tuple(FUNCTIONS), help="what makes scores of logits"),
+            Parameter(
+                "function_to_apply",
+                str,
+                choices=tuple(FUNCTIONS),
+                help="what makes scores of logits",
+                default=self._function,
+            ),
         )
 
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Picture:
@@ -99,6 +136,7 @@ class ImageClassifier(Handler[Picture, list[Label]]):
             "reason": self._reason,
             "labels": len(self._labels),
             "max_pixels": self._config.max_pixels,
+            "max_bytes": self._config.max_bytes,
         }
         return self._engine.describe() | self._preprocess.describe() | own
 

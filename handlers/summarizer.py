@@ -8,7 +8,7 @@ from typing import Any
 from handlers.core.device import AMX, Device
 from handlers.core.handler import Handler
 from handlers.core.parameters import Parameter
-from handlers.core.tensor import Payload, Tensor
+from handlers.core.tensor import Payload, Tensor, TensorSpec
 from handlers.engines.seq2seq.choice import choose
 from handlers.text.batching import plan
 from handlers.text.clean import clean_text
@@ -20,6 +20,20 @@ from handlers.text.tokeniser import Tokeniser
 from handlers.text.types import Summary, TextItem
 
 WARM_UP_TOKENS = 4
+ANSWER_SCHEMA = {
+    "type": "object",
+    "required": ["summary_text"],
+    "additionalProperties": False,
+    "properties": {
+        "summary_text": {"type": "string"},
+        "truncated": {"const": True, "description": "There where the text was longer than the model reads."},
+    },
+    "examples": [{"summary_text": "The bridge over the Aller opens on Monday."}],
+}
+EXAMPLE = (
+    "The new bridge over the Aller will open to traffic on Monday, two months later than planned. Engineers "
+    "had found cracks in a bearing in spring, which had to be replaced. The city expects 12,000 cars a day."
+)
 
 
 class Summarizer(Handler[TextItem, Summary]):
@@ -27,6 +41,10 @@ class Summarizer(Handler[TextItem, Summary]):
 
     config_type = SummarizerConfig
     payload_fields = ("text", "data", "file", "inputs")
+    output_tensors = (TensorSpec("summary_text", "BYTES", (-1,)), TensorSpec("truncated", "BOOL", (-1,)))
+    answer_schema = ANSWER_SCHEMA
+    media_type = "text/plain"
+    example = EXAMPLE
     bf16_flags = AMX | {"avx512_bf16"}
 
     def load(self, folder: Path, config: SummarizerConfig, device: Device) -> None:
@@ -34,8 +52,8 @@ class Summarizer(Handler[TextItem, Summary]):
         longest = min(config.max_new_tokens, defaults.decoder_positions or config.max_new_tokens)
         limits = GenerationLimits(longest, config.max_num_beams)
         self._config = config
-        self._parameters = limits.parameters()
         self._defaults = limits.clamp(defaults.parameters)
+        self._parameters = limits.parameters(self._defaults)
         self._tokeniser = Tokeniser(folder, defaults, config.max_input_tokens)
         self._engine, self._reason = choose(folder, config, device)
 

@@ -1,7 +1,7 @@
-"""Bodies that claim to be urlencoded forms: curl says so of whatever it sends with --data, pictures and JSON too.
+"""Forms that the proxy of deploy/nginx hands on as bytes, with what the client called them in a header of its own.
 
-TorchServe answers 500 to such a picture before any handler sees it. The proxy of deploy/nginx therefore hands on the
-body as bytes, with what the client called it in a header of its own, and it is looked at here.
+TorchServe answers 500, before any handler sees it, to a malformed multipart form, and to what curl sends with --data:
+curl says of whatever it is, pictures and JSON too, that it is an urlencoded form.
 """
 
 import re
@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from handlers.core.errors import InvalidRequest
+from handlers.core.multipart import read_multipart
 
 HEADER = "x-form-content-type"
 _NAME = re.compile(rb"[A-Za-z_][\w.-]*=")
@@ -17,22 +18,36 @@ _MOST_FIELDS = 100
 
 
 def open_form(
-    fields: Mapping[str, Any], headers: Mapping[str, Any], payload_fields: tuple[str, ...]
+    sent: str, fields: Mapping[str, Any], headers: Mapping[str, Any], payload_fields: tuple[str, ...]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """The fields and headers as TorchServe hands on a true form, or JSON; anything else stays one raw body.
 
-    It is a form if it begins with a field's name and has a field for the input. Raises InvalidRequest.
+    `sent` is the Content-Type that the client gave. What it calls urlencoded is a form if it begins with a field's
+    name and has a field for the input. Raises InvalidRequest.
     """
     body = fields.get("body")
     if not isinstance(body, bytes | bytearray):
         return fields, headers
     others = {name: value for name, value in fields.items() if name != "body"}
+    if sent.lower().startswith("multipart/form-data"):
+        return joined(others, read_multipart(body, sent)), headers
     if _is_form(body, payload_fields):
-        return others | _read(body), headers
+        return joined(others, _read(body)), headers
     if body.lstrip()[:1] == b"{" and b'"inputs"' in body:
         kept = {name: value for name, value in headers.items() if name.lower() != "content-type"}
         return fields, kept | {"content-type": "application/json"}
     return fields, headers
+
+
+def joined(some: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the query and the body, or of two places of a form: what is said twice would be ignored once.
+
+    Raises InvalidRequest.
+    """
+    for name in others:
+        if name in some:
+            raise InvalidRequest(f"'{name[:60]}' is given twice")
+    return {**some, **others}
 
 
 def _is_form(body: bytes | bytearray, payload_fields: tuple[str, ...]) -> bool:

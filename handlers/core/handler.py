@@ -17,9 +17,9 @@ from handlers.core.errors import InternalError, InvalidRequest, OutOfMemory, Ove
 from handlers.core.faults import is_device_lost, is_out_of_memory
 from handlers.core.metrics import Metrics
 from handlers.core.parameters import Parameter, parse_parameters
-from handlers.core.reply import Reply
+from handlers.core.reply import Body, Reply, to_body, to_json
 from handlers.core.request import Door
-from handlers.core.tensor import Payload, Tensor
+from handlers.core.tensor import Payload, Tensor, TensorSpec
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -52,6 +52,17 @@ class Handler(ABC, Generic[Item, Answer]):
     config_type: ClassVar[type[HandlerConfig]] = HandlerConfig
     payload_fields: ClassVar[tuple[str, ...]] = ("data",)
     """Names under which a form or a tensor carries the input; the first is the documented one of the protocol."""
+
+    input_tensor: ClassVar[TensorSpec | None] = None
+    """What the metadata say of the input; None is BYTES, under the first of `payload_fields`."""
+    output_tensors: ClassVar[tuple[TensorSpec, ...]] = ()
+    """What the metadata say of `outputs`."""
+    answer_schema: ClassVar[Mapping[str, Any]] = {}
+    """JSON Schema of what `encode` gives, for the API's documentation."""
+    media_type: ClassVar[str] = "application/octet-stream"
+    """Of an input that is sent as it is; what is no text goes into JSON as base64."""
+    example: ClassVar[str] = ""
+    """An input as JSON carries it, for the API's documentation."""
 
     parallel_decode: ClassVar[bool] = False
     """Whether `decode` may run in several threads at once."""
@@ -121,10 +132,10 @@ class Handler(ABC, Generic[Item, Answer]):
         self.load(folder / "model", config, self._device)
         self._allowed = tuple(self.parameters())
         self.warm_up()
-        logger.info("%s is loaded: %s", self._model_name, self._description())
+        logger.info("%s is loaded: %s", self._model_name, self._short_description())
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """One JSON body for each request of the batch; statuses go through `context`."""
+        """One body for each request of the batch; statuses, content types and headers go through `context`."""
         try:
             return self._handle(data, context)
         finally:
@@ -133,7 +144,7 @@ class Handler(ABC, Generic[Item, Answer]):
     def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         if len(data) == 1 and not data[0] and headers[0].get("describe") == "True":
-            return [_json(self._description())]
+            return [to_json(self._description())]
         self._deadline = time.monotonic() + self._patience / 2
         share = self._patience / 4 / max(1, len(data))
         self._metrics.add(names.REQUESTS, len(data))
@@ -224,26 +235,40 @@ class Handler(ABC, Generic[Item, Answer]):
             (answer for answer in answers if isinstance(answer, ServingError)), None
         )
         good = [answer for answer in answers if not isinstance(answer, ServingError)]
-        body = b""
+        body = Body(b"", "application/json")
         if error is None:
             try:
-                body = _json(exchange.reply.answer(self, good))
+                body = to_body(exchange.reply.answer(self, good))
             except Exception as failure:
                 error = as_serving_error(failure)
         self._metrics.add(names.GENERATED_TOKENS, sum(map(self.generated_tokens, good)))
-        context.set_response_content_type(index, "application/json")
         if exchange.is_grpc:
             # Without it a StreamPredictions call, which any client may make, kills the worker.
             context.set_response_header(index, "ts_stream_next", "false")
         if error is not None:
             self._metrics.add(names.FAILED_ITEMS, 1, error.type)
             context.set_response_status(error.code, error.type, index)
-            body = _json(exchange.reply.error(error))
-        return body
+            body = to_body(exchange.reply.error(error))
+        context.set_response_content_type(index, body.content_type)
+        for name, value in body.headers.items():
+            context.set_response_header(index, name, value)
+        return body.content
+
+    def _short_description(self) -> dict[str, Any]:
+        return self._provenance | self._device.describe() | self.describe()
 
     def _description(self) -> dict[str, Any]:
-        limits = {parameter.name: parameter.expected() for parameter in self._allowed}
-        return self._provenance | self._device.describe() | self.describe() | {"parameters": limits}
+        field = self.payload_fields[0]
+        return self._short_description() | {
+            "max_items": self._max_items,
+            "fields": list(self.payload_fields),
+            "inputs": [(self.input_tensor or TensorSpec(field, "BYTES", (-1,))).as_dict()],
+            "outputs": [tensor.as_dict() for tensor in self.output_tensors],
+            "parameters": [parameter.as_dict() for parameter in self._allowed],
+            "answer": dict(self.answer_schema),
+            "media_type": self.media_type,
+            "example": self.example,
+        }
 
 
 def check_time(end: float) -> None:
@@ -268,8 +293,3 @@ def end_process(error: Exception) -> None:
     logger.critical("the GPU's context is lost; this worker ends and is replaced", exc_info=error)
     logging.shutdown()
     os._exit(1)
-
-
-def _json(value: Any) -> bytes:
-    """Half a surrogate pair, which a message may repeat from a client's text, stays an escape."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")

@@ -1,192 +1,211 @@
-"""The Open Inference Protocol's JSON: tensors in, tensors out.
+"""The Open Inference Protocol: tensors in, tensors out, as JSON or with the binary data extension.
 
-TorchServe's gRPC service turns a ModelInferRequest into this JSON (BYTES in base64, `parameters` dropped) and reads
-the answer back from JSON. There a reply without `id`, `model_name`, `model_version` or `outputs` kills the worker,
-so that an error, too, has to be a whole reply.
+TorchServe's gRPC service turns a ModelInferRequest into the JSON (BYTES in base64; `parameters`, `outputs` and
+`raw_input_contents` dropped) and reads the answer back from JSON. There a reply without `id`, `model_name`,
+`model_version` or `outputs` kills the worker, so that an error, too, has to be a whole reply.
 """
 
-import base64
-import binascii
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from handlers.core.errors import InvalidRequest, ServingError
-from handlers.core.reply import Writer
+from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
+from handlers.core.open_inference_tensors import Values, name_of, read_values, unbase64
+from handlers.core.parameters import shown
+from handlers.core.reply import Body, Writer, to_json
 from handlers.core.tensor import Payload, Tensor
 
-NUMPY_TYPES: dict[str, type[np.generic]] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
+HEADER_LENGTH = "Inference-Header-Content-Length"
+GRPC_OUTPUTS = "outputs"
+"""The input that selects outputs over gRPC, where TorchServe drops the field of this name."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An output that the request selects; `binary` is None where it says nothing of that."""
+
+    name: str
+    binary: bool | None = None
 
 
 @dataclass(frozen=True)
 class OpenInferenceReply:
-    """`wanted` are the outputs the request selected; none means all."""
+    """`wanted` are the outputs the request selected; none means all. `binary`: how those come that do not say."""
 
     id: str
     model_name: str
     model_version: str
     grpc: bool = False
-    wanted: tuple[str, ...] = ()
+    wanted: tuple[Wanted, ...] = ()
+    binary: bool = False
 
     def answer(self, writer: Writer, answers: Sequence[Any]) -> Any:
         tensors = {tensor.name: tensor for tensor in writer.outputs(answers)}
-        for name in self.wanted:
-            if name not in tensors:
-                raise InvalidRequest(f"unknown output '{name[:60]}'; this model has: {', '.join(tensors)}")
-        return self._whole([tensors[name] for name in self.wanted or tensors])
+        for output in self.wanted:
+            if output.name not in tensors:
+                raise InvalidRequest(
+                    f"unknown output '{output.name[:60]}'; this model has: {', '.join(tensors)}"
+                )
+        heads: list[dict[str, Any]] = []
+        contents: list[bytes] = []
+        for output in self.wanted or [Wanted(name) for name in tensors]:
+            tensor = tensors[output.name]
+            if self.binary if output.binary is None else output.binary:
+                head, content = tensor.as_binary()
+                contents.append(content)
+            else:
+                head = tensor.as_dict()
+            heads.append(head)
+        message = self._whole(heads)
+        if not contents:
+            return message
+        header = to_json(message)
+        headers = {HEADER_LENGTH: str(len(header))}
+        return Body(b"".join([header, *contents]), "application/octet-stream", headers)
 
     def error(self, error: ServingError) -> Any:
         if self.grpc:
-            text = json.dumps(error.as_dict())
-            return self._whole([Tensor("error", "BYTES", (1,), [text])])
+            text = to_json(error.as_dict()).decode()
+            return self._whole([Tensor("error", "BYTES", (1,), [text]).as_dict()])
         return error.as_dict()
 
-    def _whole(self, tensors: list[Tensor]) -> dict[str, Any]:
+    def _whole(self, outputs: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "id": self.id,
             "model_name": self.model_name,
             "model_version": self.model_version,
-            "outputs": [tensor.as_dict() for tensor in tensors],
+            "outputs": outputs,
         }
 
 
-def wanted_outputs(message: Mapping[str, Any]) -> tuple[str, ...]:
-    """The outputs that the request selects. Raises InvalidRequest."""
-    return tuple(_name(output) for output in _list(message, "outputs"))
+@dataclass(frozen=True)
+class Message:
+    """A request that was read. `binary`: whether outputs that say nothing of it are wanted as binary data."""
+
+    payloads: tuple[Payload, ...]
+    parameters: dict[str, Any]
+    wanted: tuple[Wanted, ...]
+    binary: bool
 
 
-def read_inputs(
-    message: Mapping[str, Any], payload_fields: tuple[str, ...], grpc: bool
-) -> tuple[tuple[Payload, ...], dict[str, Any]]:
-    """Payloads and parameters. Raises InvalidRequest.
+def read_id(message: Mapping[str, Any]) -> str:
+    """Raises InvalidRequest."""
+    value = message.get("id")
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest("the field 'id' must be a string")
+    return value or ""
+
+
+def read_message(
+    message: Mapping[str, Any], payload_fields: tuple[str, ...], grpc: bool, binary: memoryview | None = None
+) -> Message:
+    """Raises InvalidRequest, InvalidParameter. `binary` is what followed the JSON, None where nothing may.
 
     Parameters are the request's and the input's `parameters`, and further one-element tensors under a parameter's
     name: the only way through TorchServe's gRPC, which drops `parameters`.
     """
     parameters = dict(_mapping(message, "parameters"))
+    as_binary = _flag(parameters.pop("binary_data_output", None), "binary_data_output")
+    wanted = _wanted(message)
     payloads: tuple[Payload, ...] | None = None
     seen: set[str] = set()
+    start = 0
     for tensor in _list(message, "inputs"):
-        name = _name(tensor)
+        name = name_of(tensor)
         if name in seen:
             raise InvalidRequest(f"two inputs are named '{name[:60]}'")
         seen.add(name)
-        if name not in payload_fields:
-            parameters[name] = _parameter(name, tensor, grpc)
+        own = dict(_mapping(tensor, "parameters"))
+        size = own.pop("binary_data_size", None)
+        content = None
+        if size is not None:
+            content = _slice(name, binary, start, size)
+            start += size
+        is_base64 = own.pop("content_type", "") == "base64" or grpc
+        values = read_values(name, tensor, content, grpc)
+        if grpc and name == GRPC_OUTPUTS and values.datatype == "BYTES":
+            wanted = tuple(Wanted(_text(name, item, True)) for item in values.data)
+        elif name not in payload_fields:
+            parameters[name] = _parameter(name, values, is_base64)
         elif payloads is not None:
             raise InvalidRequest(f"several inputs: send one of '{', '.join(payload_fields)}'")
         else:
-            own = dict(_mapping(tensor, "parameters"))
-            is_base64 = own.pop("content_type", "") == "base64" or grpc
             parameters |= own
-            payloads = _payloads(name, tensor, is_base64)
+            payloads = _payloads(name, values, is_base64)
+    if binary is not None and start != len(binary):
+        raise InvalidRequest(
+            f"{len(binary)} bytes follow the JSON, but the inputs' 'binary_data_size' add up to {start}"
+        )
     if payloads is None:
         raise InvalidRequest(f"no input: expected a tensor named '{payload_fields[0]}'")
-    return payloads, parameters
+    return Message(payloads, parameters, wanted, bool(as_binary))
 
 
-def _payloads(name: str, tensor: Mapping[str, Any], is_base64: bool) -> tuple[Payload, ...]:
+def _payloads(name: str, values: Values, is_base64: bool) -> tuple[Payload, ...]:
     """BYTES: one payload an element. Numbers: one array, or of four axes one for each of the first."""
-    datatype, shape, data = _tensor(name, tensor)
-    if datatype == "BYTES":
-        if not data:
-            raise InvalidRequest(f"the input '{name}' is empty")
-        return tuple(_unbase64(name, item) if is_base64 else item for item in data)
-    try:
-        array = np.asarray(data, dtype=NUMPY_TYPES[datatype]).reshape(shape)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f"the input '{name}': its data do not fit {datatype} of that shape") from None
+    if len(values.data) == 0:  # of a shape such as [1000000, 0, 0, 3], as well
+        raise InvalidRequest(f"the input '{name}' is empty")
+    if values.datatype == "BYTES":
+        return tuple(
+            unbase64(name, item) if is_base64 and isinstance(item, str) else item for item in values.data
+        )
+    array = values.array(name)
     return tuple(array) if array.ndim == 4 else (array,)
 
 
-def _parameter(name: str, tensor: Mapping[str, Any], is_base64: bool) -> Any:
-    datatype, _, data = _tensor(name, tensor)
-    if len(data) != 1:
-        raise InvalidRequest(f"the parameter '{name[:60]}' must be a tensor of one element, not {len(data)}")
-    if datatype == "BYTES" and is_base64:
-        return _unbase64(name, data[0]).decode(errors="replace")
-    return data[0]
+def _parameter(name: str, values: Values, is_base64: bool) -> Any:
+    if len(values.data) != 1:
+        raise InvalidRequest(
+            f"the parameter '{name[:60]}' must be a tensor of one element, not {len(values.data)}"
+        )
+    value = values.data[0]
+    if values.datatype == "BYTES":
+        return _text(name, value, is_base64)
+    return value.item() if isinstance(value, np.generic) else value
 
 
-def _tensor(name: str, tensor: Mapping[str, Any]) -> tuple[str, tuple[int, ...], list[Any]]:
-    """The checked datatype, shape and flat data. Raises InvalidRequest."""
+def _text(name: str, value: str | bytes, is_base64: bool) -> str:
+    if isinstance(value, str) and is_base64:
+        value = unbase64(name, value)
+    return value if isinstance(value, str) else value.decode(errors="replace")
+
+
+def _wanted(message: Mapping[str, Any]) -> tuple[Wanted, ...]:
+    wanted: list[Wanted] = []
+    for output in _list(message, "outputs"):
+        name = name_of(output)
+        own = dict(_mapping(output, "parameters"))
+        binary = _flag(own.pop("binary_data", None), "binary_data")
+        if own:
+            unknown = shown(next(iter(own)))
+            raise InvalidParameter(
+                f"the output '{name[:60]}': unknown parameter {unknown}; outputs take: binary_data"
+            )
+        if any(name == other.name for other in wanted):
+            raise InvalidRequest(f"the output '{name[:60]}' is selected twice")
+        wanted.append(Wanted(name, binary))
+    return tuple(wanted)
+
+
+def _slice(name: str, binary: memoryview | None, start: int, size: Any) -> memoryview:
     label = f"the input '{name[:60]}'"
-    datatype, shape = tensor.get("datatype"), _shape(label, tensor.get("shape"))
-    if datatype != "BYTES" and datatype not in NUMPY_TYPES:
+    if type(size) is not int or size < 0:
+        raise InvalidRequest(f"{label}: 'binary_data_size' must be an integer of at least 0")
+    if binary is None:
+        raise InvalidRequest(f"{label}: 'binary_data_size' needs the header {HEADER_LENGTH}")
+    if start + size > len(binary):
         raise InvalidRequest(
-            f"{label}: unknown datatype {str(datatype)[:20]!r}; known: BYTES, {', '.join(NUMPY_TYPES)}"
+            f"{label}: 'binary_data_size' is {size}, but only {len(binary) - start} bytes are left"
         )
-    if not isinstance(tensor.get("data"), list):
-        raise InvalidRequest(f"{label}: 'data' must be a list")
-    data = _flatten(tensor["data"])
-    if math.prod(shape) != len(data):
-        raise InvalidRequest(
-            f"{label}: the shape {list(shape)} has {math.prod(shape)} elements, the data {len(data)}"
-        )
-    _check_elements(label, datatype, data)
-    return datatype, shape, data
+    return binary[start : start + size]
 
 
-def _shape(label: str, shape: Any) -> tuple[int, ...]:
-    if isinstance(shape, list) and len(shape) <= 8 and all(type(n) is int and 0 <= n < 2**31 for n in shape):
-        return tuple(shape)
-    raise InvalidRequest(f"{label}: 'shape' must be a list of at most 8 integers from 0 to 2^31 - 1")
-
-
-def _check_elements(label: str, datatype: str, data: list[Any]) -> None:
-    if datatype == "BYTES":
-        allowed: tuple[type, ...] = (str,)
-    elif datatype == "BOOL":
-        allowed = (bool,)
-    else:
-        allowed = (int, float) if datatype.startswith("FP") else (int,)
-    kinds = set(map(type, data))
-    if not kinds <= set(allowed):
-        wrong = next(item for item in data if type(item) not in allowed)
-        raise InvalidRequest(f"{label}: {str(wrong)[:30]!r} is no element of {datatype}")
-    if datatype.startswith(("INT", "UINT")) and data:
-        limits = np.iinfo(NUMPY_TYPES[datatype])  # type: ignore[type-var]
-        if min(data) < limits.min or max(data) > limits.max:
-            raise InvalidRequest(f"{label}: {datatype} takes {limits.min} to {limits.max}")
-
-
-def _flatten(data: list[Any]) -> list[Any]:
-    """Nested lists flatten in row-major order, as the protocol allows."""
-    while data and isinstance(data[0], list):
-        if not all(isinstance(row, list) for row in data):
-            break
-        data = [item for row in data for item in row]
-    return data
-
-
-def _unbase64(name: str, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(f"the input '{name}': an element is not base64") from None
-
-
-def _name(tensor: Any) -> str:
-    if not isinstance(tensor, Mapping) or not isinstance(tensor.get("name"), str) or not tensor["name"]:
-        raise InvalidRequest("every input and output must be an object with a 'name'")
-    return str(tensor["name"])
+def _flag(value: Any, name: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidParameter(f"'{name}' must be true or false, not {shown(value)}")
+    return value
 
 
 def _mapping(message: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -13,7 +13,8 @@ class Parameter:
     """One parameter a request may set.
 
     `low` and `high` are inclusive; `choices` lists further values that are allowed beside `kind`
-    (`early_stopping` is a bool or "never"), or, for `str`, all of them.
+    (`early_stopping` is a bool or "never"), or, for `str`, all of them. `default` is what holds for a request that
+    does not set it; None where that depends on other parameters.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Parameter:
     high: float | None = None
     choices: tuple[Any, ...] = ()
     help: str = ""
+    default: Any = None
 
     def check(self, value: Any) -> Any:
         """`value` in this parameter's type. Raises InvalidParameter naming the parameter and its range."""
@@ -51,6 +53,21 @@ class Parameter:
             repr(choice) if not isinstance(choice, bool) else str(choice).lower() for choice in self.choices
         ]
         return " or ".join(words)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the model's metadata; the names are JSON Schema's, except for `choices` and `expected` (in words)."""
+        types = {int: "integer", float: "number", bool: "boolean", str: "string"}
+        values = {
+            "name": self.name,
+            "type": types[self.kind],
+            "minimum": self.low,
+            "maximum": self.high,
+            "choices": list(self.choices) or None,
+            "default": self.default,
+            "description": self.help or None,
+            "expected": self.expected(),
+        }
+        return {key: value for key, value in values.items() if value is not None}
 
     def _has_kind(self, value: Any) -> bool:
         if isinstance(value, bool) or self.kind is bool:

@@ -1,7 +1,7 @@
 """The door: every form a request can have becomes one `Request`, and nothing behind it knows which it was.
 
 Forms: a raw body; JSON `{"inputs": ..., "parameters": {...}}`; multipart or urlencoded fields; TorchServe's gRPC
-map of bytes; the Open Inference Protocol's JSON, from REST and from TorchServe's gRPC service.
+map of bytes; the Open Inference Protocol, from REST (JSON, and binary data behind it) and from TorchServe's gRPC.
 """
 
 import json
@@ -11,8 +11,8 @@ from typing import Any
 
 from handlers.core.errors import InvalidRequest, TooManyItems
 from handlers.core.forms import HEADER as FORM_HEADER
-from handlers.core.forms import open_form
-from handlers.core.open_inference import OpenInferenceReply, read_inputs, wanted_outputs
+from handlers.core.forms import joined, open_form
+from handlers.core.open_inference import HEADER_LENGTH, OpenInferenceReply, read_id, read_message
 from handlers.core.reply import NativeReply, Reply
 from handlers.core.tensor import Payload
 
@@ -50,6 +50,11 @@ class Door:
         """TorchServe's gRPC hands on no headers, HTTP always some. (Dictionaries here belong to form fields.)"""
         return not any(isinstance(value, str) for value in self.headers.values())
 
+    @property
+    def is_open_inference_route(self) -> bool:
+        """TorchServe adds `explain` and `url_path` on /predictions, and on /v2/models/NAME/infer only the first."""
+        return "explain" in self.headers and "url_path" not in self.headers
+
     def header(self, name: str) -> str:
         """Header names keep the client's case."""
         for key, value in self.headers.items():
@@ -61,8 +66,8 @@ class Door:
         """Raises BadRequest or TooLarge."""
         if self.header("content-encoding").lower() not in ("", "identity"):
             raise InvalidRequest("a compressed body is not accepted; send it without Content-Encoding")
-        if self.header(FORM_HEADER):
-            self.fields, self.headers = open_form(self.fields, self.headers, self.payload_fields)
+        if sent := self.header(FORM_HEADER):
+            self.fields, self.headers = open_form(sent, self.fields, self.headers, self.payload_fields)
         payloads, parameters = self._body() if "body" in self.fields else self._form()
         if len(payloads) > self.max_items:
             raise TooManyItems(f"{len(payloads)} inputs in one request; at most {self.max_items} are allowed")
@@ -75,7 +80,8 @@ class Door:
         query = {
             name: _scalar(value) for name, value in self.fields.items() if name not in ("body", "model_name")
         }
-        if not self._is_json():
+        length = self.header(HEADER_LENGTH.lower())
+        if not (length or self.is_open_inference_route or self._is_json()):
             if not body:
                 raise InvalidRequest(
                     "the body is empty; send the input as the body, or JSON with the field 'inputs'"
@@ -83,20 +89,37 @@ class Door:
             return (body.encode() if isinstance(body, str) else bytes(body),), _parameters_field(query)
         if self.is_grpc:
             self.reply = OpenInferenceReply("", self.model_name, self.model_version, grpc=True)
+        binary = None
+        if length:
+            body, binary = _split(body, length)
+            if not body:
+                return self._raw_binary(binary), query
         message = parse_json(body)
         if not isinstance(message, dict):
             raise InvalidRequest(
                 f"the JSON body must be an object with the field 'inputs', not {_kind(message)}"
             )
-        if self.is_grpc or _is_open_inference(message):
-            reply = OpenInferenceReply(
-                str(message.get("id") or "")[:256], self.model_name, self.model_version, self.is_grpc
-            )
-            self.reply = reply
-            payloads, parameters = read_inputs(message, self.payload_fields, self.is_grpc)
-            self.reply = replace(reply, wanted=wanted_outputs(message))
-            return payloads, query | parameters
+        if self.is_grpc or self.is_open_inference_route or length or _is_open_inference(message):
+            payloads, parameters = self._open_inference(message, binary)
+            return payloads, joined(query, parameters)
         return self._native(message, query)
+
+    def _open_inference(
+        self, message: dict[str, Any], binary: memoryview | None
+    ) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+        reply = OpenInferenceReply("", self.model_name, self.model_version, self.is_grpc)
+        self.reply = reply
+        self.reply = reply = replace(reply, id=read_id(message))
+        read = read_message(message, self.payload_fields, self.is_grpc, binary)
+        self.reply = replace(reply, wanted=read.wanted, binary=read.binary)
+        return read.payloads, read.parameters
+
+    def _raw_binary(self, binary: memoryview) -> tuple[Payload, ...]:
+        """The extension's shortest form: a header length of 0, and the body is the one input's one element."""
+        self.reply = OpenInferenceReply("", self.model_name, self.model_version)
+        if not binary:
+            raise InvalidRequest("the body is empty")
+        return (bytes(binary),)
 
     def _native(
         self, message: dict[str, Any], query: dict[str, Any]
@@ -119,9 +142,13 @@ class Door:
                     f"the field 'inputs' must be a string or a list of strings, not {_kind(payload)}"
                 )
         self.reply = NativeReply(several=several)
-        return payloads, query | (parameters or {})
+        return payloads, joined(query, parameters or {})
 
     def _form(self) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+        if self.is_open_inference_route:
+            raise InvalidRequest(
+                "the Open Inference Protocol takes no form; send JSON, with Content-Type: application/json"
+            )
         given = [name for name in self.payload_fields if name in self.fields]
         names = "', '".join(self.payload_fields)
         if not given:
@@ -143,6 +170,19 @@ class Door:
         mime = own.get("content-type", "") if isinstance(own, Mapping) else self.header("content-type")
         mime = (mime or "").partition(";")[0].strip().lower()
         return mime == "application/json" or mime.endswith("+json")
+
+
+def _split(body: Any, length: str) -> tuple[Any, memoryview]:
+    """The JSON of `length` bytes and the binary data behind it. Raises InvalidRequest."""
+    if not isinstance(body, bytes | bytearray):
+        raise InvalidRequest(f"the header {HEADER_LENGTH} is for bodies of bytes")
+    if not (length.isascii() and length.isdigit() and len(length) < 12 and int(length) <= len(body)):
+        raise InvalidRequest(
+            f"the header {HEADER_LENGTH} must be an integer from 0 to the body's {len(body)} bytes, "
+            f"not {length[:20]!r}"
+        )
+    view = memoryview(body)
+    return view[: int(length)], view[int(length) :]
 
 
 def parse_json(body: Any) -> Any:
@@ -191,7 +231,7 @@ def _parameters_field(values: dict[str, Any]) -> dict[str, Any]:
         return values
     if not isinstance(parameters, dict):
         raise InvalidRequest("the field 'parameters' must be a JSON object")
-    return values | parameters
+    return joined(values, parameters)
 
 
 def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,16 +249,17 @@ def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scalar(value: Any) -> Any:
-    """A form field's text as JSON reads it (`3`, `0.5`, `true`, `{...}`), else as the string it is."""
+    """A form field's text as JSON reads it (`3`, `0.5`, `true`, `{...}`), else, and for `null`, as it is."""
     if not isinstance(value, str):
         try:
             value = bytes(value).decode()
         except UnicodeDecodeError:
             raise InvalidRequest("a form field other than the input is not UTF-8 text") from None
     try:
-        return json.loads(value, parse_constant=_refuse_constant)
+        found = json.loads(value, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return value
+    return value if found is None else found
 
 
 _KINDS: dict[type, str] = {

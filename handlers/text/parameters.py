@@ -6,7 +6,7 @@ also across the two ways to say it (transformers lets a model's `max_new_tokens`
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from handlers.core.errors import InvalidParameter
@@ -21,10 +21,10 @@ class GenerationLimits:
     max_new_tokens: int
     max_num_beams: int
 
-    def parameters(self) -> tuple[Parameter, ...]:
-        """What a request may set."""
+    def parameters(self, defaults: GenerationParameters | None = None) -> tuple[Parameter, ...]:
+        """What a request may set, and a model's defaults where they are given."""
         tokens, length = self.max_new_tokens, self.max_new_tokens + 1
-        return (
+        all_parameters = (
             Parameter("max_new_tokens", int, 1, tokens, help="tokens of the summary, at most"),
             Parameter("min_new_tokens", int, 0, tokens, help="tokens of the summary, at least"),
             Parameter("max_length", int, 2, length, help="max_new_tokens + 1: counts the start token"),
@@ -43,6 +43,7 @@ class GenerationLimits:
                 bool,
                 choices=("do_not_truncate", "longest_first", "only_first"),
                 help="cut a text that is too long for the model (the default), or refuse it",
+                default=True,
             ),
             Parameter(
                 "clean_up_tokenization_spaces",
@@ -50,6 +51,8 @@ class GenerationLimits:
                 help="no space before punctuation; default: the tokenizer's",
             ),
         )
+        own = asdict(defaults) if defaults else {}
+        return tuple(replace(each, default=own.get(each.name, each.default)) for each in all_parameters)
 
     def clamp(self, defaults: GenerationParameters) -> GenerationParameters:
         """A model's defaults, cut to the limits."""

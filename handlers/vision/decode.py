@@ -19,6 +19,7 @@ from PIL import Image, TiffImagePlugin
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.core.tensor import Payload
 from handlers.vision.jpeg import decode_jpeg
+from handlers.vision.pixels import checked_pixels
 
 # Formats that people send. Pillow reads more: through other programs (EPS), in slow Python (PPM), or before its size
 # can be looked at (ICO).
@@ -70,13 +71,13 @@ def decode_image(
     """The first frame of a picture, turned upright by its EXIF orientation, alpha laid on white: uint8 RGB
     [height, width, 3]. It may be read-only.
 
-    `payload` is a file's bytes, the same in base64 (a data URL, too), or a uint8 array [height, width, 3].
+    `payload` is a file's bytes, the same in base64 (a data URL, too), or an array (see `checked_pixels`).
     With `at_least` = (height, width), a JPEG that is twice as large or more may come smaller, but not below that;
     without it every pixel is as stored. Safe to call from several threads at once; above LARGE one waits for another.
     Raises InvalidImage, and ImageTooLarge for more than `max_pixels` pixels or a file of more than `max_bytes`.
     """
     if isinstance(payload, np.ndarray):
-        return _checked_array(payload, max_pixels)
+        return checked_pixels(payload, lambda width, height: _check_size(width, height, max_pixels))
     return pixels_of(open_image(payload, max_pixels, max_bytes), at_least)
 
 
@@ -173,15 +174,6 @@ def _formats() -> tuple[str, ...]:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageTooLarge(f"the picture has {width} x {height} pixels; at most {max_pixels} are allowed")
-
-
-def _checked_array(array: np.ndarray, max_pixels: int) -> np.ndarray:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise InvalidImage(
-            f"pixels must be UINT8 of the shape [height, width, 3], not {array.dtype} of {list(array.shape)}"
-        )
-    _check_size(array.shape[1], array.shape[0], max_pixels)
-    return array
 
 
 def orientation(image: Image.Image) -> int:

@@ -2,8 +2,9 @@
 
 import json
 
-HTTP = {"explain": "False", "host": "x"}
+HTTP = {"explain": "False", "url_path": "", "host": "x"}
 JSON = HTTP | {"content-type": "application/json"}
+OPEN_INFERENCE = {"explain": "False", "host": "x"}
 
 
 def send(handler, context, *requests):

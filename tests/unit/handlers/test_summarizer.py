@@ -13,8 +13,8 @@ from handlers.text.generation import GeneratedTokens, GenerationBatch
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.text.tiny import SENTENCES, TEXTS, write_t5
 
-JSON = {"content-type": "application/json", "explain": "False"}
-PLAIN = {"content-type": "text/plain; charset=utf-8", "explain": "False"}
+JSON = {"content-type": "application/json", "explain": "False", "url_path": ""}
+PLAIN = {"content-type": "text/plain; charset=utf-8", "explain": "False", "url_path": ""}
 LONG = " ".join(SENTENCES * 10)
 TASK = {"prefix": "summarize: ", "max_length": 16, "min_length": 4, "num_beams": 3, "early_stopping": True}
 
@@ -59,7 +59,7 @@ def worker(archive: Path) -> Worker:
 
 def test_every_form_gives_the_same_summary(worker: Worker) -> None:
     text = TEXTS[0]
-    form = {"content-type": "multipart/form-data; boundary=x", "explain": "False"}
+    form = {"content-type": "multipart/form-data; boundary=x", "explain": "False", "url_path": ""}
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}
     answers = worker.ask(
         plain(text.encode()),
@@ -224,7 +224,8 @@ def test_the_describe_api_tells_limits_and_defaults(worker: Worker) -> None:
     assert description["max_input_tokens"] == 64
     assert description["prefix"] == "summarize: "
     assert description["defaults"]["max_new_tokens"] == 15
-    assert description["parameters"]["num_beams"] == "an integer from 1 to 4"
+    parameters = {parameter["name"]: parameter for parameter in description["parameters"]}
+    assert parameters["num_beams"]["expected"] == "an integer from 1 to 4"
     assert (description["engine"], description["precision"]) == ("native", "fp32")
     assert description["reason"] == "the fastest for this architecture"
 

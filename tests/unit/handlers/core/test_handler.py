@@ -199,7 +199,11 @@ def test_describe_tells_provenance_device_and_parameters(tmp_path):
     (answer,), _ = send(handler, context, ({}, {"describe": "True"}))
     assert answer["weights"] == "starter"
     assert (answer["device"], answer["precision"], answer["threads"]) == ("cpu", "fp32", 1)
-    assert answer["parameters"] == {"times": "an integer from 1 to 3"}
+    assert answer["parameters"] == [
+        {"name": "times", "type": "integer", "minimum": 1, "maximum": 3, "expected": "an integer from 1 to 3"}
+    ]
+    assert answer["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+    assert answer["max_items"] == 32
 
 
 def test_a_wrong_configuration_stops_the_start(tmp_path):

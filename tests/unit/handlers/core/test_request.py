@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from handlers.core.errors import BadRequest, ServingError, TooManyItems
-from handlers.core.open_inference import OpenInferenceReply
+from handlers.core.open_inference import OpenInferenceReply, Wanted
 from handlers.core.request import Door, Request
 
-HTTP = {"explain": "False", "host": "127.0.0.1"}
+HTTP = {"explain": "False", "url_path": "", "host": "127.0.0.1"}
 JSON = HTTP | {"Content-Type": "application/json; charset=utf-8"}
 GRPC_TENSORS = {"body": {"content-type": "application/json"}}
 
@@ -122,6 +122,9 @@ def test_pixels_keep_shape_and_type():
         (body({"inputs": "a", "parameters": 3}), JSON, "'parameters' must be an object, not a number"),
         (body({"inputs": "a", "options": {}}), JSON, "unknown field 'options'"),
         (body({"inputs": "a", "parameters": {"k": 1, "generate_parameters": {"k": 2}}}), JSON, "given twice"),
+        (body({"inputs": "a", "parameters": {"k": 1}}) | {"k": b"1"}, JSON, "'k' is given twice"),
+        (body({"inputs": [tensor()], "parameters": {"k": 1}}) | {"k": b"1"}, JSON, "'k' is given twice"),
+        ({"image": b"x", "k": b"1", "parameters": b'{"k": 1}'}, HTTP, "'k' is given twice"),
         (body({"inputs": "a"}), JSON | {"content-encoding": "gzip"}, "compressed body"),
     ],
 )
@@ -193,7 +196,18 @@ def test_a_body_that_is_not_json_over_grpc_still_gets_a_whole_reply():
 def test_selected_outputs_and_id():
     message = {"id": "42", "inputs": [tensor()], "outputs": [{"name": "score"}]}
     reply = read(body(message), JSON).reply
-    assert (reply.id, reply.wanted) == ("42", ("score",))
+    assert (reply.id, reply.wanted) == ("42", (Wanted("score"),))
+
+
+def test_a_proxied_form_is_opened_here():
+    form = b"--x\r\nContent-Disposition: form-data; name=image; filename=a.jpg\r\n\r\nhi\r\n--x--\r\n"
+    headers = HTTP | {"X-Form-Content-Type": "multipart/form-data; boundary=x"}
+    request = read({"body": bytearray(form), "top_k": b"3"}, headers)
+    assert (request.payloads, request.parameters) == ((b"hi",), {"top_k": 3})
+    with pytest.raises(BadRequest, match="cut off"):
+        read({"body": bytearray(form[:-9])}, headers)
+    with pytest.raises(BadRequest, match="'image' is given twice"):
+        read({"body": bytearray(form), "image": b"x"}, headers)
 
 
 def test_a_name_twice_among_many_is_found_in_one_pass():

@@ -193,7 +193,7 @@ def test_the_first_frame_of_an_animation(kind):
         b"", b"this is no picture", b"\xff\xd8\xff\xe0", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n", "no base64!",
         saved(quarters(), "JPEG")[:300], saved(quarters(), "PNG")[:100],
         np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2, 3), np.uint8),
-        np.zeros((2, 2, 3), np.float32),
+        np.full((2, 2, 3), 0.5, np.float32),
     ],
 )  # fmt: skip
 def test_what_is_no_picture_is_refused(payload):

@@ -1,0 +1,202 @@
+"""The Open Inference Protocol on the wire: tritonclient as it is, and gRPC that answers as REST does."""
+
+import base64
+import io
+import json
+import re
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.http as triton
+from PIL import Image
+from tritonclient.utils import InferenceServerException
+
+from client import Client, Endpoints, InvalidParameter, Tensor
+from tests.conftest import ROOT
+from tests.server.front import in_front_of
+from training.pictures import picture
+from training.reports import report
+
+LABEL, PICTURE = picture(2025, 4)
+OTHER_LABEL, OTHER = picture(2025, 9)
+TEXTS = [report(2025, index)[0] for index in range(2)]
+SUMMARIES = [report(2025, index)[1] for index in range(2)]
+PIXELS = np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB"))
+
+
+def connect(url):
+    return triton.InferenceServerClient(url.removeprefix("http://"))
+
+
+@pytest.fixture(scope="module")
+def front(server):
+    with in_front_of(server.inference, server.management) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def direct(server):
+    client = connect(server.inference)
+    yield client
+    client.close()
+
+
+def tensor(name, array, datatype, **more):
+    wanted = triton.InferInput(name, list(array.shape), datatype)
+    wanted.set_data_from_numpy(array, **more)
+    return wanted
+
+
+def files(*pictures):
+    return tensor("image", np.array(pictures, dtype=np.object_), "BYTES")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        files(PICTURE),
+        tensor("image", PIXELS, "UINT8"),
+        tensor("image", PIXELS, "UINT8", binary_data=False),
+        tensor("image", PIXELS.astype(np.float32), "FP32"),
+        tensor("image", PIXELS[None], "UINT8"),
+    ],
+    ids=["file", "pixels", "pixels as JSON", "float pixels", "a batch of one"],
+)
+def test_tritonclient_classifies(direct, image):
+    answer = direct.infer("resnet-50", [image], request_id="seven")
+    assert answer.as_numpy("label").shape == answer.as_numpy("score").shape == (1, 5)
+    assert answer.as_numpy("label")[0, 0].decode() == LABEL
+    assert answer.as_numpy("score").dtype == np.float32
+    assert answer.as_numpy("score")[0].sum() <= 1.001
+    assert answer.get_response()["id"] == "seven"
+
+
+def test_tritonclients_batches_parameters_and_outputs(direct):
+    wanted = [triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("label")]
+    answer = direct.infer("resnet-50", [files(PICTURE, OTHER)], outputs=wanted, parameters={"top_k": 2})
+    assert [output["name"] for output in answer.get_response()["outputs"]] == ["score", "label"]
+    assert answer.as_numpy("score").shape == (2, 2)
+    assert answer.as_numpy("label")[:, 0].tolist() == [LABEL.encode(), OTHER_LABEL.encode()]
+
+
+@pytest.mark.parametrize("binary_data", [True, False])
+def test_tritonclient_summarizes(direct, binary_data):
+    texts = tensor("text", np.array(TEXTS, dtype=np.object_), "BYTES", binary_data=binary_data)
+    answer = direct.infer("t5-small", [texts])
+    assert [text.decode() for text in answer.as_numpy("summary_text")] == SUMMARIES
+    assert answer.as_numpy("truncated").tolist() == [False, False]
+
+
+def test_tritonclient_is_told_what_is_wrong(direct):
+    with pytest.raises(InferenceServerException, match="not a picture") as caught:
+        direct.infer("resnet-50", [files(b"no picture")])
+    assert caught.value.status() == "400"
+    with pytest.raises(InferenceServerException, match="multiply them by 255"):
+        direct.infer("resnet-50", [tensor("image", PIXELS.astype(np.float32) / 255, "FP32")])
+    with pytest.raises(InferenceServerException, match="this model has: label, score"):
+        direct.infer("resnet-50", [files(PICTURE)], outputs=[triton.InferRequestedOutput("logits")])
+
+
+def test_the_example_of_the_docs(server, capsys):
+    (code,) = re.findall(
+        r"```python\n(.*?tritonclient.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL
+    )
+    assert "localhost:8080" in code
+    exec(code.replace("localhost:8080", server.inference.removeprefix("http://")), {})
+    assert capsys.readouterr().out.count("b'") == 3
+
+
+def test_tritonclient_through_the_gateway(front):
+    client = connect(front)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    for model, name, outputs in (
+        ("resnet-50", "image", [("label", "BYTES", [-1, -1]), ("score", "FP32", [-1, -1])]),
+        ("t5-small", "text", [("summary_text", "BYTES", [-1]), ("truncated", "BOOL", [-1])]),
+    ):
+        assert client.is_model_ready(model)
+        metadata = client.get_model_metadata(model)
+        assert client.is_model_ready(model, metadata["versions"][0])
+        assert (metadata["name"], metadata["inputs"][0]["name"]) == (model, name)
+        found = [(each["name"], each["datatype"], each["shape"]) for each in metadata["outputs"]]
+        assert found == outputs
+        assert {"name", "type", "expected"} <= metadata["parameters"][0].keys()
+    assert not client.is_model_ready("no-such-model")
+    assert client.infer("resnet-50", [files(PICTURE)]).as_numpy("label")[0, 0].decode() == LABEL
+    client.close()
+
+
+REQUESTS = [
+    ("resnet-50", [Tensor("image", "BYTES", (2,), (PICTURE, OTHER))], {}),
+    ("resnet-50", [Tensor("image", "BYTES", (1,), (PICTURE,))], {"top_k": 3, "function_to_apply": "none"}),
+    ("resnet-50", [Tensor("image", "UINT8", PIXELS.shape, tuple(PIXELS.ravel().tolist()))], {"top_k": 1}),
+    ("resnet-50", [Tensor("image", "FP32", (1, *PIXELS.shape), tuple(PIXELS.ravel().astype(float).tolist()))], {}),
+    ("t5-small", [Tensor("text", "BYTES", (2,), tuple(TEXTS))], {"max_new_tokens": 9, "num_beams": 2}),
+    ("t5-small", [Tensor("text", "BYTES", (1,), ("Ein Satz mit “Anführung”. " + TEXTS[0],))], {"truncation": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "inputs", "parameters"), REQUESTS)
+def test_grpc_answers_as_rest_does(server, model, inputs, parameters):
+    endpoints = Endpoints(inference=server.inference, grpc_inference=server.grpc_inference)
+    answers = []
+    for protocol in ("open-inference", "open-inference-grpc"):
+        with Client(endpoints=endpoints, protocol=protocol) as client:
+            answers.append(client.infer(model, inputs, parameters, id="an id"))
+    rest, grpc = answers
+    assert (grpc.id, grpc.model_name, grpc.model_version) == (rest.id, rest.model_name, rest.model_version)
+    for one, other in zip(rest.outputs, grpc.outputs, strict=True):
+        assert (one.name, one.datatype, one.shape) == (other.name, other.datatype, other.shape)
+        assert list(other.data) == (
+            pytest.approx(list(one.data), rel=1e-3) if one.datatype == "FP32" else list(one.data)
+        )
+
+
+def test_grpc_selects_outputs_and_refuses_as_rest_does(server):
+    endpoints = Endpoints(inference=server.inference, grpc_inference=server.grpc_inference)
+    image = Tensor("image", "BYTES", (1,), (PICTURE,))
+    with Client(endpoints=endpoints, protocol="open-inference-grpc") as client:
+        answer = client.infer("resnet-50", [image, Tensor("outputs", "BYTES", (1,), ("score",))])
+        assert [output.name for output in answer.outputs] == ["score"]
+        with pytest.raises(InvalidParameter, match="'top_k' must be"):
+            client.infer("resnet-50", [image], {"top_k": 0})
+
+
+def test_errors_among_many_stay_with_their_request(server):
+    """Binary and JSON, good and bad, at once: each gets its own answer."""
+    import asyncio
+
+    def body(content, size):
+        tensors = [
+            {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": size}}
+        ]
+        text = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+        element = len(content).to_bytes(4, "little") + content
+        return {"content": text + element, "headers": {"inference-header-content-length": str(len(text))}}
+
+    forms = [
+        (body(PICTURE, len(PICTURE) + 4), 200),
+        (body(PICTURE, 7), 400),
+        (body(b"no picture", 14), 400),
+        ({"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1],
+                               "data": [base64.b64encode(PICTURE).decode()]}]}}, 200),
+        ({"json": {"inputs": "text"}}, 400),
+    ]  # fmt: skip
+
+    async def run():
+        async with httpx.AsyncClient(base_url=server.inference, timeout=60) as http:
+            calls = [http.post("/v2/models/resnet-50/infer", **form) for form, _ in forms * 6]
+            return await asyncio.gather(*calls)
+
+    for answer, (_, status) in zip(asyncio.run(run()), forms * 6, strict=True):
+        assert answer.status_code == status
+        if status == 400:
+            assert answer.json()["error"]
+        elif length := answer.headers.get("inference-header-content-length"):
+            assert answer.headers["content-type"] == "application/octet-stream"
+            assert json.loads(answer.content[: int(length)])["outputs"][0]["name"] == "label"
+            assert LABEL.encode() in answer.content[int(length) :]
+        else:
+            assert answer.json()["outputs"][0]["data"][0] == LABEL

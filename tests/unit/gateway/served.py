@@ -1,0 +1,28 @@
+"""Models as the gateway finds them, described by the real handlers of the starter weights."""
+
+import json
+from pathlib import Path
+
+from gateway.described import Described
+from handlers.core.handler import Handler
+from handlers.image_classifier import ImageClassifier
+from handlers.summarizer import Summarizer
+from tests.conftest import ROOT
+from tests.unit.handlers.context import FakeContext
+
+HANDLERS = {"resnet-50": ImageClassifier, "t5-small": Summarizer}
+
+
+def started(name: str, folder: Path) -> tuple[Handler, FakeContext]:
+    folder.mkdir()
+    (folder / "model").symlink_to(ROOT / "models" / name / "starter")
+    context = FakeContext(folder, {"handler": {"precision": "fp32"}}, model_name=name)
+    handler = HANDLERS[name]()
+    handler.initialize(context)
+    return handler, context
+
+
+def described(name: str, handler: Handler, context: FakeContext) -> Described:
+    context.receive([{"describe": "True"}])
+    (metadata,) = handler.handle([{}], context)
+    return Described(name, ("1.0", "2.0"), "2.0", json.loads(metadata))
