@@ -2,6 +2,7 @@
 
 import io
 import json
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,8 @@ def _bitmap(pixels: Any) -> bytes:
         array = np.empty(0, object)
     if array.ndim != 3 or array.shape[2] != 3 or not array.size or array.dtype.kind not in "iu":
         raise InvalidImage("'img' must be lists [height][width][3] of integers")
+    if set(map(type, chain.from_iterable(chain.from_iterable(pixels)))) != {int}:  # numpy takes true for 1
+        raise InvalidImage("'img' must hold integers alone")
     if array.min() < 0 or array.max() > 255:
         raise InvalidImage("'img' must hold integers from 0 to 255")
     buffer = io.BytesIO()

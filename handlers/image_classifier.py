@@ -1,6 +1,5 @@
 """The image classifier's entry: a picture to its likeliest labels."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from handlers.core.parameters import Parameter
 from handlers.core.tensor import Payload, Tensor, TensorSpec
 from handlers.engines.choice import FAST_BF16, choose
 from handlers.engines.classifier_network import blank
+from handlers.vision.labels import read_labels
 from handlers.vision.pixels import DATATYPES
 from handlers.vision.preprocess import Preprocessor
 from handlers.vision.types import Label, Picture, VisionConfig
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageClassifier(Handler[Picture, list[Label]]):
-    """Any classifier of transformers, with its own preprocessing and labels."""
+    """Any classifier of transformers, timm or torchvision, with its own preprocessing and labels."""
 
     config_type = VisionConfig
     payload_fields = ("image", "data", "file", "inputs")
@@ -139,20 +139,3 @@ class ImageClassifier(Handler[Picture, list[Label]]):
             "max_bytes": self._config.max_bytes,
         }
         return self._engine.describe() | self._preprocess.describe() | own
-
-
-def read_labels(folder: Path) -> tuple[list[str], str]:
-    """The labels by their index, and the name of the function that makes scores of the network's outputs.
-
-    Straight from config.json: transformers takes a second to import, which is left to models without labels of
-    their own.
-    """
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    if not config.get("id2label"):
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
-    names = {int(index): str(name) for index, name in config["id2label"].items()}
-    labels = [names[index] for index in range(len(names))]
-    several_may_be_right = config.get("problem_type") == "multi_label_classification" or len(labels) == 1
-    return labels, "sigmoid" if several_may_be_right else "softmax"

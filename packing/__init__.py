@@ -8,7 +8,15 @@ Importing this imports neither torch nor transformers; the hub's client only whe
 
 from packing.build import Packed, pack
 from packing.errors import PackingError
-from packing.models import known_models
+from packing.models import default_models, known_models
 from packing.provenance import Provenance, read_provenance
 
-__all__ = ["Packed", "PackingError", "Provenance", "known_models", "pack", "read_provenance"]
+__all__ = [
+    "Packed",
+    "PackingError",
+    "Provenance",
+    "default_models",
+    "known_models",
+    "pack",
+    "read_provenance",
+]

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import sys
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from packing import archive, archiver, provenance
 from packing.archive import Member
+from packing.converted import StateDict
 from packing.errors import BadSource, explained
 from packing.models import LAYOUT, Layout, check_name, model_config
 from packing.prepare import Prepared, Wanted, prepare, summary
@@ -48,22 +50,32 @@ def pack(
     report: Report = say,
     layout: Layout = LAYOUT,
     calibrate: str | Path | None = None,
+    pickled: bool = False,
+    state_dict: StateDict | None = None,
 ) -> Packed:
     """Builds `store`/`name`.mar and returns what it is.
 
-    `weights` chooses for a model of this repository; `source` (a hub id or a folder) names another one, and is then
-    taken or fails. `update` moves the locked commit to the branch's present one. `calibrate` is a folder with
-    pictures for int8, "none" for no int8, or None for what the archive in the store has. `report` gets what a person
-    should read while this runs: which weights and why.
+    `weights` chooses for a model of this repository; `source` (a hub id, a folder, or torchvision:ARCHITECTURE with
+    its `state_dict`) names another one, and is then taken or fails; with `pickled` also where it has no safetensors.
+    `update` moves the locked commit to the branch's present one. `calibrate` is a folder with pictures for int8,
+    "none" for no int8, or None for what the archive in the store has. `report` gets what a person should read while
+    this runs: which weights and why.
     Raises PackingError, with a message that says what to do; the store is then as it was.
     """
     check_name(name)
     store = layout.store if store is None else store
-    with explained(f"packing {name}"):
-        found = find(Wish(name, weights, None if source is None else str(source), update), layout, report)
-        config, engine, precision = model_config(name, found.task, layout)
-        code = _handlers(layout, found.task.entry)
-    path = store / f"{name}.mar"
+    wish = Wish(name, weights, None if source is None else str(source), update, pickled, state_dict)
+    with explained(f"packing {name}"), tempfile.TemporaryDirectory(prefix="packing-") as work:
+        found = find(wish, layout, report, Path(work))
+        return _build(wish, found, store / f"{name}.mar", calibrate, report, layout)
+
+
+def _build(
+    wish: Wish, found: Source, path: Path, calibrate: str | Path | None, report: Report, layout: Layout
+) -> Packed:
+    name = wish.name
+    config, engine, precision = model_config(name, found.task, layout)
+    code = _handlers(layout, found.task.entry)
     prepared = prepare(Wanted(name, found, engine, precision, path, layout), calibrate, report)
     found = replace(found, files=(*found.files, *prepared.files))
     statement = _provenance(name, engine, found, prepared, {archiver.MODEL_CONFIG: config, **code})

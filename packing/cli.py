@@ -9,18 +9,22 @@ from types import FrameType
 from typing import NoReturn
 
 from packing.build import Packed, pack, say
+from packing.converted import TORCHVISION, StateDict
 from packing.errors import PackingError
-from packing.models import LAYOUT, Layout, known_models
+from packing.models import LAYOUT, Layout, default_models, known_models
 
 
 def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int:
     """The exit code: 0 when every archive is there, 1 when one is not, 2 for a wrong command line."""
     options = _parser(layout).parse_args(arguments)
-    names = options.names or known_models(layout)
+    names = options.names or default_models(layout)
     if options.source is not None and len(options.names) != 1:
         _parser(layout).error("--from takes one source, so it needs exactly one NAME")
     if options.calibrate is not None and len(options.names) != 1:
         _parser(layout).error("--calibrate is for one model, so it needs exactly one NAME")
+    if options.pickled and options.source is None:
+        _parser(layout).error("--pickled is for a source that --from names")
+    state_dict = _state_dict(options, layout)
     signal.signal(signal.SIGTERM, _terminate)
     failed = 0
     for name in names:
@@ -34,6 +38,8 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int
                 say,
                 layout,
                 options.calibrate,
+                options.pickled,
+                state_dict,
             )
         except PackingError as error:
             say(f"{name}: error: {error}")
@@ -63,6 +69,20 @@ def describe(packed: Packed) -> str:
     )
 
 
+def _state_dict(options: argparse.Namespace, layout: Layout) -> StateDict | None:
+    given = (options.state_dict, options.labels, options.transforms)
+    wanted = (options.source or "").startswith(TORCHVISION)
+    if not wanted and any(given):
+        _parser(layout).error(
+            f"--state-dict, --labels and --transforms belong to --from {TORCHVISION}ARCHITECTURE"
+        )
+    if not wanted:
+        return None
+    if options.state_dict is None or options.labels is None:
+        _parser(layout).error(f"--from {TORCHVISION}ARCHITECTURE needs --state-dict FILE and --labels FILE")
+    return StateDict(options.state_dict.expanduser(), options.labels.expanduser(), options.transforms)
+
+
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
     """SIGTERM ends like an exception, so that no temporary file stays."""
     sys.exit(128 + number)
@@ -78,7 +98,8 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
         "names",
         metavar="NAME",
         nargs="*",
-        help=f"what to pack; without any, all of: {', '.join(known_models(layout))}. With --from, any name",
+        help=f"what to pack, of {', '.join(known_models(layout))}; without any, those with starters: "
+        f"{', '.join(default_models(layout))}. With --from, any name",
     )
     parser.add_argument(
         "--weights",
@@ -90,8 +111,32 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
     parser.add_argument(
         "--from",
         dest="source",
-        metavar="HUB_ID_OR_FOLDER",
-        help="another source for NAME: a repository on the hub, or a folder laid out like one; safetensors only",
+        metavar="SOURCE",
+        help="another source for NAME: a repository on the hub, a folder laid out like one, or "
+        "torchvision:ARCHITECTURE with --state-dict and --labels",
+    )
+    parser.add_argument(
+        "--pickled",
+        action="store_true",
+        help="take pytorch_model.bin where SOURCE has no safetensors; torch reads it without running code from it",
+    )
+    parser.add_argument(
+        "--state-dict",
+        type=Path,
+        metavar="FILE",
+        help="the weights for torchvision:ARCHITECTURE: .pth or .safetensors",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="their labels: one a line, or JSON, a list or a mapping such as ImageNet's class index",
+    )
+    parser.add_argument(
+        "--transforms",
+        metavar="WEIGHTS",
+        help="prepare pictures as torchvision does for these weights of ARCHITECTURE, such as IMAGENET1K_V2 "
+        "(default: those that FILE is, else the first that torchvision lists)",
     )
     parser.add_argument(
         "--update",

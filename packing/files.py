@@ -16,9 +16,11 @@ CONFIG = "config.json"
 CARD = "README.md"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLE = "pytorch_model.bin"
+PICKLE_INDEX = "pytorch_model.bin.index.json"
 
 _CHUNK = 1 << 20
-_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.safetensors")
+_SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -48,41 +50,65 @@ def git_blob_id(path: Path) -> str:
     return digest.hexdigest()
 
 
-def weight_files(names: Collection[str], source: str) -> str:
+def weight_files(names: Collection[str], source: str, pickled: bool = False) -> str:
     """Which of a source's `names` leads to its weights: model.safetensors, or the index of a sharded model.
 
+    With `pickled`, pytorch_model.bin and its index where there is neither; they are then to be converted.
     Raises NoSafetensors, which says so when there are weights in a format that can run code when opened.
     """
-    for name in (WEIGHTS, INDEX):
+    known = (WEIGHTS, INDEX, PICKLE, PICKLE_INDEX) if pickled else (WEIGHTS, INDEX)
+    for name in known:
         if name in names:
             return name
     others = sorted(name for name in names if name.endswith(_PICKLES))
     found = f" (there is {', '.join(others[:3])}, but only safetensors are opened)" if others else ""
+    hint = ""
+    if not pickled and (PICKLE in names or PICKLE_INDEX in names):
+        hint = (
+            " Or add --pickled: torch then reads it without running code from it, and safetensors are packed."
+        )
     raise NoSafetensors(
         f"{source} has no {WEIGHTS}{found}. Use a source that has one, or convert it with "
-        "`save_pretrained(folder)` of transformers on a machine where you trust it, and pack that folder."
+        f"`save_pretrained(folder)` of transformers on a machine where you trust it, and pack that folder.{hint}"
     )
 
 
-def shards_of(index: Path, names: Collection[str], source: str) -> list[str]:
-    """The files that model.safetensors.index.json names, all of them present in `names`."""
+def tensor_files(weights: str, index: Path | None, names: Collection[str], source: str) -> list[str]:
+    """The files with the tensors: `weights` itself, or those that it names where it is an index, which lies there."""
+    return [weights] if index is None else _shards_of(index, weights, names, source)
+
+
+def is_index(weights: str) -> bool:
+    return weights in (INDEX, PICKLE_INDEX)
+
+
+def is_pickle(name: str) -> bool:
+    return name.endswith(_PICKLES) or name == PICKLE_INDEX
+
+
+def _shards_of(index: Path, name: str, names: Collection[str], source: str) -> list[str]:
+    """The files that an index names, all of them present in `names`."""
     weight_map = read_json(index, source).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise BadSource(f"{INDEX} of {source} has no weight_map.")
+        raise BadSource(f"{name} of {source} has no weight_map.")
     shards = sorted({str(shard) for shard in weight_map.values()})
+    kind = ".safetensors" if name == INDEX else ".bin"
     for shard in shards:
-        if not _SHARD.fullmatch(shard) or ".." in shard:
-            raise BadSource(
-                f"{INDEX} of {source} names {shard!r}, which is not a plain safetensors file name."
-            )
+        if not _SHARD.fullmatch(shard) or ".." in shard or not shard.endswith(kind):
+            raise BadSource(f"{name} of {source} names {shard!r}, which is not a plain {kind[1:]} file name.")
         if shard not in names:
-            raise BadSource(f"{INDEX} of {source} names {shard}, which is not there.")
+            raise BadSource(f"{name} of {source} names {shard}, which is not there.")
     return shards
 
 
-def side_files(names: Collection[str], task: Task, source: str) -> list[str]:
-    """The preprocessor or tokenizer files among `names`, config.json included; BadSource when they do not suffice."""
-    if not any(all(name in names for name in group) for group in task.needs_one_of):
+def side_files(names: Collection[str], task: Task, source: str, config: Mapping[str, Any]) -> list[str]:
+    """The preprocessor or tokenizer files among `names`, config.json included; BadSource when they do not suffice.
+
+    timm's config.json says itself how pictures are prepared.
+    """
+    if "pretrained_cfg" not in config and not any(
+        all(name in names for name in group) for group in task.needs_one_of
+    ):
         groups = " or ".join(" with ".join(group) for group in task.needs_one_of)
         raise BadSource(f"{source} lacks what a model for {task.name} needs beside its weights: {groups}.")
     return sorted(task.side_files.intersection(names) | {CONFIG})

@@ -10,14 +10,15 @@ from packing.errors import BadSource, explained
 from packing.files import (
     CARD,
     CONFIG,
-    INDEX,
     ModelFile,
     check_safetensors,
+    is_index,
+    is_pickle,
     licence_of_card,
     read_json,
     sha256_of,
-    shards_of,
     side_files,
+    tensor_files,
     weight_files,
 )
 from packing.tasks import Task, architecture_of, task_of
@@ -33,16 +34,18 @@ def inspect(folder: Path, source: str) -> tuple[Task, str]:
     return task_of(config, source), architecture_of(config, source)
 
 
-def collect(folder: Path, task: Task, source: str) -> list[ModelFile]:
+def collect(folder: Path, task: Task, source: str, pickled: bool = False) -> list[ModelFile]:
     """The files of the folder that the archive needs, with their digests, sorted by name."""
     names = _names(folder, source)
-    weights = weight_files(names, source)
-    tensors = [weights] if weights != INDEX else shards_of(folder / INDEX, names, source)
-    wanted = sorted({*side_files(names, task, source), weights, *tensors})
+    weights = weight_files(names, source, pickled)
+    tensors = tensor_files(weights, folder / weights if is_index(weights) else None, names, source)
+    config = read_json(folder / CONFIG, source)
+    wanted = sorted({*side_files(names, task, source, config), weights, *tensors})
     files = []
     with explained(f"reading {source}"):
         for name in tensors:
-            check_safetensors(folder / name, source)
+            if not is_pickle(name):
+                check_safetensors(folder / name, source)
         for name in wanted:
             path = folder / name
             files.append(ModelFile(name, path, path.stat().st_size, sha256_of(path)))

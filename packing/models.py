@@ -53,12 +53,14 @@ class ModelSource:
     """models/<name>/source.yaml: where the weights of a model of this repository come from.
 
     `hub` is the repository of the pretrained weights on the Hugging Face hub and `licence` theirs, as its card says;
-    the starter weights carry this repository's own licence.
+    the starter weights carry this repository's own licence. `pickled`: packing may take its pytorch_model.bin
+    where it has no safetensors.
     """
 
     task: Task
     hub: str
     licence: str
+    pickled: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "ModelSource":
@@ -68,17 +70,24 @@ class ModelSource:
         for key in raw:
             if key not in known:
                 raise BadSource(f"{path}: unknown key {key!r}; known are {', '.join(known)}.")
-        for key in known:
+        for key in known[:3]:
             if not isinstance(raw.get(key), str):
                 raise BadSource(f"{path}: {key!r} has to be there and be text.")
+        if not isinstance(pickled := raw.get("pickled", False), bool):
+            raise BadSource(f"{path}: 'pickled' has to be true or false.")
         if raw["task"] not in TASKS:
             raise BadSource(f"{path}: unknown task {raw['task']!r}; known are {', '.join(TASKS)}.")
-        return cls(task=TASKS[raw["task"]], hub=raw["hub"], licence=raw["licence"])
+        return cls(task=TASKS[raw["task"]], hub=raw["hub"], licence=raw["licence"], pickled=pickled)
 
 
 def known_models(layout: Layout = LAYOUT) -> list[str]:
     """The names that can be packed without saying from where, sorted."""
     return sorted(path.parent.name for path in layout.models.glob("*/source.yaml"))
+
+
+def default_models(layout: Layout = LAYOUT) -> list[str]:
+    """Those of them that are packed and served where none is named: they have a starter, so that it always works."""
+    return [name for name in known_models(layout) if layout.starter(name).is_dir()]
 
 
 def find_model(name: str, layout: Layout) -> ModelSource | None:
@@ -98,7 +107,7 @@ def check_name(name: str) -> None:
 def unknown_model(name: str, layout: Layout) -> UnknownModel:
     return UnknownModel(
         f"There is no model {name!r} in models/. Known: {', '.join(known_models(layout)) or 'none'}. "
-        "Any other name needs --from HUB_ID_OR_FOLDER."
+        "Any other name needs --from SOURCE."
     )
 
 

@@ -8,12 +8,13 @@ from packing import download, hub
 from packing.errors import BadSource, WrongContent
 from packing.files import (
     CONFIG,
-    INDEX,
     ModelFile,
     check_safetensors,
+    is_index,
+    is_pickle,
     read_json,
-    shards_of,
     side_files,
+    tensor_files,
     weight_files,
 )
 from packing.hub import HubFile
@@ -33,7 +34,7 @@ class Snapshot:
     architecture: str
 
 
-def first(hub_id: str, report: Report) -> Snapshot:
+def first(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
     """The commit that the branch is at, each file checked against the digest in the hub's own listing.
 
     The configuration comes first: an architecture that cannot be served is known before a gigabyte is downloaded.
@@ -50,12 +51,14 @@ def first(hub_id: str, report: Report) -> Snapshot:
 
     config = read_json(get(CONFIG), hub_id)
     task, architecture = task_of(config, hub_id), architecture_of(config, hub_id)
-    weights = weight_files(repository.files, hub_id)
-    tensors = [weights] if weights != INDEX else shards_of(get(INDEX), repository.files, hub_id)
-    for name in (*side_files(repository.files, task, hub_id), weights, *tensors):
+    weights = weight_files(repository.files, hub_id, pickled)
+    index = get(weights) if is_index(weights) else None
+    tensors = tensor_files(weights, index, repository.files, hub_id)
+    for name in (*side_files(repository.files, task, hub_id, config), weights, *tensors):
         get(name)
     for name in tensors:
-        check_safetensors(got[name].path, hub_id)
+        if not is_pickle(name):
+            check_safetensors(got[name].path, hub_id)
     locked_files = {
         name: LockedFile(file.size, repository.files[name].oid, file.sha256) for name, file in got.items()
     }
@@ -63,8 +66,9 @@ def first(hub_id: str, report: Report) -> Snapshot:
     return Snapshot(locked, _sorted(got), task, architecture)
 
 
-def again(hub_id: str, locked: LockedRepository, report: Report) -> Snapshot:
+def again(hub_id: str, locked: LockedRepository, report: Report, pickled: bool = False) -> Snapshot:
     """Exactly the files of the lock; WrongContent when one of them is another."""
+    weight_files(locked.files, hub_id, pickled)
     got = {}
     for name, want in locked.files.items():
         file = download.fetch(hub_id, locked.revision, name, HubFile(want.oid, want.size), report)

@@ -16,6 +16,7 @@ _LIBRARIES = (
     "torch",
     "torchvision",
     "transformers",
+    "timm",
     "tokenizers",
     "safetensors",
     "pillow",
@@ -28,7 +29,8 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """`weights` is pretrained, starter or folder; `revision` the hub's commit; `files` maps member to sha256.
+    """`weights` is pretrained, starter, folder or state-dict; `revision` the hub's commit or the state dict's digest;
+    `files` maps member to sha256.
 
     `engine` is what model-config.yaml asks for, `prepared` what was made for it and how int8 was calibrated.
     """

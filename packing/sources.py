@@ -1,19 +1,20 @@
-"""Where the weights of one archive come from: the hub, a folder or the starters, and how `auto` chooses."""
+"""Where the weights of one archive come from: hub, folder, starters or a state dict, and how `auto` chooses."""
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from packing import folder, lock
-from packing.errors import BadRequest, BadSource
-from packing.files import ModelFile
+from packing import converted, folder, lock
+from packing.converted import TORCHVISION, StateDict
+from packing.errors import BadRequest, BadSource, HubError
+from packing.files import ModelFile, is_pickle, sha256_of
 from packing.models import Layout, ModelSource, find_model, unknown_model
-from packing.tasks import Task
+from packing.tasks import IMAGE_CLASSIFICATION, Task
 
 Weights = Literal["auto", "pretrained", "starter"]
-Kind = Literal["pretrained", "starter", "folder"]
+Kind = Literal["pretrained", "starter", "folder", "state-dict"]
 Report = Callable[[str], None]
 
 STARTER_LICENCE = "apache-2.0"
@@ -41,10 +42,20 @@ class Wish:
     weights: Weights
     source: str | None
     update: bool
+    pickled: bool = False
+    state_dict: StateDict | None = None
 
 
-def find(wish: Wish, layout: Layout, report: Report) -> Source:
-    """The source that the wish means, its files checked and present on this machine."""
+def find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
+    """The source that the wish means, its files checked and present on this machine; `work` takes converted ones."""
+    found = _find(wish, layout, report, work)
+    if any(is_pickle(file.name) for file in found.files):
+        report(f"{wish.name}: {found.label} has pickled weights alone; safetensors are made of them")
+        found = _unpickled(found, layout, work)
+    return found
+
+
+def _find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
     if wish.weights not in get_args(Weights):
         raise BadRequest(f"Unknown weights {wish.weights!r}; known are {', '.join(get_args(Weights))}.")
     model = find_model(wish.name, layout)
@@ -52,16 +63,20 @@ def find(wish: Wish, layout: Layout, report: Report) -> Source:
         raise BadRequest(
             "--update moves the pretrained weights on; it has no meaning with --weights starter."
         )
+    if wish.state_dict is not None and not (wish.source or "").startswith(TORCHVISION):
+        raise BadRequest("--state-dict, --labels and --transforms belong to --from torchvision:ARCHITECTURE.")
     if wish.source is not None:
-        found = _given(wish, model, layout, report)
+        found = _given(wish, model, layout, report, work)
     elif model is None:
         raise unknown_model(wish.name, layout)
+    elif wish.weights != "starter" and not layout.starter(wish.name).is_dir():
+        found = _only_pretrained(wish, model, layout, report)
     elif wish.weights == "starter" or (
         wish.weights == "auto" and not _chooses_hub(wish, model, layout, report)
     ):
         found = _starter(wish.name, layout)
     else:
-        found = _pretrained(model.hub, model.licence, wish.update, layout, report)
+        found = _pretrained(model.hub, model.licence, wish, layout, report, model.pickled)
     if model is not None and found.task != model.task:
         raise BadSource(
             f"{wish.name} is a model for {model.task.name}, but {found.label} is one for {found.task.name}. "
@@ -70,17 +85,20 @@ def find(wish: Wish, layout: Layout, report: Report) -> Source:
     return found
 
 
-def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report) -> Source:
+def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report, work: Path) -> Source:
     """What --from names. It is taken or fails: somebody who named a source does not want another one."""
     text = str(wish.source)
     if wish.weights == "starter":
         raise BadRequest("--from and --weights starter name two sources; leave one of them out.")
+    if text.startswith(TORCHVISION):
+        return _torchvision(wish, text.removeprefix(TORCHVISION), layout, report, work)
     path = Path(text).expanduser()
     if text and path.is_dir():
         if wish.update:
             raise BadRequest("--update asks the hub; a folder is always taken as it is.")
         label = os.fsencode(path.resolve().name).decode(errors="replace")
-        return _from_folder("folder", path, label, f"the folder {path}", folder.licence(path))
+        licence = folder.licence(path)
+        return _from_folder("folder", path, label, f"the folder {path}", licence, wish.pickled)
     if text and path.exists():
         raise BadSource(f"{text} is a file; --from takes a folder in the hub's layout, or a hub id.")
     if text.startswith((".", "/", "~")) or text.endswith("/"):
@@ -91,9 +109,66 @@ def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report
         raise BadSource(
             f"{text!r} is neither a folder that exists nor an id on the hub (such as owner/model)."
         )
-    licence = model.licence if model is not None and model.hub == text else None
+    known = model if model is not None and model.hub == text else None
     report(f"{wish.name}: {text} from {hub.endpoint()}")
-    return _pretrained(text, licence, wish.update, layout, report)
+    licence, pickled = (known.licence, known.pickled) if known else (None, False)
+    return _pretrained(text, licence, wish, layout, report, pickled)
+
+
+def _torchvision(wish: Wish, architecture: str, layout: Layout, report: Report, work: Path) -> Source:
+    given = wish.state_dict
+    if given is None:
+        raise BadRequest(
+            f"--from {TORCHVISION}{architecture} needs --state-dict FILE (its weights) and --labels FILE."
+        )
+    if wish.update:
+        raise BadRequest("--update asks the hub; a file is always taken as it is.")
+    made = converted.torchvision(architecture, given, work, layout.root)
+    report(f"{wish.name}: pictures are resized {made.transforms}")
+    return Source(
+        kind="state-dict",
+        label=f"{TORCHVISION}{architecture}",
+        revision=f"sha256:{sha256_of(given.file)}",
+        licence=None,
+        task=IMAGE_CLASSIFICATION,
+        architecture=f"{TORCHVISION}{architecture}",
+        files=made.files,
+    )
+
+
+def _unpickled(found: Source, layout: Layout, work: Path) -> Source:
+    """With safetensors in the place of pickles."""
+    stage = work / "pickled"
+    stage.mkdir()
+    for file in found.files:
+        (stage / file.name).symlink_to(file.path.absolute())
+    try:
+        weights = converted.unpickled(stage, found.task.auto_class, work / "safetensors", layout.root)
+    except BadSource as error:
+        raise BadSource(f"{found.label}: {error}") from error
+    kept = (file for file in found.files if not is_pickle(file.name))
+    return replace(found, files=tuple(sorted((*kept, weights), key=lambda file: file.name)))
+
+
+def _only_pretrained(wish: Wish, model: ModelSource, layout: Layout, report: Report) -> Source:
+    """A model without a starter: from the cache or the hub, where that cannot be had, why, and a way out."""
+    from packing import hub, pretrained
+
+    locked = lock.read(layout.lock, model.hub)
+    try:
+        if wish.weights == "auto" and (locked is None or not pretrained.is_cached(model.hub, locked)):
+            problem = hub.probe(model.hub, (locked.revision, locked.files) if locked else None)
+            if problem is not None:
+                raise problem
+        report(f"{wish.name}: pretrained weights ({model.hub})")
+        return _pretrained(model.hub, model.licence, wish, layout, report, model.pickled)
+    except HubError as error:
+        why = str(error).split(". ")[0].rstrip(".")
+        raise type(error)(
+            f"{wish.name} has no starter weights, so it needs {model.hub} from the hub. {why}. Run the same command "
+            f"where the hub can be reached (HF_ENDPOINT names another one), or pack a folder that has the model: "
+            f"scripts/pack {wish.name} --from FOLDER."
+        ) from error
 
 
 def _chooses_hub(wish: Wish, model: ModelSource, layout: Layout, report: Report) -> bool:
@@ -128,21 +203,25 @@ def _starter(name: str, layout: Layout) -> Source:
     return _from_folder("starter", path, label, label, folder.licence(path) or STARTER_LICENCE)
 
 
-def _from_folder(kind: Kind, path: Path, label: str, called: str, licence: str | None) -> Source:
+def _from_folder(
+    kind: Kind, path: Path, label: str, called: str, licence: str | None, pickled: bool = False
+) -> Source:
     task, architecture = folder.inspect(path, called)
-    files = tuple(folder.collect(path, task, called))
+    files = tuple(folder.collect(path, task, called, pickled))
     return Source(kind, label, None, licence, task, architecture, files)
 
 
-def _pretrained(hub_id: str, licence: str | None, update: bool, layout: Layout, report: Report) -> Source:
+def _pretrained(
+    hub_id: str, licence: str | None, wish: Wish, layout: Layout, report: Report, pickled: bool
+) -> Source:
     """The hub's files; `licence` stands in for a card that names none."""
     from packing import pretrained
 
-    locked = None if update else lock.read(layout.lock, hub_id)
+    locked = None if wish.update else lock.read(layout.lock, hub_id)
     if locked is not None:
-        snapshot = pretrained.again(hub_id, locked, report)
+        snapshot = pretrained.again(hub_id, locked, report, pickled or wish.pickled)
     else:
-        snapshot = pretrained.first(hub_id, report)
+        snapshot = pretrained.first(hub_id, report, pickled or wish.pickled)
         lock.write(layout.lock, hub_id, snapshot.locked)
     return Source(
         kind="pretrained",

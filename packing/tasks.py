@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,10 @@ from typing import Any
 from packing.errors import BadSource, UnknownArchitecture
 
 _DEFAULTS = Path(__file__).parent / "defaults"
+_TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
+_TIMM_FETCHES = frozenset(
+    {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+)
 
 
 @dataclass(frozen=True)
@@ -89,15 +94,12 @@ def task_of(config: Mapping[str, Any], source: str) -> Task:
 
     Raises UnknownArchitecture when there is none. The weights are not looked at.
     """
-    if "model_type" not in config and "pretrained_cfg" in config:
-        raise UnknownArchitecture(
-            f"{source} is in timm's own format (config.json has no model_type); only models in the format of "
-            "transformers can be packed."
-        )
+    if is_timm(config):
+        _check_timm(config, source)
+        return IMAGE_CLASSIFICATION
     model_type, architecture = str(config.get("model_type")), architecture_of(config, source)
     for task in TASKS.values():
         if architecture in _classes(task.mapping).get(model_type, ()):
-            _check_backend(model_type, architecture, source)
             return task
     autos = " or ".join(task.auto_class for task in TASKS.values())
     raise UnknownArchitecture(
@@ -107,18 +109,31 @@ def task_of(config: Mapping[str, Any], source: str) -> Task:
 
 
 def architecture_of(config: Mapping[str, Any], source: str) -> str:
-    """The class name that config.json gives: the first of `architectures`."""
+    """The class name that config.json gives, the first of `architectures`; of timm's, its own name of the network."""
+    if is_timm(config):
+        return f"timm:{config.get('architecture')}"
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
         raise UnknownArchitecture(f"config.json of {source} names no class in `architectures`.")
     return architectures[0]
 
 
-def _check_backend(model_type: str, architecture: str, source: str) -> None:
-    if model_type == "timm_wrapper" and importlib.util.find_spec("timm") is None:
+def is_timm(config: Mapping[str, Any]) -> bool:
+    """Whether config.json is in timm's format, with or without what transformers adds when it saves such a model."""
+    return "pretrained_cfg" in config and config.get("model_type", "timm_wrapper") == "timm_wrapper"
+
+
+def _check_timm(config: Mapping[str, Any], source: str) -> None:
+    """A name with a scheme would have timm fetch a network from elsewhere, and so would some of the arguments."""
+    architecture, arguments = config.get("architecture"), config.get("model_args") or {}
+    if not isinstance(architecture, str) or not _TIMM_NAME.fullmatch(architecture):
         raise UnknownArchitecture(
-            f"{source} is a {architecture}, which needs the package timm; it is not installed."
+            f"config.json of {source} gives {architecture!r} as `architecture`, which is no name of timm's."
         )
+    if not isinstance(arguments, Mapping) or _TIMM_FETCHES.intersection(arguments):
+        raise UnknownArchitecture(f"config.json of {source} has `model_args` that timm would load files by.")
+    if config.get("num_classes") == 0:
+        raise UnknownArchitecture(f"{source} has no classifier (num_classes is 0): it gives features alone.")
 
 
 @functools.cache

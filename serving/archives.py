@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from packing import Packed, PackingError, known_models, pack, read_provenance
+from packing import Packed, PackingError, default_models, known_models, pack, read_provenance
 from packing.errors import HubError
 from packing.models import LAYOUT, find_model
 from packing.sources import Weights
@@ -14,14 +14,14 @@ Report = Callable[[str], None]
 
 
 def prepare(names: Sequence[str], weights: Weights, store: Path, report: Report) -> list[str]:
-    """The names to serve, all of ours when none is given, each with its archive in `store`.
+    """The names to serve, all with starters when none is given, each with its archive in `store`.
 
     Packing leaves an archive that is already right as it is. One that was packed from somebody's own folder or hub
     repository is taken as it is unless the weights are named: packing again would put others in its place. So is one
     of pretrained weights while the hub cannot be had: the starter is for where there is nothing else.
     Raises RunError.
     """
-    chosen = list(dict.fromkeys(names)) or known_models()
+    chosen = list(dict.fromkeys(names)) or default_models()
     for name in chosen:
         archive = store / f"{name}.mar"
         if weights == "auto" and _is_own(name, archive):
@@ -87,7 +87,7 @@ def _is_own(name: str, archive: Path) -> bool:
     except PackingError:
         return archive.exists() and name not in known_models()
     model = find_model(name, LAYOUT)
-    return made.weights == "folder" or (
+    return made.weights in ("folder", "state-dict") or (
         made.weights == "pretrained" and (model is None or made.source != model.hub)
     )
 

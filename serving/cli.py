@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from packing import known_models
+from packing import default_models
 from packing.models import LAYOUT
 from serving import archives, logs, samples, status, stop
 from serving.claim import claim
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Packs what is missing, starts TorchServe, and says when every model truly answers. "
         "Stays in the foreground until Ctrl-C, unless --detach.",
     )
-    command.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(known_models())}")
+    command.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(default_models())}")
     command.add_argument("--weights", choices=("auto", "pretrained", "starter"), default="auto")
     command.add_argument(
         "--detach", action="store_true", help="return when it is ready; scripts/stop ends it"

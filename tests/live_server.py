@@ -14,7 +14,14 @@ from serving.ports import Ports, check_free
 def processes(running: serving.Server) -> list[psutil.Process]:
     """The front end and its workers."""
     children = psutil.Process(os.getpid()).children(recursive=True)
-    return [child for child in children if any(str(running.run_dir) in part for part in child.cmdline())]
+    return [child for child in children if alive(child) and _is_of(running, child)]
+
+
+def _is_of(running: serving.Server, process: psutil.Process) -> bool:
+    try:
+        return any(str(running.run_dir) in part for part in process.cmdline())
+    except (psutil.ZombieProcess, psutil.NoSuchProcess):  # it ended just now
+        return False
 
 
 def alive(process: psutil.Process) -> bool:

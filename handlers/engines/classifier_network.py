@@ -1,4 +1,4 @@
-"""A classifier of transformers as one torch module: a batch as the engines get it, to logits."""
+"""A classifier as one torch module: a batch as the engines get it, to logits."""
 
 import warnings
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from handlers.engines import torchvision_network
 from handlers.engines.loading import load_network
 from handlers.vision.types import InputSpec
 
@@ -40,7 +41,9 @@ class ClassifierNetwork(torch.nn.Module):
 
 
 def load_classifier(folder: Path, spec: InputSpec, dtype: torch.dtype) -> ClassifierNetwork:
-    """Raises ValueError for weights that do not fill the architecture, and what transformers raises."""
+    """Raises ValueError or RuntimeError for weights that do not fill the architecture; what transformers raises."""
+    if torchvision_network.is_torchvision(folder):
+        return ClassifierNetwork(torchvision_network.load(folder, dtype), spec).eval()
     from transformers import AutoModelForImageClassification
 
     return ClassifierNetwork(load_network(AutoModelForImageClassification, folder, dtype), spec).eval()

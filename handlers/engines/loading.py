@@ -1,5 +1,6 @@
 """Loads a network from a folder in the hub's layout: safetensors alone, no code, every weight in its place."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def load_network(auto_class: Any, folder: Path, dtype: torch.dtype) -> Any:
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **_timm(folder),
     )
     astray = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     if astray:
@@ -28,3 +30,18 @@ def load_network(auto_class: Any, folder: Path, dtype: torch.dtype) -> Any:
             f"the weights do not fit {type(network).__name__}: {len(astray)} are missing, such as {astray[0]}"
         )
     return network.eval()
+
+
+def _timm(folder: Path) -> dict[str, Any]:
+    """What loading a model in timm's format takes beside: newer versions write the number of labels into its
+    `model_args` too, where transformers trips over it.
+    """
+    path = folder / "config.json"
+    if not path.exists() or "pretrained_cfg" not in json.loads(path.read_text()):
+        return {}
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if config.model_args:
+        config.model_args.pop("num_classes", None)
+    return {"config": config}

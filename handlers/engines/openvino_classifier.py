@@ -10,7 +10,7 @@ import torch
 
 from handlers.core.device import Device
 from handlers.engines.base import PREPARED, EngineUnavailable
-from handlers.engines.classifier_network import export, load_classifier, own_affairs
+from handlers.engines.classifier_network import ClassifierNetwork, export, load_classifier, own_affairs
 from handlers.engines.openvino_runtime import compiled, import_openvino, same_log
 from handlers.vision.types import InputSpec
 
@@ -48,7 +48,7 @@ class OpenVinoClassifier:
             raise EngineUnavailable("the archive has no int8 network; pack it with --calibrate")
         else:
             started = time.monotonic()
-            model = convert(folder, self._spec)
+            model = convert(plain_network(folder, self._spec), self._spec)
             self._source = "converted at load"
             logger.info(
                 "converted for OpenVINO in %.1f s; packing again spares it", time.monotonic() - started
@@ -86,14 +86,18 @@ def settings(device: Device) -> dict[str, Any]:
     }
 
 
-def convert(folder: Path, spec: InputSpec) -> Any:
-    """The float32 network of `folder` as an openvino.Model: float32 [?, 3, height, width] -> float32 [?, labels].
+def plain_network(folder: Path, spec: InputSpec) -> ClassifierNetwork:
+    """In float32 for pixels that are normalised already. Raises what loading it raises."""
+    return load_classifier(folder, spec._replace(normalisation=None), torch.float32)
+
+
+def convert(network: ClassifierNetwork, spec: InputSpec) -> Any:
+    """A `plain_network` as an openvino.Model: float32 [?, 3, height, width] -> float32 [?, labels].
 
     Weights stay float32: in fp16 they would halve the file, and no longer be the model's own in fp32.
     """
     openvino = import_openvino()
-    ready = spec._replace(normalisation=None)
-    program = export(load_classifier(folder, ready, torch.float32), ready, _MOST)
+    program = export(network, spec._replace(normalisation=None), _MOST)
     with own_affairs(), same_log():
         model = openvino.convert_model(program)
     model.reshape([-1, 3, spec.height, spec.width])

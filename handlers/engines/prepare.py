@@ -16,18 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from handlers.core.device import Device
 from handlers.core.errors import ConfigurationError
 from handlers.core.faults import is_out_of_memory
 from handlers.engines.base import FACTS, EngineUnavailable
 from handlers.engines.choice import FAST_BF16
+from handlers.engines.classifier_network import ClassifierNetwork, blank
 from handlers.engines.int8 import Pixels, quantise
-from handlers.engines.openvino_classifier import FLOAT, INT8, convert
+from handlers.engines.openvino_classifier import FLOAT, INT8, convert, plain_network
 from handlers.engines.openvino_runtime import import_openvino
 from handlers.engines.torch_compiled_classifier import compile_package
+from handlers.vision.labels import PREPARED_LABELS, own_labels, read_labels
 from handlers.vision.preprocess import Preprocessor
-from handlers.vision.types import VisionConfig
+from handlers.vision.types import InputSpec, VisionConfig
 
 PREPROCESS = "preprocess.json"
 _LIMITS = VisionConfig()
@@ -45,9 +48,9 @@ def prepare_classifier(
 
     Gives the facts, which `prepared.json` has too. A network that OpenVINO cannot convert is left out and said there,
     as a worker has other engines; but where int8 was asked for, it raises. The same inputs give the same bytes, but
-    for a compiled network. Raises ConfigurationError for a model without a preprocessor or an unknown precision,
-    ServingError for a picture that cannot be read, OSError where files cannot be written, and what transformers and
-    the engines' libraries raise.
+    for a compiled network. Raises ConfigurationError for a model without a preprocessor, an unknown precision or
+    another number of labels than the network has outputs, ServingError for a picture that cannot be read, OSError
+    where files cannot be written, and what the libraries raise, for weights that do not fit the architecture as well.
     """
     target.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
@@ -58,8 +61,13 @@ def prepare_classifier(
     preprocessor = Preprocessor(model)
     if preprocessor.plan is not None:
         preprocessor.plan.write(target / PREPROCESS)
+    network = plain_network(model, preprocessor.spec)
+    labels, _ = read_labels(model)
+    _check_labels(network, preprocessor.spec, len(labels))
+    if not own_labels(json.loads((model / "config.json").read_text())):
+        (target / PREPARED_LABELS.name).write_text(json.dumps(labels, indent=0) + "\n")
     if engine in ("auto", "openvino") or pictures:
-        facts["openvino"] = _openvino(model, target, preprocessor, pictures)
+        facts["openvino"] = _openvino(network, target, preprocessor, pictures)
     if engine == "torch-compiled":
         config = VisionConfig.from_mapping({"precision": precision})
         device = Device.choose(None, config, bf16_flags=FAST_BF16)
@@ -68,11 +76,18 @@ def prepare_classifier(
     return facts
 
 
+@torch.no_grad()
+def _check_labels(network: ClassifierNetwork, spec: InputSpec, labels: int) -> None:
+    outputs = network(blank(spec._replace(normalisation=None), 1)).shape[-1]
+    if outputs != labels:
+        raise ConfigurationError(f"the network has {outputs} outputs, and config.json gives {labels} labels")
+
+
 def _openvino(
-    model: Path, target: Path, preprocessor: Preprocessor, pictures: Sequence[Path]
+    network: ClassifierNetwork, target: Path, preprocessor: Preprocessor, pictures: Sequence[Path]
 ) -> dict[str, Any]:
     try:
-        graph = convert(model, preprocessor.spec)
+        graph = convert(network, preprocessor.spec)
     except Exception as error:
         if pictures or isinstance(error, OSError) or is_out_of_memory(error):
             raise

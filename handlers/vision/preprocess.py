@@ -18,6 +18,8 @@ from handlers.vision.types import InputSpec
 
 PREPARED = Path("prepared", "preprocess.json")
 """Where packing leaves the plan, inside the model's folder; with it transformers' processors need no import."""
+OWN = Path("preprocess.json")
+"""The plan of a model in our own layout, such as torchvision's: its preprocessor."""
 Spread = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """As `map`, over the worker's threads."""
 logger = logging.getLogger(__name__)
@@ -35,11 +37,11 @@ class Preprocessor:
     plan: Plan | None
 
     def __init__(self, folder: Path) -> None:
-        prepared = folder / PREPARED
+        said = next((folder / path for path in (PREPARED, OWN) if (folder / path).exists()), None)
         self.decoder: DeviceDecoder | None = None
         self._reason = ""
-        if prepared.exists():
-            self.plan = Plan.read(prepared)
+        if said is not None:
+            self.plan = Plan.read(said)
         else:
             self._processor = processor_of(folder)
             self.plan = plan_of_processor(self._processor)

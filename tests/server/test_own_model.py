@@ -1,4 +1,4 @@
-"""A folder with real weights, packed by one command, registered while serving, is right on real photos."""
+"""Real weights, packed by one command from a folder or a state dict and registered, are right on real photos."""
 
 import json
 import subprocess
@@ -11,11 +11,33 @@ from tests.conftest import ROOT
 from tests.real_models import labelled_photos, mobilenet_folder
 
 
+def from_folder(shared_data, tmp_path):
+    return ["--from", mobilenet_folder(shared_data, tmp_path / "my weights, with a comma")]
+
+
+def from_torchvision(shared_data, tmp_path):
+    """The file as it is: its names are torchvision's."""
+    weights = shared_data / "weights" / "mobilenet_v2_imagenet.safetensors"
+    labels = shared_data / "imagenet_index_to_name.json"
+    return ["--from", "torchvision:mobilenet_v2", "--state-dict", weights, "--labels", labels]
+
+
+KINDS = {
+    "folder": (from_folder, "MobileNetV2ForImageClassification"),
+    "state-dict": (from_torchvision, "torchvision:mobilenet_v2"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
 @pytest.fixture
-def archive(server, shared_data, tmp_path):
+def archive(server, shared_data, tmp_path, kind):
     """Packed by the command, as an operator would, into the store of the running server."""
-    folder = mobilenet_folder(shared_data, tmp_path / "my weights, with a comma")
-    command = [ROOT / "scripts" / "pack", "own-net", "--from", folder, "--store", server.store]
+    options = KINDS[kind][0](shared_data, tmp_path)
+    command = [ROOT / "scripts" / "pack", "own-net", *options, "--store", server.store]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     path = server.store / "own-net.mar"
@@ -23,10 +45,10 @@ def archive(server, shared_data, tmp_path):
     path.unlink()
 
 
-def test_it_labels_real_photos(server, shared_data, archive):
+def test_it_labels_real_photos(server, shared_data, archive, kind):
     made = json.loads(zipfile.ZipFile(archive).read("provenance.json"))
-    assert (made["weights"], made["task"]) == ("folder", "image-classification")
-    assert made["architecture"] == "MobileNetV2ForImageClassification"
+    assert (made["weights"], made["task"]) == (kind, "image-classification")
+    assert made["architecture"] == KINDS[kind][1]
     names = json.loads((shared_data / "imagenet_index_to_name.json").read_text())
     photos = labelled_photos(shared_data)
     with Client(endpoints=server.endpoints) as connection:

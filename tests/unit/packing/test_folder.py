@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from handlers.vision.labels import read_labels
 from packing import errors, read_provenance
+from tests.unit.handlers.architectures import write_timm
 from tests.unit.packing.conftest import Bench
 
 
@@ -111,10 +113,88 @@ def test_unknown_architectures(bench: Bench, folder: Path, changes: dict[str, ob
         bench.pack("my-net", source=folder)
 
 
-def test_timms_own_format(bench: Bench, folder: Path) -> None:
-    (folder / "config.json").write_text('{"architecture": "resnet50", "pretrained_cfg": {}}')
-    with pytest.raises(errors.UnknownArchitecture, match="timm"):
+def timm_config(**changes: object) -> str:
+    return json.dumps(
+        {"architecture": "resnet10t", "num_classes": 3, "pretrained_cfg": {"input_size": [3, 64, 64]}}
+        | changes
+    )
+
+
+def test_timms_own_format(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    """No preprocessor_config.json: config.json says it all."""
+    own = bench.layout.models / "my-net" / "model-config.yaml"
+    own.parent.mkdir()
+    own.write_text("handler:\n  engine: torch\n")
+    names = {"label_names": ["cat", "dog", "cow"], "model_args": {"num_classes": 3, "in_chans": 3}}
+    source = tmp_path / "timm"
+    write_timm(source, json.loads(timm_config(**names)))
+    packed = bench.pack("my-net", source=source)
+    assert read_provenance(packed.path).architecture == "timm:resnet10t"
+    with zipfile.ZipFile(packed.path) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    unpacked = tmp_path / "unpacked" / "model"
+    assert not (unpacked / "preprocessor_config.json").exists()
+    assert not (unpacked / "prepared" / "labels.json").exists()
+    assert read_labels(unpacked) == (["cat", "dog", "cow"], "softmax")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architecture": "hf-hub:somebody/else"}, "no name of timm's"),
+        ({"architecture": "local-dir:/tmp"}, "no name of timm's"),
+        ({"architecture": None}, "no name of timm's"),
+        ({"model_args": {"checkpoint_path": "/tmp/x"}}, "load files by"),
+        ({"num_classes": 0}, "no classifier"),
+    ],
+)
+def test_what_timm_would_fetch_from_elsewhere(
+    bench: Bench, folder: Path, changes: dict[str, object], words: str
+) -> None:
+    (folder / "config.json").write_text(timm_config(**changes))
+    with pytest.raises(errors.UnknownArchitecture, match=words):
         bench.pack("my-net", source=folder)
+
+
+def test_pickled_weights_where_they_are_asked_for(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    """What is packed is what safetensors would have been, to the byte; the pickle stays out."""
+    import torch
+    from safetensors.torch import load_file
+
+    expected = bench.pack("my-net", source=folder).sha256
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    with pytest.raises(errors.NoSafetensors, match=r"pytorch_model\.bin.*add --pickled"):
+        bench.pack("my-net", source=folder)
+    assert bench.pack("my-net", source=folder, pickled=True).sha256 == expected
+    assert any("pickled weights alone" in said for said in bench.said)
+    del tensors["classifier.1.weight"]
+    torch.save(tensors, folder / "pytorch_model.bin")
+    with pytest.raises(
+        errors.BadSource, match=r"do not fit ResNetForImageClassification.*classifier\.1\.weight"
+    ):
+        bench.pack("my-net", source=folder, pickled=True)
+
+
+def test_the_code_of_a_pickle_is_not_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from packing.convert import _transformers
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "touched",))
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"a": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(SystemExit) as ended:
+        _transformers("AutoModelForImageClassification", folder, tmp_path / "target")
+    assert ended.value.code == 3
+    assert "without running their code" in capsys.readouterr().err
+    assert not (tmp_path / "touched").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])

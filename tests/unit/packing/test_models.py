@@ -1,22 +1,28 @@
 """The models of this repository: their folders say something valid, and mistakes in them are named."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from packing import errors, known_models, pack, read_provenance, tasks
+from packing import default_models, errors, hub, known_models, pack, read_provenance, tasks
 from packing.files import git_blob_id
 from packing.models import ModelSource, check_name, find_model, model_config, read_yaml
-from tests.unit.packing.conftest import LAYOUT, Bench
+from packing.sources import Weights
+from tests.unit.packing.conftest import HUB_ID, LAYOUT, Bench
+from tests.unit.packing.fake_hub import FakeHub, Fault
 
 
-def test_the_three_models() -> None:
-    assert {"resnet-50", "t5-small", "bart-large-cnn"} <= set(known_models())
+def test_the_models_and_those_that_are_packed_without_a_name() -> None:
+    assert default_models() == ["bart-large-cnn", "resnet-50", "t5-small"]
     sources = {name: find_model(name, LAYOUT) for name in known_models()}
     assert {name: source.hub for name, source in sources.items() if source} == {
         "resnet-50": "microsoft/resnet-50",
         "t5-small": "google-t5/t5-small",
         "bart-large-cnn": "facebook/bart-large-cnn",
+        "resnet-152": "microsoft/resnet-152",
+        "mit-b0": "nvidia/mit-b0",
+        "tinyvit": "timm/tiny_vit_5m_224.dist_in22k",
     }
 
 
@@ -48,6 +54,7 @@ def test_model_configurations_are_ones_that_the_handlers_take(path: Path) -> Non
         ),
         ("task: summarization\nhub: a/b\nlicence: mit\nhubb: x\n", "unknown key 'hubb'; known are task, hub"),
         ("task: summarization\nhub: 3\nlicence: mit\n", "'hub'"),
+        ("task: summarization\nhub: a/b\nlicence: mit\npickled: 3\n", "'pickled' has to be true or false"),
         ("- task\n", "mapping"),
         ("task: [\n", "cannot be read"),
         ("", "mapping"),
@@ -87,6 +94,30 @@ def test_a_model_without_starter(bench: Bench) -> None:
     (folder / "source.yaml").write_text("task: summarization\nhub: a/b\nlicence: mit\n")
     with pytest.raises(errors.BadSource, match="no starter"):
         bench.pack("bare", weights="starter")
+    assert default_models(bench.layout) == ["small-net"]
+
+
+@pytest.mark.parametrize("weights", ["auto", "pretrained"])
+def test_a_model_without_starter_needs_the_hub(
+    bench: Bench, fake_hub: FakeHub, offline: Callable[[], None], weights: Weights
+) -> None:
+    folder = bench.layout.models / "bare"
+    folder.mkdir()
+    (folder / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicence: mit\n")
+    fake_hub.faults = [Fault("/api/models", 503)]
+    with pytest.raises(errors.HubUnreachable) as error:
+        bench.pack("bare", weights=weights)
+    said = str(error.value)
+    assert f"bare has no starter weights, so it needs {HUB_ID} from the hub" in said
+    assert "it answers 503" in said
+    assert "--from FOLDER" in said
+    assert "--weights starter" not in said
+    fake_hub.faults.clear()
+    hub._silent.clear()
+    packed = bench.pack("bare", weights=weights)
+    assert packed.weights == "pretrained"
+    offline()
+    assert bench.pack("bare", weights=weights).unchanged  # from the cache
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a..b", "../x", "a/b", "a b", "-a", "_a", "ä", "a\n", "a:b"])
@@ -110,7 +141,7 @@ def test_the_table_read_from_source_is_the_one_of_transformers(task: tasks.Task)
     }
 
 
-@pytest.mark.parametrize("name", known_models())
+@pytest.mark.parametrize("name", default_models())
 def test_the_starters_can_be_packed(name: str, tmp_path: Path) -> None:
     packed = pack(name, weights="starter", store=tmp_path, report=lambda _: None)
     assert read_provenance(packed.path).licence

@@ -108,7 +108,7 @@ def test_a_fresh_cache_gives_the_same_archive(bench: Bench, own_cache: Path, pho
 def test_the_key_is_of_all_that_decides(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = find(Wish("small-net", "starter", None, False), bench.layout, lambda _: None)
+    source = find(Wish("small-net", "starter", None, False), bench.layout, lambda _: None, tmp_path)
     wanted = Wanted("small-net", source, "auto", "auto", tmp_path / "x.mar", bench.layout)
     other_weights = replace(source, files=(replace(source.files[0], sha256="0" * 64), *source.files[1:]))
     keys = [

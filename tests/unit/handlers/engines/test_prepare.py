@@ -1,15 +1,18 @@
 """What packing prepares: the files, the facts, the same bytes each time."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from handlers.core.errors import ConfigurationError
 from handlers.engines import prepare
 from handlers.engines.base import EngineUnavailable
 from handlers.engines.prepare import prepare_classifier
 from tests.conftest import ROOT
+from tests.unit.handlers.architectures import write_timm
 from tests.unit.handlers.engines.conftest import write_pictures
 
 
@@ -74,6 +77,28 @@ def test_a_network_that_cannot_be_converted_is_said(small, tmp_path, monkeypatch
     assert facts["openvino"] == {"none": "RuntimeError: cannot trace ... here"}
     with pytest.raises(RuntimeError, match="cannot trace"):  # int8 was asked for
         prepare_classifier(small, tmp_path, pictures=write_pictures(tmp_path / "pictures", 1, 1))
+
+
+def edit_config(small, folder, **changes):
+    shutil.copytree(small, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def test_weights_that_do_not_fit_are_known_here(small, tmp_path):
+    """Not only when a worker dies of them, whatever engine it has."""
+    with pytest.raises(ValueError, match="the weights do not fit ResNetForImageClassification"):
+        prepare_classifier(
+            edit_config(small, tmp_path / "model", depths=[1, 2]), tmp_path / "target", "torch"
+        )
+
+
+def test_labels_that_are_not_as_many_as_the_outputs(tmp_path):
+    config = {"architecture": "resnet10t", "num_classes": 3, "label_names": ["cat", "dog"]}
+    write_timm(tmp_path / "model", config | {"pretrained_cfg": {"input_size": [3, 64, 64]}})
+    with pytest.raises(ConfigurationError, match=r"network has 3 outputs, and config\.json gives 2 labels"):
+        prepare_classifier(tmp_path / "model", tmp_path / "target", "torch")
 
 
 @pytest.mark.parametrize("step", ["convert", "import_openvino"])

@@ -1,10 +1,13 @@
 """In fp32 a batch's tokens equal transformers' `generate()` of each text alone, for greedy and for beam search."""
 
+import json
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,7 +22,7 @@ from handlers.text.types import Summary, TextItem
 from tests.conftest import ROOT
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.text.reference import Reference
-from tests.unit.handlers.text.tiny import SENTENCES, TEXTS, write_bart, write_t5
+from tests.unit.handlers.text.tiny import SENTENCES, TEXTS, write_bart, write_pegasus, write_t5
 from training.reports import HELD_OUT_SEED, report
 
 TASK = {"prefix": "summarize: ", "max_length": 16, "min_length": 4, "num_beams": 3, "early_stopping": True}
@@ -138,6 +141,34 @@ def test_a_model_that_ends_as_soon_as_it_may(tmp_path: Path) -> None:
 def test_small_batches_answer_as_large_ones(tmp_path: Path) -> None:
     write_t5(tmp_path / "model", TASK)
     Pair(tmp_path, max_batch_tokens=1).check(TEXTS, [{}] * len(TEXTS))
+
+
+def test_another_family_is_generated_by_transformers(tmp_path: Path) -> None:
+    write_pegasus(tmp_path / "model", TASK)
+    pair = Pair(tmp_path)
+    described = pair.handler.describe()
+    assert (described["engine"], described["architecture"]) == ("torch", "PegasusForConditionalGeneration")
+    assert "this model is pegasus" in described["reason"]
+    assert described["max_input_tokens"] == 56
+    for parameters in ({}, {"num_beams": 1, "max_length": 20, "min_length": 0}):
+        pair.check(TEXTS, [parameters] * len(TEXTS))
+
+
+def test_a_tokenizer_that_is_sentencepieces_file_alone(tmp_path: Path) -> None:
+    """As older repositories have it, such as mT5's."""
+    write_t5(tmp_path / "model", TASK)
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    file = BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_writer=file, vocab_size=90, minloglevel=2, **ids
+    )
+    (tmp_path / "model" / "spiece.model").write_bytes(file.getvalue())
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "model_max_length": 64}
+    (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
+    pair = Pair(tmp_path)
+    assert pair.handler.decode(TEXTS[0], {}).input_ids[-1] == 1
+    pair.check(TEXTS, [{}] * len(TEXTS))
 
 
 @pytest.mark.parametrize("name", ["t5-small", "bart-large-cnn"])

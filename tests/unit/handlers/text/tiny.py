@@ -1,4 +1,4 @@
-"""Tiny random T5 and BART in the hub's layout, with tokenizers trained on the spot."""
+"""Tiny random T5, BART and Pegasus in the hub's layout, with tokenizers trained on the spot."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
     PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
@@ -32,6 +34,32 @@ TEXTS = (
 
 def write_t5(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
     """A T5 with three layers, relative positions and a unigram tokenizer that reads 64 tokens."""
+    fast = _unigram(64)
+    config = T5Config(
+        vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, decoder_start_token_id=0
+    )
+    return _write(folder, T5ForConditionalGeneration, config, fast, task_parameters, seed)
+
+
+def write_pegasus(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
+    """A Pegasus with two layers and 56 positions by formula."""
+    fast = _unigram(56)
+    config = PegasusConfig(
+        vocab_size=len(fast),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=56,
+        scale_embedding=True,
+    )
+    return _write(folder, PegasusForConditionalGeneration, config, fast, task_parameters, seed)
+
+
+def _unigram(length: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -44,17 +72,13 @@ def write_t5(folder: Path, task_parameters: dict[str, Any] | None = None, seed: 
     )
     tokenizer.train_from_iterator((*SENTENCES, "summarize: "), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
-        model_max_length=64,
+        model_max_length=length,
     )
-    config = T5Config(
-        vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, decoder_start_token_id=0
-    )
-    return _write(folder, T5ForConditionalGeneration, config, fast, task_parameters, seed)
 
 
 def write_bart(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
@@ -100,7 +124,7 @@ def _write(
     model = architecture(config)
     for name, weights in model.named_parameters():
         # Large enough that next tokens differ clearly, and summaries end at varied lengths.
-        if "norm" not in name:
+        if "norm" not in name and weights.requires_grad:
             torch.nn.init.normal_(weights, std=0.4)
     # The end token stands out, so that some summaries end long before others.
     model.get_input_embeddings().weight.data[config.eos_token_id] *= 2

@@ -1,0 +1,127 @@
+"""Every classifier of the tutorials, and others, with its real architecture: answers and pixels are its library's."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from handlers.engines.base import PREPARED
+from handlers.engines.prepare import prepare_classifier
+from handlers.image_classifier import ImageClassifier
+from handlers.vision.plan import Plan
+from handlers.vision.preprocess import Preprocessor
+from tests.unit.handlers.architectures import TINYVIT_CONFIG, WRITERS, write_timm
+from tests.unit.handlers.context import FakeContext
+from tests.unit.handlers.sending import raw, send
+from training.pictures import draw
+
+PLANS = {
+    "resnet-50": (256, "bicubic", (224, 224), "down"),
+    "resnet-152": (256, "bicubic", (224, 224), "down"),
+    "mit-b0": ((512, 512), "bilinear", None, "down"),
+    "mobilenet-v2": (256, "bilinear", (224, 224), "down"),
+    "tinyvit": (235, "bicubic", (224, 224), "even"),
+    "swin": ((224, 224), "bicubic", None, "down"),
+}
+ENGINES = {"swin": "openvino"}
+"""The others run in plain torch: converting each of them takes OpenVINO up to ten seconds."""
+TOLERANCE = {"tinyvit": 5e-3}
+"""Of a score, where Pillow resizes and one pixel in 200 is a level of 255 off; else 1e-4, what fp32 allows."""
+SIZES = [(640, 480), (333, 501), (237, 235), (90, 61), (1201, 160)]  # width and height
+
+
+def pictures() -> list[Image.Image]:
+    return [draw("fish", np.random.default_rng(size), size) for size in SIZES]
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A model's folder as an archive holds it: with what packing prepares."""
+    folder = tmp_path_factory.mktemp(request.param) / "model"
+    WRITERS[request.param](folder)
+    facts = prepare_classifier(folder, folder / PREPARED, ENGINES.get(request.param, "torch"))
+    assert "none" not in facts.get("openvino", {})
+    return request.param, folder
+
+
+def test_answers_are_those_of_the_library(model: tuple[str, Path]) -> None:
+    name, folder = model
+    engine = ENGINES.get(name, "torch")
+    context = FakeContext(folder.parent, {"handler": {"precision": "fp32", "engine": engine, "max_batch": 2}})
+    handler = ImageClassifier()
+    handler.initialize(context)
+    assert handler.describe()["engine"] == engine
+    images = pictures()[:2]
+    files = [png(image) for image in images]
+    answers, _ = send(handler, context, *map(raw, files))
+    network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    pixels = AutoImageProcessor.from_pretrained(folder)(images=images, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        scores = network(pixel_values=pixels).logits.softmax(-1)
+    for answer, row in zip(answers, scores, strict=True):
+        best = row.topk(5)
+        assert [label["label"] for label in answer] == [
+            network.config.id2label[int(index)] for index in best.indices
+        ]
+        assert [label["score"] for label in answer] == pytest.approx(
+            best.values.tolist(), abs=TOLERANCE.get(name, 1e-4)
+        )
+
+
+def test_pixels_are_those_of_the_library(model: tuple[str, Path]) -> None:
+    name, folder = model
+    preprocessor = Preprocessor(folder)
+    plan = preprocessor.plan
+    assert plan is not None
+    assert (plan.resize, plan.resample, plan.crop, plan.rounding) == PLANS[name]
+    processor = AutoImageProcessor.from_pretrained(folder)
+    for image in pictures():
+        expected = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        most, mean = off(plan, image, expected)
+        if name == "tinyvit":  # resized by Pillow
+            assert most < 2.01
+            assert mean < 0.05
+        else:  # by the same code as ours
+            assert most < 0.01
+
+
+def test_tinyvits_pixels_are_those_of_timm_itself_and_its_labels_imagenet_22ks(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    from timm.data import ImageNetInfo, create_transform, resolve_data_config
+
+    folder = tmp_path_factory.mktemp("timm")
+    write_timm(folder, TINYVIT_CONFIG)
+    prepare_classifier(folder, folder / PREPARED, "torch")
+    plan = Plan.read(folder / PREPARED / "preprocess.json")
+    transform = create_transform(**resolve_data_config(TINYVIT_CONFIG["pretrained_cfg"]), is_training=False)
+    for image in pictures():
+        most, mean = off(plan, image, transform(image))
+        assert most < 2.01
+        assert mean < 0.05
+    labels = json.loads((folder / PREPARED / "labels.json").read_text())
+    known = ImageNetInfo("imagenet-22k")
+    assert len(labels) == 21841
+    assert labels[0] == known.index_to_description(0)
+    assert labels[21840] == known.index_to_description(21840)
+
+
+def png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def off(plan: Plan, image: Image.Image, expected: torch.Tensor) -> tuple[float, float]:
+    """By how many levels of 255 the plan's pixels are off, at most and in the mean."""
+    scale, mean, std = plan.normalisation
+    levels = (expected.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)) / scale
+    ours = plan(np.array(image))
+    assert ours.shape == levels.shape
+    difference = (ours - levels).abs()
+    return float(difference.max()), float(difference.mean())

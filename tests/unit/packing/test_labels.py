@@ -1,0 +1,67 @@
+"""Files of labels, as people have them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from packing import errors
+from packing.labels import read_labels
+
+
+def written(folder: Path, content: object) -> Path:
+    path = folder / "labels"
+    data = (
+        content
+        if isinstance(content, bytes)
+        else content
+        if isinstance(content, str)
+        else json.dumps(content)
+    )
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "tench\ngold fish\n",
+        "tench\r\ngold fish\r\n\r\n",
+        b"\xef\xbb\xbftench\ngold fish",
+        ["tench", "gold fish"],
+        {"0": "tench", "1": "gold fish"},
+        {"1": "gold fish", "0": "tench"},
+        {"tench": 0, "gold fish": 1},
+        {"0": ["n01440764", "tench"], "1": ["n01443537", "gold fish"]},
+        [["n01440764", "tench"], ["n01443537", "gold fish"]],
+    ],
+    ids=repr,
+)
+def test_the_same_two_labels(tmp_path: Path, content: object) -> None:
+    assert read_labels(written(tmp_path, content)) == ["tench", "gold fish"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "no labels"),
+        ([], "no labels"),
+        ("tench\n\ngold fish\n", "no label for index 1"),
+        ({"0": "tench", "2": "gold fish"}, "none for index 1"),
+        ({"1": "tench", "2": "gold fish"}, "none for index 0"),
+        ({"tench": "gold fish"}, "neither indices"),
+        ({"0": 3.5}, "where a label should be"),
+        ([["tench"], []], "where a label should be"),
+        ("[tench]", "not valid JSON"),
+        (b"\xff\xfe", "UTF-8"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_list_of_labels(tmp_path: Path, content: object, words: str) -> None:
+    with pytest.raises(errors.BadSource, match=words):
+        read_labels(written(tmp_path, content))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(errors.PackingError, match=r"reading the labels .*nowhere"):
+        read_labels(tmp_path / "nowhere")
