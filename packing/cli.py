@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int
         _parser(layout).error("--from takes one source, so it needs exactly one NAME")
     if options.calibrate is not None and len(options.names) != 1:
         _parser(layout).error("--calibrate is for one model, so it needs exactly one NAME")
+    if options.handler is not None and len(options.names) != 1:
+        _parser(layout).error("--handler is for one model, so it needs exactly one NAME")
     signal.signal(signal.SIGTERM, _terminate)
     failed = 0
     for name in names:
@@ -34,6 +36,7 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int
                 say,
                 layout,
                 options.calibrate,
+                handler=options.handler,
             )
         except PackingError as error:
             say(f"{name}: error: {error}")
@@ -92,6 +95,11 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
         dest="source",
         metavar="HUB_ID_OR_FOLDER",
         help="another source for NAME: a repository on the hub, or a folder laid out like one; safetensors only",
+    )
+    parser.add_argument(
+        "--handler",
+        metavar="FILE",
+        help="a Python file with your own handler; --from is then the folder with what it loads, or left out",
     )
     parser.add_argument(
         "--update",

@@ -13,7 +13,7 @@ from packing.models import Layout, ModelSource, find_model, unknown_model
 from packing.tasks import Task
 
 Weights = Literal["auto", "pretrained", "starter"]
-Kind = Literal["pretrained", "starter", "folder"]
+Kind = Literal["pretrained", "starter", "folder", "own"]
 Report = Callable[[str], None]
 
 STARTER_LICENCE = "apache-2.0"
