@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from packing import archive, archiver, provenance
+from packing import archive, archiver, own, provenance
 from packing.archive import Member
 from packing.converted import StateDict
 from packing.errors import BadSource, explained
@@ -52,30 +52,37 @@ def pack(
     calibrate: str | Path | None = None,
     pickled: bool = False,
     state_dict: StateDict | None = None,
+    handler: str | Path | None = None,
 ) -> Packed:
     """Builds `store`/`name`.mar and returns what it is.
 
     `weights` chooses for a model of this repository; `source` (a hub id, a folder, or torchvision:ARCHITECTURE with
     its `state_dict`) names another one, and is then taken or fails; with `pickled` also where it has no safetensors.
     `update` moves the locked commit to the branch's present one. `calibrate` is a folder with pictures for int8,
-    "none" for no int8, or None for what the archive in the store has. `report` gets what a person should read while
-    this runs: which weights and why.
+    "none" for no int8, or None for what the archive in the store has. `handler` is a Python file with somebody's own
+    handler; `source` is then the folder with what it loads, if anything. `report` gets what a person should read
+    while this runs: which weights and why.
     Raises PackingError, with a message that says what to do; the store is then as it was.
     """
     check_name(name)
     store = layout.store if store is None else store
     wish = Wish(name, weights, None if source is None else str(source), update, pickled, state_dict)
     with explained(f"packing {name}"), tempfile.TemporaryDirectory(prefix="packing-") as work:
-        found = find(wish, layout, report, Path(work))
-        return _build(wish, found, store / f"{name}.mar", calibrate, report, layout)
+        if handler is None:
+            found = find(wish, layout, report, Path(work))
+            entry = layout.handlers / found.task.entry
+        else:
+            entry = Path(handler).expanduser()
+            found = own.find(wish, entry, layout)
+        return _build(found, entry, store / f"{name}.mar", calibrate, report, layout)
 
 
 def _build(
-    wish: Wish, found: Source, path: Path, calibrate: str | Path | None, report: Report, layout: Layout
+    found: Source, entry: Path, path: Path, calibrate: str | Path | None, report: Report, layout: Layout
 ) -> Packed:
-    name = wish.name
+    name = path.stem
     config, engine, precision = model_config(name, found.task, layout)
-    code = _handlers(layout, found.task.entry)
+    code = _handlers(layout, entry)
     prepared = prepare(Wanted(name, found, engine, precision, path, layout), calibrate, report)
     found = replace(found, files=(*found.files, *prepared.files))
     statement = _provenance(name, engine, found, prepared, {archiver.MODEL_CONFIG: config, **code})
@@ -112,14 +119,14 @@ def _provenance(
     return replace(statement, version=f"{source.kind}-{hashlib.sha256(everything).hexdigest()[:8]}")
 
 
-def _handlers(layout: Layout, entry: str) -> dict[str, bytes]:
-    """The package handlers/ as it is now, and the entry once more at the top, where TorchServe looks for it."""
-    if not (layout.handlers / entry).is_file():
-        raise BadSource(f"{layout.handlers / entry} is missing: the checkout is not whole.")
+def _handlers(layout: Layout, entry: Path) -> dict[str, bytes]:
+    """The package handlers/ as it is now, and the entry (once more) at the top, where TorchServe looks for it."""
+    if not entry.is_file():
+        raise BadSource(f"{entry} is missing: the checkout is not whole.")
     members = {}
     for path in sorted(layout.handlers.rglob("*")):
         parts = path.relative_to(layout.root).parts
         hidden = any(part in _SKIPPED or part.startswith(".") for part in parts)
         if path.is_file() and not hidden and path.suffix != ".pyc":
             members["/".join(parts)] = path.read_bytes()
-    return {entry: members[f"handlers/{entry}"], **members}
+    return {entry.name: entry.read_bytes(), **members}

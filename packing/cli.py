@@ -25,6 +25,8 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int
     if options.pickled and options.source is None:
         _parser(layout).error("--pickled is for a source that --from names")
     state_dict = _state_dict(options, layout)
+    if options.handler is not None and len(options.names) != 1:
+        _parser(layout).error("--handler is for one model, so it needs exactly one NAME")
     signal.signal(signal.SIGTERM, _terminate)
     failed = 0
     for name in names:
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int
                 options.calibrate,
                 options.pickled,
                 state_dict,
+                handler=options.handler,
             )
         except PackingError as error:
             say(f"{name}: error: {error}")
@@ -137,6 +140,11 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
         metavar="WEIGHTS",
         help="prepare pictures as torchvision does for these weights of ARCHITECTURE, such as IMAGENET1K_V2 "
         "(default: those that FILE is, else the first that torchvision lists)",
+    )
+    parser.add_argument(
+        "--handler",
+        metavar="FILE",
+        help="a Python file with your own handler; --from is then the folder with what it loads, or left out",
     )
     parser.add_argument(
         "--update",

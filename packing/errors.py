@@ -6,6 +6,7 @@ PackingError
  ├ BadSource               a folder or repository that does not hold what a model needs
  │  ├ NoSafetensors
  │  └ UnknownArchitecture
+ ├ BadHandler              the file of --handler is none that a worker can load
  ├ WrongContent            a file is not the one whose digest is recorded
  ├ HubError
  │  ├ HubUnreachable       no network, no answer in time, or an answer that is not a hub's
@@ -48,6 +49,10 @@ class NoSafetensors(BadSource):
 
 class UnknownArchitecture(BadSource):
     """The architecture of config.json is none that the handlers can load."""
+
+
+class BadHandler(PackingError):
+    """Not Python, or not what TorchServe takes for a handler."""
 
 
 class WrongContent(PackingError):

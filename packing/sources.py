@@ -14,7 +14,7 @@ from packing.models import Layout, ModelSource, find_model, unknown_model
 from packing.tasks import IMAGE_CLASSIFICATION, Task
 
 Weights = Literal["auto", "pretrained", "starter"]
-Kind = Literal["pretrained", "starter", "folder", "state-dict"]
+Kind = Literal["pretrained", "starter", "folder", "state-dict", "own"]
 Report = Callable[[str], None]
 
 STARTER_LICENCE = "apache-2.0"

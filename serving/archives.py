@@ -87,7 +87,7 @@ def _is_own(name: str, archive: Path) -> bool:
     except PackingError:
         return archive.exists() and name not in known_models()
     model = find_model(name, LAYOUT)
-    return made.weights in ("folder", "state-dict") or (
+    return made.weights in ("folder", "state-dict", "own") or (
         made.weights == "pretrained" and (model is None or made.source != model.hub)
     )
 

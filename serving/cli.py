@@ -94,9 +94,9 @@ def _interrupt() -> None:
 
 
 def _tell(made: Plan, progress: Progress, last: str) -> None:
-    lines = [f"Ready in {progress.seconds:.0f} s. {last} Try it:"]
-    lines += samples.commands(made.models, made.store, made.run.samples, made.endpoints)
-    print("\n".join(lines), flush=True)
+    commands = samples.commands(made.models, made.store, made.run.samples, made.endpoints)
+    ready = f"Ready in {progress.seconds:.0f} s. {last}"  # a handler that is not ours has no command to try
+    print("\n".join([f"{ready} Try it:", *commands] if commands else [ready]), flush=True)
 
 
 @contextmanager

@@ -150,21 +150,6 @@ def test_routes_and_models_that_do_not_exist(http):
         assert response.json()["code"] == 404
 
 
-def test_huggingface_hubs_client_works_unchanged(server, tmp_path):
-    from huggingface_hub import InferenceClient
-
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(PICTURE)
-    classifier = InferenceClient(model=f"{server.inference}/predictions/resnet-50")
-    assert classifier.image_classification(str(photo))[0].label == LABEL
-    assert len(classifier.image_classification(PICTURE, top_k=2)) == 2
-    for model in SUMMARIZERS:
-        summarizer = InferenceClient(model=f"{server.inference}/predictions/{model}")
-        assert summarizer.summarization(TEXT).summary_text == SUMMARY
-        short = summarizer.summarization(TEXT, generate_parameters={"max_new_tokens": 5, "min_length": 1})
-        assert len(short.summary_text) < len(SUMMARY)
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_uploads_a_file_as_it_is(server, tmp_path):
     photo, text = tmp_path / "photo.jpg", tmp_path / "report.txt"

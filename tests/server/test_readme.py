@@ -1,61 +1,36 @@
 """The README's commands and examples, run as they stand against a real server."""
 
-import os
-import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from serving import samples
 from tests.conftest import ROOT
+from tests.doc_pages import RUN, Checkout, blocks, elsewhere, missing_tools
 from tests.live_server import free_offset
 from training.pictures import picture
 from training.reports import report
 
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-COMMANDS = [text for _, text in BLOCKS if text.startswith(("scripts/serve", "scripts/test"))]
-EXAMPLES = [(kind, text) for kind, text in BLOCKS if kind in ("bash", "python") and text not in COMMANDS]
-ANSWERS = [text for kind, text in BLOCKS if kind == "text"]
+BLOCKS = [block for block in blocks(ROOT / "README.md") if block.kind in RUN]
+COMMANDS = [block.text for block in BLOCKS if block.text.startswith(("scripts/serve", "scripts/test"))]
+EXAMPLES = [block for block in BLOCKS if not elsewhere(block)]
+ANSWERS = [block.output for block in BLOCKS if block.output]
 
 
 @pytest.fixture(scope="module")
-def folder(server, tmp_path_factory) -> Path:
-    """Where the README's relative paths lead: its samples."""
-    folder = tmp_path_factory.mktemp("readme")
-    (folder / ".run").mkdir()
-    samples.write(folder / ".run" / "samples")
-    return folder
+def checkout(server, tmp_path_factory) -> Checkout:
+    return Checkout(tmp_path_factory.mktemp("readme"), server)
 
 
-def at(server, text: str) -> str:
-    """The example with the addresses of the server under test, and curl failing where the server says no."""
-    for ours, theirs in (
-        ("scripts/predict", f"{ROOT}/scripts/predict"),
-        ("curl ", "curl -sS --fail-with-body "),
-        ("http://127.0.0.1:8080", server.inference),
-        ("127.0.0.1:7070", server.grpc_inference),
-        ("from client import Client", "from client import Client, Endpoints"),
-        ("Client() as", f"Client(endpoints={server.endpoints!r}) as"),
-    ):
-        text = text.replace(ours, theirs)
-    ports = [address.rpartition(":")[2] for address in (server.inference, server.grpc_inference)]
-    options = "--port {} --grpc-port {}".format(*ports)
-    return re.sub(r"^(\S+/scripts/predict .*)$", rf"\1 {options}", text, flags=re.MULTILINE)
-
-
-def run(command: list[str], folder: Path, **environment: str) -> str:
-    result = subprocess.run(
-        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=240
-    )
+def run(command: list[str], folder: Path) -> str:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
 
 def test_there_are_examples_for_every_way():
-    text = "".join(text for _, text in EXAMPLES)
+    text = "".join(block.text for block in EXAMPLES)
     for word in ("curl", "Client()", "PredictionsRequest", "InferenceClient", "scripts/predict"):
         assert word in text
 
@@ -68,13 +43,11 @@ def test_the_answers_that_it_shows_are_the_true_ones():
         assert report(7, 0)[1] in answer
 
 
-@pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_an_example_answers_rightly(server, folder, number):
-    kind, text = EXAMPLES[number]
-    if "curl " in text and shutil.which("curl") is None:
-        pytest.skip("curl is not installed")
-    command = [sys.executable, "-c"] if kind == "python" else ["bash", "-ec"]
-    output = run([*command, at(server, text)], folder, PYTHONPATH=str(ROOT))
+@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.place)
+def test_an_example_answers_rightly(checkout, block):
+    if lacking := missing_tools(block):
+        pytest.skip(f"{', '.join(lacking)} is not installed")
+    output = checkout.run(block)
     assert picture(7, 0)[0] in output
     assert report(7, 0)[1] in output
 
