@@ -64,7 +64,7 @@ def test_texts_have_names_of_their_own(arguments, told, tmp_path, capsys):
 def test_a_model_that_is_not_ours_cannot_be_tuned(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("benchmarks.weights.full_size", lambda folder: folder)
     assert cli.main(["--tune", "nothing", "--work", str(tmp_path)]) == 1
-    assert "known are bart-large-cnn, resnet-50, t5-small" in capsys.readouterr().err
+    assert "known are bart-large-cnn, mit-b0, resnet-152" in capsys.readouterr().err
 
 
 def test_only_one_run_at_a_time_has_the_folder(tmp_path, capsys):

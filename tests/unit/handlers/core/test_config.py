@@ -39,7 +39,7 @@ def test_errors_name_the_key_and_what_it_takes(section, message):
         VisionConfig.from_mapping(section)
 
 
-@pytest.mark.parametrize("section", [{"engine": "openvino"}, {"precision": "int8"}])
+@pytest.mark.parametrize("section", [{"engine": "openvino"}, {"engine": "torch-compiled"}])
 def test_each_task_has_its_own_engines(section):
     VisionConfig.from_mapping(section)
     with pytest.raises(ConfigurationError, match=next(iter(section))):
