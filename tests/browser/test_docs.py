@@ -3,16 +3,19 @@
 import pytest
 
 from tests.browser.chromium import SIZES
-from tests.server.front import in_front_of
+from tests.server.fronted import in_front_of, needs_nginx
 from training.reports import report
 
 every_size = pytest.mark.parametrize("size", SIZES)
 
 
+pytestmark = needs_nginx
+
+
 @pytest.fixture(scope="module")
 def front(server):
-    with in_front_of(server.inference, server.management) as url:
-        yield url
+    with in_front_of(server.endpoints) as running:
+        yield running.url
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 
 import httpx
 import numpy as np
@@ -13,8 +12,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from client import Client, Endpoints, InvalidParameter, Tensor
-from tests.conftest import ROOT
-from tests.server.front import in_front_of
+from tests.server.fronted import in_front_of, needs_nginx
 from training.pictures import picture
 from training.reports import report
 
@@ -31,8 +29,8 @@ def connect(url):
 
 @pytest.fixture(scope="module")
 def front(server):
-    with in_front_of(server.inference, server.management) as url:
-        yield url
+    with in_front_of(server.endpoints) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
@@ -98,16 +96,8 @@ def test_tritonclient_is_told_what_is_wrong(direct):
         direct.infer("resnet-50", [files(PICTURE)], outputs=[triton.InferRequestedOutput("logits")])
 
 
-def test_the_example_of_the_docs(server, capsys):
-    (code,) = re.findall(
-        r"```python\n(.*?tritonclient.*?)```", (ROOT / "docs" / "api.md").read_text(), re.DOTALL
-    )
-    assert "localhost:8080" in code
-    exec(code.replace("localhost:8080", server.inference.removeprefix("http://")), {})
-    assert capsys.readouterr().out.count("b'") == 3
-
-
-def test_tritonclient_through_the_gateway(front):
+@needs_nginx
+def test_tritonclient_through_nginx(front):
     client = connect(front)
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -125,6 +115,9 @@ def test_tritonclient_through_the_gateway(front):
         assert {"name", "type", "expected"} <= metadata["parameters"][0].keys()
     assert not client.is_model_ready("no-such-model")
     assert client.infer("resnet-50", [files(PICTURE)]).as_numpy("label")[0, 0].decode() == LABEL
+    texts = tensor("text", np.array(TEXTS, dtype=np.object_), "BYTES")
+    summaries = client.infer("t5-small", [texts]).as_numpy("summary_text")
+    assert [text.decode() for text in summaries] == SUMMARIES
     client.close()
 
 

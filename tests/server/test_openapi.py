@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.front import in_front_of
+from tests.server.fronted import in_front_of, needs_nginx
 
 SECONDS = int(os.environ.get("SCHEMATHESIS_SECONDS", "25"))
 CHECKS = (
@@ -22,10 +22,13 @@ CHECKS = (
 )
 
 
+pytestmark = needs_nginx
+
+
 @pytest.fixture(scope="module")
 def front(server):
-    with in_front_of(server.inference, server.management) as url:
-        yield url
+    with in_front_of(server.endpoints) as running:
+        yield running.url
 
 
 def test_schemathesis_finds_nothing(front, tmp_path):

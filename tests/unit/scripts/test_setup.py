@@ -134,3 +134,13 @@ def test_the_demo_has_an_environment_of_its_own(setup, monkeypatch, tmp_path, ca
     (root / "demo" / "requirements.txt").write_text("pages==2.0\n")
     with pytest.raises(SystemExit):
         setup.main()
+
+
+def test_a_link_to_another_checkouts_environment_is_not_emptied(setup, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept").touch()
+    (tmp_path / "venv").symlink_to(other)
+    with pytest.raises(SystemExit, match="is a link to an environment of another checkout"):
+        setup.make(setup.VENV)
+    assert (other / "kept").exists()
