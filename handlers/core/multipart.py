@@ -56,5 +56,8 @@ def _part(part: bytes) -> tuple[str, bytes]:
 def _parameter(header: str, value: str, name: str) -> str:
     message = Message()
     message[header] = value.replace("\r", " ").replace("\n", " ")
-    found = message.get_param(name, header=header)
+    try:
+        found = message.get_param(name, header=header)
+    except ValueError:  # RFC 2231 numbers of thousands of digits
+        return ""
     return found if isinstance(found, str) else ""

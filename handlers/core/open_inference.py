@@ -7,7 +7,7 @@ TorchServe's gRPC service turns a ModelInferRequest into the JSON (BYTES in base
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -84,7 +84,7 @@ class OpenInferenceReply:
 class Message:
     """A request that was read. `binary`: whether outputs that say nothing of it are wanted as binary data."""
 
-    payloads: tuple[Payload, ...]
+    payloads: Sequence[Payload]
     parameters: dict[str, Any]
     wanted: tuple[Wanted, ...]
     binary: bool
@@ -109,7 +109,7 @@ def read_message(
     parameters = dict(_mapping(message, "parameters"))
     as_binary = _flag(parameters.pop("binary_data_output", None), "binary_data_output")
     wanted = _wanted(message)
-    payloads: tuple[Payload, ...] | None = None
+    payloads: Sequence[Payload] | None = None
     seen: set[str] = set()
     start = 0
     for tensor in _list(message, "inputs"):
@@ -143,7 +143,7 @@ def read_message(
     return Message(payloads, parameters, wanted, bool(as_binary))
 
 
-def _payloads(name: str, values: Values, is_base64: bool) -> tuple[Payload, ...]:
+def _payloads(name: str, values: Values, is_base64: bool) -> Sequence[Payload]:
     """BYTES: one payload an element. Numbers: one array, or of four axes one for each of the first."""
     if len(values.data) == 0:  # of a shape such as [1000000, 0, 0, 3], as well
         raise InvalidRequest(f"the input '{name}' is empty")
@@ -152,7 +152,8 @@ def _payloads(name: str, values: Values, is_base64: bool) -> tuple[Payload, ...]
             unbase64(name, item) if is_base64 and isinstance(item, str) else item for item in values.data
         )
     array = values.array(name)
-    return tuple(array) if array.ndim == 4 else (array,)
+    # An array of several is their sequence as it is: there may be more than are allowed, too many for a view of each.
+    return cast(Sequence[Payload], array) if array.ndim == 4 else (array,)
 
 
 def _parameter(name: str, values: Values, is_base64: bool) -> Any:

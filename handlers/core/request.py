@@ -5,7 +5,7 @@ map of bytes; the Open Inference Protocol, from REST (JSON, and binary data behi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ _OPEN_INFERENCE_KEYS = {"id", "model_name", "model_version", "outputs"}
 class Request:
     """`payloads`: one an input. `parameters`: as sent, not checked yet. `reply` writes the answer."""
 
-    payloads: tuple[Payload, ...]
+    payloads: Sequence[Payload]
     parameters: Mapping[str, Any]
     reply: Reply
 
@@ -73,7 +73,7 @@ class Door:
             raise TooManyItems(f"{len(payloads)} inputs in one request; at most {self.max_items} are allowed")
         return Request(payloads, _flat(parameters), self.reply)
 
-    def _body(self) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+    def _body(self) -> tuple[Sequence[Payload], dict[str, Any]]:
         body = self.fields["body"]
         # Query parameters, on the routes where TorchServe hands them on, arrive as further fields.
         # `model_name`, which /invocations takes to find the model, is none of its parameters.
@@ -106,7 +106,7 @@ class Door:
 
     def _open_inference(
         self, message: dict[str, Any], binary: memoryview | None
-    ) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+    ) -> tuple[Sequence[Payload], dict[str, Any]]:
         reply = OpenInferenceReply("", self.model_name, self.model_version, self.is_grpc)
         self.reply = reply
         self.reply = reply = replace(reply, id=read_id(message))
@@ -114,7 +114,7 @@ class Door:
         self.reply = replace(reply, wanted=read.wanted, binary=read.binary)
         return read.payloads, read.parameters
 
-    def _raw_binary(self, binary: memoryview) -> tuple[Payload, ...]:
+    def _raw_binary(self, binary: memoryview) -> Sequence[Payload]:
         """The extension's shortest form: a header length of 0, and the body is the one input's one element."""
         self.reply = OpenInferenceReply("", self.model_name, self.model_version)
         if not binary:
@@ -123,7 +123,7 @@ class Door:
 
     def _native(
         self, message: dict[str, Any], query: dict[str, Any]
-    ) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+    ) -> tuple[Sequence[Payload], dict[str, Any]]:
         for key in message:
             if key not in JSON_KEYS:
                 raise InvalidRequest(f"unknown field '{key[:60]}'; the body has 'inputs' and 'parameters'")
@@ -144,7 +144,7 @@ class Door:
         self.reply = NativeReply(several=several)
         return payloads, joined(query, parameters or {})
 
-    def _form(self) -> tuple[tuple[Payload, ...], dict[str, Any]]:
+    def _form(self) -> tuple[Sequence[Payload], dict[str, Any]]:
         if self.is_open_inference_route:
             raise InvalidRequest(
                 "the Open Inference Protocol takes no form; send JSON, with Content-Type: application/json"

@@ -91,7 +91,8 @@ class Int8Linear:
 
     def _product(self, x: Tensor) -> Tensor:
         largest = x.abs().amax(-1, keepdim=True).clamp_min_(torch.finfo(x.dtype).tiny)
-        rounded = (x * (127 / largest)).add_(128).round_().to(torch.uint8)
+        # In bf16 the largest may come to 256, which would wrap around.
+        rounded = (x * (127 / largest)).add_(128).round_().clamp_(1, 255).to(torch.uint8)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, 128, self._weight, self._scales, self._zeros, None, 1.0, 0, x.dtype, "none", [], ""
         )

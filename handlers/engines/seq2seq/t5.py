@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from handlers.engines.seq2seq.cache import Cache, Shape
-from handlers.engines.seq2seq.linear import Linear, MakeLayer
+from handlers.engines.seq2seq.linear import Layer, MakeLayer
 from handlers.engines.seq2seq.network import attend_back, attend_source, attend_within, cut
 
 
@@ -27,14 +27,11 @@ class _Norm:
 
 
 class _Attention(NamedTuple):
-    """`qkv` is the query alone where keys and values are the source's.
-
-    T5 does not scale queries: what rounding in int8 takes from its scores is too much, so these layers stay wider.
-    """
+    """`qkv` is the query alone where keys and values are the source's. T5 does not scale queries."""
 
     norm: _Norm
-    qkv: Linear
-    out: Linear
+    qkv: Layer
+    out: Layer
 
 
 class _FeedForward:
@@ -71,18 +68,19 @@ class T5:
         size, heads, layers = config.d_kv, config.num_heads, len(decoder.block)
         self.shape = Shape(layers, heads, size, self._embedding.dtype, self._embedding.device)
         self._encoder = [
-            (_within(block.layer[0]), _FeedForward(block.layer[-1], linear)) for block in encoder.block
+            (_within(block.layer[0], linear), _FeedForward(block.layer[-1], linear))
+            for block in encoder.block
         ]
         self._decoder = [
             (
-                _within(block.layer[0]),
-                _query(block.layer[1]),
+                _within(block.layer[0], linear),
+                _query(block.layer[1], linear),
                 _FeedForward(block.layer[-1], linear),
             )
             for block in decoder.block
         ]
         cross = [block.layer[1].EncDecAttention for block in decoder.block]
-        self._source = Linear(torch.cat([part.weight for each in cross for part in (each.k, each.v)]))
+        self._source = linear(torch.cat([part.weight for each in cross for part in (each.k, each.v)]))
         self._encoder_norm, self._decoder_norm = (_Norm(part.final_layer_norm) for part in (encoder, decoder))
         self._encoder_bias, self._decoder_bias = (
             _Bias(part.block[0].layer[0].SelfAttention) for part in (encoder, decoder)
@@ -150,12 +148,12 @@ class _Bias:
         return functional.embedding(self._bucket(distances), self._weight).permute(2, 0, 1)[None].contiguous()
 
 
-def _within(layer: Any) -> _Attention:
+def _within(layer: Any, linear: MakeLayer) -> _Attention:
     part = layer.SelfAttention
     qkv = torch.cat([part.q.weight, part.k.weight, part.v.weight])
-    return _Attention(_Norm(layer.layer_norm), Linear(qkv), Linear(part.o.weight))
+    return _Attention(_Norm(layer.layer_norm), linear(qkv), linear(part.o.weight))
 
 
-def _query(layer: Any) -> _Attention:
+def _query(layer: Any, linear: MakeLayer) -> _Attention:
     part = layer.EncDecAttention
-    return _Attention(_Norm(layer.layer_norm), Linear(part.q.weight), Linear(part.o.weight))
+    return _Attention(_Norm(layer.layer_norm), linear(part.q.weight), linear(part.o.weight))

@@ -46,6 +46,7 @@ HEAD = "Content-Disposition: form-data; name=a\r\n\r\n"
         ("--x\r\n--x--", "no header"),
         ('--x\r\nContent-Disposition: form-data; name=""\r\n\r\nhi\r\n--x--', "no name"),
         ("--x\r\nContent-Type: text/plain\r\n\r\nhi\r\n--x--", "no name"),
+        (f"--x\r\nContent-Disposition: form-data; name*{'1' * 5000}=x\r\n\r\nhi\r\n--x--", "no name"),
         (f"--x\r\n{HEAD}hi\r\n--x\r\n{HEAD}hi\r\n--x--", "'a' twice"),
         (
             "".join(f"--x\r\nContent-Disposition: form-data; name=a{i}\r\n\r\nhi\r\n" for i in range(101))

@@ -170,7 +170,7 @@ BART_SIZES = SIZES | {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_layer_in_int8_is_near_and_does_not_look_at_its_neighbours(dtype: torch.dtype) -> None:
     drawn = torch.Generator().manual_seed(3)
-    weight, x, bias = (torch.randn(*shape, generator=drawn) for shape in ((24, 64), (5, 64), (24,)))
+    weight, x, bias = (torch.randn(*shape, generator=drawn) for shape in ((24, 64), (200, 64), (24,)))
     weight[3], x[2] = 0.0, 0.0
     x[4] *= 1000  # an outlier among rows: it must not take the others' exactness
     layer = Int8Linear(weight.to(dtype), bias.to(dtype), "relu")
@@ -178,7 +178,7 @@ def test_a_layer_in_int8_is_near_and_does_not_look_at_its_neighbours(dtype: torc
     assert torch.linalg.vector_norm(found - expected, dim=1).le(0.03 * expected.norm(dim=1)).all()
     for row in range(len(x)):
         assert layer(x[row : row + 1].to(dtype)).float().equal(found[row : row + 1])
-    plain, residual = Int8Linear(weight.to(dtype)), torch.randn(5, 24, generator=drawn).to(dtype)
+    plain, residual = Int8Linear(weight.to(dtype)), torch.randn(200, 24, generator=drawn).to(dtype)
     assert plain.add_to(x.to(dtype), residual).equal(plain(x.to(dtype)) + residual)
 
 
