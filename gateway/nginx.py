@@ -111,8 +111,10 @@ def command(front: Front, work: Path) -> list[str]:
 
 
 def _servers(addresses: Iterable[str]) -> str:
-    """Never taken out for a while after an error: with one server that would only refuse what it could answer."""
-    return " ".join(f"server {_plain(address)} max_fails=0;" for address in addresses)
+    """One alone is never taken out for a while after an error: that would only refuse what it could answer."""
+    found = [_plain(address) for address in addresses]
+    kept = " max_fails=0" if len(found) == 1 else ""
+    return " ".join(f"server {address}{kept};" for address in found)
 
 
 def _host(url: str) -> str:

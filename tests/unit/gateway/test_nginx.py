@@ -35,8 +35,8 @@ def test_it_says_what_was_asked_for(tmp_path):
     for part in (
         "listen 0.0.0.0:80;",
         "listen 127.0.0.1:7000 http2;",
-        "server a:1 max_fails=0; server b:1 max_fails=0;",
-        "server a:2 max_fails=0; server b:2 max_fails=0;",
+        "server a:1; server b:1;",
+        "server a:2; server b:2;",
         "limit_req_zone $binary_remote_addr zone=clients:10m rate=5r/s;",
         "client_body_timeout 7s;",
         "allow all;",
