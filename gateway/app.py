@@ -13,7 +13,7 @@ from starlette.routing import Route
 from client import AsyncClient, ServeError
 from gateway import pages
 from gateway.answers import on_error, refuse
-from gateway.described import Described, described
+from gateway.described import Described, Descriptions
 from gateway.open_inference import OpenInference
 from gateway.readiness import Readiness
 from gateway.refusals import Refusals
@@ -33,9 +33,10 @@ def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None
     predicting = AsyncClient(endpoints=settings.endpoints, timeout=TIMEOUT, retries=0, transport=transport)
     asking = AsyncClient(endpoints=settings.endpoints, timeout=QUICK, retries=0, transport=transport)
     refusals = Refusals(asking)
+    descriptions = Descriptions(asking)
 
     async def ask_all(_: None) -> Sequence[Described]:
-        return await described(asking)
+        return await descriptions.all()
 
     models = Remembered(ask_all, MODELS_REMEMBERED)
 
@@ -60,7 +61,7 @@ def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None
 
     return Starlette(
         routes=[
-            *OpenInference(asking, Readiness(asking, settings.question_every), server).routes(),
+            *OpenInference(asking, descriptions, Readiness(asking, settings.question_every), server).routes(),
             *Translated(settings, predicting, refusals).routes(),
             Route("/refusals/{model}/{version:path}", refused),
             *pages.routes(all_models, settings),

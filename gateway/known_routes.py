@@ -6,7 +6,7 @@ from typing import Any
 from gateway.schemas import Schema, Task, parameter_schema
 from gateway.settings import Settings
 
-# Their names of a summarizer's parameters, and ours; see gateway/translated.py.
+# Their names of a summarizer's parameters, and ours; gateway/translated.py translates them.
 LENGTHS = {"min": "min_length", "max": "max_length"}
 # One red pixel is enough of an example.
 PIXELS = [[[178, 34, 34]]]

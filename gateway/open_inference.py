@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from client import AsyncClient, ServeError, Unavailable, UnexpectedAnswer
 from gateway.answers import Raw
-from gateway.described import describe
+from gateway.described import Descriptions
 from gateway.readiness import Readiness
 from gateway.remembered import Remembered
 
@@ -24,11 +24,16 @@ class OpenInference:
     """False is answered with 503, as load balancers read the status alone, and with the reason."""
 
     def __init__(
-        self, client: AsyncClient, readiness: Readiness, server: Callable[[], Awaitable[httpx.Response]]
+        self,
+        client: AsyncClient,
+        descriptions: Descriptions,
+        readiness: Readiness,
+        server: Callable[[], Awaitable[httpx.Response]],
     ) -> None:
         """`server` asks TorchServe for the protocol's server metadata."""
         self._server = server
         self._client = client
+        self._descriptions = descriptions
         self._readiness = readiness
         self._metadata = Remembered(self._describe, METADATA_REMEMBERED)
 
@@ -80,7 +85,7 @@ class OpenInference:
         return Raw(await self._metadata(key))
 
     async def _describe(self, key: tuple[str, str | None]) -> dict[str, Any]:
-        found = await describe(self._client, *key)
+        found = await self._descriptions.one(*key)
         return {
             "name": found.name,
             "versions": list(found.versions),

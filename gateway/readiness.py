@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import time
 from collections.abc import Sequence
 
 from PIL import Image
@@ -11,6 +12,7 @@ from gateway.remembered import Remembered
 
 PATIENCE = 5.0  # seconds for a question
 WORKERS_REMEMBERED = 1.0
+PAUSE = 30.0  # seconds: a model is not silent for longer than this where nobody asks it
 _TEXT = "The server asks itself a short question. It wants to know whether the model answers."
 
 
@@ -23,6 +25,8 @@ class Readiness:
         self._names = Remembered(self._list, WORKERS_REMEMBERED)
         self._answers = Remembered(self._ask, question_every)
         self._tasks: Remembered[tuple[str, str], str | None] = Remembered(self._task, 60.0)
+        # By version: seconds without an answer, and when it was last asked in vain.
+        self._silent: dict[tuple[str, str], tuple[float, float]] = {}
 
     async def server(self) -> str | None:
         """A server without a model is not ready."""
@@ -30,7 +34,7 @@ class Readiness:
             names = await self._names(None)
         except ServeError as error:
             return f"TorchServe does not answer: {error.message}"
-        problems = await asyncio.gather(*(self._all_versions(name) for name in names))
+        problems = await asyncio.gather(*(self._unless_gone(name) for name in names))
         return next((problem for problem in problems if problem), None if names else "no model is registered")
 
     async def model(self, name: str, version: str | None = None) -> str | None:
@@ -42,6 +46,13 @@ class Readiness:
         if not found:
             raise ModelNotFound(f"Model version: {version} does not exist for model: {name}")
         return _missing(found[0], wanted=1) or await self._answers((name, version))
+
+    async def _unless_gone(self, name: str) -> str | None:
+        """A model may go between the list and its question."""
+        try:
+            return await self._all_versions(name)
+        except ModelNotFound:
+            return None
 
     async def _all_versions(self, name: str) -> str | None:
         try:
@@ -70,7 +81,7 @@ class Readiness:
         return every, default.version
 
     async def _ask(self, key: tuple[str, str]) -> str | None:
-        """What keeps this version from answering. A full queue does not: its workers are at work."""
+        """What keeps this version from answering. A full queue does not, for a while: its workers are at work."""
         name, version = key
         try:
             async with asyncio.timeout(PATIENCE):
@@ -82,12 +93,22 @@ class Readiness:
                         name, _TEXT, version=version, num_beams=1, min_new_tokens=0, max_new_tokens=2
                     )
         except (Overloaded, Timeout, TimeoutError) as error:
-            if await self._is_busy(name, version):
+            if await self._is_busy(name, version, self._silence(key)):
                 return None
             return f"{name} did not answer a question: {getattr(error, 'message', 'no answer in time')}"
+        except ModelNotFound:
+            raise
         except ServeError as error:
             return f"{name} did not answer a question: {error.message}"
+        self._silent.pop(key, None)
         return None
+
+    def _silence(self, key: tuple[str, str]) -> float:
+        now = time.monotonic()
+        seconds, before = self._silent.get(key, (0.0, now))
+        seconds += min(now - before, PAUSE)
+        self._silent[key] = seconds, now
+        return seconds
 
     async def _task(self, key: tuple[str, str]) -> str | None:
         """A worker answers this; that of a model that is not ours answers only this."""
@@ -95,12 +116,14 @@ class Readiness:
         task = metadata.get("task") if isinstance(metadata, dict) else None
         return task if isinstance(task, str) else None
 
-    async def _is_busy(self, name: str, version: str) -> bool:
+    async def _is_busy(self, name: str, version: str, silence: float) -> bool:
+        """READY workers that take nothing look the same; but nobody at work is silent beyond the response timeout."""
         try:
             described = await self._client.describe(name, version)
         except ServeError:
             return False
-        return bool(described.queue_waiting) and _missing(described, wanted=1) is None
+        at_work = bool(described.queue_waiting) and _missing(described, wanted=1) is None
+        return at_work and silence <= described.response_timeout
 
 
 def _missing(model: Model, wanted: int) -> str | None:

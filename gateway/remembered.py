@@ -8,10 +8,11 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 MOST = 1000  # keys; clients choose them
+ERRORS = 1.0  # seconds at most for an error, which may pass
 
 
 class Remembered(Generic[K, T]):
-    """`ask` is awaited at most once in `seconds` for a key, counted from its answer. Errors are kept like answers."""
+    """`ask` is awaited at most once in `seconds` for a key, counted from its answer; after an error sooner."""
 
     def __init__(self, ask: Callable[[K], Awaitable[T]], seconds: float) -> None:
         self._ask = ask
@@ -29,10 +30,13 @@ class Remembered(Generic[K, T]):
         return await asyncio.shield(task)
 
     async def _run(self, key: K) -> T:
+        seconds = min(ERRORS, self._seconds)
         try:
-            return await self._ask(key)
+            answer = await self._ask(key)
+            seconds = self._seconds
+            return answer
         finally:
-            self._ends[key] = time.monotonic() + self._seconds
+            self._ends[key] = time.monotonic() + seconds
 
     def _forget(self) -> None:
         self._tasks = {key: task for key, task in self._tasks.items() if not task.done()}

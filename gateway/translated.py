@@ -1,5 +1,6 @@
 """Routes that people know from other servers, whose bodies nginx cannot turn into ours."""
 
+import asyncio
 import io
 import json
 from itertools import chain
@@ -15,13 +16,12 @@ from starlette.routing import Route
 from client import AsyncClient, ServeError
 from client.results import Scalar
 from gateway.answers import Raw, refuse
+from gateway.known_routes import LENGTHS
 from gateway.refusals import Refusals
 from gateway.settings import Settings
 from handlers.core.errors import InvalidImage, InvalidParameter, InvalidRequest, TooLarge
 from handlers.core.request import parse_json
 
-# Their names of parameters, and ours.
-_LENGTHS = {"min": "min_length", "max": "max_length"}
 # The client's arguments beside parameters.
 _ARGUMENTS = ("self", "model", "version", "image", "text")
 
@@ -31,6 +31,8 @@ class Translated:
         self._settings = settings
         self._client = client
         self._refusals = refusals
+        # The pixels of one picture, as JSON, take many times its body's memory, and the interpreter for themselves.
+        self._one_picture = asyncio.Semaphore(1)
 
     def routes(self) -> list[Route]:
         return [
@@ -45,7 +47,9 @@ class Translated:
         key = request.query_params.get("model", next(iter(names)))
         if key not in names:
             raise InvalidParameter(f"'model' must be {' or '.join(map(repr, names))}, not {key[:60]!r}")
-        for theirs, ours in _LENGTHS.items():
+        for theirs, ours in LENGTHS.items():
+            if theirs in query and ours in query:
+                raise InvalidParameter(f"'{theirs}' and '{ours}' are one parameter: give one of them")
             if theirs in query:
                 query[ours] = query.pop(theirs)
         text = await self._field(request, "text")
@@ -62,7 +66,8 @@ class Translated:
     async def classify(self, request: Request) -> Response:
         """`{"img": [[[red, green, blue], ...], ...]}`."""
         name, query = self._settings.image_model, _query(request)
-        picture = await run_in_threadpool(_bitmap, await self._field(request, "img"))
+        async with self._one_picture:
+            picture = await run_in_threadpool(_bitmap, await self._field(request, "img"))
         try:
             found = await self._client.classify(name, picture, **query)
         except ServeError as error:
@@ -102,14 +107,15 @@ def _query(request: Request, *others: str) -> dict[str, Any]:
 
 def _bitmap(pixels: Any) -> bytes:
     """The picture as a file that the handler reads without loss."""
-    try:
+    malformed = InvalidImage("'img' must be lists [height][width][3] of integers")
+    try:  # before numpy, which takes true for 1, and makes every element as long as the longest string
+        if set(map(type, chain.from_iterable(chain.from_iterable(pixels)))) != {int}:
+            raise malformed
         array = np.asarray(pixels)
-    except ValueError:  # rows of different lengths
-        array = np.empty(0, object)
-    if array.ndim != 3 or array.shape[2] != 3 or not array.size or array.dtype.kind not in "iu":
-        raise InvalidImage("'img' must be lists [height][width][3] of integers")
-    if set(map(type, chain.from_iterable(chain.from_iterable(pixels)))) != {int}:  # numpy takes true for 1
-        raise InvalidImage("'img' must hold integers alone")
+    except (TypeError, ValueError, OverflowError):  # no lists, or rows of different lengths
+        raise malformed from None
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in "iu":
+        raise malformed
     if array.min() < 0 or array.max() > 255:
         raise InvalidImage("'img' must hold integers from 0 to 255")
     buffer = io.BytesIO()

@@ -3,12 +3,15 @@
 import asyncio
 import io
 import json
+import time
+import tracemalloc
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from gateway import translated
 from gateway.app import create
 from gateway.refusals import HANDLER_FAILED
 from gateway.settings import Settings
@@ -74,6 +77,8 @@ async def test_several_texts(http):
         ("?version=2.0", b'{"text": "a"}', "InvalidParameter"),
         ("?text=a", b'{"text": "a"}', "InvalidParameter"),
         ("?min=1&min=2", b'{"text": "a"}', "InvalidParameter"),
+        ("?min=1&min_length=2", b'{"text": "a"}', "InvalidParameter"),
+        ("?max_length=9&max=9", b'{"text": "a"}', "InvalidParameter"),
         ("", b'{"inputs": "a"}', "InvalidRequest"),
         ("", b'{"text": 7}', "InvalidRequest"),
         ("", b'{"text": "a", "more": 1}', "InvalidRequest"),
@@ -115,6 +120,9 @@ async def test_pixels_arrive_as_they_were_sent(http, served):
         [[[256, 0, 0]]],
         [[[-1, 0, 0]]],
         [[[2**80, 0, 0]]],
+        [[[2**63, -1, 0]]],
+        [{"": 1}],
+        [[[1, 2, 3], {}]],
         [[[True, False, True]]],
         [[["1", "2", "3"]]],
         [[[None, 1, 2]]],
@@ -123,6 +131,33 @@ async def test_pixels_arrive_as_they_were_sent(http, served):
 )
 async def test_what_are_no_pixels(http, pixels):
     assert is_error(await http.post("/model", json={"img": pixels}), 400, "InvalidImage")
+
+
+async def test_one_long_string_does_not_make_the_others_long(http):
+    tracemalloc.start()
+    try:
+        response = await http.post("/model", json={"img": [[["x" * 10_000, 0, 0], *[[1, 2, 3]] * 1000]]})
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert is_error(response, 400, "InvalidImage")
+
+
+async def test_one_picture_is_parsed_at_a_time(http, monkeypatch):
+    at_once, most = 0, 0
+
+    def parse(body):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.01)
+        at_once -= 1
+        return json.loads(body)
+
+    monkeypatch.setattr(translated, "parse_json", parse)
+    answers = await asyncio.gather(*(http.post("/model", json={"img": [[[1, 2, 3]]]}) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert most == 1
 
 
 async def test_a_body_over_the_limit(http):
@@ -216,6 +251,48 @@ async def test_a_full_queue_is_ready(http, served):
     served.failing["pictures"], served.waiting = NO_ROOM, 7
     assert (await http.get("/v2/models/pictures/ready")).json() == {"name": "pictures", "ready": True}
     assert (await http.get("/ping")).json() == {"status": "Healthy"}
+
+
+async def test_a_model_that_only_seems_busy_is_not_ready_for_ever(served, monkeypatch):
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    app = create(SETTINGS, httpx.MockTransport(served.rest))
+
+    async def statuses(seconds):
+        """Of questions that long from one to the next."""
+        nonlocal now
+        found = []
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+            for each in seconds:
+                now += each
+                found.append((await client.get("/v2/models/pictures/ready")).status_code)
+        return found
+
+    served.failing["pictures"], served.waiting = NO_ROOM, 7  # its response timeout is 60 s
+    assert await statuses([0, 10, 20, 30]) == [200] * 4
+    assert await statuses([10]) == [503]
+    answering = served.failing.pop("pictures")
+    assert await statuses([10]) == [200]
+    served.failing["pictures"] = answering
+    assert await statuses([10, 3600, 20]) == [200] * 3  # nobody asked for an hour
+    assert await statuses([20]) == [503]
+
+
+async def test_a_model_that_goes_meanwhile_is_left_out(http, served):
+    served.names.append("absent")
+    assert (await http.get("/v2/health/ready")).json() == {"ready": True}
+
+
+async def test_a_busy_model_has_no_metadata_yet(served):
+    def busy(request):
+        if "customized" in request.url.params:
+            raise httpx.ReadTimeout("busy")
+        return served.rest(request)
+
+    app = create(SETTINGS, httpx.MockTransport(busy))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        assert is_error(await client.get("/v2/models/pictures"), 504, "Timeout")
+        assert "/predictions/pictures" in (await client.get("/openapi.json")).json()["paths"]
 
 
 async def test_a_model_that_is_not_ours_is_judged_by_its_workers(http, served):

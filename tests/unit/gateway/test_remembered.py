@@ -1,6 +1,7 @@
 """Answers that are kept for a while."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -42,13 +43,17 @@ async def test_it_is_kept_for_its_time_and_by_key():
     assert await short("a") != await short("a")
 
 
-async def test_an_error_is_kept_as_well():
+async def test_an_error_is_kept_as_well_but_not_for_long(monkeypatch):
     source = Source(ValueError("no"))
     kept = Remembered(source, 60.0)
     for _ in range(3):
         with pytest.raises(ValueError, match="no"):
             await kept("a")
     assert source.asked == ["a"]
+    source.error = None
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)
+    assert await kept("a") == "a2"
 
 
 async def test_clients_cannot_fill_the_memory(monkeypatch):
