@@ -21,7 +21,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from handlers.engines.torchvision_network import MODEL_TYPE, build, fill
+from handlers.engines.loading import unfilled
+from handlers.engines.torchvision_network import MODEL_TYPE, build, fill, image_size
 from handlers.vision.plan import RESAMPLES, Plan
 from handlers.vision.types import Normalisation
 from packing.converted import REFUSED
@@ -63,22 +64,26 @@ def _torchvision(
     known = models.list_models(module=models)
     if architecture not in known:
         _refuse(f"torchvision has no classifier {architecture!r}; it has {', '.join(known)}.")
-    plan, described = _preprocessing(models.get_model_weights(architecture), file, transforms)
     weights = _state_dict(file)
-    network = build(architecture, len(labels))
-    _check_count(network, weights, len(labels), file)
+    size = image_size(architecture, weights)
     try:
+        network = build(architecture, len(labels), size)
+        _check_count(network, weights, len(labels), file)
         fill(network, weights)
-    except RuntimeError as error:
-        problems = [line.strip() for line in str(error).splitlines()[1:]]
+    except (RuntimeError, AssertionError) as error:  # an assertion where patches are of another size
+        lines = str(error).splitlines()
+        problems = [line.strip() for line in lines[1:] or lines]
         _refuse(f"{file} does not fit torchvision's {architecture}: {' '.join(problems)[:300]}")
+    plan, described = _preprocessing(models.get_model_weights(architecture), file, transforms, size)
     target.mkdir()
-    config = {
+    config: dict[str, Any] = {
         "model_type": MODEL_TYPE,
         "architecture": architecture,
         "architectures": [f"{MODEL_TYPE}:{architecture}"],
         "id2label": {str(index): label for index, label in enumerate(labels)},
     }
+    if size is not None:
+        config["image_size"] = size
     (target / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     tensors = {name: value.contiguous().clone() for name, value in network.state_dict().items()}
     save_file(tensors, target / "model.safetensors")
@@ -146,22 +151,31 @@ def _check_count(
         _refuse(f"{file} is for {classes} classes ({', '.join(astray)}), and there are {labels} labels.")
 
 
-def _preprocessing(enum: Any, file: Path, wanted: str | None) -> tuple[Plan, str]:
-    """Those of the weights asked for, else of the weights that the file is, by its digest, else of the oldest."""
+def _preprocessing(enum: Any, file: Path, wanted: str | None, size: int | None = None) -> tuple[Plan, str]:
+    """Those of the weights asked for, else of the weights that the file is, by its digest, else of the oldest that
+    make pictures of `size`, where the network takes no other.
+    """
     members = {member.name: member for member in enum}
+    fitting = [name for name in members if size in (None, *members[name].transforms().crop_size)]
     if wanted is not None and wanted not in members:
         _refuse(f"--transforms {wanted}: torchvision has {', '.join(members)} for this architecture.")
     found = wanted or _by_digest(members, file)
-    name = found or next(iter(members))
+    name = found or next(iter(fitting), next(iter(members)))
     preset = members[name].transforms()
     resample = preset.interpolation.value
     if resample not in RESAMPLES:
         _refuse(f"the transforms of {name} resize by {resample}, which is not among {', '.join(RESAMPLES)}.")
     (resize,), (crop,) = preset.resize_size, preset.crop_size
+    if name not in fitting:
+        known = f"--transforms {' or '.join(fitting)}" if fitting else "torchvision has none"
+        _refuse(
+            f"{file} is for pictures of {size} x {size}, and the transforms of {name} cut out {crop} x {crop}; "
+            f"{known} for {size}."
+        )
     normalisation = Normalisation(1 / 255, tuple(preset.mean), tuple(preset.std))
     described = f"{resample} to {resize}, the middle {crop}, as torchvision's {name} wants it"
-    if found is None and len(members) > 1:
-        others = [each for each in members if each != name]
+    others = [each for each in fitting if each != name]
+    if found is None and others:
         described += f" (--transforms {' or '.join(others)} for another)"
     return Plan(resize, resample, (crop, crop), normalisation, "even"), described
 
@@ -193,8 +207,7 @@ def _transformers(auto_class: str, folder: Path, target: Path) -> dict[str, Any]
         )
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         _refuse(f"its weights cannot be read without running their code, or are damaged: {_line(error)}")
-    missing = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
-    if missing:
+    if missing := unfilled(network, report):
         _refuse(
             f"its weights do not fit {type(network).__name__}: {len(missing)} are missing, {missing[0]} first."
         )

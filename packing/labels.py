@@ -20,7 +20,10 @@ def read_labels(path: Path) -> list[str]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BadSource(f"{path} is not text in UTF-8; --labels takes one label a line, or JSON.") from error
-    labels = _of_json(path, text) if text.lstrip()[:1] in ("[", "{") else text.rstrip().splitlines()
+    labels = _of_json(path, text) if text.lstrip()[:1] in ("[", "{") else None
+    if labels is None:
+        # Of all that str.splitlines splits at, this alone ends a line: labels may hold the others.
+        labels = text.rstrip().split("\n") if text.strip() else []
     labels = [label.strip() for label in labels]
     if not labels:
         raise BadSource(f"{path} has no labels.")
@@ -29,10 +32,13 @@ def read_labels(path: Path) -> list[str]:
     return labels
 
 
-def _of_json(path: Path, text: str) -> list[str]:
+def _of_json(path: Path, text: str) -> list[str] | None:
+    """None for what is no JSON and does not claim to be: a text may begin with a label such as [unk]."""
     try:
         content = json.loads(text)
     except ValueError as error:
+        if path.suffix.lower() != ".json":
+            return None
         raise BadSource(f"{path} is not valid JSON: {error}.") from error
     return _of_mapping(path, content) if isinstance(content, dict) else [_one(path, each) for each in content]
 

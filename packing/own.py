@@ -17,6 +17,10 @@ from packing.tasks import Task
 TASK = "own-handler"
 """What provenance.json calls the task; packing/defaults/ has its model-config.yaml."""
 
+_ROOT = Path(__file__).resolve().parent.parent
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+_MAKE_RECORDS = ("NamedTuple", "namedtuple", "make_dataclass")
+
 
 def find(wish: Wish, handler: Path, layout: Layout) -> Source:
     """The handler as the source of an archive, with every file of the folder that the wish names.
@@ -48,21 +52,40 @@ def check(handler: Path) -> str:
         raise BadHandler(f"There is no Python file {handler}; --handler takes one, such as my_handler.py.")
     _check_module_name(handler)
     try:
-        body = ast.parse(handler.read_bytes(), str(handler)).body
+        module = ast.parse(handler.read_bytes(), str(handler))
     except (SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise BadHandler(f"{handler}{line} is not valid Python: {getattr(error, 'msg', error)}.") from error
-    functions = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
-    if "handle" in functions:
+    nodes = list(_run_at_import(module))
+    if any(isinstance(node, _FUNCTION) and node.name == "handle" for node in nodes):
         return "handle"
-    if len(classes) != 1:
+    records = [name for node in nodes if (name := _record(node))]
+    # By their names: what both branches of an `if` define is one.
+    classes = list(dict.fromkeys([node.name for node in nodes if isinstance(node, ast.ClassDef)] + records))
+    if len(classes) != 1 or records:
         found = f"{len(classes)}: {', '.join(classes)}" if classes else "none"
         raise BadHandler(
             f"{handler} must define exactly one class, the handler, as TorchServe asks; it defines {found}. "
-            "For small records take a tuple, or typing.NamedTuple as a function."
+            "For small records take a tuple or a dict."
         )
     return classes[0]
+
+
+def _run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """All below but what functions and classes hold."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, (*_FUNCTION, ast.ClassDef)):
+            yield from _run_at_import(child)
+
+
+def _record(node: ast.AST) -> str | None:
+    """`Name (namedtuple)` for `Name = namedtuple(...)` and the like: TorchServe counts it as a class of the file."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Call):
+        return None
+    function, target = node.value.func, node.targets[0] if isinstance(node, ast.Assign) else node.target
+    maker = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", None)
+    return f"{ast.unparse(target)} ({maker})" if maker in _MAKE_RECORDS else None
 
 
 def _check_module_name(handler: Path) -> None:
@@ -73,6 +96,9 @@ def _check_module_name(handler: Path) -> None:
         )
     spec = importlib.util.find_spec(handler.stem)
     if spec is None or spec.origin is None or Path(spec.origin).resolve() == handler.resolve():
+        return
+    ours = spec.has_location and _ROOT in Path(spec.origin).resolve().parents[:2]
+    if ours and handler.stem != "handlers":  # the only one of our packages that an archive holds
         return
     raise BadHandler(
         f"{handler.name} would hide the module {handler.stem!r} in its worker; give it another name."

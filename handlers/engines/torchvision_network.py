@@ -1,13 +1,16 @@
 """torchvision's classifiers from our own layout: config.json with the architecture, model.safetensors."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 MODEL_TYPE = "torchvision"
-"""`model_type` of such a config.json; `architecture` is torchvision's name and `id2label` has the labels."""
+"""`model_type` of such a config.json; `architecture` is torchvision's name, `id2label` has the labels, and
+`image_size` is there where the network takes no other."""
 
 _FROM_TENSORFLOW = ("googlenet", "inception_v3")
 """Their weights want pixels from -1 to 1, which the network itself makes of torchvision's usual ones; and they have
@@ -30,11 +33,26 @@ class TorchvisionNetwork(torch.nn.Module):
         return Logits(self.network(pixel_values))
 
 
-def build(architecture: str, labels: int) -> torch.nn.Module:
-    """The network with random weights. Raises ValueError for a name that torchvision does not know."""
+def image_size(architecture: str, weights: Mapping[str, torch.Tensor]) -> int | None:
+    """Height and width, in pixels, that a vit_* was trained for, by its positions: one a patch and one for the class.
+    None where the network takes pictures of any size, or the weights lack these.
+    """
+    positions, patches = weights.get("encoder.pos_embedding"), weights.get("conv_proj.weight")
+    if not architecture.startswith("vit_") or positions is None or patches is None:
+        return None
+    if (positions.ndim, patches.ndim) != (3, 4):
+        return None
+    return math.isqrt(max(positions.shape[1] - 1, 0)) * patches.shape[-1]
+
+
+def build(architecture: str, labels: int, size: int | None = None) -> torch.nn.Module:
+    """The network with random weights; `size` is what `image_size` gives.
+
+    Raises ValueError for a name that torchvision does not know, AssertionError for a size that is not whole patches.
+    """
     from torchvision.models import get_model
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if size is None else {"image_size": size}
     if architecture in _FROM_TENSORFLOW:
         options = {"aux_logits": False, "transform_input": True, "init_weights": False}
     network: torch.nn.Module = get_model(architecture, weights=None, num_classes=labels, **options)
@@ -65,6 +83,6 @@ def load(folder: Path, dtype: torch.dtype) -> TorchvisionNetwork:
     from safetensors.torch import load_file
 
     config = json.loads((folder / "config.json").read_text())
-    network = build(config["architecture"], len(config["id2label"]))
+    network = build(config["architecture"], len(config["id2label"]), config.get("image_size"))
     fill(network, load_file(folder / "model.safetensors"))
     return TorchvisionNetwork(network.to(dtype)).eval()

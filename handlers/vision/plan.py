@@ -118,7 +118,8 @@ def processor_of(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
     config = folder / "config.json"
-    if not (folder / "preprocessor_config.json").exists() and not (
+    files = (folder / name for name in ("preprocessor_config.json", "processor_config.json"))
+    if not any(file.exists() for file in files) and not (
         config.exists() and "pretrained_cfg" in json.loads(config.read_text())  # timm's, which says it there
     ):
         raise ConfigurationError(

@@ -9,8 +9,8 @@ from packing import errors
 from packing.labels import read_labels
 
 
-def written(folder: Path, content: object) -> Path:
-    path = folder / "labels"
+def written(folder: Path, content: object, name: str = "labels") -> Path:
+    path = folder / name
     data = (
         content
         if isinstance(content, bytes)
@@ -52,7 +52,6 @@ def test_the_same_two_labels(tmp_path: Path, content: object) -> None:
         ({"tench": "gold fish"}, "neither indices"),
         ({"0": 3.5}, "where a label should be"),
         ([["tench"], []], "where a label should be"),
-        ("[tench]", "not valid JSON"),
         (b"\xff\xfe", "UTF-8"),
     ],
     ids=repr,
@@ -60,6 +59,17 @@ def test_the_same_two_labels(tmp_path: Path, content: object) -> None:
 def test_what_is_no_list_of_labels(tmp_path: Path, content: object, words: str) -> None:
     with pytest.raises(errors.BadSource, match=words):
         read_labels(written(tmp_path, content))
+
+
+def test_labels_that_look_like_json(tmp_path: Path) -> None:
+    text = "[unk]\ntench\n"
+    assert read_labels(written(tmp_path, text)) == ["[unk]", "tench"]
+    with pytest.raises(errors.BadSource, match="not valid JSON"):
+        read_labels(written(tmp_path, text, "labels.json"))
+
+
+def test_only_the_ends_of_lines_part_labels(tmp_path: Path) -> None:
+    assert read_labels(written(tmp_path, "a\x0bb\nc\u2028d\r\n")) == ["a\x0bb", "c\u2028d"]
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ def test_serving_takes_it_as_it_is(bench: Bench, handler: Path) -> None:
     [
         ("class A:\n  pass\n\nclass B:\n  pass\n", "exactly one class.*it defines 2: A, B"),
         ("x = 1\n", "exactly one class.*it defines none"),
+        ("class A: pass\ntry:\n  import b\nexcept ImportError:\n  class B: pass\n", "defines 2: A, B"),
+        ("class A: pass\nfor x in ():\n  with y:\n    if x:\n      class B: pass\n", "defines 2: A, B"),
+        ("class A: pass\nB = typing.NamedTuple('B', [])\n", "defines 2: A, B.*take a tuple or a dict"),
+        ("B: type = namedtuple('B', 'x')\n", r"defines 1: B \(namedtuple\)"),
         ("class A:\n  def handle(self:\n", r"handler\.py, line 2 is not valid Python"),
         ("x = '\0'", "not valid Python"),
     ],
@@ -111,6 +115,25 @@ def test_a_file_that_torchserve_could_not_take(bench: Bench, handler: Path, cont
 def test_a_function_is_a_handler_too(bench: Bench, handler: Path) -> None:
     handler.write_text("class A: pass\nclass B: pass\ndef handle(data, context):\n    return data\n")
     assert read_provenance(bench.pack("shout", handler=handler).path).architecture == "handle"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "if x:\n  class A: pass\nelse:\n  class A: pass\n",
+        "class A:\n  class B: pass\n  C = namedtuple('C', 'x')\n",
+        "class A: pass\ndef f():\n  class B: pass\n",
+    ],
+)
+def test_classes_that_torchserve_does_not_count(bench: Bench, handler: Path, content: str) -> None:
+    handler.write_text(content)
+    assert read_provenance(bench.pack("shout", handler=handler).path).architecture == "A"
+
+
+@pytest.mark.parametrize("name", ["demo.py", "client.py", "training.py"])
+def test_names_of_what_no_archive_holds(bench: Bench, handler: Path, name: str) -> None:
+    packed = bench.pack("shout", handler=handler.rename(handler.with_name(name)))
+    assert name in members(packed.path)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,12 @@ def test_the_numbers_of_a_plan_are_those_of_the_model(tmp_path):
     assert plan_of_processor(processor_of(tmp_path)) == Plan(256, "bicubic", (224, 224), IMAGENET)
 
 
+def test_a_processor_may_be_told_in_the_other_file(tmp_path):
+    settings = ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.875).to_dict()
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
+    assert isinstance(processor_of(tmp_path), ConvNextImageProcessor)
+
+
 def test_a_model_without_a_preprocessor_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="preprocessor_config"):
         processor_of(tmp_path)
