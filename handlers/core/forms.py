@@ -14,6 +14,7 @@ from handlers.core.multipart import read_multipart
 
 HEADER = "x-form-content-type"
 _NAME = re.compile(rb"[A-Za-z_][\w.-]*=")
+_FIELDS_ALONE = re.compile(rb"[A-Za-z_][\w.-]*=[!-%'-~]*(?:&[A-Za-z_][\w.-]*=[!-%'-~]*)*")
 _MOST_FIELDS = 100
 
 
@@ -23,7 +24,7 @@ def open_form(
     """The fields and headers as TorchServe hands on a true form, or JSON; anything else stays one raw body.
 
     `sent` is the Content-Type that the client gave. What it calls urlencoded is a form if it begins with a field's
-    name and has a field for the input. Raises InvalidRequest.
+    name and has a field for the input, or is nothing but fields. Raises InvalidRequest.
     """
     body = fields.get("body")
     if not isinstance(body, bytes | bytearray):
@@ -52,7 +53,8 @@ def joined(some: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]
 
 def _is_form(body: bytes | bytearray, payload_fields: tuple[str, ...]) -> bool:
     names = "|".join(map(re.escape, payload_fields)).encode()
-    return _NAME.match(body) is not None and re.search(rb"(?:^|&)(?:" + names + rb")=", body) is not None
+    has_input = _NAME.match(body) is not None and re.search(rb"(?:^|&)(?:" + names + rb")=", body) is not None
+    return has_input or _FIELDS_ALONE.fullmatch(body) is not None
 
 
 def _read(body: bytes | bytearray) -> dict[str, bytes]:

@@ -246,7 +246,7 @@ CURL = HTTP | {
         (b"top_k=3&data=hi there=\xc3\xa9", "hi there=é".encode(), {"top_k": 3}),
         (b"\xff\xd8\xff\xe0 a jpeg &image=x", b"\xff\xd8\xff\xe0 a jpeg &image=x", {}),
         (b"Profit & loss: a=b&c=d", b"Profit & loss: a=b&c=d", {}),
-        (b"x=1&y=2", b"x=1&y=2", {}),
+        (b"x=1&y=2 or so", b"x=1&y=2 or so", {}),
         (b' {"inputs": "hi", "parameters": {"top_k": 3}}', "hi", {"top_k": 3}),
         (b'{"words": "hi"}', b'{"words": "hi"}', {}),
     ],
@@ -255,6 +255,12 @@ def test_what_curl_calls_a_form_is_looked_at(sent, payload, parameters):
     request = read({"body": bytearray(sent)}, CURL)
     assert request.payloads == (payload,)
     assert dict(request.parameters) == parameters
+
+
+@pytest.mark.parametrize("sent", [b"top_k=3", b"x=1&y=%20"])
+def test_nothing_but_fields_is_a_form_without_an_input(sent):
+    with pytest.raises(BadRequest, match="no input: expected a field named one of"):
+        read({"body": bytearray(sent)}, CURL)
 
 
 def test_query_parameters_beside_such_a_form():
