@@ -45,6 +45,10 @@ def archive(server, shared_data, tmp_path, kind):
     path.unlink()
 
 
+def labels_of(answers):
+    return [[label.label for label in answer] for answer in answers]
+
+
 def test_it_labels_real_photos(server, shared_data, archive, kind):
     made = json.loads(zipfile.ZipFile(archive).read("provenance.json"))
     assert (made["weights"], made["task"]) == (kind, "image-classification")
@@ -57,11 +61,15 @@ def test_it_labels_real_photos(server, shared_data, archive, kind):
             metadata = connection.describe("own-net", customized=True).metadata
             assert metadata["version"] == made["version"]
             answers = [connection.classify("own-net", path.read_bytes(), top_k=3) for path, _ in photos]
+            for protocol in ("grpc", "open-inference", "open-inference-grpc"):
+                with Client(protocol=protocol, endpoints=server.endpoints) as other:
+                    again = [other.classify("own-net", path.read_bytes(), top_k=3) for path, _ in photos]
+                assert labels_of(again) == labels_of(answers)
         finally:
             connection.unregister("own-net")
         with pytest.raises(ModelNotFound):
             connection.describe("own-net")
     wanted = [names[str(index)][1] for _, index in photos]
-    found = [[label.label for label in answer] for answer in answers]
+    found = labels_of(answers)
     assert sum(name == labels[0] for name, labels in zip(wanted, found, strict=True)) >= len(photos) - 2
     assert sum(name in labels for name, labels in zip(wanted, found, strict=True)) >= len(photos) - 1
