@@ -1,19 +1,16 @@
 """The truth about readiness: every worker READY, and a question answered a moment ago. TorchServe's is a constant."""
 
 import asyncio
-import io
 import time
 from collections.abc import Sequence
 
-from PIL import Image
-
 from client import AsyncClient, InvalidRequest, Model, ModelNotFound, Overloaded, ServeError, Timeout
 from gateway.remembered import Remembered
+from serving import question
 
 PATIENCE = 5.0  # seconds for a question
 WORKERS_REMEMBERED = 1.0
 PAUSE = 30.0  # seconds: a model is not silent for longer than this where nobody asks it
-_TEXT = "The server asks itself a short question. It wants to know whether the model answers."
 
 
 class Readiness:
@@ -87,11 +84,9 @@ class Readiness:
             async with asyncio.timeout(PATIENCE):
                 task = await self._tasks(key)
                 if task == "image-classification":
-                    await self._client.classify(name, _png(), version=version)
+                    await self._client.classify(name, question.picture(), version=version)
                 elif task == "summarization":
-                    await self._client.summarize(
-                        name, _TEXT, version=version, num_beams=1, min_new_tokens=0, max_new_tokens=2
-                    )
+                    await self._client.summarize(name, question.TEXT, version=version, **question.SHORT)
         except (Overloaded, Timeout, TimeoutError) as error:
             if await self._is_busy(name, version, self._silence(key)):
                 return None
@@ -130,9 +125,3 @@ def _missing(model: Model, wanted: int) -> str | None:
     """In words, the workers that are not READY."""
     ready, most = sum(worker.ready for worker in model.workers), max(wanted, len(model.workers))
     return None if ready == most else f"{model.name} {model.version}: {ready} of {most} workers are READY"
-
-
-def _png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), "grey").save(buffer, "PNG")
-    return buffer.getvalue()

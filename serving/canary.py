@@ -1,20 +1,15 @@
 """A small request to each model that only a model that truly works can answer."""
 
-import io
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 import client
 from client import Client, Endpoints
-from serving import origin
+from serving import origin, question
 from serving.origin import Origin
 from serving.readiness import Model, inspect
-
-_TEXT = "The server asks itself a short question. It wants to know whether the model answers."
 
 
 @dataclass(frozen=True)
@@ -59,9 +54,9 @@ def ask(endpoints: Endpoints, model: Model, found: Origin | None, timeout: float
     try:
         with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
             if found.task == "image-classification":
-                connection.classify(model.name, _png())
+                connection.classify(model.name, question.picture())
             elif found.task == "summarization":
-                connection.summarize(model.name, _TEXT, num_beams=1, min_new_tokens=0, max_new_tokens=2)
+                connection.summarize(model.name, question.TEXT, **question.SHORT)
     except (client.Overloaded, client.Timeout) as error:
         busy = _is_busy(endpoints, model.name)
         problem = None if busy else error.message
@@ -81,9 +76,3 @@ def _is_busy(endpoints: Endpoints, name: str) -> bool:
     except client.ServeError:
         return False
     return any(model.ready and model.queue_waiting > 0 for model in versions if model.default)
-
-
-def _png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), "grey").save(buffer, "PNG")
-    return buffer.getvalue()

@@ -1,0 +1,17 @@
+"""The small question of each task, which only a model that truly works can answer."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+
+TEXT = "The server asks itself a short question. It wants to know whether the model answers."
+SHORT: Mapping[str, Any] = {"num_beams": 1, "min_new_tokens": 0, "max_new_tokens": 2}
+"""A summary of it takes as little as can be."""
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), "grey").save(buffer, "PNG")
+    return buffer.getvalue()
