@@ -15,6 +15,7 @@ from handlers.core.multipart import read_multipart
 HEADER = "x-form-content-type"
 _NAME = re.compile(rb"[A-Za-z_][\w.-]*=")
 _FIELDS_ALONE = re.compile(rb"[A-Za-z_][\w.-]*=[!-%'-~]*(?:&[A-Za-z_][\w.-]*=[!-%'-~]*)*")
+"""Values of visible ASCII other than `&`: a true form has no spaces, and prose and pictures are more than this."""
 _MOST_FIELDS = 100
 
 
