@@ -30,6 +30,10 @@ RUN scripts/setup --torch ${TORCH} \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include
 
 FROM packages AS archives
+# For what summarizers get compiled at packing; the stage is thrown away.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 COPY models models
 COPY packing packing
 COPY scripts/pack scripts/

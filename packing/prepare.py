@@ -1,4 +1,4 @@
-"""Runs `handlers.engines.prepare`, so that workers have less to do at their start, and caches what it makes.
+"""Runs what prepares a task's models, so that workers have less to do at their start, and caches what it makes.
 
 It runs in a process of its own, as packing imports neither torch nor OpenVINO. The cache can be deleted at any time.
 """
@@ -27,7 +27,7 @@ from packing.files import ModelFile, sha256_of
 from packing.models import Layout
 from packing.pictures import Pictures, choose
 from packing.sources import Report, Source
-from packing.tasks import IMAGE_CLASSIFICATION
+from packing.tasks import IMAGE_CLASSIFICATION, SUMMARIZATION
 
 NO_CALIBRATION = "none"
 """What --calibrate takes to drop int8."""
@@ -36,6 +36,10 @@ _FACTS = "prepared.json"
 _WITH_INT8 = ("auto", "openvino")
 _FOR_ONE_CPU = "torch-compiled"
 _DISK_FULL = ("No space left", "Disk quota", "iostream error")  # the last is all that OpenVINO says of it
+_MODULES = {
+    IMAGE_CLASSIFICATION.name: "handlers.engines.prepare",
+    SUMMARIZATION.name: "handlers.engines.seq2seq.prepare",
+}
 _CODE = ("engines", "vision")  # of handlers/: what decides the bytes that preparing makes
 
 
@@ -70,11 +74,10 @@ def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pre
     calibrated once, it stays so.
     Raises BadRequest, or NotPrepared with the reason that the process gave; store and cache are then as before.
     """
-    if wanted.source.task != IMAGE_CLASSIFICATION:
-        if calibrate is not None:
-            raise BadRequest(
-                f"--calibrate is for image classifiers; {wanted.name} is a model for {wanted.source.task.name}."
-            )
+    task = wanted.source.task
+    if calibrate is not None and task != IMAGE_CLASSIFICATION:
+        raise BadRequest(f"--calibrate is for image classifiers; {wanted.name} is a model for {task.name}.")
+    if task.name not in _MODULES:
         return Prepared()
     with explained(f"preparing {wanted.name}"), cache.locked(wanted.cache):
         pictures = _pictures(wanted, calibrate, report)
@@ -106,6 +109,11 @@ def summary(facts: Mapping[str, Any]) -> str:
         )
     if "torch_compiled" in facts:
         parts.append("torch-compiled for this CPU")
+    attention = facts.get("step_attention", {})
+    if "none" in attention:
+        parts.append(f"attention not compiled ({attention['none']})")
+    elif attention:
+        parts.append("attention compiled for AVX-512")
     return ", ".join(parts)
 
 
@@ -187,7 +195,8 @@ def _calibration_of(archive: Path) -> Pictures | None:
 
 def _key(wanted: Wanted, pictures: Pictures | None) -> str:
     """A digest of everything that decides what preparing makes; not NNCF, as int8 made by another one is as good."""
-    code = [path for part in _CODE for path in sorted((wanted.layout.handlers / part).rglob("*.py"))]
+    folders = [wanted.layout.handlers / part for part in _CODE]
+    code = [path for each in folders for path in sorted(each.rglob("*")) if path.suffix in (".py", ".cpp")]
     inputs = {
         "model": {file.name: file.sha256 for file in wanted.source.files},
         "engine": wanted.engine,
@@ -195,6 +204,7 @@ def _key(wanted: Wanted, pictures: Pictures | None) -> str:
         "libraries": provenance.libraries(),
         "pictures": pictures.sha256 if pictures else None,
         "cpu": [*_cpu(), wanted.precision] if wanted.engine == _FOR_ONE_CPU else None,
+        "attention": [wanted.precision, _compiler()] if wanted.source.task == SUMMARIZATION else None,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -207,6 +217,14 @@ def _cpu() -> list[str]:
         lines = []
     described = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
     return [platform.machine(), importlib.metadata.version("torch"), *sorted(described)]
+
+
+def _compiler() -> str | None:
+    """What g++ says of itself; None without one."""
+    found = shutil.which("g++")
+    if found is None:
+        return None
+    return subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
 
 
 def _make(wanted: Wanted, pictures: Pictures | None, entry: Path) -> None:
@@ -237,7 +255,7 @@ def _link(folder: Path, files: Mapping[str, Path]) -> None:
 
 
 def _run(wanted: Wanted, stage: Path, arguments: Sequence[str]) -> None:
-    command = [sys.executable, "-P", "-m", "handlers.engines.prepare", *arguments]
+    command = [sys.executable, "-P", "-m", _MODULES[wanted.source.task.name], *arguments]
     environment = {**os.environ, "PYTHONPATH": str(wanted.layout.root.absolute()), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         command, cwd=stage, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False

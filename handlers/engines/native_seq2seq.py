@@ -1,5 +1,6 @@
 """Engine: sequence-to-sequence generation by our own loop, for T5 and BART."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from handlers.core.device import Device
-from handlers.engines.base import EngineUnavailable
+from handlers.engines.base import PREPARED, EngineUnavailable
 from handlers.engines.loading import load_network
 from handlers.engines.seq2seq.bart import Bart
 from handlers.engines.seq2seq.beams import beam_search
@@ -17,9 +18,12 @@ from handlers.engines.seq2seq.greedy import greedy
 from handlers.engines.seq2seq.linear import Int8Linear, Linear, MakeLayer
 from handlers.engines.seq2seq.network import Network, fill
 from handlers.engines.seq2seq.rules import ModelRules
+from handlers.engines.seq2seq.step_attention import StepAttention
 from handlers.engines.seq2seq.t5 import T5
 from handlers.text.generation import GeneratedTokens, GenerationBatch
 from handlers.text.model_defaults import generation_config
+
+logger = logging.getLogger(__name__)
 
 _NETWORKS: dict[str, Callable[[Any, MakeLayer], Network]] = {"t5": T5, "mt5": T5, "bart": Bart}
 
@@ -50,6 +54,7 @@ class NativeSeq2Seq:
             self._network = _NETWORKS[kind](model, Int8Linear if self._int8 else Linear)
         self._architecture = type(model).__name__
         self._device = device.torch_device
+        self._attention = _step_attention(folder, device, self._network.shape.head_size)
 
     def run(self, batch: GenerationBatch) -> GeneratedTokens:
         texts = [torch.tensor(text, dtype=torch.long, device=self._device) for text in batch.texts]
@@ -57,10 +62,23 @@ class NativeSeq2Seq:
         capacity = max(own.max_new_tokens for own in batch.parameters)
         search = greedy if beams == 1 else beam_search
         with torch.inference_mode():
-            cache = Cache(self._network.shape, [len(text) for text in texts], beams, capacity)
+            lengths = [len(text) for text in texts]
+            cache = Cache(self._network.shape, lengths, beams, capacity, self._attention)
             fill(self._network, cache, texts)
             return search(self._network, cache, self._rules, batch.parameters)
 
     def describe(self) -> dict[str, Any]:
         precision = {"precision": "int8"} if self._int8 else {}
-        return {"engine": self.name, "architecture": self._architecture} | precision
+        attention = "compiled" if self._attention else "torch"
+        return {"engine": self.name, "architecture": self._architecture, "attention": attention} | precision
+
+
+def _step_attention(folder: Path, device: Device, head_size: int) -> StepAttention | None:
+    """What packing has compiled, where it is for this device; None leaves it to torch, and the log says why."""
+    if device.torch_device.type != "cpu" or device.dtype != torch.bfloat16:
+        return None
+    try:
+        return StepAttention(folder / PREPARED, head_size)
+    except EngineUnavailable as error:
+        logger.warning("no compiled attention: %s", error)
+        return None

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import platform
 import shutil
 import subprocess
 
@@ -173,4 +174,10 @@ def test_describe_tells_what_is_served(server):
         assert metadata["version"] == described["modelVersion"]
         assert metadata["device"] == "cpu"
         assert metadata["engine"] == ("openvino" if model == "resnet-50" else "native")
+        if model in SUMMARIZERS:
+            bf16, built = (
+                metadata["precision"] == "bf16",
+                shutil.which("g++") and platform.machine() == "x86_64",
+            )
+            assert metadata["attention"] == ("compiled" if bf16 and built else "torch")
         assert metadata["parameters"]

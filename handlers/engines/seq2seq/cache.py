@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from handlers.engines.seq2seq.step_attention import StepAttention
+
 
 class Shape(NamedTuple):
     """Of a decoder, with the type and place of what it computes."""
@@ -22,19 +24,28 @@ class Cache:
 
     own: [layers, 2 (keys, values), rows, heads, capacity, head size], filled up to the current step.
     source: [layers, 2, texts, heads, longest source, head size], and for padding a mask [texts, 1, 1, longest].
+    lengths: of the sources, [texts] on the CPU.
     """
 
-    def __init__(self, shape: Shape, lengths: Sequence[int], beams: int, capacity: int) -> None:
-        """`lengths` of the sources in tokens, `capacity` in new tokens."""
+    def __init__(
+        self,
+        shape: Shape,
+        lengths: Sequence[int],
+        beams: int,
+        capacity: int,
+        compiled: StepAttention | None = None,
+    ) -> None:
+        """`lengths` of the sources in tokens, `capacity` in new tokens; `compiled` attends to it in torch's place."""
         layers, heads, size, dtype, device = shape
-        self.beams, self.texts, longest = beams, len(lengths), max(lengths)
+        self.beams, self.texts, longest, self.compiled = beams, len(lengths), max(lengths), compiled
         self._filled = 0
         rows = self.texts * beams
         self._own = torch.empty(layers, 2, rows, heads, capacity, size, dtype=dtype, device=device)
         self._source = torch.zeros(layers, 2, self.texts, heads, longest, size, dtype=dtype, device=device)
+        self.lengths = torch.tensor(lengths)
         self._mask = None
         if min(lengths) < longest:
-            beyond = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+            beyond = torch.arange(longest) >= self.lengths[:, None]
             mask = torch.zeros(beyond.shape, dtype=dtype).masked_fill_(beyond, float("-inf"))
             self._mask = mask[:, None, None].to(device)
 
@@ -75,6 +86,7 @@ class Cache:
             own = self._own[:, :, :, :, : self._filled]
             own[:, :, here] = own[:, :, there]
             self._source[:, :, text] = self._source[:, :, last]
+            self.lengths[text] = self.lengths[last]
             if self._mask is not None:
                 self._mask[text] = self._mask[last]
         self.texts = last

@@ -70,14 +70,18 @@ def attend_within(qkv: Tensor, lengths: Sequence[int], bias: Tensor | None = Non
 def attend_back(qkv: Tensor, layer: int, position: int, cache: Cache, bias: Tensor | None = None) -> Tensor:
     """Each row to its own steps up to this one: [rows, 3, heads, size] -> [rows, heads * size]."""
     k, v = cache.append(layer, position, qkv[:, 1:])
+    if cache.compiled:
+        return cache.compiled(qkv[:, :1], k, v, None, bias)
     return _attend(qkv[:, 0, :, None], k, v, bias).flatten(1)
 
 
 def attend_source(q: Tensor, layer: int, cache: Cache) -> Tensor:
     """Each row to its text: [rows, heads, size] -> [rows, heads * size]. Beams of one text read it together."""
     k, v = cache.source(layer)
-    grouped = q.view(cache.texts, cache.beams, *q.shape[1:]).transpose(1, 2)
-    return _attend(grouped, k, v, cache.mask).transpose(1, 2).flatten(0, 1).flatten(1)
+    grouped = q.view(cache.texts, cache.beams, *q.shape[1:])
+    if cache.compiled:
+        return cache.compiled(grouped, k, v, cache.lengths)
+    return _attend(grouped.transpose(1, 2), k, v, cache.mask).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:

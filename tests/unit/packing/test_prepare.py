@@ -1,6 +1,7 @@
 """What is prepared at packing: its files in the archive, the cache, int8 and how long it is kept."""
 
 import json
+import platform
 import shutil
 import signal
 import time
@@ -81,11 +82,27 @@ def test_the_engine_is_the_configurations(bench: Bench) -> None:
     assert prepared_members(bench.pack(weights="starter").path) == ALWAYS
 
 
-def test_text_has_nothing_to_prepare(
-    bench: Bench, t5_folder: Path, photos: Path, no_process: Callable[[], None]
+@pytest.mark.skipif(shutil.which("g++") is None or platform.machine() != "x86_64", reason="no g++ for x86-64")
+def test_a_summarizers_attention_is_compiled(
+    bench: Bench, t5_folder: Path, no_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    code = "model/prepared/step-attention.so"
+    first = bench.pack("report", source=t5_folder)
+    assert prepared_members(first.path) == {code, "model/prepared/prepared.json"}
+    assert first.prepared == "attention compiled for AVX-512"
+    facts = read_provenance(first.path).prepared["step_attention"]
+    assert facts["compiler"].startswith("g++ ")
+    assert "avx512f" in facts["cpu_flags"]
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", "/nowhere")
+        without = bench.pack("report", source=t5_folder)
+        assert prepared_members(without.path) == {"model/prepared/prepared.json"}
+        assert without.prepared == "attention not compiled (g++ is not installed)"
     no_process()
-    assert prepared_members(bench.pack("report", source=t5_folder).path) == set()
+    assert bench.pack("report", source=t5_folder).sha256 == first.sha256
+
+
+def test_text_is_not_calibrated(bench: Bench, t5_folder: Path, photos: Path) -> None:
     with pytest.raises(errors.BadRequest, match=r"--calibrate is for image.*model for summarization"):
         bench.pack("report", source=t5_folder, calibrate=photos)
 

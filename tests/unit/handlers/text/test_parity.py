@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 
 from handlers.core.device import FAST_INT8, has_any
 from handlers.core.parameters import parse_parameters
+from handlers.engines.base import PREPARED
 from handlers.summarizer import Summarizer
 from handlers.text.types import Summary, TextItem
 from tests.conftest import ROOT
@@ -212,19 +213,31 @@ def test_t5_small_at_its_real_size(shared_data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t5-small", "bart-large-cnn"])
 @pytest.mark.parametrize("parameters", [{"num_beams": 1}, {}], ids=["greedy", "own defaults"])
-@pytest.mark.parametrize("lower", ["bf16", pytest.param("int8", marks=NEEDS_INT8)])
+@pytest.mark.parametrize(
+    ("lower", "attention"),
+    [("bf16", "torch"), ("bf16", "compiled"), pytest.param("int8", "compiled", marks=NEEDS_INT8)],
+)
 def test_summaries_in_less_precision_are_those_of_fp32(
-    name: str, parameters: dict[str, Any], lower: str, tmp_path: Path
+    name: str,
+    parameters: dict[str, Any],
+    lower: str,
+    attention: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     texts = [report(HELD_OUT_SEED, index)[0] for index in range(24)]
     summaries = []
     for precision in ("fp32", lower):
-        folder = tmp_path / precision
-        folder.mkdir()
-        (folder / "model").symlink_to(ROOT / "models" / name / "starter")
-        pair = Pair(folder, precision=precision)
+        model = tmp_path / precision / "model"
+        model.mkdir(parents=True)
+        for path in (ROOT / "models" / name / "starter").iterdir():
+            (model / path.name).symlink_to(path)
+        if attention == "compiled":
+            (model / PREPARED).symlink_to(request.getfixturevalue("compiled"))
+        pair = Pair(model.parent, precision=precision)
         described = pair.handler._device.describe() | pair.handler.describe()
         assert described["precision"] == precision
+        assert described["attention"] == ("torch" if precision == "fp32" else attention)
         items = [pair.handler.decode(text, dict(parameters)) for text in texts]
         summaries.append([summary.text for summary in pair.summarize(items)])
     scorer = RougeScorer(["rougeL"])
