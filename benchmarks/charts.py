@@ -22,6 +22,7 @@ _COLOURS = {
     "litserve": "#bcbd22",
     "torchserve-stock": "#8c564b",
     "product": "#d62728",
+    "product-int8": "#ff9896",
     "fastapi-bf16": "#9edae5",
     "in-process-fp32": "#bbbbbb",
     "in-process-bf16": "#888888",
