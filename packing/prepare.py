@@ -82,7 +82,8 @@ def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pre
     with explained(f"preparing {wanted.name}"), cache.locked(wanted.cache):
         pictures = _pictures(wanted, calibrate, report)
         entry = wanted.cache / _key(wanted, pictures)
-        if not entry.is_dir():
+        if not _is_whole(entry):
+            shutil.rmtree(entry, ignore_errors=True)
             _make(wanted, pictures, entry)
         if pictures and pictures.folder:
             cache.remember(wanted.cache, pictures.folder)
@@ -194,7 +195,7 @@ def _calibration_of(archive: Path) -> Pictures | None:
 
 
 def _key(wanted: Wanted, pictures: Pictures | None) -> str:
-    """A digest of everything that decides what preparing makes; not NNCF, as int8 made by another one is as good."""
+    """A digest of everything that decides what preparing makes; not NNCF or g++: what another one made is as good."""
     folders = [wanted.layout.handlers / part for part in _CODE]
     code = [path for each in folders for path in sorted(each.rglob("*")) if path.suffix in (".py", ".cpp")]
     inputs = {
@@ -204,7 +205,9 @@ def _key(wanted: Wanted, pictures: Pictures | None) -> str:
         "libraries": provenance.libraries(),
         "pictures": pictures.sha256 if pictures else None,
         "cpu": [*_cpu(), wanted.precision] if wanted.engine == _FOR_ONE_CPU else None,
-        "attention": [wanted.precision, _compiler()] if wanted.source.task == SUMMARIZATION else None,
+        "machine": [wanted.precision, platform.system(), platform.machine()]
+        if wanted.source.task == SUMMARIZATION
+        else None,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -217,14 +220,6 @@ def _cpu() -> list[str]:
         lines = []
     described = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
     return [platform.machine(), importlib.metadata.version("torch"), *sorted(described)]
-
-
-def _compiler() -> str | None:
-    """What g++ says of itself; None without one."""
-    found = shutil.which("g++")
-    if found is None:
-        return None
-    return subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
 
 
 def _make(wanted: Wanted, pictures: Pictures | None, entry: Path) -> None:
@@ -245,6 +240,13 @@ def _make(wanted: Wanted, pictures: Pictures | None, entry: Path) -> None:
         partial.rename(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_whole(entry: Path) -> bool:
+    """Whether all could be made: what no compiler was there for may be possible now."""
+    return entry.is_dir() and "none" not in json.loads((entry / _FACTS).read_bytes()).get(
+        "step_attention", {}
+    )
 
 
 def _link(folder: Path, files: Mapping[str, Path]) -> None:

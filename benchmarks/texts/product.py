@@ -12,9 +12,17 @@ from benchmarks.texts.systems import TextServer, target
 from benchmarks.texts.workloads import Asked, probe
 from benchmarks.tune_config import configured_copy
 from benchmarks.wire import post
-from packing import PackingError, pack
+from packing import Packed, PackingError, pack
 
 NAME, INT8 = "product", "product-int8"
+
+
+def packed(model: TextModel, place: Workplace) -> Packed:
+    """The archive of the benchmark's weights with the configuration of models/. Raises Unavailable."""
+    try:
+        return pack(model.served_as, source=place.model, store=place.root / "store-texts", report=place.say)
+    except PackingError as error:
+        raise Unavailable(f"not packed: {error}") from error
 
 
 class Product(TextServer):
@@ -28,11 +36,7 @@ class Product(TextServer):
         self._int8 = int8
 
     def start(self, place: Workplace, generator: Generator) -> Ours:
-        model = self.model.served_as
-        try:
-            archive = pack(model, source=place.model, store=place.root / "store-texts", report=place.say)
-        except PackingError as error:
-            raise Unavailable(f"not packed: {error}") from error
+        model, archive = self.model.served_as, packed(self.model, place)
         store = archive.path.parent
         if self._int8:
             store = place.root / "store-texts-int8"

@@ -1,42 +1,87 @@
-"""One recorded run of a network on a GPU, for one batch size: replayed without a launch for each kernel."""
+"""Work recorded on a GPU as a CUDA graph, and replayed without a launch for each kernel."""
 
+import logging
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
+from handlers.core.faults import is_out_of_memory
 from handlers.engines.fixed_sizes import stage
 
 _WARM_UPS = 3
 
+Work = Callable[[], torch.Tensor]
+"""On memory that stays."""
 
-class CudaGraphRun:
-    """A `FixedRun`, with pinned memory on the host.
+logger = logging.getLogger(__name__)
 
-    Recording follows PyTorch's notes on CUDA graphs: warm-up runs on a side stream, then one under capture. `stream`
-    and `pool` are shared by the graphs of one network, which never run at the same time: a pool gives memory again to
+
+class CudaGraphs:
+    """Graphs that share a stream and a pool of memory, and never run at the same time: a pool gives memory again to
     the stream alone that it was freed on.
     """
 
-    def __init__(
-        self,
-        network: Callable[[torch.Tensor], torch.Tensor],
-        blank: torch.Tensor,
-        stream: torch.cuda.Stream,
-        pool: Any,
-    ) -> None:
-        self._staging = blank.pin_memory()
-        self._pixels = self._staging.to(stream.device)
-        self._stream = stream
-        self._stream.wait_stream(torch.cuda.current_stream(stream.device))
-        with torch.cuda.stream(self._stream):
+    def __init__(self, device: torch.device) -> None:
+        with torch.cuda.device(device):
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Work) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """What replays `work`, and where its result then lies.
+
+        As PyTorch's notes on CUDA graphs have it: warm-up runs on a side stream, then one under capture.
+        """
+        graph = torch.cuda.CUDAGraph()
+        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+        # Around the capture too: where that fails, it does not put back the stream that was current before.
+        with torch.cuda.device(self.stream.device), torch.cuda.stream(self.stream):
             for _ in range(_WARM_UPS):
-                logits = network(self._pixels)
-        self._stream.synchronize()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, stream=self._stream):
-            self._logits = network(self._pixels)
-        self._results = torch.empty(logits.shape, dtype=logits.dtype, pin_memory=True)
+                work()
+            self.stream.synchronize()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self.stream):
+                result = work()
+        return graph, result
+
+
+class RecordedOrEager:
+    """Makes of work what replays it; of what cannot be recorded, the work itself.
+
+    For want of memory, that once; else from then on, and `problem` says why.
+    """
+
+    def __init__(self, graphs: CudaGraphs) -> None:
+        self._graphs = graphs
+        self.problem: str | None = None
+
+    def __call__(self, work: Work) -> Work:
+        if self.problem:
+            return work
+        try:
+            graph, result = self._graphs.record(work)
+        except Exception as error:
+            logger.warning("no CUDA graph, computing eagerly", exc_info=error)
+            if not is_out_of_memory(error):
+                self.problem = f"{type(error).__name__}: {error}"[:200]
+            return work
+
+        def replay() -> torch.Tensor:
+            graph.replay()
+            return result
+
+        return replay
+
+
+class CudaGraphRun:
+    """A `FixedRun` of a network, for one batch size, with pinned memory on the host."""
+
+    def __init__(
+        self, network: Callable[[torch.Tensor], torch.Tensor], blank: torch.Tensor, graphs: CudaGraphs
+    ) -> None:
+        self._stream = graphs.stream
+        self._staging = blank.pin_memory()
+        self._pixels = self._staging.to(self._stream.device)
+        self._graph, self._logits = graphs.record(lambda: network(self._pixels))
+        self._results = torch.empty(self._logits.shape, dtype=self._logits.dtype, pin_memory=True)
 
     def run(self, batch: torch.Tensor) -> torch.Tensor:
         results = self._results[: len(batch)]

@@ -1,7 +1,7 @@
 """Engine: sequence-to-sequence generation by our own loop, for T5 and BART."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from handlers.core.device import Device
 from handlers.engines.base import PREPARED, EngineUnavailable
+from handlers.engines.cuda_graph import CudaGraphs, RecordedOrEager
 from handlers.engines.loading import load_network
 from handlers.engines.seq2seq.bart import Bart
 from handlers.engines.seq2seq.beams import beam_search
@@ -17,6 +18,7 @@ from handlers.engines.seq2seq.cache import Cache
 from handlers.engines.seq2seq.greedy import greedy
 from handlers.engines.seq2seq.linear import Int8Linear, Linear, MakeLayer
 from handlers.engines.seq2seq.network import Network, fill
+from handlers.engines.seq2seq.recorded import RecordedSteps
 from handlers.engines.seq2seq.rules import ModelRules
 from handlers.engines.seq2seq.step_attention import StepAttention
 from handlers.engines.seq2seq.t5 import T5
@@ -33,9 +35,12 @@ class NativeSeq2Seq:
 
     name = "native"
 
-    def __init__(self, int8: bool = False) -> None:
-        """`int8`: products with weights in int8, on a CPU alone; all else in the device's type."""
-        self._int8 = int8
+    def __init__(self, int8: bool = False, max_batch_tokens: int = 16_384) -> None:
+        """`int8`: products with weights in int8, on a CPU alone; all else in the device's type.
+
+        `max_batch_tokens`: of the batches that come, texts x (longest input + beams x longest output).
+        """
+        self._int8, self._max_batch_tokens = int8, max_batch_tokens
 
     def load(self, folder: Path, device: Device) -> None:
         """Raises EngineUnavailable for an architecture or a generation config that is not known here.
@@ -55,22 +60,43 @@ class NativeSeq2Seq:
         self._architecture = type(model).__name__
         self._device = device.torch_device
         self._attention = _step_attention(folder, device, self._network.shape.head_size)
+        self._record: RecordedOrEager | None = None
+        if self._device.type == "cuda":
+            self._record = RecordedOrEager(CudaGraphs(self._device))
+            with torch.inference_mode():
+                self._recorded = RecordedSteps(self._network, self._record, 2 * self._max_batch_tokens)
 
     def run(self, batch: GenerationBatch) -> GeneratedTokens:
         texts = [torch.tensor(text, dtype=torch.long, device=self._device) for text in batch.texts]
         beams = batch.parameters[0].num_beams
         capacity = max(own.max_new_tokens for own in batch.parameters)
         search = greedy if beams == 1 else beam_search
+        lengths = [len(text) for text in texts]
         with torch.inference_mode():
-            lengths = [len(text) for text in texts]
-            cache = Cache(self._network.shape, lengths, beams, capacity, self._attention)
-            fill(self._network, cache, texts)
-            return search(self._network, cache, self._rules, batch.parameters)
+            network, cache = self._network_and_cache(lengths, beams, capacity)
+            try:
+                fill(network, cache, texts)
+                return search(network, cache, self._rules, batch.parameters)
+            except torch.OutOfMemoryError:
+                if self._record:
+                    self._recorded.forget()
+                raise
+
+    def _network_and_cache(self, lengths: Sequence[int], beams: int, capacity: int) -> tuple[Network, Cache]:
+        if self._record and not self._record.problem:
+            fixed = self._recorded.cache(lengths, beams, capacity)
+            if fixed:
+                return self._recorded, fixed
+        return self._network, Cache(self._network.shape, lengths, beams, capacity, self._attention)
 
     def describe(self) -> dict[str, Any]:
         precision = {"precision": "int8"} if self._int8 else {}
         attention = "compiled" if self._attention else "torch"
-        return {"engine": self.name, "architecture": self._architecture, "attention": attention} | precision
+        own = {"engine": self.name, "architecture": self._architecture, "attention": attention} | precision
+        if self._record:
+            problem = self._record.problem
+            own["cuda_graphs"] = f"none: {problem}" if problem else "one for each shape of a step"
+        return own
 
 
 def _step_attention(folder: Path, device: Device, head_size: int) -> StepAttention | None:

@@ -9,7 +9,7 @@ import torch
 
 from handlers.core.device import Device
 from handlers.engines.classifier_network import blank, load_classifier
-from handlers.engines.cuda_graph import CudaGraphRun
+from handlers.engines.cuda_graph import CudaGraphRun, CudaGraphs
 from handlers.engines.fixed_sizes import FixedSizes, sizes_up_to
 from handlers.vision.types import InputSpec
 
@@ -59,11 +59,8 @@ class TorchClassifier:
         return self._compute(batch.to(self._device.torch_device)).cpu()
 
     def _record(self) -> FixedSizes:
-        device = self._device.torch_device
-        with torch.cuda.device(device):
-            pool = torch.cuda.graph_pool_handle()
-            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            return FixedSizes(
-                sizes_up_to(self._max_batch),
-                lambda size: CudaGraphRun(self._compute, blank(self._spec, size), stream, pool),
-            )
+        graphs = CudaGraphs(self._device.torch_device)
+        return FixedSizes(
+            sizes_up_to(self._max_batch),
+            lambda size: CudaGraphRun(self._compute, blank(self._spec, size), graphs),
+        )

@@ -86,6 +86,7 @@ class Bart:
         self._encoder_norm, self._decoder_norm = (
             _Norm(part.layernorm_embedding) for part in (encoder, decoder)
         )
+        self.vocabulary = len(model.lm_head.weight)
         self._head = linear(model.lm_head.weight, model.final_logits_bias[0].to(self._embedding.dtype))
 
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
@@ -99,12 +100,12 @@ class Bart:
         layers, heads, size, *_ = self.shape
         return list(torch.split(cut(self._source(x), layers, 2, heads, size), lengths))
 
-    def step(self, tokens: Tensor, position: int, cache: Cache) -> Tensor:
-        heads_size = self.shape[1:3]
+    def step(self, tokens: Tensor, position: int | Tensor, cache: Cache) -> Tensor:
+        heads_size, unseen = self.shape[1:3], cache.unseen(position)
         x = self._decoder_norm(self._decoder_embedding[tokens] * self._scale + self._decoder_places[position])
         for layer, (own, cross, feed_forward) in enumerate(self._decoder):
             qkv = cut(own.qkv(x), 3, *heads_size)
-            x = own.norm(own.out.add_to(attend_back(qkv, layer, position, cache), x))
+            x = own.norm(own.out.add_to(attend_back(qkv, layer, position, cache, unseen), x))
             q = cut(cross.qkv(x), *heads_size)
             x = cross.norm(cross.out.add_to(attend_source(q, layer, cache), x))
             x = feed_forward(x)

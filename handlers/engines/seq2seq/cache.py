@@ -8,6 +8,9 @@ from torch import Tensor
 
 from handlers.engines.seq2seq.step_attention import StepAttention
 
+MOST_STEPS = 1024
+"""Steps for which T5's position bias is at hand, and the most that are recorded."""
+
 
 class Shape(NamedTuple):
     """Of a decoder, with the type and place of what it computes."""
@@ -43,11 +46,9 @@ class Cache:
         self._own = torch.empty(layers, 2, rows, heads, capacity, size, dtype=dtype, device=device)
         self._source = torch.zeros(layers, 2, self.texts, heads, longest, size, dtype=dtype, device=device)
         self.lengths = torch.tensor(lengths)
-        self._mask = None
+        self._mask: Tensor | None = None
         if min(lengths) < longest:
-            beyond = torch.arange(longest) >= self.lengths[:, None]
-            mask = torch.zeros(beyond.shape, dtype=dtype).masked_fill_(beyond, float("-inf"))
-            self._mask = mask[:, None, None].to(device)
+            self._mask = mask_beyond(self.lengths, longest, dtype).to(device)
 
     @property
     def rows(self) -> int:
@@ -66,8 +67,13 @@ class Cache:
         """[2, texts, heads, longest source, head size]"""
         return self._source[layer, :, : self.texts]
 
-    def append(self, layer: int, position: int, keys_values: Tensor) -> Tensor:
+    def unseen(self, position: int | Tensor) -> Tensor | None:  # noqa: ARG002
+        """Added to the scores over what `append` gives; None where all of it counts."""
+        return None
+
+    def append(self, layer: int, position: int | Tensor, keys_values: Tensor) -> Tensor:
         """Put in a step's [rows, 2, heads, head size]; all up to it: [2, rows, heads, position + 1, head size]."""
+        position = int(position)
         self._filled = position + 1
         own = self._own[layer, :, : self.rows]
         own[:, :, :, position] = keys_values.transpose(0, 1)
@@ -90,3 +96,9 @@ class Cache:
             if self._mask is not None:
                 self._mask[text] = self._mask[last]
         self.texts = last
+
+
+def mask_beyond(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """[texts, 1, 1, width]: 0 for as many as a text's length, minus infinity after them."""
+    beyond = torch.arange(width) >= lengths[:, None]
+    return torch.zeros(beyond.shape, dtype=dtype).masked_fill_(beyond, float("-inf"))[:, None, None]

@@ -23,7 +23,7 @@ def choose(folder: Path, config: SummarizerConfig, device: Device) -> tuple[Gene
     said: list[str] = []
     if config.engine != "torch":
         int8 = config.precision == "int8" and _has_int8(device, said)
-        native = NativeSeq2Seq(int8)
+        native = NativeSeq2Seq(int8, config.max_batch_tokens)
         try:
             native.load(folder, device)
         except EngineUnavailable as error:

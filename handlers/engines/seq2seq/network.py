@@ -18,13 +18,17 @@ _SCORES = 2**20
 
 class Network(Protocol):
     shape: Shape
+    vocabulary: int
 
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
         """For texts of token ids [tokens], what the decoder looks at: [tokens, layers, 2, heads, head size] each."""
         ...
 
-    def step(self, tokens: Tensor, position: int, cache: Cache) -> Tensor:
-        """The newest token of each row [rows], at `position`, to the next one's logits: float32 [rows, vocabulary]"""
+    def step(self, tokens: Tensor, position: int | Tensor, cache: Cache) -> Tensor:
+        """The newest token of each row [rows], at `position`, to the next one's logits: float32 [rows, vocabulary].
+
+        A tensor [1] as position takes a `FixedCache`; nothing but tensors then says which step it is.
+        """
         ...
 
 
@@ -67,7 +71,7 @@ def attend_within(qkv: Tensor, lengths: Sequence[int], bias: Tensor | None = Non
     return torch.cat(results)
 
 
-def attend_back(qkv: Tensor, layer: int, position: int, cache: Cache, bias: Tensor | None = None) -> Tensor:
+def attend_back(qkv: Tensor, layer: int, position: int | Tensor, cache: Cache, bias: Tensor | None) -> Tensor:
     """Each row to its own steps up to this one: [rows, 3, heads, size] -> [rows, heads * size]."""
     k, v = cache.append(layer, position, qkv[:, 1:])
     if cache.compiled:

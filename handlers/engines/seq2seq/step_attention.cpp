@@ -1,6 +1,6 @@
 // softmax(q k^T + bias) v for the few queries of a decoding step, over keys and values cached in bf16; in float32.
 //
-// Keys and values are read once for all queries of a text, in one pass, with the running maximum of Milakov and
+// Keys and values are read once for up to four queries of a text, in one pass, with the running maximum of Milakov and
 // Gimelshein 2018 (https://arxiv.org/abs/1805.02867), about as fast as memory gives them. step_attention.py builds and
 // calls it; it needs g++ 11 for a CPU with AVX-512.
 

@@ -4,6 +4,7 @@ For few queries and long caches torch's products take two to three times as long
 """
 
 import ctypes
+import os
 import platform
 import shutil
 import subprocess
@@ -52,7 +53,8 @@ def build(target: Path) -> dict[str, Any]:
 
 
 def _run(command: list[str], folder: str | None) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         words = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
         raise EngineUnavailable(f"g++ failed: {words[0][:150]}")

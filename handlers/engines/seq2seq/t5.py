@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handlers.engines.seq2seq.cache import Cache, Shape
+from handlers.engines.seq2seq.cache import MOST_STEPS, Cache, Shape
 from handlers.engines.seq2seq.linear import Layer, MakeLayer
 from handlers.engines.seq2seq.network import attend_back, attend_source, attend_within, cut
 
@@ -88,6 +88,7 @@ class T5:
         # T5 scales where the embedding is the last layer; mT5's configuration does not know of it.
         scaled = getattr(config, "scale_decoder_outputs", False)
         self._final_scale = config.d_model**-0.5 if scaled else 1.0
+        self.vocabulary = len(model.lm_head.weight)
         self._head = linear(model.lm_head.weight)
 
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
@@ -102,10 +103,10 @@ class T5:
         layers, heads, size, *_ = self.shape
         return list(torch.split(cut(source, layers, 2, heads, size), lengths))
 
-    def step(self, tokens: Tensor, position: int, cache: Cache) -> Tensor:
+    def step(self, tokens: Tensor, position: int | Tensor, cache: Cache) -> Tensor:
         heads_size = self.shape[1:3]
         x = self._decoder_embedding[tokens]
-        bias = self._decoder_bias.back_from(position)
+        bias = self._bias(position, cache)
         for layer, (own, cross, feed_forward) in enumerate(self._decoder):
             qkv = cut(own.qkv(own.norm(x)), 3, *heads_size)
             x = own.out.add_to(attend_back(qkv, layer, position, cache, bias), x)
@@ -113,6 +114,12 @@ class T5:
             x = cross.out.add_to(attend_source(q, layer, cache), x)
             x = feed_forward(x)
         return self._head(self._decoder_norm(x) * self._final_scale).float()
+
+    def _bias(self, position: int | Tensor, cache: Cache) -> Tensor:
+        unseen = cache.unseen(position)
+        if unseen is None:
+            return self._decoder_bias.back_from(int(position))
+        return self._decoder_bias.back_from_one_of(torch.as_tensor(position), unseen)
 
 
 class _Bias:
@@ -126,7 +133,7 @@ class _Bias:
             num_buckets=module.relative_attention_num_buckets,
             max_distance=module.relative_attention_max_distance,
         )
-        self._back = self._of_steps(64)
+        self._back = self._of_steps(MOST_STEPS)
 
     def between(self, length: int) -> Tensor:
         """[1, heads, length, length]"""
@@ -135,10 +142,14 @@ class _Bias:
 
     def back_from(self, position: int) -> Tensor:
         """From a position to all up to it: [1, heads, 1, position + 1]."""
-        if self._back.shape[-1] <= position:
-            self._back = self._of_steps(2 * position)
-        bias = self._back[..., self._back.shape[-1] - position - 1 :]
+        back = self._back if position < MOST_STEPS else self._of_steps(position + 1)
+        bias = back[..., back.shape[-1] - position - 1 :]
         return bias if bias.device.type == "cpu" else bias.contiguous()  # CUDA's kernels want it aligned
+
+    def back_from_one_of(self, position: Tensor, unseen: Tensor) -> Tensor:
+        """The same for a position [1] below MOST_STEPS, as wide as `unseen`, which is added."""
+        distances = torch.arange(unseen.shape[-1], device=unseen.device) - position
+        return self._back[..., (distances + MOST_STEPS - 1).clamp(max=MOST_STEPS - 1)] + unseen
 
     def _of_steps(self, count: int) -> Tensor:
         return self._of(torch.arange(1 - count, 1, device=self._weight.device)[None])

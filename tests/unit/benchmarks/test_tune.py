@@ -1,14 +1,18 @@
 """Which setting is taken, and how the configuration is changed."""
 
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from benchmarks import tune
 from benchmarks.errors import BenchError
 from benchmarks.outcomes import Summary
-from benchmarks.tune import Setting, Trial, _settings, choose
+from benchmarks.systems.base import Workplace
+from benchmarks.tune import Setting, Trial, _settings, choose, subject_of
 from benchmarks.tune_config import change, configured_copy, write
+from benchmarks.work import Address
 from packing.models import LAYOUT
 
 CONFIG = """\
@@ -64,6 +68,24 @@ def test_a_limit_inside_the_batch_only_where_it_gains_something():
 def test_an_idle_request_must_not_pay_for_it():
     assert chosen(trial(2, 20, 80), trial(4, 23.1, 200)) == (2, 1)  # more than 3 ms later
     assert chosen(trial(2, 20, 80), trial(4, 22.9, 200)) == (4, 1)
+    assert chosen(trial(2, 400, 80), trial(4, 421, 200)) == (2, 1)  # more than 5 % later
+    assert chosen(trial(2, 400, 80), trial(4, 419, 200)) == (4, 1)
+
+
+def test_summarizers_are_tuned_at_full_size(tmp_path, monkeypatch):
+    packed, place = [], Workplace(tmp_path, tmp_path, (), lambda _: None)
+    monkeypatch.setattr(tune, "full_size", lambda model, folder: folder)
+    monkeypatch.setattr(
+        tune.texts_product,
+        "packed",
+        lambda model, place: packed.append(place.model) or SimpleNamespace(path=tmp_path / "x.mar"),
+    )
+    subject = subject_of("bart-large-cnn", place)
+    assert packed == [tmp_path / "texts" / "bart-large"]
+    assert (subject.archive, subject.texts) == (tmp_path / "x.mar", True)
+    target = subject.requests(Address("127.0.0.1", 1))
+    assert set(target.tokens) == {32}
+    assert b"/predictions/bart-large-cnn" in target.requests[0]
 
 
 def test_what_failed_or_made_errors_is_not_taken():

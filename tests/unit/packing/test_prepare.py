@@ -18,6 +18,7 @@ from packing import errors, prepare, read_provenance
 from packing.cache import KEPT, PARTIAL
 from packing.prepare import Wanted
 from packing.sources import Wish, find
+from packing.tasks import SUMMARIZATION
 from tests.unit.packing.conftest import Bench
 from tests.unit.packing.test_cli import start
 
@@ -86,19 +87,20 @@ def test_the_engine_is_the_configurations(bench: Bench) -> None:
 def test_a_summarizers_attention_is_compiled(
     bench: Bench, t5_folder: Path, no_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "model/prepared/step-attention.so"
-    first = bench.pack("report", source=t5_folder)
-    assert prepared_members(first.path) == {code, "model/prepared/prepared.json"}
-    assert first.prepared == "attention compiled for AVX-512"
-    facts = read_provenance(first.path).prepared["step_attention"]
-    assert facts["compiler"].startswith("g++ ")
-    assert "avx512f" in facts["cpu_flags"]
+    code, facts = "model/prepared/step-attention.so", "model/prepared/prepared.json"
     with monkeypatch.context() as patched:
         patched.setenv("PATH", "/nowhere")
         without = bench.pack("report", source=t5_folder)
-        assert prepared_members(without.path) == {"model/prepared/prepared.json"}
+        assert prepared_members(without.path) == {facts}
         assert without.prepared == "attention not compiled (g++ is not installed)"
+    first = bench.pack("report", source=t5_folder)
+    assert prepared_members(first.path) == {code, facts}
+    assert first.prepared == "attention compiled for AVX-512"
+    made = read_provenance(first.path).prepared["step_attention"]
+    assert made["compiler"].startswith("g++ ")
+    assert "avx512f" in made["cpu_flags"]
     no_process()
+    monkeypatch.setenv("PATH", "/nowhere")
     assert bench.pack("report", source=t5_folder).sha256 == first.sha256
 
 
@@ -144,6 +146,11 @@ def test_the_key_is_of_all_that_decides(
     keys.append(prepare._key(replace(wanted, engine="torch-compiled", precision="fp32"), None))
     monkeypatch.setattr(prepare.provenance, "libraries", lambda: {"openvino": "1"})
     keys.append(prepare._key(wanted, None))
+    text = replace(wanted, source=replace(source, task=SUMMARIZATION))
+    keys += [prepare._key(text, None), prepare._key(replace(text, precision="bf16"), None)]
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare.platform, "machine", lambda: "another")
+        keys.append(prepare._key(text, None))
     edit_engines(bench)
     keys.append(prepare._key(wanted, None))
     assert len(set(keys)) == len(keys)

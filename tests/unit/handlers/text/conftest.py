@@ -16,5 +16,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build(folder)
         StepAttention(folder, 64)
     except EngineUnavailable as error:
+        if "failed" in str(error):
+            raise
         pytest.skip(f"no compiled attention here: {error}")
     return folder

@@ -1,0 +1,140 @@
+"""A decoder's steps recorded once for each of few shapes and replayed, as a GPU's graphs need them.
+
+What is recorded knows addresses and shapes alone. So all that a step reads lies in memory that stays, as wide as the
+batch can get; what is beyond a row's newest step or a text's end is hidden by masks.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+
+import torch
+from torch import Tensor
+
+from handlers.engines.cuda_graph import Work
+from handlers.engines.seq2seq.cache import MOST_STEPS, Cache, mask_beyond
+from handlers.engines.seq2seq.network import Network
+
+_LEAST = 32  # tokens or steps: no shape is smaller
+_MOST_ROWS = 256
+_KEPT = 64  # shapes, those used last
+
+Record = Callable[[Work], Work]
+"""Work to what does it again, in the same memory."""
+
+
+class FixedCache(Cache):
+    """A cache in memory that is lent. `tokens` [rows] are the newest of each row."""
+
+    def __init__(
+        self, own: Tensor, source: Tensor, mask: Tensor, tokens: Tensor, lengths: Sequence[int]
+    ) -> None:
+        """Memory of `Cache`'s shapes for at least as many texts as there are `lengths`."""
+        self._own, self._source, self._mask, self.tokens = own, source, mask, tokens
+        self.texts, self.beams, self.compiled = len(lengths), own.shape[2] // source.shape[2], None
+        self.lengths = torch.tensor(lengths)
+        self._filled = 0
+        for each in (own, source, mask, tokens):
+            each.zero_()  # what an earlier batch has left may be no number, which a mask does not hide
+        mask[: self.texts] = mask_beyond(self.lengths, mask.shape[-1], mask.dtype).to(mask.device)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Beams, and how many source tokens and steps it is for."""
+        return self.beams, self._source.shape[4], self._own.shape[4]
+
+    def fixed(self, texts: int) -> "FixedCache":
+        """The same memory, always with as many texts."""
+        view = copy(self)
+        view.texts = texts
+        return view
+
+    def unseen(self, position: int | Tensor) -> Tensor:
+        """Added to the scores over own steps: 0 up to `position`, minus infinity after it. [1, 1, 1, steps]"""
+        places = torch.arange(self._own.shape[4], device=self._own.device)
+        seen = torch.zeros(len(places), dtype=self._own.dtype, device=self._own.device)
+        return seen.masked_fill_(places > position, float("-inf"))[None, None, None]
+
+    def append(self, layer: int, position: int | Tensor, keys_values: Tensor) -> Tensor:
+        """Put in a step's [rows, 2, heads, head size]; all there is room for: [2, rows, heads, steps, head size]."""
+        own = self._own[layer, :, : self.rows]
+        place = torch.as_tensor(position, device=own.device).view(1)
+        own.index_copy_(3, place, keys_values.transpose(0, 1)[:, :, :, None])
+        return own
+
+    def advance(self, position: int) -> None:
+        """Says what a replayed step has filled."""
+        self._filled = position + 1
+
+
+class RecordedSteps:
+    """A `Network` whose steps are recorded. Its caches share their memory: a new one ends the last."""
+
+    def __init__(self, network: Network, record: Record, places: int) -> None:
+        """`places`: what the memory is for, texts x (source tokens + beams x steps)."""
+        layers, heads, size, dtype, device = self.shape = network.shape
+        self.vocabulary, self.encode = network.vocabulary, network.encode
+        self._network, self._record, self._places = network, record, places
+        self._runs: dict[tuple[int, ...], Work] = {}
+        self._keys_values = torch.empty(places * 2 * layers * heads * size, dtype=dtype, device=device)
+        self._mask = torch.empty(places, dtype=dtype, device=device)
+        self._tokens = torch.zeros(_MOST_ROWS, dtype=torch.long, device=device)
+        self._position = torch.zeros(1, dtype=torch.long, device=device)
+        # One for all shapes: each recorded step would else hold its own.
+        self._logits = torch.empty(_MOST_ROWS, self.vocabulary, device=device)
+
+    def cache(self, lengths: Sequence[int], beams: int, capacity: int) -> FixedCache | None:
+        """As `Cache`; None for what is too large to be recorded."""
+        source, steps = _next(max(lengths), _LEAST), _next(capacity, _LEAST)
+        most = min(self._places // (source + beams * steps), _MOST_ROWS // beams)
+        if _next(len(lengths)) > most or capacity > MOST_STEPS:
+            return None
+        texts = _next(len(lengths))
+        layers, heads, size, *_ = self.shape
+
+        def lent(first: int, rows: int, room: int, used: int) -> Tensor:
+            """[layers, 2, `used` of `rows`, heads, room, size]: where a row lies does not depend on `used`."""
+            row = layers * 2 * heads * room * size
+            part = self._keys_values[first : first + rows * row]
+            return part.view(rows, layers, 2, heads, room, size)[:used].permute(1, 2, 0, 3, 4, 5)
+
+        first_source = most * beams * steps * layers * 2 * heads * size
+        return FixedCache(
+            lent(0, most * beams, steps, texts * beams),
+            lent(first_source, most, source, texts),
+            self._mask[: texts * source].view(texts, 1, 1, source),
+            self._tokens[: texts * beams],
+            lengths,
+        )
+
+    def step(self, tokens: Tensor, position: int | Tensor, cache: Cache) -> Tensor:
+        """As `Network`; the next step overwrites the logits."""
+        assert isinstance(cache, FixedCache)
+        assert isinstance(position, int)
+        cache.tokens[: len(tokens)] = tokens
+        self._position.fill_(position)
+        texts = _next(cache.texts)
+        key = (texts, *cache.shape)
+        run = self._runs.pop(key, None)
+        if run is None:
+            run = self._record(self._work(cache.fixed(texts)))
+            while len(self._runs) >= _KEPT:
+                self._runs.pop(next(iter(self._runs)))
+        self._runs[key] = run
+        cache.advance(position)
+        return run()[: len(tokens)]
+
+    def forget(self) -> None:
+        """Give up all that is recorded, and the memory it holds."""
+        self._runs.clear()
+
+    def _work(self, cache: FixedCache) -> Work:
+        def work() -> Tensor:
+            logits = self._network.step(self._tokens[: cache.rows], self._position, cache)
+            return self._logits[: cache.rows].copy_(logits)
+
+        return work
+
+
+def _next(count: int, least: int = 1) -> int:
+    """The next power of two, at least `least`."""
+    return max(least, 1 << (count - 1).bit_length())

@@ -1,0 +1,244 @@
+"""Recorded steps: the same tokens as steps that are not, with a tracer in place of a GPU's graphs.
+
+Like a graph, what it makes of a step knows the addresses and shapes of the first time, and nothing of Python.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
+from transformers import BartForConditionalGeneration, GenerationConfig, T5ForConditionalGeneration
+
+from handlers.core.device import Device
+from handlers.engines.cuda_graph import RecordedOrEager, Work
+from handlers.engines.native_seq2seq import NativeSeq2Seq
+from handlers.engines.seq2seq.bart import Bart
+from handlers.engines.seq2seq.beams import beam_search
+from handlers.engines.seq2seq.cache import Cache
+from handlers.engines.seq2seq.greedy import greedy
+from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.network import Network, fill
+from handlers.engines.seq2seq.recorded import RecordedSteps
+from handlers.engines.seq2seq.rules import ModelRules
+from handlers.engines.seq2seq.t5 import T5
+from handlers.text.generation import GeneratedTokens, GenerationBatch, GenerationParameters
+from tests.unit.handlers.text.tiny import write_bart, write_t5
+
+CPU = torch.device("cpu")
+PLACES = 1024
+
+
+class Tracer:
+    """A `Record`; `count` is how often it recorded."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, work: Work) -> Work:
+        self.count += 1
+        traced: Work = make_fx(work)()
+        return traced
+
+
+def network(name: str, folder: Any) -> tuple[Network, ModelRules]:
+    write, load, ours = {
+        "t5": (write_t5, T5ForConditionalGeneration, T5),
+        "bart": (write_bart, BartForConditionalGeneration, Bart),
+    }[name]
+    model = load.from_pretrained(write(folder)).eval()
+    with torch.no_grad():
+        return ours(model, Linear), ModelRules(GenerationConfig.from_pretrained(folder), 400, CPU)
+
+
+@pytest.fixture(scope="module", params=["t5", "bart"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    torch.set_num_threads(1)
+    plain, rules = network(request.param, tmp_path_factory.mktemp("model"))
+    tracer = Tracer()
+    return plain, rules, RecordedSteps(plain, tracer, PLACES), tracer
+
+
+def run(
+    steps: Network, rules: ModelRules, new_cache: Callable[..., Cache], texts: list[Any], requests: list[Any]
+) -> GeneratedTokens:
+    """As the engine does."""
+    with torch.no_grad():
+        cache = new_cache(
+            [len(text) for text in texts],
+            requests[0].num_beams,
+            max(each.max_new_tokens for each in requests),
+        )
+        fill(steps, cache, texts)
+        return (greedy if cache.beams == 1 else beam_search)(steps, cache, rules, requests)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    lengths=st.lists(st.integers(1, 46), min_size=1, max_size=4),
+    beams=st.sampled_from([1, 1, 2, 3]),
+    longest=st.lists(st.integers(1, 40), min_size=4, max_size=4),
+    ngram=st.sampled_from([0, 2]),
+    seed=st.integers(0, 99),
+)
+def test_tokens_are_those_of_steps_that_are_not_recorded(
+    pair: Any, lengths: list[int], beams: int, longest: list[int], ngram: int, seed: int
+) -> None:
+    """One after the other on the same memory, which is left as it was."""
+    plain, rules, recorded, _ = pair
+    drawn = torch.Generator().manual_seed(seed)
+    texts = [torch.randint(3, 100, (length,), generator=drawn) for length in lengths]
+    requests = [
+        GenerationParameters(most, num_beams=beams, no_repeat_ngram_size=ngram)
+        for most in longest[: len(texts)]
+    ]
+    expected = run(plain, rules, lambda *sizes: Cache(plain.shape, *sizes), texts, requests)
+    assert run(recorded, rules, recorded.cache, texts, requests) == expected
+
+
+def test_a_shape_is_recorded_once(pair: Any) -> None:
+    plain, rules, _, _ = pair
+    tracer = Tracer()
+    recorded = RecordedSteps(plain, tracer, PLACES)
+    # No text ends before its time, and one after the other: steps of 4, 2 and 1 texts, of 32 or 64 tokens.
+    requests = [GenerationParameters(most, most) for most in (2, 4, 6, 8)]
+    for length, texts, count in ((30, 4, 3), (31, 4, 3), (20, 2, 3), (33, 4, 6), (25, 3, 6)):
+        run(recorded, rules, recorded.cache, [torch.arange(3, 3 + length)] * texts, requests[:texts])
+        assert tracer.count == count
+    recorded.forget()
+    run(recorded, rules, recorded.cache, [torch.arange(3, 9)], requests[:1])
+    assert tracer.count == 7
+
+
+def test_no_more_than_some_are_kept(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, rules, _, _ = pair
+    monkeypatch.setattr("handlers.engines.seq2seq.recorded._KEPT", 2)
+    tracer = Tracer()
+    recorded = RecordedSteps(plain, tracer, PLACES)
+    for beams, count in ((1, 1), (2, 2), (1, 2), (3, 3), (1, 3), (2, 4)):
+        run(recorded, rules, recorded.cache, [torch.arange(3, 9)], [GenerationParameters(3, num_beams=beams)])
+        assert tracer.count == count
+
+
+@pytest.mark.parametrize(
+    ("lengths", "beams", "capacity"),
+    [([40], 1, 1025), ([600], 1, 1000), ([9] * 17, 1, 9), ([9] * 5, 5, 33), ([9] * 2, 200, 1)],
+)
+def test_what_is_too_large_is_not_recorded(pair: Any, lengths: list[int], beams: int, capacity: int) -> None:
+    _, _, recorded, _ = pair
+    assert recorded.cache(lengths, beams, capacity) is None
+    assert recorded.cache([9] * 16, 1, 9) is not None
+
+
+def test_what_an_earlier_batch_left_does_not_count(pair: Any) -> None:
+    plain, rules, _, _ = pair
+    recorded = RecordedSteps(plain, Tracer(), PLACES)
+    texts = [torch.arange(3, 20), torch.arange(40, 45), torch.arange(7, 9)]
+    requests = [GenerationParameters(9)] * 3
+    expected = run(recorded, rules, recorded.cache, texts, requests)
+    for memory in (recorded._keys_values, recorded._mask, recorded._logits):
+        memory.fill_(float("nan"))
+    assert run(recorded, rules, recorded.cache, texts, requests) == expected
+
+
+class Graphs:
+    """What a GPU's would do, with or without success."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error, self.asked = error, 0
+
+    def record(self, work: Work) -> Any:
+        self.asked += 1
+        if self.error:
+            raise self.error
+        result = work()
+
+        class Graph:
+            def replay(self) -> None:
+                result.copy_(work())
+
+        return Graph(), result
+
+
+def test_what_cannot_be_recorded_is_computed(caplog: pytest.LogCaptureFixture) -> None:
+    numbers = torch.zeros(2)
+
+    def work() -> torch.Tensor:
+        return numbers.add_(1).clone()
+
+    record = RecordedOrEager(Graphs(None))  # type: ignore[arg-type]
+    replay = record(work)
+    assert [replay().tolist(), replay().tolist()] == [[2, 2], [3, 3]]
+    assert record.problem is None
+    failing = Graphs(RuntimeError("operation not permitted when stream is capturing"))
+    record = RecordedOrEager(failing)  # type: ignore[arg-type]
+    assert record(work) is work
+    assert record(work) is work
+    assert failing.asked == 1
+    assert record.problem == "RuntimeError: operation not permitted when stream is capturing"
+    assert "computing eagerly" in caplog.text
+    short = Graphs(torch.OutOfMemoryError("no"))
+    record = RecordedOrEager(short)  # type: ignore[arg-type]
+    assert record(work) is work
+    assert record(work) is work
+    assert (short.asked, record.problem) == (2, None)
+
+
+def test_the_engine_records_what_it_can(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bart(tmp_path)
+    engine = NativeSeq2Seq()
+    engine.load(tmp_path, Device(CPU, torch.float32, 1))
+    batch = GenerationBatch(
+        [(5, 6, 7), tuple(range(3, 40))], [GenerationParameters(12), GenerationParameters(5)]
+    )
+    large = GenerationBatch([(5, 6)] * 17, [GenerationParameters(4)] * 17)
+    expected, expected_of_large = engine.run(batch), engine.run(large)
+    steps: list[int] = []
+
+    def record(work: Work) -> Work:
+        return lambda: steps.append(1) or work()  # type: ignore[func-returns-value]
+
+    engine._record = RecordedOrEager(Graphs(None))  # type: ignore[arg-type]
+    engine._recorded = RecordedSteps(engine._network, record, PLACES)
+    assert engine.describe()["cuda_graphs"] == "one for each shape of a step"
+    assert engine.run(batch) == expected
+    taken = len(steps)
+    assert taken == max(len(tokens) for tokens in expected)
+    assert engine.run(large) == expected_of_large
+    engine._record.problem = "RuntimeError: no"
+    assert engine.run(batch) == expected
+    assert len(steps) == taken
+    assert engine.describe()["cuda_graphs"] == "none: RuntimeError: no"
+    engine._record.problem = None
+    monkeypatch.setattr(RecordedSteps, "step", lambda *_: raised(torch.OutOfMemoryError("no")))
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.run(batch)
+    assert not engine._recorded._runs
+
+
+def raised(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("write", [write_t5, write_bart])
+def test_a_gpu_generates_as_the_cpu(write: Any, tmp_path: Any) -> None:
+    write(tmp_path)
+    batch = GenerationBatch(
+        [(5, 6, 7), tuple(range(3, 40))], [GenerationParameters(12), GenerationParameters(5)]
+    )
+    found = []
+    for device in (CPU, torch.device("cuda:0")):
+        engine = NativeSeq2Seq()
+        engine.load(tmp_path, Device(device, torch.float32, 1))
+        found.append([engine.run(batch), engine.run(batch)])
+    assert found[0] == found[1]
+    assert engine.describe()["cuda_graphs"] == "one for each shape of a step"
