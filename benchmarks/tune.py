@@ -35,10 +35,10 @@ WORKERS = (1, 2, 4)
 NEAR = (
     0.93  # of the best throughput: then fewer workers, each with the weights in memory, and smaller batches
 )
-LATER_MS, LATER = (
-    3.0,
-    0.05,
-)  # more than the least that an idle request may take; of the least, where that is more
+LATER_MS = 3.0  # more than the least that an idle request may take
+FEW_ANSWERS = (
+    0.3  # of the least, where that is more: few answers that take long differ by a quarter by chance
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Trial:
     problem: str | None = None
 
 
-def choose(trials: Iterable[Trial]) -> Trial:
+def choose(trials: Iterable[Trial], texts: bool = False) -> Trial:
     """The fewest workers, then the smallest batch, among those nearly as fast as the fastest that answer one quickly.
 
     Raises BenchError when nothing was measured.
@@ -80,7 +80,8 @@ def choose(trials: Iterable[Trial]) -> Trial:
         raise BenchError("no setting could be measured; nothing was changed")
     one, many = min(measured[0].closed), max(measured[0].closed)
     least = min(trial.closed[one].p50 for trial in measured)
-    quick = [t for t in measured if t.closed[one].p50 <= least + max(LATER_MS, LATER * least)]
+    later = max(LATER_MS, FEW_ANSWERS * least) if texts else LATER_MS
+    quick = [t for t in measured if t.closed[one].p50 <= least + later]
     most = max(trial.closed[many].requests_per_second for trial in quick)
     near = [t for t in quick if t.closed[many].requests_per_second >= NEAR * most]
     return min(near, key=lambda t: (*_size(t.setting), -t.closed[many].requests_per_second))
@@ -190,7 +191,7 @@ def tune(
     tuning = Tuning(name, subject_of(name, place), place, generator, concurrency, seconds)
     head = ["batchSize", "workers", "max_batch", *(f"{each} at once: /s, p50 ms" for each in concurrency)]
     place.say(f"{line(head)}\n{line(['---:'] * len(head))}")
-    best = choose(tuning.sweep())
+    best = choose(tuning.sweep(), tuning.subject.texts)
     path = LAYOUT.models / name / CONFIG
     before = path.read_text(encoding="utf-8")
     write(path, best.setting.changes())

@@ -33,6 +33,7 @@ _OURS = (
     "OMP_NUM_THREADS",
     "OMP_WAIT_POLICY",
     "GOMP_SPINCOUNT",
+    "THP_MEM_ALLOC_ENABLE",
     "MKL_NUM_THREADS",
     "MODEL",
     "PORT",

@@ -68,8 +68,14 @@ def test_a_limit_inside_the_batch_only_where_it_gains_something():
 def test_an_idle_request_must_not_pay_for_it():
     assert chosen(trial(2, 20, 80), trial(4, 23.1, 200)) == (2, 1)  # more than 3 ms later
     assert chosen(trial(2, 20, 80), trial(4, 22.9, 200)) == (4, 1)
-    assert chosen(trial(2, 400, 80), trial(4, 421, 200)) == (2, 1)  # more than 5 % later
-    assert chosen(trial(2, 400, 80), trial(4, 419, 200)) == (4, 1)
+
+
+def test_of_a_few_long_answers_noise_is_no_reason():
+    def batch(p50):
+        return choose([trial(2, 400, 80), trial(4, p50, 200)], texts=True).setting.batch_size
+
+    assert (batch(519), batch(521)) == (4, 2)
+    assert choose([trial(2, 5, 80), trial(4, 7.9, 200)], texts=True).setting.batch_size == 4
 
 
 def test_summarizers_are_tuned_at_full_size(tmp_path, monkeypatch):

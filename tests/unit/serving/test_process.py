@@ -50,15 +50,18 @@ def test_nothing_of_the_callers_python_reaches_the_workers(tmp_path, monkeypatch
     assert "TS_CONFIG_FILE" not in environment
     assert environment["OMP_NUM_THREADS"] == "3"
     assert int(environment["GOMP_SPINCOUNT"]) > 0
+    assert environment["THP_MEM_ALLOC_ENABLE"] == "1"
     assert environment["TMPDIR"] == environment["TEMP"] == str(tmp_path / "tmp")
     assert environment["LOG_LOCATION"] == str(tmp_path / "logs")
 
 
-def test_how_threads_wait_can_be_said(tmp_path, monkeypatch):
+def test_what_torch_is_told_can_be_said_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     environment = process.environment(plan(["a"], tmp_path, tmp_path).run, tmp_path)
     assert environment["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert environment["THP_MEM_ALLOC_ENABLE"] == "0"
     assert "GOMP_SPINCOUNT" not in environment
 
 
