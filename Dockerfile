@@ -30,16 +30,17 @@ RUN scripts/setup --torch ${TORCH} \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include
 
 FROM packages AS archives
+ARG WEIGHTS=starter
 # For what summarizers get compiled at packing; the stage is thrown away.
-RUN apt-get update \
+RUN if [ "${WEIGHTS}" != none ]; then \
+    apt-get update \
     && apt-get install -y --no-install-recommends g++ \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/*; fi
 COPY models models
 COPY packing packing
 COPY scripts/pack scripts/
 COPY handlers handlers
 ARG HF_ENDPOINT
-ARG WEIGHTS=starter
 RUN mkdir -p model_store \
     && if [ "${WEIGHTS}" != none ]; then scripts/pack --weights ${WEIGHTS}; fi \
     && rm -rf model_store/.prepared

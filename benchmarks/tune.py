@@ -36,9 +36,8 @@ NEAR = (
     0.93  # of the best throughput: then fewer workers, each with the weights in memory, and smaller batches
 )
 LATER_MS = 3.0  # more than the least that an idle request may take
-FEW_ANSWERS = (
-    0.3  # of the least, where that is more: few answers that take long differ by a quarter by chance
-)
+FEW_ANSWERS = 0.25
+"""Of the least, where that is more, for texts: few answers that take long differ by as much by chance."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pre
     if task.name not in _MODULES:
         return Prepared()
     with explained(f"preparing {wanted.name}"), cache.locked(wanted.cache):
-        pictures = _pictures(wanted, calibrate, report)
+        pictures = _pictures(wanted, calibrate, report) if task == IMAGE_CLASSIFICATION else None
         entry = wanted.cache / _key(wanted, pictures)
         if not _is_whole(entry):
             shutil.rmtree(entry, ignore_errors=True)

@@ -1,19 +1,15 @@
 """Work recorded on a GPU as a CUDA graph, and replayed without a launch for each kernel."""
 
-import logging
 from collections.abc import Callable
 
 import torch
 
-from handlers.core.faults import is_out_of_memory
 from handlers.engines.fixed_sizes import stage
 
 _WARM_UPS = 3
 
 Work = Callable[[], torch.Tensor]
 """On memory that stays."""
-
-logger = logging.getLogger(__name__)
 
 
 class CudaGraphs:
@@ -31,38 +27,23 @@ class CudaGraphs:
 
         As PyTorch's notes on CUDA graphs have it: warm-up runs on a side stream, then one under capture.
         """
-        graph = torch.cuda.CUDAGraph()
-        self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
-        # Around the capture too: where that fails, it does not put back the stream that was current before.
-        with torch.cuda.device(self.stream.device), torch.cuda.stream(self.stream):
-            for _ in range(_WARM_UPS):
-                work()
-            self.stream.synchronize()
-            with torch.cuda.graph(graph, pool=self._pool, stream=self.stream):
-                result = work()
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(current)
+        try:
+            # Around the capture too: where that fails, it does not put back the stream that was current before.
+            with torch.cuda.device(self.stream.device), torch.cuda.stream(self.stream):
+                for _ in range(_WARM_UPS):
+                    work()
+                self.stream.synchronize()
+                with torch.cuda.graph(graph, pool=self._pool, stream=self.stream):
+                    result = work()
+        finally:
+            current.wait_stream(self.stream)  # work that is done eagerly instead is in the same memory
         return graph, result
 
-
-class RecordedOrEager:
-    """Makes of work what replays it; of what cannot be recorded, the work itself.
-
-    For want of memory, that once; else from then on, and `problem` says why.
-    """
-
-    def __init__(self, graphs: CudaGraphs) -> None:
-        self._graphs = graphs
-        self.problem: str | None = None
-
-    def __call__(self, work: Work) -> Work:
-        if self.problem:
-            return work
-        try:
-            graph, result = self._graphs.record(work)
-        except Exception as error:
-            logger.warning("no CUDA graph, computing eagerly", exc_info=error)
-            if not is_out_of_memory(error):
-                self.problem = f"{type(error).__name__}: {error}"[:200]
-            return work
+    def replaying(self, work: Work) -> Work:
+        """What replays `work`; its result is overwritten each time."""
+        graph, result = self.record(work)
 
         def replay() -> torch.Tensor:
             graph.replay()

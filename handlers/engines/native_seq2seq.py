@@ -9,8 +9,9 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from handlers.core.device import Device
+from handlers.core.faults import is_out_of_memory
 from handlers.engines.base import PREPARED, EngineUnavailable
-from handlers.engines.cuda_graph import CudaGraphs, RecordedOrEager
+from handlers.engines.cuda_graph import CudaGraphs
 from handlers.engines.loading import load_network
 from handlers.engines.seq2seq.bart import Bart
 from handlers.engines.seq2seq.beams import beam_search
@@ -60,43 +61,54 @@ class NativeSeq2Seq:
         self._architecture = type(model).__name__
         self._device = device.torch_device
         self._attention = _step_attention(folder, device, self._network.shape.head_size)
-        self._record: RecordedOrEager | None = None
+        self._recorded: RecordedSteps | None = None
+        self._graphs: str | None = None
         if self._device.type == "cuda":
-            self._record = RecordedOrEager(CudaGraphs(self._device))
-            with torch.inference_mode():
-                self._recorded = RecordedSteps(self._network, self._record, 2 * self._max_batch_tokens)
+            del model  # what networks have laid out anew is there twice else
+            self._record()
 
     def run(self, batch: GenerationBatch) -> GeneratedTokens:
         texts = [torch.tensor(text, dtype=torch.long, device=self._device) for text in batch.texts]
         beams = batch.parameters[0].num_beams
         capacity = max(own.max_new_tokens for own in batch.parameters)
         search = greedy if beams == 1 else beam_search
-        lengths = [len(text) for text in texts]
-        with torch.inference_mode():
-            network, cache = self._network_and_cache(lengths, beams, capacity)
-            try:
+        try:
+            with torch.inference_mode():
+                network, cache = self._network_and_cache([len(text) for text in texts], beams, capacity)
                 fill(network, cache, texts)
                 return search(network, cache, self._rules, batch.parameters)
-            except torch.OutOfMemoryError:
-                if self._record:
-                    self._recorded.forget()
+        except Exception as error:
+            if self._recorded and is_out_of_memory(error):
+                self._recorded.forget()
+            raise
+
+    def _record(self) -> None:
+        try:
+            with torch.inference_mode():
+                record = CudaGraphs(self._device).replaying
+                self._recorded = RecordedSteps(self._network, record, 2 * self._max_batch_tokens)
+            self._graphs = "one for each shape of a step"
+        except Exception as error:
+            if not is_out_of_memory(error):
                 raise
+            logger.warning("no CUDA graphs: no memory for their caches", exc_info=error)
+            self._graphs = "none: no memory for their caches"
 
     def _network_and_cache(self, lengths: Sequence[int], beams: int, capacity: int) -> tuple[Network, Cache]:
-        if self._record and not self._record.problem:
-            fixed = self._recorded.cache(lengths, beams, capacity)
-            if fixed:
-                return self._recorded, fixed
+        if self._recorded and self._recorded.problem:
+            self._graphs = f"none: {self._recorded.problem}"
+            self._recorded = None  # and its memory
+        fixed = self._recorded and self._recorded.cache(lengths, beams, capacity)
+        if self._recorded and fixed:
+            return self._recorded, fixed
         return self._network, Cache(self._network.shape, lengths, beams, capacity, self._attention)
 
     def describe(self) -> dict[str, Any]:
         precision = {"precision": "int8"} if self._int8 else {}
         attention = "compiled" if self._attention else "torch"
-        own = {"engine": self.name, "architecture": self._architecture, "attention": attention} | precision
-        if self._record:
-            problem = self._record.problem
-            own["cuda_graphs"] = f"none: {problem}" if problem else "one for each shape of a step"
-        return own
+        graphs = {"cuda_graphs": self._graphs} if self._graphs else {}
+        own = {"engine": self.name, "architecture": self._architecture, "attention": attention}
+        return own | precision | graphs
 
 
 def _step_attention(folder: Path, device: Device, head_size: int) -> StepAttention | None:

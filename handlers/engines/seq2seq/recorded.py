@@ -4,22 +4,26 @@ What is recorded knows addresses and shapes alone. So all that a step reads lies
 batch can get; what is beyond a row's newest step or a text's end is hidden by masks.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from copy import copy
 
 import torch
 from torch import Tensor
 
+from handlers.core.faults import is_out_of_memory
 from handlers.engines.cuda_graph import Work
 from handlers.engines.seq2seq.cache import MOST_STEPS, Cache, mask_beyond
 from handlers.engines.seq2seq.network import Network
+from handlers.text.batching import MAX_ROWS
 
 _LEAST = 32  # tokens or steps: no shape is smaller
-_MOST_ROWS = 256
 _KEPT = 64  # shapes, those used last
 
 Record = Callable[[Work], Work]
 """Work to what does it again, in the same memory."""
+
+logger = logging.getLogger(__name__)
 
 
 class FixedCache(Cache):
@@ -67,25 +71,33 @@ class FixedCache(Cache):
 
 
 class RecordedSteps:
-    """A `Network` whose steps are recorded. Its caches share their memory: a new one ends the last."""
+    """A `Network` whose steps are recorded. Its caches share their memory: a new one ends the last.
+
+    `problem` says why nothing can be recorded; steps are then computed as they come.
+    """
 
     def __init__(self, network: Network, record: Record, places: int) -> None:
         """`places`: what the memory is for, texts x (source tokens + beams x steps)."""
         layers, heads, size, dtype, device = self.shape = network.shape
         self.vocabulary, self.encode = network.vocabulary, network.encode
         self._network, self._record, self._places = network, record, places
+        self.problem: str | None = None
         self._runs: dict[tuple[int, ...], Work] = {}
+        self._not_recorded: set[tuple[int, ...]] = set()
         self._keys_values = torch.empty(places * 2 * layers * heads * size, dtype=dtype, device=device)
         self._mask = torch.empty(places, dtype=dtype, device=device)
-        self._tokens = torch.zeros(_MOST_ROWS, dtype=torch.long, device=device)
+        self._tokens = torch.zeros(MAX_ROWS, dtype=torch.long, device=device)
         self._position = torch.zeros(1, dtype=torch.long, device=device)
         # One for all shapes: each recorded step would else hold its own.
-        self._logits = torch.empty(_MOST_ROWS, self.vocabulary, device=device)
+        self._logits = torch.empty(MAX_ROWS, self.vocabulary, device=device)
 
     def cache(self, lengths: Sequence[int], beams: int, capacity: int) -> FixedCache | None:
         """As `Cache`; None for what is too large to be recorded."""
+        for key in self._not_recorded:  # for want of memory, which may be there now
+            self._runs.pop(key, None)
+        self._not_recorded.clear()
         source, steps = _next(max(lengths), _LEAST), _next(capacity, _LEAST)
-        most = min(self._places // (source + beams * steps), _MOST_ROWS // beams)
+        most = min(self._places // (source + beams * steps), MAX_ROWS // beams)
         if _next(len(lengths)) > most or capacity > MOST_STEPS:
             return None
         texts = _next(len(lengths))
@@ -116,7 +128,7 @@ class RecordedSteps:
         key = (texts, *cache.shape)
         run = self._runs.pop(key, None)
         if run is None:
-            run = self._record(self._work(cache.fixed(texts)))
+            run = self._recorded(key, self._work(cache.fixed(texts)))
             while len(self._runs) >= _KEPT:
                 self._runs.pop(next(iter(self._runs)))
         self._runs[key] = run
@@ -126,6 +138,18 @@ class RecordedSteps:
     def forget(self) -> None:
         """Give up all that is recorded, and the memory it holds."""
         self._runs.clear()
+
+    def _recorded(self, key: tuple[int, ...], work: Work) -> Work:
+        """What cannot be recorded is slower, not wrong."""
+        if self.problem is None:
+            try:
+                return self._record(work)
+            except Exception as error:
+                logger.warning("no CUDA graph, computing eagerly", exc_info=error)
+                if not is_out_of_memory(error):
+                    self.problem = f"{type(error).__name__}: {error}"[:200]
+        self._not_recorded.add(key)
+        return work
 
     def _work(self, cache: FixedCache) -> Work:
         def work() -> Tensor:

@@ -58,9 +58,9 @@ def set_engine(bench: Bench, engine: str) -> None:
     (bench.layout.models / "small-net" / "model-config.yaml").write_text(f"handler:\n  engine: {engine}\n")
 
 
-def edit_engines(bench: Bench) -> None:
-    path = bench.layout.handlers / "engines" / "base.py"
-    path.write_text(path.read_text() + "# changed\n")
+def edit_engines(bench: Bench, name: str = "base.py") -> None:
+    path = bench.layout.handlers / "engines" / name
+    path.write_text(path.read_text() + ("# changed\n" if path.suffix == ".py" else "// changed\n"))
 
 
 def fake(bench: Bench, *lines: str) -> None:
@@ -85,7 +85,11 @@ def test_the_engine_is_the_configurations(bench: Bench) -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None or platform.machine() != "x86_64", reason="no g++ for x86-64")
 def test_a_summarizers_attention_is_compiled(
-    bench: Bench, t5_folder: Path, no_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
+    own_cache: Path,
+    t5_folder: Path,
+    no_process: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code, facts = "model/prepared/step-attention.so", "model/prepared/prepared.json"
     with monkeypatch.context() as patched:
@@ -102,6 +106,14 @@ def test_a_summarizers_attention_is_compiled(
     no_process()
     monkeypatch.setenv("PATH", "/nowhere")
     assert bench.pack("report", source=t5_folder).sha256 == first.sha256
+
+
+def test_what_was_calibrated_may_become_a_summarizer(
+    bench: Bench, t5_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "_calibration_of", lambda archive: prepare.Pictures(300, "1"))
+    assert not prepared_members(bench.pack("report", source=t5_folder).path) & INT8
+    assert not any("WARNING" in line for line in bench.said)
 
 
 def test_text_is_not_calibrated(bench: Bench, t5_folder: Path, photos: Path) -> None:
@@ -152,6 +164,8 @@ def test_the_key_is_of_all_that_decides(
         patched.setattr(prepare.platform, "machine", lambda: "another")
         keys.append(prepare._key(text, None))
     edit_engines(bench)
+    keys.append(prepare._key(wanted, None))
+    edit_engines(bench, "seq2seq/step_attention.cpp")
     keys.append(prepare._key(wanted, None))
     assert len(set(keys)) == len(keys)
 

@@ -1,6 +1,8 @@
 """A step's attention in compiled code: what torch computes, whatever the lengths, and where it cannot be had."""
 
 import json
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -98,8 +100,8 @@ def test_it_is_linked_with_nothing_and_the_same_each_time(compiled: Path, tmp_pa
     content = (tmp_path / LIBRARY).read_bytes()
     assert content == (compiled / LIBRARY).read_bytes()
     assert str(Path(__file__).parents[4]).encode() not in content
-    symbols = subprocess.run(["ldd", tmp_path / LIBRARY], capture_output=True, text=True, check=True).stdout
-    assert "libgomp" not in symbols
+    libraries = subprocess.run(["ldd", tmp_path / LIBRARY], capture_output=True, text=True, check=True).stdout
+    assert "libgomp" not in libraries
 
 
 def test_the_engine_says_why_it_has_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,6 +131,8 @@ def test_where_it_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     source.write_text("int main() { return nothing; }\n")
     monkeypatch.setattr(step_attention, "_SOURCE", source)
     monkeypatch.setattr(step_attention.platform, "machine", lambda: "x86_64")
+    if shutil.which("g++"):
+        assert re.match(r"g\+\+ failed: step_attention.cpp.*error.*nothing", reason())
     monkeypatch.setattr(step_attention.shutil, "which", lambda name: "/bin/false")
     assert reason() == "g++ failed: no message"
     monkeypatch.setattr(step_attention.shutil, "which", lambda name: None)
