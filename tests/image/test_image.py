@@ -94,6 +94,14 @@ def test_every_model_answers_from_outside(container, tmp_path):
     assert summary in answer("bart-large-cnn", "report.txt")
 
 
+def test_the_summarizers_attention_was_compiled(container):
+    """By a compiler that is not in the image."""
+    code = "import sys, zipfile; print(*zipfile.ZipFile(sys.argv[1]).namelist())"
+    for name in ("t5-small", "bart-large-cnn"):
+        members = container.run("python3", "-c", code, f"model_store/{name}.mar").stdout.split()
+        assert "model/prepared/step-attention.so" in members
+
+
 def test_all_the_models_are_baked_in_and_ready(container):
     told = json.loads(container.run("scripts/status", "--json").stdout)
     assert {each["name"]: each["weights"] for each in told["models"]} == dict.fromkeys(STARTERS, "starter")
