@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from packing import pack
+from packing import pack, prepare
 from packing.build import Packed
 from packing.models import Layout
 from tests.unit.packing.fake_hub import FakeHub
@@ -147,3 +149,25 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     from huggingface_hub import constants
 
     return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def own_cache(bench: Bench) -> Path:
+    """An empty cache in place of the one that the tests share."""
+    bench.layout.prepared.unlink()
+    return bench.layout.prepared
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number in range(8):
+        Image.fromarray(random.integers(0, 256, (40, 48, 3), np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it, and from then on a pack that prepares anything fails the test."""
+    return lambda: monkeypatch.setattr(prepare, "_run", lambda *_: pytest.fail("prepared again"))

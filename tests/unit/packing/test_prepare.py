@@ -1,4 +1,4 @@
-"""What is prepared at packing: its files in the archive, the cache, int8 and how long it is kept."""
+"""What is prepared at packing: its files in the archive, and the cache."""
 
 import json
 import platform
@@ -10,9 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from packing import errors, prepare, read_provenance
 from packing.cache import KEPT, PARTIAL
@@ -20,53 +18,16 @@ from packing.prepare import Wanted
 from packing.sources import Wish, find
 from packing.tasks import SUMMARIZATION
 from tests.unit.packing.conftest import Bench
+from tests.unit.packing.preparing import (
+    ALWAYS,
+    GRAPH,
+    SUCCESS,
+    edit_engines,
+    fake,
+    prepared_members,
+    set_engine,
+)
 from tests.unit.packing.test_cli import start
-
-GRAPH = {"model/prepared/openvino.xml", "model/prepared/openvino.bin"}
-INT8 = {"model/prepared/openvino-int8.xml", "model/prepared/openvino-int8.bin"}
-ALWAYS = {"model/prepared/prepared.json", "model/prepared/preprocess.json"}
-
-
-@pytest.fixture
-def own_cache(bench: Bench) -> Path:
-    """An empty cache in place of the one that the tests share."""
-    bench.layout.prepared.unlink()
-    return bench.layout.prepared
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
-    for number in range(8):
-        Image.fromarray(random.integers(0, 256, (40, 48, 3), np.uint8)).save(folder / f"{number}.png")
-    return folder
-
-
-@pytest.fixture
-def no_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and from then on a pack that prepares anything fails the test."""
-    return lambda: monkeypatch.setattr(prepare, "_run", lambda *_: pytest.fail("prepared again"))
-
-
-def prepared_members(archive: Path) -> set[str]:
-    with zipfile.ZipFile(archive) as found:
-        return {name for name in found.namelist() if name.startswith("model/prepared/")}
-
-
-def set_engine(bench: Bench, engine: str) -> None:
-    (bench.layout.models / "small-net" / "model-config.yaml").write_text(f"handler:\n  engine: {engine}\n")
-
-
-def edit_engines(bench: Bench, name: str = "base.py") -> None:
-    path = bench.layout.handlers / "engines" / name
-    path.write_text(path.read_text() + ("# changed\n" if path.suffix == ".py" else "// changed\n"))
-
-
-def fake(bench: Bench, *lines: str) -> None:
-    """A prepare of our own, for what the real one does only when something is wrong."""
-    path = bench.layout.handlers / "engines" / "prepare.py"
-    path.write_text("\n".join(("import os, pathlib, sys", *lines, "")))
 
 
 def test_the_archive_holds_what_was_prepared(bench: Bench) -> None:
@@ -106,19 +67,6 @@ def test_a_summarizers_attention_is_compiled(
     no_process()
     monkeypatch.setenv("PATH", "/nowhere")
     assert bench.pack("report", source=t5_folder).sha256 == first.sha256
-
-
-def test_what_was_calibrated_may_become_a_summarizer(
-    bench: Bench, t5_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prepare, "_calibration_of", lambda archive: prepare.Pictures(300, "1"))
-    assert not prepared_members(bench.pack("report", source=t5_folder).path) & INT8
-    assert not any("WARNING" in line for line in bench.said)
-
-
-def test_text_is_not_calibrated(bench: Bench, t5_folder: Path, photos: Path) -> None:
-    with pytest.raises(errors.BadRequest, match=r"--calibrate is for image.*model for summarization"):
-        bench.pack("report", source=t5_folder, calibrate=photos)
 
 
 def test_nothing_changed_nothing_prepared(bench: Bench, no_process: Callable[[], None]) -> None:
@@ -184,11 +132,6 @@ def test_the_cache_keeps_what_was_used_last(bench: Bench, own_cache: Path) -> No
     assert made[0] < made[-1]
 
 
-SUCCESS = (
-    "target = pathlib.Path(sys.argv[2])",
-    "target.mkdir()",
-    "(target / 'prepared.json').write_text('{}')",
-)
 FAILURES = [
     (["raise ValueError('no such layer')"], errors.NotPrepared, "small-net .*auto failed: .*no such layer"),
     ([f"os.kill(os.getpid(), {signal.SIGKILL:d})"], errors.NotPrepared, "ended by SIGKILL"),
@@ -223,88 +166,12 @@ def test_what_a_killed_pack_left_is_no_result(bench: Bench, own_cache: Path) -> 
     assert not half.parent.exists()
 
 
-def test_int8_is_made_and_kept(bench: Bench, photos: Path, no_process: Callable[[], None]) -> None:
-    plain = bench.pack(weights="starter")
-    first = bench.pack(weights="starter", calibrate=photos)
-    assert prepared_members(first.path) == ALWAYS | GRAPH | INT8
-    assert first.version != plain.version
-    facts = read_provenance(first.path).prepared
-    assert facts["calibration"]["pictures"] == 8
-    no_process()
-    bench.said.clear()
-    again = bench.pack(weights="starter")
-    assert again.unchanged
-    assert any("int8 as calibrated before, with 8 pictures" in line for line in bench.said)
-    assert bench.pack(weights="starter", calibrate=photos).unchanged
-    dropped = bench.pack(weights="starter", calibrate="none")
-    assert dropped.sha256 == plain.sha256
-    assert bench.pack(weights="starter").unchanged
-
-
-def test_int8_is_made_again_from_the_same_folder(bench: Bench, own_cache: Path, photos: Path) -> None:
-    first = bench.pack(weights="starter", calibrate=photos)
-    edit_engines(bench)
-    bench.said.clear()
-    again = bench.pack(weights="starter")
-    assert not again.unchanged
-    assert prepared_members(again.path) == prepared_members(first.path)
-    assert any(f"int8 from 8 pictures of {photos}" in line for line in bench.said)
-
-
-def test_int8_is_not_lost_without_a_word(bench: Bench, own_cache: Path, photos: Path, tmp_path: Path) -> None:
-    lent = shutil.copytree(photos, tmp_path / "lent")
-    bench.pack(weights="starter", calibrate=lent)
-    shutil.rmtree(lent)
-    edit_engines(bench)
-    bench.said.clear()
-    assert prepared_members(bench.pack(weights="starter").path) == ALWAYS | GRAPH
-    assert any(
-        "WARNING: packing without int8" in line
-        and f"no folder {lent}" in line
-        and "--calibrate FOLDER" in line
-        for line in bench.said
-    )
-
-
-def test_another_engine_drops_int8_with_a_word(bench: Bench, photos: Path) -> None:
-    bench.pack(weights="starter", calibrate=photos)
-    set_engine(bench, "torch")
-    assert prepared_members(bench.pack(weights="starter").path) == ALWAYS
-    assert any(
-        "WARNING: packing without int8" in line and "engine is torch now" in line for line in bench.said
-    )
-
-
-def test_int8_that_agrees_too_seldom_is_said(bench: Bench, own_cache: Path) -> None:
-    facts = {"openvino": {"version": "1", "int8": {"pictures": 300, "agreement": 0.91}}}
-    fake(bench, *SUCCESS[:-1], f"(target / 'prepared.json').write_text({json.dumps(facts)!r})")
-    bench.pack(weights="starter")
-    assert any("WARNING: int8 labels only 91.0%" in line for line in bench.said)
-
-
 def test_a_compiled_network_is_for_the_configured_precision(bench: Bench, own_cache: Path) -> None:
     fake(bench, *SUCCESS, "(target / 'asked').write_text(' '.join(sys.argv[3:]))")
     path = bench.layout.models / "small-net" / "model-config.yaml"
     path.write_text("handler:\n  engine: torch-compiled\n  precision: bf16\n")
     with zipfile.ZipFile(bench.pack(weights="starter").path) as archive:
         assert archive.read("model/prepared/asked") == b"--engine torch-compiled --precision bf16"
-
-
-def test_int8_that_cannot_be_made(
-    bench: Bench, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(errors.BadRequest, match="no folder"):
-        bench.pack(weights="starter", calibrate=tmp_path / "nowhere")
-    set_engine(bench, "torch")
-    with pytest.raises(
-        errors.BadRequest, match="int8 needs OpenVINO, and small-net asks for the engine torch"
-    ):
-        bench.pack(weights="starter", calibrate=photos)
-    set_engine(bench, "openvino")
-    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(errors.BadRequest, match="scripts/setup --calibrate"):
-        bench.pack("my-net", source=bench.layout.starter("small-net"), calibrate=photos)
-    assert not bench.store.exists()
 
 
 def test_an_interrupted_pack_ends_the_process(bench: Bench, own_cache: Path) -> None:
