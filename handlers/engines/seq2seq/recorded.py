@@ -27,17 +27,15 @@ logger = logging.getLogger(__name__)
 
 
 class FixedCache(Cache):
-    """A cache in memory that is lent. `tokens` [rows] are the newest of each row."""
+    """A cache in memory that is lent."""
 
-    def __init__(
-        self, own: Tensor, source: Tensor, mask: Tensor, tokens: Tensor, lengths: Sequence[int]
-    ) -> None:
+    def __init__(self, own: Tensor, source: Tensor, mask: Tensor, lengths: Sequence[int]) -> None:
         """Memory of `Cache`'s shapes for at least as many texts as there are `lengths`."""
-        self._own, self._source, self._mask, self.tokens = own, source, mask, tokens
+        self._own, self._source, self._mask = own, source, mask
         self.texts, self.beams, self.compiled = len(lengths), own.shape[2] // source.shape[2], None
         self.lengths = torch.tensor(lengths)
         self._filled = 0
-        for each in (own, source, mask, tokens):
+        for each in (own, source, mask):
             each.zero_()  # what an earlier batch has left may be no number, which a mask does not hide
         mask[: self.texts] = mask_beyond(self.lengths, mask.shape[-1], mask.dtype).to(mask.device)
 
@@ -114,7 +112,6 @@ class RecordedSteps:
             lent(0, most * beams, steps, texts * beams),
             lent(first_source, most, source, texts),
             self._mask[: texts * source].view(texts, 1, 1, source),
-            self._tokens[: texts * beams],
             lengths,
         )
 
@@ -122,7 +119,7 @@ class RecordedSteps:
         """As `Network`; the next step overwrites the logits."""
         assert isinstance(cache, FixedCache)
         assert isinstance(position, int)
-        cache.tokens[: len(tokens)] = tokens
+        self._tokens[: len(tokens)] = tokens
         self._position.fill_(position)
         texts = _next(cache.texts)
         key = (texts, *cache.shape)

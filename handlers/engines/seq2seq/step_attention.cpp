@@ -163,12 +163,11 @@ void attend_all(const Queries& q, const Source& source, Bf16* out) {
 
 }  // namespace
 
-// Steps count numbers. False for a head size that there is no code for.
-extern "C" bool step_attention(const Queries* q, const Source* source, Bf16* out, std::int64_t size) {
+// Steps count numbers; `size` is one of step_attention.py's SIZES.
+extern "C" void step_attention(const Queries* q, const Source* source, Bf16* out, std::int64_t size) {
     switch (size) {
-        case 32: attend_all<32>(*q, *source, out); return true;
-        case 64: attend_all<64>(*q, *source, out); return true;
-        case 128: attend_all<128>(*q, *source, out); return true;
-        default: return false;
+        case 32: return attend_all<32>(*q, *source, out);
+        case 64: return attend_all<64>(*q, *source, out);
+        case 128: return attend_all<128>(*q, *source, out);
     }
 }

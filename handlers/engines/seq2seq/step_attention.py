@@ -93,7 +93,7 @@ class StepAttention:
         except (OSError, AttributeError) as error:
             raise EngineUnavailable(f"it does not load: {error}") from error
         self._function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-        self._function.restype = ctypes.c_bool
+        self._function.restype = None
 
     def __call__(
         self, q: "Tensor", k: "Tensor", v: "Tensor", lengths: "Tensor | None", bias: "Tensor | None" = None
