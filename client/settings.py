@@ -15,13 +15,17 @@ MAX_MESSAGE_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The five addresses of a server: three URLs, and two gRPC targets `host:port`, `https://host:port` over TLS."""
+    """The addresses of a server: four URLs, and two gRPC targets `host:port`, `https://host:port` over TLS.
+
+    `health` is the supervisor's: readiness, and what each worker is doing.
+    """
 
     inference: str = "http://127.0.0.1:8080"
     management: str = "http://127.0.0.1:8081"
     metrics: str = "http://127.0.0.1:8082"
     grpc_inference: str = "127.0.0.1:7070"
     grpc_management: str = "127.0.0.1:7071"
+    health: str = "http://127.0.0.1:8083"
 
     @classmethod
     def at(
@@ -33,6 +37,7 @@ class Endpoints:
         metrics_port: int = 8082,
         grpc_port: int = 7070,
         grpc_management_port: int = 7071,
+        health_port: int = 8083,
     ) -> "Endpoints":
         """TorchServe's default ports on that host."""
         name = f"[{host}]" if ":" in host and not host.startswith("[") else host
@@ -42,6 +47,7 @@ class Endpoints:
             metrics=f"http://{name}:{metrics_port}",
             grpc_inference=f"{name}:{grpc_port}",
             grpc_management=f"{name}:{grpc_management_port}",
+            health=f"http://{name}:{health_port}",
         )
 
 

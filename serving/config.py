@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "config.properties"
 
 # What org.pytorch.serve.util.ConfigManager of TorchServe 0.12.0 reads; it ignores anything else without a word.
+# `health_address` is the supervisor's, which is ours.
 KNOWN_KEYS = frozenset(
     """
-    debug inference_address management_address metrics_address load_models blacklist_env_vars
+    health_address debug inference_address management_address metrics_address load_models blacklist_env_vars
     default_workers_per_model default_response_timeout default_startup_timeout unregister_model_timeout
     number_of_netty_threads netty_client_threads job_queue_size number_of_gpu metrics_config metrics_mode
     model_metrics_auto_detect disable_system_metrics ipex_enable ipex_gpu_enable cpu_launcher_enable

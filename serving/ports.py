@@ -1,4 +1,4 @@
-"""The five ports of a server: from the configuration, shifted, or free ones; and who holds a taken one."""
+"""The ports of a server: from the configuration, shifted, or free ones; and who holds a taken one."""
 
 import os
 import socket
@@ -23,6 +23,7 @@ class Ports:
     metrics: int
     grpc_inference: int
     grpc_management: int
+    health: int = 8083
 
     def __post_init__(self) -> None:
         for name, port in asdict(self).items():
@@ -40,6 +41,7 @@ class Ports:
             metrics=_port(settings, "metrics_address", 8082),
             grpc_inference=_number(settings, "grpc_inference_port", 7070),
             grpc_management=_number(settings, "grpc_management_port", 7071),
+            health=_port(settings, "health_address", 8083),
         )
 
     @classmethod
@@ -61,7 +63,7 @@ class Ports:
             f"{name}_address": _with_port(
                 settings.get(f"{name}_address", "http://127.0.0.1"), getattr(self, name)
             )
-            for name in ("inference", "management", "metrics")
+            for name in ("inference", "management", "metrics", "health")
         }
         changed["grpc_inference_port"] = str(self.grpc_inference)
         changed["grpc_management_port"] = str(self.grpc_management)
@@ -72,7 +74,7 @@ def endpoints(settings: Mapping[str, str]) -> Endpoints:
     """Where a client on this machine finds the services of a server with these settings."""
     ports = Ports.from_settings(settings)
     urls = {}
-    for name in ("inference", "management", "metrics"):
+    for name in ("inference", "management", "metrics", "health"):
         parts = urlsplit(settings.get(f"{name}_address", "http://127.0.0.1"))
         urls[name] = f"{parts.scheme}://{_reachable(parts.hostname)}:{getattr(ports, name)}"
     inference = _reachable(settings.get("grpc_inference_address"))
@@ -90,6 +92,7 @@ def open_to(settings: Mapping[str, str], host: str) -> dict[str, str]:
     return {
         "inference_address": _with_port(f"http://{_bracketed(host)}", ports.inference),
         "metrics_address": _with_port(f"http://{_bracketed(host)}", ports.metrics),
+        "health_address": _with_port(f"http://{_bracketed(host)}", ports.health),
         "grpc_inference_address": host,
     }
 
@@ -97,7 +100,7 @@ def open_to(settings: Mapping[str, str], host: str) -> dict[str, str]:
 def check_free(settings: Mapping[str, str]) -> None:
     """Raises PortTaken for the first port that cannot be bound, naming it and, where that can be seen, its holder."""
     ports = Ports.from_settings(settings)
-    for name in ("inference", "management", "metrics", "grpc_inference", "grpc_management"):
+    for name in ("inference", "management", "metrics", "health", "grpc_inference", "grpc_management"):
         port = getattr(ports, name)
         address = settings.get(f"{name}_address", "127.0.0.1")
         host = urlsplit(address).hostname if "//" in address else address

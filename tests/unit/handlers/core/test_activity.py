@@ -1,0 +1,64 @@
+"""The file in which a worker says what it is doing."""
+
+import os
+import time
+
+from handlers.core.activity import DIRECTORY_VARIABLE, ActivityWriter, read_activity
+
+
+def test_idle_worker_is_not_computing(tmp_path):
+    ActivityWriter(tmp_path / "1")
+
+    activity = read_activity(tmp_path / "1")
+
+    assert not activity.is_computing
+    assert (activity.batches, activity.answers) == (0, 0)
+
+
+def test_batch_is_visible_from_begin_to_end(tmp_path):
+    writer = ActivityWriter(tmp_path / "1")
+    before = time.monotonic()
+    writer.begin_batch(3)
+    computing = read_activity(tmp_path / "1")
+    writer.advance()
+    advanced = read_activity(tmp_path / "1")
+    writer.end_batch()
+    idle = read_activity(tmp_path / "1")
+
+    assert computing.is_computing
+    assert computing.batch_requests == 3
+    assert before <= computing.batch_started <= advanced.progress <= idle.last_answer
+    assert not idle.is_computing
+    assert (idle.batches, idle.answers, idle.batch_requests) == (1, 3, 0)
+
+
+def test_heartbeat_advances_by_itself(tmp_path):
+    writer = ActivityWriter(tmp_path / "1")
+    first = read_activity(tmp_path / "1").heartbeat
+    writer.start_heartbeat()
+    deadline = time.monotonic() + 10
+
+    while read_activity(tmp_path / "1").heartbeat <= first:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_environment_names_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
+
+    ActivityWriter.from_environment()
+
+    assert read_activity(tmp_path / str(os.getpid())) is not None
+
+
+def test_worker_without_a_usable_folder_still_works(tmp_path, monkeypatch):
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "missing"))
+
+    ActivityWriter.from_environment().begin_batch(1)
+
+
+def test_missing_or_short_file_has_no_activity(tmp_path):
+    (tmp_path / "2").write_bytes(b"short")
+
+    assert read_activity(tmp_path / "1") is None
+    assert read_activity(tmp_path / "2") is None
