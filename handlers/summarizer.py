@@ -45,6 +45,7 @@ class Summarizer(Handler[TextItem, Summary]):
     answer_schema = ANSWER_SCHEMA
     media_type = "text/plain"
     example = EXAMPLE
+    takes_numbers = False
     bf16_flags = AMX | {"avx512_bf16"}
 
     def load(self, folder: Path, config: SummarizerConfig, device: Device) -> None:

@@ -1,11 +1,15 @@
 """The `handler:` section of `model-config.yaml`, typed; a key nobody knows is an error that names the known ones."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from handlers.core.errors import ConfigurationError
+
+MAX_INTEGER = 2**31 - 1
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -36,29 +40,69 @@ class HandlerConfig:
             raise ConfigurationError("model-config.yaml: 'handler' must be a mapping of settings")
         hints = get_type_hints(cls)
         known = [field.name for field in fields(cls)]
+        values: dict[str, Any] = {}
         for key, value in section.items():
             if key not in known:
                 raise ConfigurationError(
-                    f"model-config.yaml: unknown key 'handler.{key}'; known: {', '.join(sorted(known))}"
+                    f"model-config.yaml: unknown key 'handler.{str(key)[:60]}'; known: {', '.join(sorted(known))}"
                 )
             if not _matches(value, hints[key]):
                 raise ConfigurationError(
-                    f"model-config.yaml: 'handler.{key}' must be {_words(hints[key])}, not {value!r}"
+                    f"model-config.yaml: 'handler.{key}' must be {_words(hints[key])}, not {shown(value)}"
                 )
-        return cls(**section)
+            values[key] = _converted(value, hints[key])
+        return cls(**values)
 
     def __post_init__(self) -> None:
         if self.gpu_memory != "auto" and not 0 < self.gpu_memory <= 1:
             raise ConfigurationError(
                 "model-config.yaml: 'handler.gpu_memory' must be above 0 and at most 1 (the share of one GPU), "
-                f"not {self.gpu_memory}"
+                f"not {shown(self.gpu_memory)}"
             )
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
+            if type(value) is not int:
+                continue
+            highest = MAX_THREADS if field.name == "threads" else MAX_INTEGER
+            if value < 1:
                 raise ConfigurationError(
-                    f"model-config.yaml: 'handler.{field.name}' must be at least 1, not {value}"
+                    f"model-config.yaml: 'handler.{field.name}' must be at least 1, not {shown(value)}"
                 )
+            if value > highest:
+                raise ConfigurationError(
+                    f"model-config.yaml: 'handler.{field.name}' must be at most {highest}, not {shown(value)}"
+                )
+
+
+def server_setting(settings: Mapping[str, Any], key: str, default: float) -> float:
+    """A number that TorchServe reads from model-config.yaml as well, above 0; `default` if it is unset or 0.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    value = settings.get(key)
+    if value is None:
+        return default
+    if not _matches(value, float) or value < 0:
+        raise ConfigurationError(
+            f"model-config.yaml: '{key}' must be a number of at least 0, not {shown(value)}"
+        )
+    return float(value) or default
+
+
+def shown(value: Any) -> str:
+    """A setting as an error message repeats it."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """An integer for a setting that is a number becomes a float, which torch insists on."""
+    takes_float = hint is float or (get_origin(hint) in (Union, UnionType) and float in get_args(hint))
+    return float(value) if takes_float and type(value) is int else value
 
 
 def _matches(value: Any, hint: Any) -> bool:
@@ -68,7 +112,9 @@ def _matches(value: Any, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_matches(value, part) for part in get_args(hint))
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        if type(value) is int:
+            return abs(value) <= MAX_INTEGER
+        return type(value) is float and math.isfinite(value)
     if hint is type(None):
         return value is None
     return type(value) is hint

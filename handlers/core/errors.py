@@ -12,6 +12,7 @@ ServingError
   │    └─ TooManyItems        inputs in one request
   ├─ InternalError (500)      our fault; the reason is in the worker's log, not in the answer
   ├─ Overloaded (503)         not computed before the worker's time for its batch was over
+  ├─ DeadlineExceeded (504)   not begun: the client's time was over, or the client had left
   └─ OutOfMemory (507)        this item does not fit into memory
 
 The status is on the class, as it is the class that decides it.
@@ -80,6 +81,10 @@ class InternalError(ServingError):
 
 class Overloaded(ServingError):
     code = 503
+
+
+class DeadlineExceeded(ServingError):
+    code = 504
 
 
 class OutOfMemory(ServingError):

@@ -1,4 +1,12 @@
-"""Tells what a failure of the hardware or its libraries means: too little memory, or a device that is lost."""
+"""What a failure means: too little memory, a device that is lost, or time that is over; and how it is answered."""
+
+import logging
+import os
+import time
+
+from handlers.core.errors import InternalError, OutOfMemory, Overloaded, ServingError
+
+logger = logging.getLogger(__name__)
 
 _MEMORY = (
     "out of memory",  # CUDA's own, also as "CUDA error: out of memory"
@@ -22,3 +30,31 @@ def is_device_lost(error: BaseException) -> bool:
     if type(error).__name__ == "AcceleratorError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
+
+
+def check_time(end: float) -> None:
+    """Raises Overloaded."""
+    if time.monotonic() > end:
+        raise Overloaded("the server's time for this batch of requests is over; retry, or ask for less")
+
+
+def as_serving_error(error: Exception) -> ServingError:
+    """The answer for any exception; what is our fault goes to the log and is not told to the client.
+
+    The answer is kept until the batch is done, so it refers to no frame: a frame holds the request's parsed body.
+    """
+    if isinstance(error, ServingError):
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
+    if is_out_of_memory(error):
+        logger.error("out of memory", exc_info=error)
+        return OutOfMemory("there is not enough memory for this input; try a smaller one")
+    logger.error("unexpected error", exc_info=error)
+    return InternalError("internal error; the worker's log has the details")
+
+
+def end_process(error: Exception) -> None:
+    """So that TorchServe starts a new one: this one would answer with errors for ever."""
+    logger.critical("the GPU's context is lost; this worker ends and is replaced", exc_info=error)
+    logging.shutdown()
+    os._exit(1)

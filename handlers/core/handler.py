@@ -2,45 +2,34 @@
 
 import json
 import logging
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from handlers.core import metrics as names
-from handlers.core.config import HandlerConfig
+from handlers.core import request_log
+from handlers.core.activity import ActivityWriter
+from handlers.core.admission import Admission
+from handlers.core.config import HandlerConfig, server_setting
 from handlers.core.device import AMX, Device
-from handlers.core.errors import InternalError, InvalidRequest, OutOfMemory, Overloaded, ServingError
-from handlers.core.faults import is_device_lost, is_out_of_memory
+from handlers.core.edge import EdgeReader
+from handlers.core.errors import Overloaded, ServingError
+from handlers.core.faults import as_serving_error, check_time, end_process, is_device_lost
+from handlers.core.memory import TRIM_BYTES, size_of, trim
 from handlers.core.metrics import Metrics
-from handlers.core.parameters import Parameter, parse_parameters
-from handlers.core.reply import Body, Reply, to_body, to_json
-from handlers.core.request import Door
+from handlers.core.opening import RequestOpener
+from handlers.core.parameters import Parameter
+from handlers.core.pending import PendingRequest
+from handlers.core.progress import reporting_to
+from handlers.core.reply import Body, to_body, to_json
+from handlers.core.request_log import logging_for
 from handlers.core.tensor import Payload, Tensor, TensorSpec
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Exchange(Generic[Item]):
-    """One request of a batch on its way through: its items, or what went wrong.
-
-    `seconds` is its share of the time for decoding, which runs from the first input that is begun until `end`.
-    """
-
-    reply: Reply
-    is_grpc: bool
-    payloads: Sequence[Payload] = ()
-    parameters: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-    end: float | None = None
-    items: Sequence[Item] = ()
-    error: ServingError | None = None
 
 
 class Handler(ABC, Generic[Item, Answer]):
@@ -66,6 +55,8 @@ class Handler(ABC, Generic[Item, Answer]):
 
     parallel_decode: ClassVar[bool] = False
     """Whether `decode` may run in several threads at once."""
+    takes_numbers: ClassVar[bool] = True
+    """Whether inputs may be numeric tensors, which as JSON are lists of millions of numbers."""
     bf16_flags: ClassVar[Set[str]] = AMX
     """A CPU with one of these flags computes the task's networks faster in bf16 than in fp32."""
 
@@ -111,19 +102,18 @@ class Handler(ABC, Generic[Item, Answer]):
 
     def initialize(self, context: Any) -> None:
         """Load from the archive's folder and warm up. Raises ConfigurationError and whatever loading raises."""
+        request_log.install()
         properties = context.system_properties
         folder = Path(properties["model_dir"])
         settings = context.model_yaml_config or {}
         config = self.config_type.from_mapping(settings.get("handler"))
-        workers = settings.get("minWorkers") or 1
+        workers = int(server_setting(settings, "minWorkers", 1))
         self._device = Device.choose(properties.get("gpu_id"), config, workers, self.bf16_flags)
         self._device.apply()
         self._pool = self._device.pool() if self.parallel_decode else None
         self._batch_size = int(properties.get("batch_size") or 1)
         self._max_items = config.max_items
-        # Whoever outlives TorchServe's time for a batch is killed, and all its requests with it. A quarter of it is
-        # for decoding, in equal shares; no run of the model begins after half of it, and the last has the other half.
-        self._patience = float(settings.get("responseTimeout") or 120)
+        self._response_timeout_s = server_setting(settings, "responseTimeout", 120)
         self._model_name = context.model_name
         self._version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
         provenance = folder / "provenance.json"
@@ -131,87 +121,117 @@ class Handler(ABC, Generic[Item, Answer]):
         self._metrics = Metrics(context.metrics, self._model_name)
         self.load(folder / "model", config, self._device)
         self._allowed = tuple(self.parameters())
+        self._admission = Admission(EdgeReader.from_environment(self._model_name), self._batch_size)
+        self._opener = RequestOpener(
+            self._model_name,
+            self._version,
+            self.payload_fields,
+            self._max_items,
+            self.takes_numbers,
+            self._allowed,
+            self._admission,
+            self._metrics,
+        )
         self.warm_up()
+        # The supervisor takes a worker without this file for one that is loading.
+        self._activity = ActivityWriter.from_environment()
+        self._activity.start_heartbeat()
         logger.info("%s is loaded: %s", self._model_name, self._short_description())
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body for each request of the batch; statuses, content types and headers go through `context`."""
+        self._activity.begin_batch(len(data))
+        size = sum(map(size_of, data))
         try:
             return self._handle(data, context)
         finally:
+            if size > TRIM_BYTES:
+                trim()
             self._metrics.flush()
+            self._activity.end_batch()
 
     def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         if len(data) == 1 and not data[0] and headers[0].get("describe") == "True":
             return [to_json(self._description())]
-        self._deadline = time.monotonic() + self._patience / 2
-        share = self._patience / 4 / max(1, len(data))
+        # TorchServe kills a worker after responseTimeout, and all its requests with it. A quarter of it is for opening
+        # and decoding, in equal shares; no run of the model begins after half of it, and what reports its steps is
+        # ended at nine tenths.
+        started, timeout = time.monotonic(), self._response_timeout_s
+        self._deadline, self._stop_at = started + timeout / 2, started + 0.9 * timeout
         self._metrics.add(names.REQUESTS, len(data))
         with self._metrics.seconds(names.DECODE_SECONDS):
-            exchanges = [self._open(fields, own, share) for fields, own in zip(data, headers, strict=True)]
-            self._decode_all(exchanges)
-        answers = self._answer(exchanges)
+            requests: list[PendingRequest[Item]] = self._opener.open_all(data, headers, timeout / 4)
+            self._decode_all(requests)
+        begun = sum(request.error is None for request in requests)
+        answers = self._answer(requests)
         with self._metrics.seconds(names.ENCODE_SECONDS):
-            return [
-                self._close(exchange, own, index, context)
-                for index, (exchange, own) in enumerate(zip(exchanges, answers, strict=True))
+            bodies = [
+                self._close(request, own, index, context)
+                for index, (request, own) in enumerate(zip(requests, answers, strict=True))
             ]
+        self._admission.finished(begun, time.monotonic() - started)
+        return bodies
 
-    def _open(self, fields: Mapping[str, Any], headers: Mapping[str, Any], seconds: float) -> Exchange[Item]:
-        """What one request asks for; nothing of it is decoded yet."""
-        end = time.monotonic() + seconds
-        door = Door(fields, headers, self._model_name, self._version, self.payload_fields, self._max_items)
-        try:
-            if headers.get("explain") == "True":
-                raise InvalidRequest("explanations are not offered; use /predictions")
-            request = door.read()
-            parameters = parse_parameters(request.parameters, self._allowed)
-        except Exception as error:
-            return Exchange(door.reply, door.is_grpc, error=as_serving_error(error))
-        left = end - time.monotonic()
-        return Exchange(request.reply, door.is_grpc, request.payloads, parameters, left)
-
-    def _decode_all(self, exchanges: Sequence[Exchange[Item]]) -> None:
-        """Fill in the items of each exchange, or its first error; inputs of all requests share the pool's threads."""
-        inputs = [(exchange, place) for exchange in exchanges for place in range(len(exchange.payloads))]
+    def _decode_all(self, requests: Sequence[PendingRequest[Item]]) -> None:
+        """Fill in the items of each request, or its first error; inputs of all requests share the pool's threads."""
+        inputs = [(request, place) for request in requests for place in range(len(request.payloads))]
         decoded = iter(self._spread(self._decode, inputs))
-        for exchange in exchanges:
-            items = [next(decoded) for _ in exchange.payloads]
-            exchange.error = next((item for item in items if isinstance(item, ServingError)), exchange.error)
-            exchange.items = () if exchange.error else items
+        for request in requests:
+            items = [next(decoded) for _ in request.payloads]
+            request.error = next((item for item in items if isinstance(item, ServingError)), request.error)
+            request.items = () if request.error else items
+        for request in requests:
+            request.payloads = ()
 
     def _spread(self, work: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterable[Any]:
         """Results in order. A single input is not worth a thread."""
         return self._pool.map(work, inputs) if self._pool and len(inputs) > 1 else map(work, inputs)
 
-    def _decode(self, task: tuple[Exchange[Item], int]) -> Item | ServingError:
+    def _decode(self, task: tuple[PendingRequest[Item], int]) -> Item | ServingError:
         """One input, or its error. None is begun after its request's share of time: its neighbours would lack it."""
-        exchange, place = task
-        if exchange.error:  # one input of several has failed, and so has the request
-            return exchange.error
-        exchange.end = exchange.end or time.monotonic() + exchange.seconds
+        request, place = task
+        if request.error:  # one input of several has failed, and so has the request
+            return request.error
+        request.end = request.end or time.monotonic() + request.seconds
         try:
-            check_time(exchange.end)
-            return self.decode(exchange.payloads[place], exchange.parameters)
+            with logging_for(request.label):
+                check_time(request.end)
+                return self.decode(request.payloads[place], request.parameters)
         except Exception as failure:
-            error = as_serving_error(failure)
-            if isinstance(failure, ServingError) and len(exchange.payloads) > 1:
+            with logging_for(request.label):
+                error = as_serving_error(failure)
+            if isinstance(failure, ServingError) and len(request.payloads) > 1:
                 error = type(error)(f"inputs[{place}]: {error.message}")
-            exchange.error = error
+            request.error = error
             return error
 
-    def _answer(self, exchanges: Sequence[Exchange[Item]]) -> list[list[Answer | ServingError]]:
-        """The answers of each exchange; items of all requests share the model's batches."""
-        items = [item for exchange in exchanges for item in exchange.items]
+    def _answer(self, requests: Sequence[PendingRequest[Item]]) -> list[list[Answer | ServingError]]:
+        """The answers of each request; items of all requests share the model's batches."""
+        owners = [request for request in requests for _ in request.items]
+        items = [item for request in requests for item in request.items]
         answers: dict[int, Answer | ServingError] = {}
         if items:
-            with self._metrics.seconds(names.INFERENCE_SECONDS):
+            with self._metrics.seconds(names.INFERENCE_SECONDS), reporting_to(self._report_step):
                 for indices in self.batches(items):
-                    self._metrics.add(names.BATCH_SIZE, len(indices))
-                    answers.update(zip(indices, self._predict([items[i] for i in indices]), strict=True))
+                    answers.update(self._run(indices, items, owners))
+                    self._activity.advance()
         in_order = (answers[index] for index in range(len(items)))
-        return [[next(in_order) for _ in exchange.items] for exchange in exchanges]
+        return [[next(in_order) for _ in request.items] for request in requests]
+
+    def _run(
+        self, indices: Sequence[int], items: Sequence[Item], owners: Sequence[PendingRequest[Item]]
+    ) -> dict[int, Answer | ServingError]:
+        """Answers of one batch of the model, without the items of requests that have become too late meanwhile."""
+        requests = {id(owners[index]): owners[index] for index in indices}.values()
+        self._opener.recheck(requests)
+        errors = {index: error for index in indices if (error := owners[index].error)}
+        going = [index for index in indices if index not in errors]
+        if not going:
+            return dict(errors)
+        self._metrics.add(names.BATCH_SIZE, len(going))
+        with logging_for(*(request.label for request in requests if request.error is None)):
+            return errors | dict(zip(going, self._predict([items[index] for index in going]), strict=True))
 
     def _predict(self, items: Sequence[Item]) -> list[Answer | ServingError]:
         """A batch that fails is tried again item by item, so that only the item at fault fails."""
@@ -228,27 +248,34 @@ class Handler(ABC, Generic[Item, Answer]):
             )
         return [self._predict([item])[0] for item in items]
 
+    def _report_step(self) -> None:
+        self._activity.advance()
+        check_time(self._stop_at)
+
     def _close(
-        self, exchange: Exchange[Item], answers: list[Answer | ServingError], index: int, context: Any
+        self, request: PendingRequest[Item], answers: list[Answer | ServingError], index: int, context: Any
     ) -> bytes:
-        error = exchange.error or next(
+        error = request.error or next(
             (answer for answer in answers if isinstance(answer, ServingError)), None
         )
         good = [answer for answer in answers if not isinstance(answer, ServingError)]
         body = Body(b"", "application/json")
         if error is None:
             try:
-                body = to_body(exchange.reply.answer(self, good))
+                body = to_body(request.reply.answer(self, good))
             except Exception as failure:
-                error = as_serving_error(failure)
+                with logging_for(request.label):
+                    error = as_serving_error(failure)
         self._metrics.add(names.GENERATED_TOKENS, sum(map(self.generated_tokens, good)))
-        if exchange.is_grpc:
+        if request.is_grpc:
             # Without it a StreamPredictions call, which any client may make, kills the worker.
             context.set_response_header(index, "ts_stream_next", "false")
         if error is not None:
             self._metrics.add(names.FAILED_ITEMS, 1, error.type)
             context.set_response_status(error.code, error.type, index)
-            body = to_body(exchange.reply.error(error))
+            body = to_body(request.reply.error(error))
+            if isinstance(error, Overloaded) and not request.is_grpc:
+                context.set_response_header(index, "Retry-After", str(self._admission.retry_after_s))
         context.set_response_content_type(index, body.content_type)
         for name, value in body.headers.items():
             context.set_response_header(index, name, value)
@@ -269,27 +296,3 @@ class Handler(ABC, Generic[Item, Answer]):
             "media_type": self.media_type,
             "example": self.example,
         }
-
-
-def check_time(end: float) -> None:
-    """Raises Overloaded."""
-    if time.monotonic() > end:
-        raise Overloaded("the server's time for this batch of requests is over; retry, or ask for less")
-
-
-def as_serving_error(error: Exception) -> ServingError:
-    """The answer for any exception; what is our fault goes to the log and is not told to the client."""
-    if isinstance(error, ServingError):
-        return error
-    if is_out_of_memory(error):
-        logger.error("out of memory", exc_info=error)
-        return OutOfMemory("there is not enough memory for this input; try a smaller one")
-    logger.error("unexpected error", exc_info=error)
-    return InternalError("internal error; the worker's log has the details")
-
-
-def end_process(error: Exception) -> None:
-    """So that TorchServe starts a new one: this one would answer with errors for ever."""
-    logger.critical("the GPU's context is lost; this worker ends and is replaced", exc_info=error)
-    logging.shutdown()
-    os._exit(1)

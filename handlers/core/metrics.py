@@ -9,6 +9,7 @@ import psutil
 
 REQUESTS = "handler_requests_total"
 FAILED_ITEMS = "handler_failed_items_total"
+SKIPPED_REQUESTS = "handler_skipped_requests_total"
 GENERATED_TOKENS = "handler_generated_tokens_total"
 BATCH_SIZE = "handler_batch_size"
 DECODE_SECONDS = "handler_decode_seconds"

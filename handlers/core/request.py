@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from handlers.core.body_limits import check_bounds
 from handlers.core.errors import InvalidRequest, TooManyItems
 from handlers.core.forms import HEADER as FORM_HEADER
 from handlers.core.forms import joined, open_form
@@ -43,12 +44,16 @@ class Door:
     model_version: str
     payload_fields: tuple[str, ...]
     max_items: int
+    takes_numbers: bool = True
     reply: Reply = field(default_factory=NativeReply)
+
+    def __post_init__(self) -> None:
+        if self.is_grpc and "body" in self.fields and self._is_json():
+            self.reply = OpenInferenceReply("", self.model_name, self.model_version, grpc=True)
 
     @property
     def is_grpc(self) -> bool:
-        """TorchServe's gRPC hands on no headers, HTTP always some. (Dictionaries here belong to form fields.)"""
-        return not any(isinstance(value, str) for value in self.headers.values())
+        return comes_by_grpc(self.headers)
 
     @property
     def is_open_inference_route(self) -> bool:
@@ -87,13 +92,12 @@ class Door:
                     "the body is empty; send the input as the body, or JSON with the field 'inputs'"
                 )
             return (body.encode() if isinstance(body, str) else bytes(body),), _parameters_field(query)
-        if self.is_grpc:
-            self.reply = OpenInferenceReply("", self.model_name, self.model_version, grpc=True)
         binary = None
         if length:
             body, binary = _split(body, length)
             if not body:
                 return self._raw_binary(binary), query
+        check_bounds(body, self.takes_numbers)
         message = parse_json(body)
         if not isinstance(message, dict):
             raise InvalidRequest(
@@ -185,6 +189,11 @@ def _split(body: Any, length: str) -> tuple[Any, memoryview]:
     return view[: int(length)], view[int(length) :]
 
 
+def comes_by_grpc(headers: Mapping[str, Any]) -> bool:
+    """TorchServe's gRPC hands on no headers, HTTP always some. (Dictionaries here belong to form fields.)"""
+    return not any(isinstance(value, str) for value in headers.values())
+
+
 def parse_json(body: Any) -> Any:
     """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest.
 
@@ -255,6 +264,8 @@ def _scalar(value: Any) -> Any:
             value = bytes(value).decode()
         except UnicodeDecodeError:
             raise InvalidRequest("a form field other than the input is not UTF-8 text") from None
+    if value.lstrip()[:1] in ("[", "{"):
+        check_bounds(value, takes_numbers=False)
     try:
         found = json.loads(value, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):

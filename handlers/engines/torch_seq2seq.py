@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from handlers.core.device import Device
+from handlers.core.progress import report_step
 from handlers.engines.loading import load_network
 from handlers.text.generation import GeneratedTokens, GenerationBatch, GenerationParameters
 from handlers.text.model_defaults import generation_config
@@ -33,6 +34,14 @@ _MODEL_SETTINGS = (
 )
 """What the model's own generation config decides. Lengths and beams are the request's; sampling, and the modes that
 would load code from elsewhere, stay off, so that a text always has the same answer."""
+
+
+class _ReportStep(StoppingCriteria):
+    """Reports each decoding step, and stops nothing."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
+        report_step()
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class TorchSeq2Seq:
@@ -71,6 +80,7 @@ class TorchSeq2Seq:
                 input_ids=pad_sequence(rows, True, self._pad).to(self._device),
                 attention_mask=pad_sequence(masks, True).to(self._device),
                 generation_config=_settings(parameters),
+                stopping_criteria=StoppingCriteriaList([_ReportStep()]),
             )
         return [self._new_tokens(row) for row in generated.tolist()]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handlers.core.progress import report_step
 from handlers.engines.seq2seq import rules
 from handlers.engines.seq2seq.cache import Cache
 from handlers.engines.seq2seq.network import Network
@@ -94,6 +95,7 @@ def beam_search(
     running = list(found)  # those in the cache, in its order
     sequences = torch.full((len(running) * beams, 1), own.start, device=device)
     while running:
+        report_step()
         length = sequences.shape[1]
         logits = network.step(sequences[:, -1], length - 1, cache)
         of_rows = [search.request for search in running for _ in range(beams)]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from handlers.core.progress import report_step
 from handlers.engines.seq2seq import rules
 from handlers.engines.seq2seq.cache import Cache
 from handlers.engines.seq2seq.network import Network
@@ -19,6 +20,7 @@ def greedy(
     longest = max(request.max_new_tokens for request in requests)
     sequences = torch.full((len(requests), longest + 1), own.start, device=network.shape.device)
     for position in range(longest):
+        report_step()
         so_far = sequences[: len(texts), : position + 1]
         logits = network.step(so_far[:, -1], position, cache)
         scores = rules.apply(own, [requests[text] for text in texts], so_far, logits)

@@ -17,7 +17,8 @@ class RecordingCache:
     """TorchServe's metrics cache: types to metrics by name."""
 
     def __init__(self) -> None:
-        names = ["requests_total", "failed_items_total", "generated_tokens_total", "batch_size"]
+        names = ["requests_total", "failed_items_total", "skipped_requests_total", "batch_size"]
+        names += ["generated_tokens_total"]
         names += [
             "decode_seconds",
             "inference_seconds",

@@ -161,7 +161,7 @@ def test_a_header_alone_does_not_describe(handler, context):
 
 def test_a_lost_device_ends_the_process(handler, context, monkeypatch):
     ended = []
-    monkeypatch.setattr("handlers.core.handler.os._exit", ended.append)
+    monkeypatch.setattr("handlers.core.faults.os._exit", ended.append)
     monkeypatch.setattr(
         handler, "predict", lambda items: (_ for _ in ()).throw(RuntimeError("CUDA error: launch"))
     )

@@ -227,10 +227,10 @@ def test_an_error_says_what_is_wrong_and_stays_alone(handler, context, bad, mess
 
 
 def test_a_request_without_a_content_type_is_json_on_the_protocols_route(handler, context):
-    body = {"body": bytearray(json.dumps({"inputs": [image(data=PIXELS.tolist())]}).encode())}
-    answer, status = one(handler, context, (body, OPEN_INFERENCE))
+    body = json.dumps({"inputs": [image(data=PIXELS.tolist())]}).encode()
+    answer, status = one(handler, context, ({"body": bytearray(body)}, OPEN_INFERENCE))
     assert (status, outputs(answer)["total"]) == (200, [66.0])
-    assert one(handler, context, (body, HTTP))[0] == ["bytes é"]
+    assert one(handler, context, ({"body": bytearray(body)}, HTTP))[0] == ["bytes é"]
 
 
 def test_outputs_are_selected_over_grpc_by_an_input_of_that_name(handler, context):
