@@ -1,8 +1,16 @@
 """What a worker is doing, in a small shared file that the supervisor reads without asking the worker.
 
 A worker that computes a long batch and a worker that hangs look the same to TorchServe. Here they differ: a thread
-updates `heartbeat` twice a second as long as the process runs Python code, and the handler updates `progress` while it
-works on a batch.
+updates `heartbeat` twice a second as long as the process runs Python code, and the handler updates `progress` while
+it works on a batch.
+
+| heartbeat | batch | progress | meaning |
+|---|---|---|---|
+| young | none | - | idle |
+| young | running | young | computing: batches, sub-batches or decoding steps go on |
+| young | running | old | one long operation, or a hang that leaves Python running (a lock, a system call) |
+| old | - | - | stopped (SIGSTOP), starved of CPU, or native code that hangs while it holds the interpreter lock |
+| no file | - | - | loading, or a handler that is not based on `Handler` |
 """
 
 import mmap

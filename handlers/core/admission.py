@@ -1,8 +1,8 @@
 """Which requests of a batch are begun: not those that are too late, nor those whose client has left or will have.
 
 Under overload the queue's head is as old as its clients' wait. Computing it is wasted work: the client leaves before
-the answer comes. So a full batch (a sign of a backlog) refuses at once what cannot be finished in time, and the worker
-reaches requests that can.
+the answer comes. So a full batch (a sign of a backlog) refuses at once what cannot be finished in time, and the
+worker reaches requests that can.
 """
 
 import math

@@ -154,9 +154,9 @@ class Handler(ABC, Generic[Item, Answer]):
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         if len(data) == 1 and not data[0] and headers[0].get("describe") == "True":
             return [to_json(self._description())]
-        # TorchServe kills a worker after responseTimeout, and all its requests with it. A quarter of it is for opening
-        # and decoding, in equal shares; no run of the model begins after half of it, and what reports its steps is
-        # ended at nine tenths.
+        # TorchServe kills a worker after responseTimeout, and all its requests with it. A quarter of it is for
+        # opening and decoding, in equal shares; no run of the model begins after half of it, and a run that reports
+        # its steps is ended at nine tenths.
         started, timeout = time.monotonic(), self._response_timeout_s
         self._deadline, self._stop_at = started + timeout / 2, started + 0.9 * timeout
         self._metrics.add(names.REQUESTS, len(data))

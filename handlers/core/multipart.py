@@ -29,27 +29,27 @@ def read_multipart(body: bytes | bytearray, content_type: str) -> dict[str, byte
         end = body.find(b"\r\n" + mark, head)
         if end < 0:
             raise InvalidRequest("the form is cut off: its last boundary is missing")
-        name, content = _part(bytes(body[head + 2 : end]) if end > head else b"")
+        blank = body.find(b"\r\n\r\n", head + 2, end)
+        if blank < 0 or blank - head > _LONGEST_HEAD:
+            raise InvalidRequest("a part of the form has no header")
+        name = _part_name(bytes(body[head + 2 : blank]))
         if name in fields:
             raise InvalidRequest(f"the form has the field '{name[:60]}' twice")
         if len(fields) == _MOST_FIELDS:
             raise InvalidRequest(f"the form has more than {_MOST_FIELDS} fields")
-        fields[name] = content
+        fields[name] = bytes(body[blank + 4 : end])
         start = end + 2 + len(mark)
     return fields
 
 
-def _part(part: bytes) -> tuple[str, bytes]:
-    head, found, content = part.partition(b"\r\n\r\n")
-    if not found or len(head) > _LONGEST_HEAD:
-        raise InvalidRequest("a part of the form has no header")
+def _part_name(head: bytes) -> str:
     for line in head.split(b"\r\n"):
         key, _, value = line.partition(b":")
         if key.strip().lower() == b"content-disposition":
             name = _parameter("content-disposition", value.decode("utf-8", "replace").strip(), "name")
             if not name:
                 break
-            return name, content
+            return name
     raise InvalidRequest("a part of the form has no name")
 
 

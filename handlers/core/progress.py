@@ -1,7 +1,7 @@
 """Progress reports of the running batch, from the loops of the engines to the handler.
 
-An engine calls `report_step()` in its loops, for example after each decoding step. The handler decides what that means:
-it tells the supervisor that the worker is not stuck, and it ends work that exceeds the time for its batch.
+An engine calls `report_step()` in its loops, for example after each decoding step. The handler decides what that
+means: it tells the supervisor that the worker is not stuck, and it ends work that exceeds the time for its batch.
 """
 
 from collections.abc import Callable, Iterator

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import AutoModelForSeq2SeqLM, GenerationConfig, StoppingCriteriaList
 
 from handlers.core.device import Device
 from handlers.core.progress import report_step
@@ -36,12 +36,10 @@ _MODEL_SETTINGS = (
 would load code from elsewhere, stay off, so that a text always has the same answer."""
 
 
-class _ReportStep(StoppingCriteria):
-    """Reports each decoding step, and stops nothing."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
-        report_step()
-        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+def _report_step(input_ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
+    """A stopping criterion that reports each decoding step, and stops nothing."""
+    report_step()
+    return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class TorchSeq2Seq:
@@ -80,7 +78,7 @@ class TorchSeq2Seq:
                 input_ids=pad_sequence(rows, True, self._pad).to(self._device),
                 attention_mask=pad_sequence(masks, True).to(self._device),
                 generation_config=_settings(parameters),
-                stopping_criteria=StoppingCriteriaList([_ReportStep()]),
+                stopping_criteria=StoppingCriteriaList([_report_step]),
             )
         return [self._new_tokens(row) for row in generated.tolist()]
 

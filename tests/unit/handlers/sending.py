@@ -8,10 +8,16 @@ OPEN_INFERENCE = {"explain": "False", "host": "x"}
 
 
 def send(handler, context, *requests):
-    """Each request is (fields, headers); the decoded answers and the statuses."""
+    """Each request is (fields, headers); the decoded answers and the statuses. The handler gets copies of bodies."""
     context.receive([headers for _, headers in requests])
-    answers = handler.handle([fields for fields, _ in requests], context)
+    answers = handler.handle([_copied(fields) for fields, _ in requests], context)
     return [json.loads(answer) for answer in answers], [context.statuses[i] for i in range(len(requests))]
+
+
+def _copied(fields):
+    return {
+        name: bytearray(value) if isinstance(value, bytearray) else value for name, value in fields.items()
+    }
 
 
 def raw(data: bytes | str):
