@@ -75,7 +75,7 @@ def test_a_refusal_keeps_to_the_protocol_of_the_request(handler, context):
 
 def test_a_request_of_a_client_that_left_is_not_begun(handler, context, folders):
     (folders / "edge" / "left" / EDGE_ID).touch()
-    answers, statuses = send(handler, context, (raw("a")[0], HTTP | {"X-Edge-Id": EDGE_ID}), raw("b"))
+    _, statuses = send(handler, context, (raw("a")[0], HTTP | {"X-Edge-Id": EDGE_ID}), raw("b"))
     assert statuses == [504, 200]
     assert handler.seen[-1] == ["b"]
 
@@ -129,7 +129,7 @@ def test_generation_that_exceeds_its_time_ends_before_the_worker_is_killed(folde
 
     handler.predict = endless
     start = time.monotonic()
-    answers, statuses = send(handler, context, raw("a"), raw("b"))
+    _, statuses = send(handler, context, raw("a"), raw("b"))
     assert time.monotonic() - start < 5
     assert statuses == [503, 503]
     report_step()  # outside of a batch nothing ends
