@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway import translated
+from gateway import pixels
 from gateway.app import create
 from gateway.refusals import HANDLER_FAILED
 from gateway.settings import Settings
@@ -146,15 +146,17 @@ async def test_one_long_string_does_not_make_the_others_long(http):
 async def test_one_picture_is_parsed_at_a_time(http, monkeypatch):
     at_once, most = 0, 0
 
+    original = pixels.to_bitmap
+
     def parse(body):
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
         time.sleep(0.01)
         at_once -= 1
-        return json.loads(body)
+        return original(body)
 
-    monkeypatch.setattr(translated, "parse_json", parse)
+    monkeypatch.setattr(pixels, "to_bitmap", parse)
     answers = await asyncio.gather(*(http.post("/model", json={"img": [[[1, 2, 3]]]}) for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
     assert most == 1
