@@ -14,6 +14,7 @@ import uvicorn
 from gateway.app import create
 from gateway.server import configure
 from gateway.settings import Settings
+from gateway.stopping import Stopping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         key=os.environ.get("GATEWAY_KEY", ""),
         state_file=options.state_file,
     )
-    server = uvicorn.Server(configure(create(settings), host.strip("[]"), int(port)))
+    stopping = Stopping()
+    stopping.on_signal()
+    server = uvicorn.Server(configure(create(settings, stopping=stopping), host.strip("[]"), int(port)))
     server.run()
     return 0 if server.started else 1
 

@@ -24,6 +24,7 @@ from gateway.readiness import Readiness
 from gateway.refusals import Refusals
 from gateway.remembered import Remembered
 from gateway.settings import TIMEOUT, Settings
+from gateway.stopping import Stopping, StoppingMiddleware
 from gateway.translated import Translated
 from handlers.core.errors import ServingError
 
@@ -36,7 +37,9 @@ QUICK = 5.0
 MODELS_REMEMBERED = 10.0
 
 
-def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> Starlette:
+def create(
+    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, stopping: Stopping | None = None
+) -> Starlette:
     """`settings` say where TorchServe is, which need not be there yet. `transport` replaces httpx's in a test."""
     # Nothing is sent again here: the client does that, and each try belongs to somebody who waits.
     forwarding = ForwardingTransport(transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False))
@@ -85,7 +88,10 @@ def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(MetricsMiddleware, metrics=metrics, routes=routes)],
+        middleware=[
+            Middleware(MetricsMiddleware, metrics=metrics, routes=routes),
+            Middleware(StoppingMiddleware, stopping=stopping or Stopping()),
+        ],
         exception_handlers=dict.fromkeys(_ANSWERED, on_error),
         lifespan=lifespan,
     )

@@ -32,12 +32,12 @@ def test_a_stable_time_starts_over():
     assert backoff.next_delay() == 1
 
 
-def test_the_limit_counts_within_the_window():
+def test_the_limit_counts_failures_in_a_row():
     clock = Clock()
-    backoff = Backoff(max_restarts=3, window_s=300, clock=clock)
+    backoff = Backoff(max_restarts=3, stable_s=60, clock=clock)
     assert None not in [backoff.next_delay() for _ in range(3)]
     assert backoff.next_delay() is None
-    slow = Backoff(max_restarts=3, window_s=300, clock=clock)
+    stable = Backoff(max_restarts=3, stable_s=60, clock=clock)
     for _ in range(20):
-        assert slow.next_delay() is not None
-        clock.now += 101
+        clock.now += 60 + stable.next_delay()
+    assert stable.count == 20
