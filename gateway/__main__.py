@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
+from gateway.allocator import return_large_blocks
 from gateway.app import create
 from gateway.server import configure
 from gateway.settings import Settings
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         key=os.environ.get("GATEWAY_KEY", ""),
         state_file=options.state_file,
     )
+    return_large_blocks()
     stopping = Stopping()
     stopping.on_signal()
     server = uvicorn.Server(configure(create(settings, stopping=stopping), host.strip("[]"), int(port)))
