@@ -50,6 +50,8 @@ class Front:
     image_model: str = "resnet-50"
     workers: str = "auto"
     access_log: str = "off"
+    key: str = ""
+    """Proves to the gateway that a request to its inner route /refusals is nginx's own; empty for no check."""
 
 
 def render(front: Front, work: Path, template: Path = TEMPLATE) -> str:
@@ -88,6 +90,7 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "WORKER_PROCESSES": front.workers,
         "ACCESS_LOG": front.access_log,
         "WORK": _path(work),
+        "GATEWAY_KEY": front.key,
     }
 
 

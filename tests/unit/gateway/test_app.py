@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway import translated
+from gateway import pixels
 from gateway.app import create
 from gateway.refusals import HANDLER_FAILED
 from gateway.settings import Settings
@@ -146,15 +146,17 @@ async def test_one_long_string_does_not_make_the_others_long(http):
 async def test_one_picture_is_parsed_at_a_time(http, monkeypatch):
     at_once, most = 0, 0
 
+    original = pixels.to_bitmap
+
     def parse(body):
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
         time.sleep(0.01)
         at_once -= 1
-        return json.loads(body)
+        return original(body)
 
-    monkeypatch.setattr(translated, "parse_json", parse)
+    monkeypatch.setattr(pixels, "to_bitmap", parse)
     answers = await asyncio.gather(*(http.post("/model", json={"img": [[[1, 2, 3]]]}) for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
     assert most == 1
@@ -355,3 +357,30 @@ async def test_wrong_routes_and_methods_have_the_error_object(http):
     response = await http.get("/model")
     assert is_error(response, 405, "NotAllowed")
     assert response.headers["allow"] == "POST"
+
+
+async def test_the_inner_route_needs_the_key(served):
+    settings = Settings(image_model="pictures", key="secret")
+    app = create(settings, httpx.MockTransport(served.rest))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        path = "/refusals/pictures/?length=250"
+        assert is_error(await client.get(path), 404, "NotFound")
+        assert is_error(await client.get(path, headers={"X-Gateway-Key": "Secret"}), 404, "NotFound")
+        assert served.seen == []
+        assert is_error(await client.get(path, headers={"X-Gateway-Key": "secret"}), 429, "Overloaded")
+
+
+async def test_a_text_has_a_limit_of_its_own(served):
+    settings = Settings(image_model="pictures", summarizers={"t5": "texts"}, max_text_body=1000)
+    app = create(settings, httpx.MockTransport(served.rest))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        response = await client.post("/predict/text_summarize", json={"text": "a" * 1000})
+        assert is_error(response, 413, "TooLarge")
+        assert (await client.post("/model", json={"img": [[[1, 2, 3]] * 300]})).status_code == 200
+
+
+async def test_the_structure_of_a_text_is_bounded(http):
+    response = await http.post("/predict/text_summarize", json={"text": [[]] * 20_000})
+    assert is_error(response, 400, "InvalidRequest")
+    assert "10000 lists, objects and strings" in response.json()["message"]
+    assert (await http.post("/predict/text_summarize", json={"text": "[],{}" * 20_000})).status_code == 200
