@@ -87,7 +87,7 @@ def check_served(config: Mapping[str, Any], source: str = "config.json") -> None
             part_kind = part.get("model_type") if isinstance(part, Mapping) else None
             if part_kind not in allowed:
                 raise ConfigurationError(
-                    f"{source}: an {half} of model type {part_kind!r} is not served; served are "
+                    f"{source}: {half} of model type {part_kind!r} is not served; served are "
                     f"{', '.join(sorted(allowed))}"
                 )
 

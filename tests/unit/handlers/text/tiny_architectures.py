@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -121,7 +122,9 @@ def _prophetnet(folder: Path, layers: int = 2) -> Path:
     return _write(folder, "ProphetNetForConditionalGeneration", "ProphetNetConfig", _wordpiece(), **settings)
 
 
-def _encoder_decoder(kind: str) -> Callable[[Path], Path]:
+def _encoder_decoder(encoder: str, decoder: str | None = None) -> Callable[[Path], Path]:
+    """Of the kinds named as their config classes are; the decoder's is the encoder's where it is left out."""
+
     def write(folder: Path) -> Path:
         tokenizer = _wordpiece()
         part = {
@@ -135,12 +138,24 @@ def _encoder_decoder(kind: str) -> Callable[[Path], Path]:
             "bos_token_id": 1,
             "eos_token_id": 2,
         }
-        make = getattr(transformers, f"{kind}Config")
-        config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(make(**part), make(**part))
+        halves = (getattr(transformers, f"{kind}Config") for kind in (encoder, decoder or encoder))
+        config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+            *(make(**_half(make.model_type, part)) for make in halves)
+        )
         config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
         return write_model(folder, transformers.EncoderDecoderModel, config, tokenizer, None, 0)
 
     return write
+
+
+def _half(kind: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of one half, by the names that its kind gives them."""
+    if kind == "gpt2":
+        named = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
+        named |= {"n_inner": "intermediate_size", "n_positions": "max_position_embeddings"}
+        renamed = {name: part[key] for name, key in named.items()}
+        return renamed | {key: value for key, value in part.items() if key not in named.values()}
+    return dict(part) | ({"embedding_size": 16} if kind == "electra" else {})
 
 
 def _fsmt(folder: Path) -> Path:
@@ -175,7 +190,13 @@ def _t5gemma(folder: Path) -> Path:
     part = _gemma_part(len(tokenizer))
     tokens = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     settings = {"encoder": part, "decoder": part, **tokens}
-    return _write(folder, "T5GemmaForConditionalGeneration", "T5GemmaConfig", tokenizer, **settings)
+    _write(folder, "T5GemmaForConditionalGeneration", "T5GemmaConfig", tokenizer, **settings)
+    weights = load_file(folder / "model.safetensors")
+    for name, tensor in weights.items():
+        if "post_cross_attn_layernorm" in name:  # or its answers are the same whatever it reads
+            tensor.add_(8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 WRITERS: Mapping[str, Callable[[Path], Path]] = {
@@ -196,6 +217,11 @@ WRITERS: Mapping[str, Callable[[Path], Path]] = {
     ),
     "encoder-decoder": _encoder_decoder("Bert"),
     "encoder-decoder, roberta": _encoder_decoder("Roberta"),
+    "encoder-decoder, xlm-roberta": _encoder_decoder("XLMRoberta"),
+    "encoder-decoder, camembert": _encoder_decoder("Camembert"),
+    "encoder-decoder, electra": _encoder_decoder("Electra"),
+    "encoder-decoder, bert-generation": _encoder_decoder("BertGeneration"),
+    "encoder-decoder, bert and gpt2": _encoder_decoder("Bert", "GPT2"),
     "fsmt": _fsmt,
     "led": lambda folder: _write(
         folder,
