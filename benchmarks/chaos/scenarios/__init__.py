@@ -1,0 +1,2 @@
+SCENARIOS: dict = {}
+table = str
