@@ -70,7 +70,7 @@ class Abuse:
             with grpc.insecure_channel(self._endpoints.grpc_inference) as channel:
                 call = _predictions(channel).future(_message(case), timeout=10)
                 time.sleep(event.seconds)
-                call.cancel()
+                call.cancel()  # type: ignore[no-untyped-call]
         else:
             request = request_of(case, "native")
             try:
@@ -102,13 +102,16 @@ class Abuse:
     def _hostile(self, event: Event, rng: random.Random) -> None:
         started = now()
         if event.action in ("garbage", "grpc-garbage"):
-            target = self._endpoints.inference if event.action == "garbage" else self._endpoints.grpc_inference
+            target = (
+                self._endpoints.inference if event.action == "garbage" else self._endpoints.grpc_inference
+            )
             reply = self._garbage(raw_socket.address_of(target), rng)
         elif event.action == "stream":
             reply = self._stream(self._case(event.target, rng))
             # The stream of our own models has one answer, or the method is not offered: both are right.
             category = Category.RIGHT if reply.status == 200 else classify("hostile", reply, may_close=True)
-            return self._note(started, event, category, reply.label, reply.message)
+            self._note(started, event, category, reply.label, reply.message)
+            return
         else:
             request = self._request(event, rng)
             with http_client(self._endpoints.inference, ANSWER_TIMEOUT_S, SOURCE) as connection:
@@ -123,12 +126,16 @@ class Abuse:
             routes = [path, f"/v2/models/{case.model}/infer"]
             if rng.random() < 0.5:  # 404 where there is no gateway
                 routes += ["/model", "/predict/text_summarize?model=t5"]
-            return Request(name, case.model, rng.choice(routes), JSON, brackets(BRACKETS_BYTES), may_close=True)
+            return Request(
+                name, case.model, rng.choice(routes), JSON, brackets(BRACKETS_BYTES), may_close=True
+            )
         if event.action == "deep":
             return Request(name, case.model, path, JSON, b"[" * 200_000, may_close=True)
         if event.action == "gzip":
             body = gzip.compress(bytes(20_000_000))
-            return Request(name, case.model, path, {**OCTETS, "content-encoding": "gzip"}, body, may_close=True)
+            return Request(
+                name, case.model, path, {**OCTETS, "content-encoding": "gzip"}, body, may_close=True
+            )
         return Request(name, case.model, path, {**TEXT, "x-junk": "x" * 20_000}, b"text", may_close=True)
 
     def _garbage(self, address: tuple[str, int], rng: random.Random) -> Reply:
@@ -164,9 +171,7 @@ class Abuse:
     def _connect(self) -> socket.socket:
         return raw_socket.connect(raw_socket.address_of(self._endpoints.inference), source=SOURCE)
 
-    def _note(
-        self, started: float, event: Event, category: Category, label: str, message: str = ""
-    ) -> None:
+    def _note(self, started: float, event: Event, category: Category, label: str, message: str = "") -> None:
         wanted = "hostile" if event.kind == "hostile" else "abandoned"
         name = f"{event.kind} {event.action}"
         message = "" if category in (Category.RIGHT, Category.ABANDONED) else message[:200]

@@ -1,4 +1,4 @@
-"""Requests with a known answer: good ones, each input with its own label or summary, and bad ones, which get a 4xx."""
+"""Requests with a known answer: good ones, each input with its own label or summary, and bad ones (4xx)."""
 
 import base64
 import json

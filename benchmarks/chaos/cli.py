@@ -4,9 +4,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.chaos.plan import KINDS
@@ -111,16 +110,25 @@ def _parser() -> argparse.ArgumentParser:
         description="Starts a server of its own with starter weights, sends good, bad and hostile requests while it "
         "kills, stops and changes parts of it, and checks every answer and readiness. Exit code 0: passed.",
     )
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the schedule and the requests; 1")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="of the schedule and the requests; 1"
+    )
     parser.add_argument("--minutes", type=_minutes, default=3.0, metavar="N", help="3")
     parser.add_argument(
-        "--via", choices=VIAS, default="nginx", help="raw: straight to TorchServe; nginx; client: Python, through nginx"
+        "--via",
+        choices=VIAS,
+        default="nginx",
+        help="raw: straight to TorchServe; nginx; client: Python, through nginx",
     )
     parser.add_argument(
         "--kinds", type=_kinds, default=KINDS, metavar="KIND,...", help=f"default: {','.join(KINDS)}"
     )
     parser.add_argument(
-        "--deadline", type=float, default=30.0, metavar="S", help="a request without an answer then is lost; 30"
+        "--deadline",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="a request without an answer then is lost; 30",
     )
     parser.add_argument("--clients", type=int, default=CLIENTS, metavar="N", help=f"at once; {CLIENTS}")
     parser.add_argument(

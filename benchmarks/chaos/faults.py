@@ -23,7 +23,7 @@ SECOND_VERSION = "chaos-2"
 
 @dataclass(frozen=True)
 class Fault:
-    """What was done; `problem` is why it could not be. `until`: management calls had ended, or the signal was sent."""
+    """What was done, from `at` to `until`; `problem` is why it could not be."""
 
     at: float
     kind: str

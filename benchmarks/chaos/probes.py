@@ -87,7 +87,11 @@ def bases_of(direct: Endpoints, edge: Endpoints) -> list[str]:
 
 def _find(bases: Sequence[str], model: str) -> str | None:
     """The first route that exists. TorchServe's own /ping knows nothing of models, so it is the last."""
-    paths = (f"/readyz/{model}", f"/v2/models/{model}/ready") if model else ("/readyz", "/v2/health/ready", "/ping")
+    paths = (
+        (f"/readyz/{model}", f"/v2/models/{model}/ready")
+        if model
+        else ("/readyz", "/v2/health/ready", "/ping")
+    )
     for path in paths:
         for base in bases:
             try:

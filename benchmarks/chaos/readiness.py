@@ -78,9 +78,7 @@ def _of(records: Sequence[Record], model: str) -> list[Record]:
     return [record for record in records if record.model == model]
 
 
-def _verdict(
-    samples: Sequence[Sample], answering: Sequence[Interval], silent: Sequence[Interval]
-) -> Verdict:
+def _verdict(samples: Sequence[Sample], answering: Sequence[Interval], silent: Sequence[Interval]) -> Verdict:
     false_alarm = missed = 0.0
     times = [sample.milliseconds for sample in samples]
     for sample, after in pairwise(samples):
@@ -110,7 +108,5 @@ def _intersection(several: Sequence[Sequence[Interval]]) -> list[Interval]:
         return []
     found = list(several[0])
     for other in several[1:]:
-        found = [
-            (max(a, c), min(b, d)) for a, b in found for c, d in other if max(a, c) < min(b, d)
-        ]
+        found = [(max(a, c), min(b, d)) for a, b in found for c, d in other if max(a, c) < min(b, d)]
     return found

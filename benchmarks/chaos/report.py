@@ -143,7 +143,10 @@ def table(result: Result, summary: Summary) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(summary.lost_in_kill.items()))
         lines.append(f"of the lost, {excused} in a kill that no one between could hide: {kinds}")
     lines.append(f"latency of right answers: {_milliseconds(summary.latency_ms)}")
-    lines += ["", f"{'readiness':18}{'probes':>8}{'p50 ms':>9}{'p99 ms':>9}{'false alarm s':>15}{'missed s':>10}"]
+    lines += [
+        "",
+        f"{'readiness':18}{'probes':>8}{'p50 ms':>9}{'p99 ms':>9}{'false alarm s':>15}{'missed s':>10}",
+    ]
     for name, verdict in result.readiness.items():
         numbers = f"{verdict.probes:>8}{verdict.p50_ms:>9.1f}{verdict.p99_ms:>9.1f}"
         lines.append(f"{name or 'server':18}{numbers}{verdict.false_alarm_s:>15.1f}{verdict.missed_s:>10.1f}")

@@ -14,6 +14,7 @@ from benchmarks.chaos.probes import Probes, bases_of
 from benchmarks.chaos.report import Result
 from benchmarks.chaos.stack import Stack, Workers
 from benchmarks.chaos.traffic import Load, Log, Traffic, Via
+from client import Endpoints
 
 WARM_UP_S = 12.0
 SETTLE_S = 40.0
@@ -81,7 +82,7 @@ def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
     )
 
 
-def _warm_up(edge: cases.Endpoints, load: Load, options: Options) -> None:
+def _warm_up(edge: Endpoints, load: Load, options: Options) -> None:
     """The same traffic without faults, large bodies included, so that memory has grown to its usual size."""
     traffic = Traffic(edge, load, options.seed + 1000, Log())
     traffic.start()
@@ -117,7 +118,9 @@ def _play(
 def _structure(stack: Stack, wanted: Sequence[Workers], faults: Faults) -> list[str]:
     """How models, versions and worker counts differ from before; a version that was changed may have changed."""
     expected = [
-        replace(each, version=faults.versions[each.name]) if each.default and each.name in faults.versions else each
+        replace(each, version=faults.versions[each.name])
+        if each.default and each.name in faults.versions
+        else each
         for each in wanted
     ]
     # The greatest number of workers is no promise: scaling to 1 sets it, too.

@@ -52,7 +52,11 @@ class Stack:
     edge: Endpoints
 
     def __init__(
-        self, run_dir: Path, store: Path, with_front: bool = True, environment: Mapping[str, str] | None = None
+        self,
+        run_dir: Path,
+        store: Path,
+        with_front: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.run_dir, self.store, self.with_front = run_dir.resolve(), store.resolve(), with_front
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
@@ -96,7 +100,11 @@ class Stack:
         known = {process for several in self.processes().values() for process in several}
         left = {process for process in self._seen - known if _alive(process)}
         for process in psutil.process_iter():
-            if process not in known and _role(process) in ("java", "worker") and _names(process, self.run_dir):
+            if (
+                process not in known
+                and _role(process) in ("java", "worker")
+                and _names(process, self.run_dir)
+            ):
                 left.add(process)
         return list(left)
 
@@ -271,7 +279,7 @@ def _role(process: psutil.Process) -> str | None:
     if "model_service_worker.py" in line:
         return "worker"
     if "nginx" in line.split(" ", 1)[0]:
-        return "nginx"
+        return None if "cache loader" in line else "nginx"  # which ends by itself after a minute
     return "gateway" if "-m gateway " in f"{line} " else None
 
 

@@ -33,6 +33,7 @@ class Load:
     bad_calls: Sequence[BadCall]
     deadline: float = 30.0
     clients: int = CLIENTS
+    good_share: float = GOOD_SHARE
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -91,7 +92,7 @@ class Traffic:
 
     def _one(self, sender: Sender, rng: random.Random) -> Category:
         over_grpc = rng.random() < 0.3
-        if rng.random() < GOOD_SHARE:
+        if rng.random() < self._load.good_share:
             return self._good(sender, rng, over_grpc)
         if over_grpc:
             return self._bad_call(sender, rng, rng.choice(_GRPC))
@@ -127,7 +128,14 @@ class Traffic:
         return self._note(started, "bad", call.name, call.model, protocol, category, reply)
 
     def _note(
-        self, started: float, wanted: str, case: str, model: str, protocol: str, category: Category, reply: Reply
+        self,
+        started: float,
+        wanted: str,
+        case: str,
+        model: str,
+        protocol: str,
+        category: Category,
+        reply: Reply,
     ) -> Category:
         message = "" if category is Category.RIGHT else str(reply.value or reply.message)[:200]
         self._log.add(Record(started, now(), wanted, case, model, protocol, category, reply.label, message))

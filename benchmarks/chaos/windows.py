@@ -22,7 +22,7 @@ EXCUSES: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Window:
-    """From a fault until every model that it hits has answered a request sent after it. `recovered`: None if never."""
+    """From a fault until every model that it hits has answered a request sent after it, or None for never."""
 
     fault: Fault
     recovered: float | None
