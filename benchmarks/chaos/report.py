@@ -14,8 +14,8 @@ from benchmarks.outcomes import percentile
 
 EXAMPLES = 12
 READY_P99_MS = 50.0
-FALSE_ALARM_S = 0.5
-"""Below this, a readiness that lags by a few probes is no false alarm."""
+LAG_S = 0.5
+"""A readiness that lags by a few probes is neither a false alarm nor missed anything."""
 RESTORE_S = 30.0
 
 
@@ -98,9 +98,9 @@ def problems(result: Result, summary: Summary, found: Sequence[Window]) -> list[
         said.append(f"{summary.lost} requests lost outside of kills")
     for name, verdict in result.readiness.items():
         what = name or "server"
-        if verdict.false_alarm_s > FALSE_ALARM_S:
+        if verdict.false_alarm_s > LAG_S:
             said.append(f"readiness of {what}: {verdict.false_alarm_s:.1f} s false while it answered")
-        if verdict.missed_s > 0:
+        if verdict.missed_s > LAG_S:
             said.append(f"readiness of {what}: {verdict.missed_s:.1f} s true while it answered nothing")
     server = result.readiness.get("")
     if server and server.p99_ms > result.ready_p99_ms:

@@ -132,20 +132,21 @@ class Bystander:
             self._over.wait(BYSTANDER_PAUSE_S)
 
 
-def compare(result: Result, before: Latencies, during: Latencies) -> None:
+def compare(result: Result, before: Latencies, during: Latencies, prefix: str = "") -> None:
     """The bar of the well-behaved client: every request answered, at most MOST_SLOWER times as slowly."""
     usual, now = before.at(0.5), during.at(0.5)
     ratio = now / usual
-    result.numbers["usual latency p50/p90 ms"] = f"{usual:.1f} / {before.at(0.9):.1f}"
-    result.numbers["latency meanwhile p50/p90/max ms"] = (
+    result.numbers[f"{prefix}usual latency p50/p90 ms"] = f"{usual:.1f} / {before.at(0.9):.1f}"
+    result.numbers[f"{prefix}latency meanwhile p50/p90/max ms"] = (
         f"{now:.1f} / {during.at(0.9):.1f} / {during.at(1.0):.1f} ({len(during.milliseconds)} requests)"
     )
     slow = ratio <= MOST_SLOWER or now - usual <= NOISE_MS
-    result.numbers["slower by"] = ratio
-    result.checks.append(Check("slower by", f"{ratio:.2f} x", f"<= {MOST_SLOWER:g} x", slow))
+    result.numbers[f"{prefix}slower by"] = ratio
+    result.checks.append(Check(f"{prefix}slower by", f"{ratio:.2f} x", f"<= {MOST_SLOWER:g} x", slow))
     failures = f"{len(during.failures)} {sorted(set(during.failures))[:3]}" if during.failures else "0"
-    result.numbers["failures of the well-behaved client"] = failures
-    result.checks.append(Check("failures of the well-behaved client", failures, "0", not during.failures))
+    what = f"{prefix}failures of the well-behaved client"
+    result.numbers[what] = failures
+    result.checks.append(Check(what, failures, "0", not during.failures))
 
 
 class Peak:

@@ -32,21 +32,24 @@ def slow_uploads(stack: Stack, count: int = 300, size: int = 1_500_000, seconds:
     result = Result("slow-uploads", {"uploads": count, "bytes each": size})
     headers = {"content-type": "application/octet-stream"}
     payload = raw_socket.head("/predictions/resnet-50", size, headers) + bytes(size - 1)
-    return _measure(stack, result, Held(stack, count, SOURCES[:1], payload), seconds)
+    _measure(stack, result, Held(stack, count, SOURCES[:1], payload), seconds)
+    return result
 
 
 def idle_sockets(
-    stack: Stack,
-    count: int = 8400,
-    sources: Sequence[str] = SOURCES,
-    seconds: float = 15.0,
+    stack: Stack, count: int = 8400, sources: Sequence[str] = SOURCES, seconds: float = 15.0
 ) -> Result:
-    """So many connections that send nothing, opened as fast as possible."""
+    """So many connections that send nothing, or the beginning of a header, opened as fast as possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, count + 1000)), hard))
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500
-    result = Result("idle-sockets", {"sockets": min(count, most), "addresses": len(sources)})
-    return _measure(stack, result, Held(stack, min(count, most), sources, b""), seconds)
+    count = min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
+    result = Result("idle-sockets", {"sockets": count, "addresses": len(sources)})
+    for prefix, payload in (
+        ("silent: ", b""),
+        ("half a header: ", b"POST /predictions/resnet-50 HTTP/1.1\r\n"),
+    ):
+        _measure(stack, result, Held(stack, count, sources, payload), seconds, prefix)
+    return result
 
 
 def grpc_flood(stack: Stack, calls: int = 250, size: int = 900_000, seconds: float = 20.0) -> Result:
@@ -60,12 +63,12 @@ def grpc_flood(stack: Stack, calls: int = 250, size: int = 900_000, seconds: flo
             time.sleep(seconds)
             during = bystander.during(start)
         result.numbers["calls that were ended by the server"] = len(answers)
-        _finish(result, peak, quiet)
+        _memory(result, peak, quiet)
     compare(result, before, during)
     return result
 
 
-def _measure(stack: Stack, result: Result, held: "Held", seconds: float) -> Result:
+def _measure(stack: Stack, result: Result, held: "Held", seconds: float, prefix: str = "") -> None:
     with Bystander(stack) as bystander, Peak(stack) as peak:
         before = bystander.measure(BEFORE_S)
         quiet = peak.megabytes("nginx")
@@ -74,19 +77,18 @@ def _measure(stack: Stack, result: Result, held: "Held", seconds: float) -> Resu
             time.sleep(seconds)
             during = bystander.during(start)
         result.numbers |= {
-            "connections opened": held.opened,
-            "closed or refused by the server": held.closed,
-            "MB sent": round(held.sent / 1e6, 1),
+            f"{prefix}connections opened": held.opened,
+            f"{prefix}seconds to open them": round(held.seconds, 2),
+            f"{prefix}closed or refused by the server": held.closed,
+            f"{prefix}MB sent": round(held.sent / 1e6, 1),
         }
-        _finish(result, peak, quiet)
-    compare(result, before, during)
-    return result
+        _memory(result, peak, quiet, prefix)
+    compare(result, before, during, prefix)
 
 
-def _finish(result: Result, peak: Peak, quiet: float) -> None:
-    """The bar of nginx's memory, and that it is given back."""
-    result.numbers["nginx MB before"] = quiet
-    result.at_most("nginx MB at most", peak.megabytes("nginx"), NGINX_LIMIT_MB, " MB")
+def _memory(result: Result, peak: Peak, quiet: float, prefix: str = "") -> None:
+    result.numbers[f"{prefix}nginx MB before"] = quiet
+    result.at_most(f"{prefix}nginx MB at most", peak.megabytes("nginx"), NGINX_LIMIT_MB, " MB")
 
 
 class Held:
@@ -98,6 +100,8 @@ class Held:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.opened = self.closed = self.sent = 0
+        self.seconds = 0.0
+        """Until all of them were begun."""
 
     def __enter__(self) -> "Held":
         self._thread.start()
@@ -108,7 +112,7 @@ class Held:
         self._thread.join(30)
 
     def _run(self) -> None:
-        selector = selectors.DefaultSelector()
+        selector, started = selectors.DefaultSelector(), time.monotonic()
         written: dict[int, int] = {}
         for number in range(self._count):
             if self._over.is_set():
@@ -127,6 +131,7 @@ class Held:
             written[connection.fileno()] = 0
             selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
             self._turn(selector, written, 0.0)
+        self.seconds = time.monotonic() - started
         while not self._over.is_set() and selector.get_map():
             self._turn(selector, written, 0.2)
         for key in list(selector.get_map().values()):
