@@ -137,11 +137,11 @@ def replace_version(connection: Client, name: str, archive: str, old: str) -> No
 
 
 def second_archive(store: Path, name: str) -> str:
-    """The file name of a copy of `name`.mar under another version; made where it is missing."""
-    target = store / f"{name}.{SECOND_VERSION}.mar"
-    if not target.exists():
+    """The file name of a copy of `name`.mar under another version; made where it is missing or older."""
+    first, target = store / f"{name}.mar", store / f"{name}.{SECOND_VERSION}.mar"
+    if not target.exists() or target.stat().st_mtime < first.stat().st_mtime:
         written = target.with_suffix(".new")
-        with zipfile.ZipFile(store / f"{name}.mar") as source, zipfile.ZipFile(written, "w") as copy:
+        with zipfile.ZipFile(first) as source, zipfile.ZipFile(written, "w") as copy:
             for item in source.infolist():
                 data = source.read(item)
                 if item.filename == "MAR-INF/MANIFEST.json":

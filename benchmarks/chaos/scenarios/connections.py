@@ -52,7 +52,7 @@ def idle_sockets(
     return result
 
 
-def grpc_flood(stack: Stack, calls: int = 250, size: int = 900_000, seconds: float = 20.0) -> Result:
+def grpc_flood(stack: Stack, calls: int = 250, size: int = 1_040_000, seconds: float = 20.0) -> Result:
     """So many calls on one connection, each with a large message and without an end."""
     result = Result("grpc-flood", {"calls": calls, "bytes each": size})
     with Bystander(stack) as bystander, Peak(stack) as peak:
