@@ -123,7 +123,6 @@ def _structure(stack: Stack, wanted: Sequence[Workers], faults: Faults) -> list[
         else each
         for each in wanted
     ]
-    # The greatest number of workers is no promise: scaling to 1 sets it, too.
     if stack.wait_described(expected, STRUCTURE_S):
         return []
     try:
