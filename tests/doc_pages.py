@@ -27,6 +27,7 @@ ELSEWHERE = {
     "scripts/stop": "tests/server/test_readme.py",
     "scripts/test": "tests/server/test_readme.py",
     "scripts/bench": "tests/server/test_bench.py",
+    "scripts/chaos": "tests/faults/test_chaos.py",
     "scripts/gateway": "tests/server/test_gateway.py",
     "scripts/demo": "tests/browser/conftest.py",
     "scripts/image": "tests/image/test_image.py",
