@@ -84,11 +84,18 @@ class Toy:
 KILLED_AT_LOAD = BROKEN_AT_LOAD.replace("        try:\n", "        import os; os._exit(9)\n        try:\n")
 
 
-def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1, queue: int = 10) -> str:
+def toy(
+    store: Path,
+    name: str,
+    handler: str = OBEDIENT,
+    workers: int = 1,
+    queue: int = 10,
+    version: str = "starter-1a2b3c4d",
+) -> str:
     """Writes `name`.mar and returns the name."""
     model = {
         "modelName": name,
-        "modelVersion": "starter-1a2b3c4d",
+        "modelVersion": version,
         "handler": "toy.py",
         "configFile": "model-config.yaml",
     }
