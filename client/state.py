@@ -46,7 +46,7 @@ def _read_state(body: bytes) -> State:
 
 def _read_version(model: Mapping[str, Any]) -> VersionState:
     workers = model["workers"]
-    reports = all(worker.get("answers") is not None for worker in workers)
+    reports = all(_reports(worker) for worker in workers)
     idle = model.get("idle")
     return VersionState(
         idle=bool(idle) if reports and idle is not None else None,
@@ -57,7 +57,10 @@ def _read_version(model: Mapping[str, Any]) -> VersionState:
     )
 
 
+def _reports(worker: Mapping[str, Any]) -> bool:
+    """A custom handler that does not report its activity has no answers, as has a worker that was never asked."""
+    return bool(worker.get("answers"))
+
+
 def _is_computing(worker: Mapping[str, Any]) -> bool | None:
-    if worker.get("answers") is None:
-        return None
-    return worker.get("computing_s") is not None
+    return worker.get("computing_s") is not None if _reports(worker) else None

@@ -116,7 +116,7 @@ class FakeTorchServe:
     def __init__(self, status: str = "READY", models: int = 2) -> None:
         self.status = status
         self.loading = 0  # so many descriptions more will say that the workers still load
-        self.waiting = 0  # so many descriptions more will say that requests are queued
+        self.queued = 0  # so many descriptions more will say that requests are queued
         self.dies_at_load = False  # a new worker's process is another one at each description
         self.registers_as: str | None = None  # the name that the archive gives, where it is not the file's
         self.new_workers = 1
@@ -222,14 +222,14 @@ class FakeTorchServe:
 
     def describe(self, model: str, version: str, customized: bool) -> list[dict[str, Any]]:
         names = list(self.versions.get(model, ())) if version == "all" else []
-        self.loading, self.waiting = self.loading - 1, self.waiting - 1
+        self.loading, self.queued = self.loading - 1, self.queued - 1
         status = "UNLOADING" if self.loading >= 0 or self.dies_at_load else self.status
         answer = []
         for name in names or [self.find(model, "" if version == "all" else version)]:
             described = self.versions[model][name]
             if self.dies_at_load:
                 described.pids = [pid + 1 for pid in described.pids]
-            answer.append(description(model, name, described, status, max(self.waiting + 1, 0)))
+            answer.append(description(model, name, described, status, max(self.queued + 1, 0)))
             if customized:
                 answer[-1]["customizedMetadata"] = {"engine": "torch"}
         return answer

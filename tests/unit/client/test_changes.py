@@ -273,7 +273,7 @@ def test_a_scale_that_torchserve_fails_in_the_middle_of_is_repeated(call, connec
 
 
 def test_scale_to_nothing_goes_over_rest_alone(call, connection, fake):
-    fake.waiting = 3
+    fake.queued = 3
     assert call(lambda c: c.scale("texts", 0), protocol="rest", **connection) == "texts: 0 workers"
     assert fake.versions["texts"]["1.0"].pids == []
     fake.seen.clear()
@@ -290,12 +290,12 @@ def test_scale_to_nothing_goes_over_rest_alone(call, connection, fake):
     ],
 )
 def test_what_has_requests_is_not_removed(call, connection, fake, operation):
-    fake.waiting = 10**6
+    fake.queued = 10**6
     with pytest.raises(
         Timeout, match=r"not drained after 0\.05 s: .* requests are queued\. Nothing was removed"
     ):
         call(operation, **connection)
-    fake.waiting = 0
+    fake.queued = 0
     fake.state = state_of(fake, w9000=3.0)
     with pytest.raises(Timeout, match="its workers have requests"):
         call(operation, **connection)
@@ -304,11 +304,11 @@ def test_what_has_requests_is_not_removed(call, connection, fake, operation):
 
 @both
 def test_unregister_waits_for_the_queue_and_for_the_workers(call, connection, fake, protocol):
-    fake.waiting = 5
+    fake.queued = 5
     looks = []
 
     def state():
-        looks.append(fake.waiting)
+        looks.append(fake.queued)
         return state_of(fake, **({"w9000": 0.5} if len(looks) < 5 else {}))()
 
     fake.state = state
@@ -336,16 +336,16 @@ def test_a_request_between_queue_and_worker_is_seen(call, connection, fake):
     assert next(answers, None) is None
 
 
-@pytest.mark.parametrize("reports", [None, "another server", "no activity"])
+@pytest.mark.parametrize("reports", ["no supervisor", "another server", None, 0])
 def test_without_a_supervisor_a_question_passes_through_the_queue(call, connection, fake, reports):
     def state():
         value = state_of(fake)()
         for model in value["models"]:
             for worker in model["workers"]:
-                worker.update({"pid": 1} if reports == "another server" else {"answers": None})
+                worker.update({"pid": 1} if reports == "another server" else {"answers": reports})
         return value
 
-    fake.state = state if reports else None
+    fake.state = None if reports == "no supervisor" else state
     call(lambda c: c.unregister("texts", "2.0"), **connection)
     assert ("GET", "/models/texts/2.0?customized=true") in fake.seen
     assert list(fake.versions["texts"]) == ["1.0"]
@@ -360,7 +360,7 @@ def test_without_a_supervisor_several_workers_get_the_response_timeout(call, con
 
 @both
 def test_now_does_not_wait(call, connection, fake, protocol):
-    fake.waiting = 10**6
+    fake.queued = 10**6
     call(lambda c: c.unregister("texts", "2.0", force=True), protocol=protocol, **connection)
     assert list(fake.versions["texts"]) == ["1.0"]
     assert len(fake.seen) == 1 or protocol == "grpc"
@@ -368,7 +368,7 @@ def test_now_does_not_wait(call, connection, fake, protocol):
 
 @both
 def test_the_default_of_several_versions_is_not_drained_in_vain(call, connection, fake, protocol):
-    fake.waiting = 10**6
+    fake.queued = 10**6
     with pytest.raises(Conflict, match="set-default"):
         call(lambda c: c.unregister("texts"), protocol=protocol, **connection)
 
@@ -387,7 +387,7 @@ def test_a_version_that_cannot_answer_does_not_become_the_default(call, connecti
 def test_replace(call, connection, fake, protocol):
     fake.versions["texts"] = {"1.0": Version("texts.mar", 2, 2, [1, 2])}
     fake.state = state_of(fake)
-    fake.loading, fake.waiting = 5, 8
+    fake.loading, fake.queued = 5, 8
     sentence = call(lambda c: c.replace_model("texts", "texts.mar"), protocol=protocol, **connection)
     assert sentence == "texts: version 2.0 replaces 1.0"
     assert list(fake.versions["texts"]) == ["2.0"]
@@ -407,7 +407,7 @@ def test_replace_by_what_does_not_load_changes_nothing(call, connection, fake, p
 
 def test_replace_says_what_was_reached(call, connection, fake):
     fake.versions["texts"] = {"1.0": Version("texts.mar")}
-    fake.waiting = 10**6
+    fake.queued = 10**6
     with pytest.raises(
         Timeout, match=r"texts 2\.0 is the default now, but the old version is still registered: .*not"
     ):

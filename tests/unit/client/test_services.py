@@ -35,7 +35,7 @@ def test_list_follows_all_pages(call, protocol):
 
 @both
 def test_describe(call, connection, protocol, fake):
-    fake.waiting = 1
+    fake.queued = 1
     model = call(lambda c: c.describe("texts", customized=True), protocol=protocol, **connection)
     assert (model.name, model.version, model.batch_size, model.queue_waiting) == ("texts", "1.0", 8, 1)
     assert model.metadata == {"engine": "torch"}
