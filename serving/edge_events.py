@@ -6,12 +6,12 @@ nginx logs each request that ends with 499 as one UDP syslog datagram whose text
 - `left/REQUEST_ID`: an empty file for each such request, so that a worker does not begin it;
 - `wait/MODEL`: the seconds after which clients of that model currently leave.
 
-Anyone who can send a datagram to the port can report. Request ids are random numbers of 128 bits, and a wait only makes
-a worker with a backlog refuse earlier, so a false report does little; the number of files and the rate are bounded.
+Anyone who can send a datagram to the port can report. Request ids are random numbers of 128 bits, and a wait only
+makes a worker with a backlog refuse earlier, so a false report does little; the number of files and the rate are
+bounded.
 """
 
 import logging
-import os
 import re
 import socket
 import threading
@@ -148,7 +148,7 @@ class EdgeEvents:
             quantile = sorted(waits)[int(WAIT_QUANTILE * (len(waits) - 1))]
             temporary = self._wait_folder / f".{model}.new"
             temporary.write_text(f"{quantile:.3f}\n")
-            os.replace(temporary, self._wait_folder / model)
+            temporary.replace(self._wait_folder / model)
 
     def _forget_oldest(self) -> None:
         request_id, _ = self._left.popitem(last=False)

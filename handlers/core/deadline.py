@@ -25,7 +25,7 @@ MAX_CLOCK_SKEW_S = 5.0
 MAX_AGE_S = 3600.0
 _MAX_TIMEOUT_S = 1e6
 _MAX_REQUEST_ID = 64
-_NUMBER = re.compile(r"\d{1,15}(?:\.\d{0,9})?")
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,9})?")
 _EDGE_ID = re.compile(r"[0-9a-f]{32}")
 _NOT_IN_REQUEST_ID = re.compile(r"[^A-Za-z0-9._:/=+@-]")
 

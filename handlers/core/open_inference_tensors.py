@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from handlers.core.errors import InvalidRequest
+from handlers.core.body_limits import MAX_ELEMENTS
+from handlers.core.errors import InvalidRequest, TooManyItems
 from handlers.core.tensor import NUMPY_TYPES, unpack_bytes
 
 
@@ -35,7 +36,7 @@ class Values:
 def read_values(
     name: str, tensor: Mapping[str, Any], content: memoryview | None, grpc: bool = False
 ) -> Values:
-    """A tensor's values, from `content` where that is its binary data. Raises InvalidRequest."""
+    """A tensor's values, from `content` where that is its binary data. Raises InvalidRequest or TooManyItems."""
     label = f"the input '{name[:60]}'"
     datatype, shape = tensor.get("datatype"), _shape(label, tensor.get("shape"))
     if not isinstance(datatype, str) or (datatype != "BYTES" and datatype not in NUMPY_TYPES):
@@ -68,6 +69,8 @@ def _from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any, grp
 def _from_binary(label: str, datatype: str, shape: tuple[int, ...], content: memoryview) -> Values:
     count = math.prod(shape)
     if datatype == "BYTES":
+        if count > MAX_ELEMENTS:
+            raise TooManyItems(f"{label}: {count} elements of BYTES; at most {MAX_ELEMENTS} are read")
         try:
             return Values(datatype, shape, unpack_bytes(content, count))
         except ValueError as error:

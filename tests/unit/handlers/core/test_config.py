@@ -1,10 +1,12 @@
 """The `handler:` section of model-config.yaml."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
+import yaml
 
-from handlers.core.config import HandlerConfig
+from handlers.core.config import MAX_INTEGER, HandlerConfig, server_setting
+from handlers.core.device import Device
 from handlers.core.errors import ConfigurationError
 from handlers.text.config import SummarizerConfig
 from handlers.vision.types import VisionConfig
@@ -55,3 +57,60 @@ def test_fields_of_every_type():
     assert Config.from_mapping({"share": 1, "name": None}).share == 1
     with pytest.raises(ConfigurationError, match=r"'handler.name' must be a string or null"):
         Config.from_mapping({"name": 3})
+
+
+YAML_VALUES = [
+    "null", "true", "false", "0", "1", "2", "-1", "0.5", "1.0", "1e-300", "-0.0", ".nan", ".inf", "-.inf", "1_000",
+    "0x10", "1e400", "9" * 30, "9" * 400, '"1"', '"0.5"', "auto", "fp32", "torch", '""', "2020-01-01",
+    "2020-01-01T00:00:00Z", "[]", "[1]", "{}", "{a: 1}", "!!binary aGk=", "!!set {a}", "12:30", "yes", "~",
+]  # fmt: skip
+KEYS = [
+    (kind, field.name) for kind in (HandlerConfig, VisionConfig, SummarizerConfig) for field in fields(kind)
+]
+
+
+@pytest.mark.parametrize("text", YAML_VALUES, ids=lambda text: text[:20])
+@pytest.mark.parametrize(("kind", "key"), KEYS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_key_takes_its_type_or_names_itself(kind, key, text):
+    section = yaml.safe_load(f"{key}: {text}")
+    try:
+        config = kind.from_mapping(section)
+    except ConfigurationError as error:
+        assert f"'handler.{key}'" in str(error)
+        assert len(str(error)) < 400
+        return
+    value = getattr(config, key)
+    if key == "gpu_memory":
+        assert value == "auto" or (type(value) is float and 0 < value <= 1)
+    elif isinstance(value, int):
+        assert type(value) is int
+        assert 1 <= value <= MAX_INTEGER
+        Device.choose(None, config)
+    else:
+        assert value is None or type(value) is str
+
+
+@pytest.mark.parametrize("key", ["1", "1.5", "null", "true", "2020-01-01", "[1]", '"a\\nb"', "x" * 5000])
+def test_every_other_key_is_named(key):
+    with pytest.raises(ConfigurationError, match="unknown key 'handler"):
+        HandlerConfig.from_mapping({yaml.safe_load(key) if key != "[1]" else (1,): 1})
+
+
+def test_a_whole_gpu_is_a_float():
+    """torch takes no other type for a share of memory."""
+    config = HandlerConfig.from_mapping({"gpu_memory": 1})
+    assert type(config.gpu_memory) is float
+    assert type(HandlerConfig.from_mapping({}).gpu_memory) is str
+
+
+@pytest.mark.parametrize("text", YAML_VALUES, ids=lambda text: text[:20])
+@pytest.mark.parametrize("key", ["responseTimeout", "minWorkers"])
+def test_what_torchserve_reads_as_well_is_a_number_or_named(key, text):
+    settings = yaml.safe_load(f"{key}: {text}")
+    try:
+        value = server_setting(settings, key, 7)
+    except ConfigurationError as error:
+        assert f"'{key}'" in str(error)
+        return
+    assert type(value) in (int, float)
+    assert 0 < value < float("inf")
