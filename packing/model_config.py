@@ -68,7 +68,9 @@ _SETTINGS: Mapping[str, _Setting] = {
     "deviceType": _choice("cpu", "gpu"),
     "deviceIds": _Setting(
         lambda value: (
-            isinstance(value, list) and len(value) > 0 and all(type(each) is int and each >= 0 for each in value)
+            isinstance(value, list)
+            and len(value) > 0
+            and all(type(each) is int and each >= 0 for each in value)
         ),
         "a list of integers of at least 0",
     ),
@@ -86,7 +88,9 @@ _SETTINGS: Mapping[str, _Setting] = {
     "sequenceTimeoutMSec": _integer(0),
     "maxSequenceJobQueueSize": _integer(1),
     "maxNumSequence": _integer(1),
-    "asyncCommunication": _Setting(lambda value: value is False, "false: TorchServe 0.12 loses answers with it"),
+    "asyncCommunication": _Setting(
+        lambda value: value is False, "false: TorchServe 0.12 loses answers with it"
+    ),
     "useVenv": _FLAG,
 }
 _HANDLER = "handler"
@@ -146,7 +150,9 @@ def _check_workers(path: Path, content: Mapping[str, Any]) -> None:
     least, most = content.get("minWorkers"), content.get("maxWorkers")
     if (least is None) != (most is None):
         there, missing = ("maxWorkers", "minWorkers") if least is None else ("minWorkers", "maxWorkers")
-        raise BadSource(f"{path}: {there!r} needs {missing!r} beside it; TorchServe ignores one without the other.")
+        raise BadSource(
+            f"{path}: {there!r} needs {missing!r} beside it; TorchServe ignores one without the other."
+        )
     if least is not None and most is not None and least > most:
         raise BadSource(f"{path}: 'minWorkers' ({least}) must not be above 'maxWorkers' ({most}).")
 

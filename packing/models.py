@@ -9,6 +9,7 @@ import yaml
 from packing.errors import BadSource, UnknownModel
 from packing.tasks import TASKS, Task
 
+
 @dataclass(frozen=True)
 class Layout:
     """Where the repository keeps what packing reads and writes."""

@@ -274,7 +274,7 @@ def _run(wanted: Wanted, stage: Path, arguments: Sequence[str]) -> None:
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         words = [f"the process was ended by {name}, as the system does where memory runs out"]
-    if done.returncode == REFUSED:
+    if done.returncode == REFUSED and done.stderr.strip():
         raise BadSource(f"{wanted.source.label} cannot be served: {words[-1]}.")
     if any(said in words[-1] for said in _DISK_FULL):
         raise OSError(errno.ENOSPC, "No space left on device", str(wanted.cache))

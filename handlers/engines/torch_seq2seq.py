@@ -120,7 +120,7 @@ class TorchSeq2Seq:
 
 
 def _size_cache(config: Any) -> None:
-    """Let `generate()` make its cache for the decoder's layers: of T5, ProphetNet and others it counts the encoder's."""
+    """Let `generate()` make its cache for the decoder's layers; of T5 and ProphetNet it counts the encoder's."""
     for encoder in ("num_layers", "num_encoder_layers"):
         layers = getattr(config, "num_decoder_layers", None)
         if layers and getattr(config, encoder, layers) < layers:

@@ -1,4 +1,4 @@
-"""Checks of a model's weights at packing, so that no worker has to find out: keys, shapes, kinds of numbers, values."""
+"""Checks of a model's weights at packing, so that no worker fails at them: keys, shapes, types and values."""
 
 import json
 import math
@@ -41,7 +41,9 @@ def fit(folder: Path, auto_class: Any) -> Any:
             output_loading_info=True,
         )
     except Exception as error:
-        raise ConfigurationError(f"config.json describes no network that can be built: {line(error)}") from error
+        raise ConfigurationError(
+            f"config.json describes no network that can be built: {line(error)}"
+        ) from error
     kind = type(network).__name__
     if mismatched := sorted(report["mismatched_keys"], key=str):
         raise ConfigurationError(

@@ -1,7 +1,7 @@
 """Which architectures of `AutoModelForSeq2SeqLM` can be summarized with, and what is particular about each.
 
 Every entry was compared with the library's own `generate()` on tiny models (tests/unit/handlers/text). A model type
-that is not listed is refused: it may need inputs that a text alone does not give, and would answer wrongly in silence.
+that is not listed is refused: it may need inputs that a text alone does not give, and would then answer wrongly.
 """
 
 from collections.abc import Mapping

@@ -20,7 +20,14 @@ _TOKEN_SETTINGS = (
     "begin_suppress_tokens",
     "bad_words_ids",
 )
-_COUNTS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens", "num_beams", "no_repeat_ngram_size")
+_COUNTS = (
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "min_new_tokens",
+    "num_beams",
+    "no_repeat_ngram_size",
+)
 
 
 def check_tokenizer(folder: Path, rows: int) -> None:

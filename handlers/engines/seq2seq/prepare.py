@@ -1,4 +1,4 @@
-"""Prepares a summarizer at packing: checks the model, and compiles attention for workers that compute in bf16 on a CPU.
+"""Prepares a summarizer at packing: checks the model, and compiles attention for workers with bf16 on a CPU.
 
     python -m handlers.engines.seq2seq.prepare MODEL TARGET [--engine auto] [--precision auto] [--settings JSON]
 
@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--settings", type=json.loads, help="the `handler:` section of the configuration, as JSON")
+    parser.add_argument(
+        "--settings", type=json.loads, help="the `handler:` section of the configuration, as JSON"
+    )
     arguments = parser.parse_args()
     try:
         check_summarizer(arguments.model, arguments.settings)

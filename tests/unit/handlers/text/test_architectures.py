@@ -1,4 +1,4 @@
-"""Every text architecture of `AutoModelForSeq2SeqLM`: served tokens are those of its documented use, up to its limits."""
+"""Every text architecture of `AutoModelForSeq2SeqLM` is served as documented, up to its limits."""
 
 import json
 from collections.abc import Sequence

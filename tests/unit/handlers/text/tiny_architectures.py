@@ -16,8 +16,8 @@ POSITIONS = 56
 """Rows of each position table."""
 
 DEEPER = ", deeper decoder"
-"""Ends the names of those whose decoder has more layers than their encoder, which `generate()` makes too small a cache
-for: it has to be given one."""
+"""Ends the names of those whose decoder has more layers than their encoder. `generate()` makes too small a cache for
+them, so it has to be given one."""
 
 _LIKE_BART = {
     "d_model": 32,
@@ -77,7 +77,11 @@ def _translator(architecture: str, config: str, **settings: Any) -> Callable[[Pa
         _write(folder, architecture, config, tokenizer, **(_LIKE_BART | settings))
         change_json(
             folder / "generation_config.json",
-            **({"decoder_start_token_id": code} if starts else {"decoder_start_token_id": 2, "forced_bos_token_id": code}),
+            **(
+                {"decoder_start_token_id": code}
+                if starts
+                else {"decoder_start_token_id": 2, "forced_bos_token_id": code}
+            ),
         )
         return folder
 
@@ -162,9 +166,7 @@ def _fsmt(folder: Path) -> Path:
     tokenizer = byte_level()
     settings: dict[str, Any] = {"src_vocab_size": len(tokenizer), "tgt_vocab_size": len(tokenizer)}
     settings |= {"langs": ["en", "en"], "decoder": {}, "decoder_start_token_id": 2, "forced_eos_token_id": 2}
-    return _write(
-        folder, "FSMTForConditionalGeneration", "FSMTConfig", tokenizer, **(_LIKE_BART | settings)
-    )
+    return _write(folder, "FSMTForConditionalGeneration", "FSMTConfig", tokenizer, **(_LIKE_BART | settings))
 
 
 def _gemma_part(rows: int) -> dict[str, Any]:
