@@ -4,9 +4,10 @@ Everything here is pure. health_monitor.py collects the observations, health_ser
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from serving.origin import Origin
 from serving.readiness import Model, Worker
 
 Phase = Literal["starting", "running", "restarting", "stopping"]
@@ -33,6 +34,7 @@ class Version:
         needs_answer: Whether a new worker must answer before it counts; False where no question is known.
         question_problem: Why the latest questions were not answered; None when they were.
         queue_stalled_s: How long requests have been waiting while every worker was idle.
+        origin: Where its weights are from, as its archive said when the version was first seen.
     """
 
     model: Model
@@ -41,6 +43,7 @@ class Version:
     needs_answer: bool = True
     question_problem: str | None = None
     queue_stalled_s: float = 0.0
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -240,6 +243,7 @@ def _version_json(snapshot: Snapshot, version: Version, now: float) -> dict[str,
         "version": model.version,
         "default": model.default,
         "archive": model.archive,
+        **asdict(version.origin),
         "ready": problem is None,
         "reason": problem,
         "strict": model_problem(snapshot, version, now, strict=True) is None,

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 
 import client
 from client import Client
-from serving import canary, health
+from serving import canary, health, origin
 from serving.health import Phase, Snapshot, Version
 from serving.health_metrics import Metrics
 from serving.health_observe import Processes, QueueWatch
 from serving.health_questions import Questions
 from serving.health_repairs import HangingWorkers, Replacements
 from serving.health_server import HealthServer
+from serving.origin import Origin
 from serving.plan import Plan
 from serving.readiness import Model, survey
 
@@ -61,6 +62,7 @@ class HealthMonitor:
         self._description = _Description()
         self._processes = Processes(plan.run.activity)
         self._queues = QueueWatch()
+        self._origins: dict[tuple[str, str], Origin] = {}
         self._joined: dict[str, float] = {}
         self._was_ready: set[str] = set()
         self._failed_describes: dict[str, int] = {}
@@ -90,6 +92,7 @@ class HealthMonitor:
         """The front end is up, and each of these models has answered a question."""
         now = time.monotonic()
         self._answered_at = now
+        self._note_origins(models)
         self._description = _Description(tuple(models), {}, now, time.time())
         self._was_ready |= {model.name for model in models if model.default}
         self.phase = "running"
@@ -150,6 +153,7 @@ class HealthMonitor:
 
         phase = self.phase
         found = survey(connection, 2 * DESCRIBE_TIMEOUT_S, answered)
+        self._note_origins(found.models)
         kept = [model for model in self._description.models if model.name in found.undescribed]
         self._description = _Description(
             (*found.models, *kept), dict(found.undescribed), time.monotonic(), time.time()
@@ -160,6 +164,14 @@ class HealthMonitor:
 
     def _all_is_well(self) -> bool:
         return health.server_problem(self.snapshot(), time.monotonic(), strict=True) is None
+
+    def _note_origins(self, models: Sequence[Model]) -> None:
+        """When a version appears, its archive is still in the store."""
+        self._origins = {
+            key: self._origins.get(key) or origin.from_archive(self._plan.store, model) or Origin()
+            for model in models
+            for key in [(model.name, model.version)]
+        }
 
     def _note_undescribed(self, undescribed: Mapping[str, str]) -> None:
         """A model that is just being unregistered is not worth a line."""
@@ -211,6 +223,7 @@ class HealthMonitor:
             needs_answer=self._questions.needs_answer(key),
             question_problem=self._questions.problem(key),
             queue_stalled_s=self._queues.stalled_s(model, described_s),
+            origin=self._origins.get(key, Origin()),
         )
 
     def _note_service(self, version: Version, now: float) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from serving import canary
@@ -30,13 +30,13 @@ class Pending(Protocol):
 class _Record:
     """What is known of one version from its questions."""
 
+    answered_at: float
     askable: bool = True
     asked_pids: frozenset[int] = frozenset()
     failures: int = 0
     failed_pids: frozenset[int] = frozenset()
     problem: str = ""
     answers: int = 0
-    answered_at: float = field(default_factory=time.monotonic)
     next_at: float = 0.0
 
 
@@ -61,7 +61,7 @@ class Questions:
         """Take an answer that has come, and ask the next model whose turn it is."""
         now = time.monotonic()
         by_key = {version.key: version for version in versions}
-        self._records = {key: self._records.get(key, _Record()) for key in by_key}
+        self._records = {key: self._records.get(key) or _Record(now) for key in by_key}
         if self._pending is not None:
             key, pids, question = self._pending
             if question.answer is None:

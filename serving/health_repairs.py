@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import client
 from client import Client, Endpoints
@@ -87,7 +87,7 @@ def _hang(worker: Worker, version: Version, now: float) -> tuple[str, float, str
 class _Revival:
     """A model without any worker process: since when, and when it may be started again."""
 
-    since: float = field(default_factory=time.monotonic)
+    since: float
     tries: int = 0
     next_at: float = 0.0
 
@@ -158,7 +158,7 @@ class Replacements:
         if not model.min_workers or any(worker.ready for worker in model.workers):
             self._revivals.pop(key, None)
             return
-        revival = self._revivals.setdefault(key, _Revival())
+        revival = self._revivals.setdefault(key, _Revival(now))
         if any(worker.alive for worker in model.workers) or key in self._intended:
             revival.since = now
             return

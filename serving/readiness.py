@@ -137,11 +137,6 @@ def _versions(connection: Client, name: str) -> list[Model]:
     return [_model(version, version.version == default) for version in described]
 
 
-def all_ready(models: Sequence[Model]) -> bool:
-    """A server without a model is not ready."""
-    return bool(models) and all(model.ready for model in models)
-
-
 def replace_lost(endpoints: Endpoints, model: Model, wanted: int) -> None:
     """Makes TorchServe start workers until `wanted` others than lost ones are there. Again does no harm.
 
