@@ -220,14 +220,16 @@ def _problems(snapshot: Snapshot, now: float, strict: bool) -> Iterator[str]:
 def as_json(snapshot: Snapshot, now: float) -> dict[str, Any]:
     """The body of GET /state."""
     problem = server_problem(snapshot, now)
+    strict_problem = server_problem(snapshot, now, strict=True)
     phase = snapshot.phase
     running: str = "not ready" if problem else "ready"
     return {
         "phase": running if phase == "running" else phase,
         "ready": problem is None,
-        "strict": server_problem(snapshot, now, strict=True) is None,
+        "strict": strict_problem is None,
         "live": now - snapshot.front_end_answered <= FRONT_END_LIMIT_S,
         "reason": problem,
+        "strict_reason": strict_problem,
         "updated": snapshot.wall_time,
         "described": snapshot.described,
         "models": [_version_json(snapshot, version, now) for version in snapshot.versions],
@@ -238,6 +240,7 @@ def as_json(snapshot: Snapshot, now: float) -> dict[str, Any]:
 def _version_json(snapshot: Snapshot, version: Version, now: float) -> dict[str, Any]:
     model = version.model
     problem = model_problem(snapshot, version, now)
+    strict_problem = model_problem(snapshot, version, now, strict=True)
     return {
         "name": model.name,
         "version": model.version,
@@ -246,7 +249,8 @@ def _version_json(snapshot: Snapshot, version: Version, now: float) -> dict[str,
         **asdict(version.origin),
         "ready": problem is None,
         "reason": problem,
-        "strict": model_problem(snapshot, version, now, strict=True) is None,
+        "strict": strict_problem is None,
+        "strict_reason": strict_problem,
         "min_workers": version.min_workers,
         "max_workers": model.max_workers,
         "queue_waiting": model.queue_waiting,
