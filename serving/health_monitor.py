@@ -30,6 +30,8 @@ DESCRIBE_TIMEOUT_S = 2.0
 MAX_DESCRIBE_SHARE = 0.2
 """Descriptions take at most this share of the time: with workers on GPUs, TorchServe runs nvidia-smi for each."""
 OBSERVE_INTERVAL_S = 0.25
+CONFIRM_LIMIT_S = 1.0
+"""Within this time after a worker's end, TorchServe is asked whether it was meant to end, as for a scale-down."""
 LOG_UNDESCRIBED_AFTER = 3
 
 Say = Callable[[str], None]
@@ -64,6 +66,7 @@ class HealthMonitor:
         self._queues = QueueWatch()
         self._origins: dict[tuple[str, str], Origin] = {}
         self._joined: dict[str, float] = {}
+        self._ended: dict[int, float] = {}
         self._was_ready: set[str] = set()
         self._failed_describes: dict[str, int] = {}
         self._snapshot = Snapshot(time.monotonic(), time.time())
@@ -74,6 +77,7 @@ class HealthMonitor:
         self._hanging = HangingWorkers(self._processes.kill, self.metrics, self._log)
         self._replacements = Replacements(plan.endpoints, self.metrics, self._log)
         self._closing = threading.Event()
+        self._wake = threading.Event()
         self._observing = threading.Lock()
         self._threads = [
             threading.Thread(target=self._describe_forever, name="health-describe", daemon=True),
@@ -101,6 +105,7 @@ class HealthMonitor:
     def close(self) -> None:
         """Stop watching and answering probes; twice does no harm."""
         self._closing.set()
+        self._wake.set()
         self._server.close()
         for thread in self._threads:
             if thread.is_alive():
@@ -145,7 +150,8 @@ class HealthMonitor:
                 took = time.monotonic() - start
                 calm = self.phase == "running" and self._all_is_well()
                 interval = DESCRIBE_INTERVAL_S if calm else DESCRIBE_ALARM_INTERVAL_S
-                self._closing.wait(max(interval - took, took * (1 / MAX_DESCRIBE_SHARE - 1), 0.05))
+                self._wake.wait(max(interval - took, took * (1 / MAX_DESCRIBE_SHARE - 1), 0.05))
+                self._wake.clear()
 
     def _describe(self, connection: Client) -> None:
         def answered() -> None:
@@ -200,10 +206,14 @@ class HealthMonitor:
             description = self._description
             models = self._processes.observe(description.models)
             now = time.monotonic()
+            self._note_ends(models, now)
             versions = tuple(self._version(model, now - description.at) for model in models)
             for version in versions:
                 self._note_service(version, now)
-            versions = tuple(replace(each, in_service=self._in_service(each.model, now)) for each in versions)
+            versions = tuple(
+                replace(each, in_service=self._in_service(each.model, description.at, now))
+                for each in versions
+            )
             self._snapshot = Snapshot(
                 now,
                 time.time(),
@@ -239,8 +249,24 @@ class HealthMonitor:
         if health.version_problem(version, now) is None:
             self._was_ready.add(name)
 
-    def _in_service(self, model: Model, now: float) -> bool:
-        """Also one that should have become ready by now."""
+    def _note_ends(self, models: Sequence[Model], now: float) -> None:
+        """When a worker's process has ended, ask TorchServe at once whether it is still meant to be there."""
+        ended = {
+            worker.pid: self._ended.get(worker.pid, now)
+            for model in models
+            for worker in model.workers
+            if worker.pid > 0 and not worker.alive
+        }
+        if ended.keys() - self._ended.keys():
+            self._wake.set()
+        self._ended = ended
+
+    def _in_service(self, model: Model, described_at: float, now: float) -> bool:
+        """Also when it should have become ready by now; not while it may just be scaled down or unregistered."""
+        for worker in model.workers:
+            ended = self._ended.get(worker.pid, 0.0)
+            if described_at <= ended and now - ended < CONFIRM_LIMIT_S:
+                return False
         limit = model.startup_timeout + health.REGISTRATION_SLACK_S
         return model.name in self._was_ready or now - self._joined.get(model.name, now) > limit
 
