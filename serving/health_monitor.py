@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _Description:
-    """The management API's latest answer; `at` is monotonic."""
+    """The management API's latest answer; `at`: when it was asked for it, monotonic."""
 
     models: tuple[Model, ...] = ()
     undescribed: dict[str, str] = field(default_factory=dict)
@@ -157,13 +157,11 @@ class HealthMonitor:
         def answered() -> None:
             self._answered_at = time.monotonic()
 
-        phase = self.phase
+        phase, start = self.phase, time.monotonic()
         found = survey(connection, 2 * DESCRIBE_TIMEOUT_S, answered)
         self._note_origins(found.models)
         kept = [model for model in self._description.models if model.name in found.undescribed]
-        self._description = _Description(
-            (*found.models, *kept), dict(found.undescribed), time.monotonic(), time.time()
-        )
+        self._description = _Description((*found.models, *kept), dict(found.undescribed), start, time.time())
         self._note_undescribed(found.undescribed)
         if phase == self.phase == "running":
             self._replacements.step(self._description.models)
