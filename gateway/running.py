@@ -193,7 +193,7 @@ class Running:
     def _gateway_command(self) -> list[str]:
         at, settings = self.front.endpoints, self._settings
         line = [sys.executable, "-P", "-m", "gateway", "--listen", self.front.gateway]
-        line += ["--inference", at.inference, "--management", at.management]
+        line += ["--inference", at.inference, "--management", at.management, "--health", at.health]
         line += ["--state-file", str(self._work.state), "--image-model", settings.image_model]
         return line + [f"--summarizer={key}={name}" for key, name in settings.summarizers.items()]
 
