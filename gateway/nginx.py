@@ -1,6 +1,9 @@
 """nginx's configuration: the template of deploy/nginx, filled in; and nginx itself as a process."""
 
+import ipaddress
+import os
 import re
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -14,6 +17,10 @@ from client import Endpoints
 TEMPLATE = Path(__file__).resolve().parent.parent / "deploy" / "nginx" / "nginx.conf.template"
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 _PLAIN = re.compile(r"[\w.:\[\]+-]+")
+# One TorchServe is never ejected: that would refuse what it could answer. Of several, one that fails this often is
+# left out for a second; a second only, because a full queue counts as a failure too.
+_ALONE = "max_fails=0"
+_SHARED = "max_fails=20 fail_timeout=1s"
 
 
 class NginxError(Exception):
@@ -29,25 +36,65 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How much of each resource clients may use; docs/gateway.md derives nginx's memory from these numbers.
+
+    `connections`: open connections per worker process, to clients and to TorchServe together.
+    `client_requests`, `client_uploads`: requests in progress, and uploads of 1 MB or more, of one client address.
+    `all_requests`, `all_uploads`: the same for all clients together.
+    `rest_bodies`, `grpc_bodies`: requests that one TorchServe holds at most, by the size of their body: below 1 MB,
+    below 4.2 MB, larger.
+    `resends_per_second`, `resend_burst`: the retry budget for requests whose worker died.
+    """
+
+    connections: int = 8192
+    client_requests: int = 256
+    client_uploads: int = 16
+    all_requests: int = 4096
+    all_uploads: int = 256
+    rest_bodies: tuple[int, int, int] = (384, 24, 8)
+    grpc_bodies: tuple[int, int, int] = (256, 12, 4)
+    resends_per_second: int = 10
+    resend_burst: int = 20
+
+
+@dataclass(frozen=True)
 class Front:
     """What nginx does. Addresses are `host:port`.
 
+    `gateway_key`: a secret shared with the gateway, which proves that an inner request comes from nginx.
+    `internal` is nginx's listener for itself, for Prometheus and for health checks.
     `others` are further TorchServes, (REST, gRPC), that share the predictions with the one of `endpoints`.
     `rate`: requests a second of one client, None for any number; `burst` more of them are taken at once.
     `client_timeout`: seconds for a header, and between two pieces of a body.
+    `upstream_timeout`: seconds until TorchServe has to answer.
+    `text_models`: models whose bodies may have 4 MiB instead of 16.
+    `server_names`: hosts under which management may be asked for, beside this machine's loopback names.
+    `real_ip_from`: networks of balancers, which say who the client is: in X-Forwarded-For, or, with
+    `proxy_protocol`, by the PROXY protocol.
+    `streaming` opens StreamPredictions over gRPC, which kills a worker whose handler does not stream.
     """
 
     http: str = "127.0.0.1:8000"
     grpc: str = "127.0.0.1:7000"
     gateway: str = "127.0.0.1:8090"
+    gateway_key: str = ""
+    internal: str = "127.0.0.1:8091"
     endpoints: Endpoints = field(default_factory=Endpoints)
     others: tuple[tuple[str, str], ...] = ()
     tls: Tls | None = None
     open_management: bool = False
+    server_names: tuple[str, ...] = ()
     rate: int | None = None
     burst: int = 50
-    client_timeout: int = 20
+    limits: Limits = field(default_factory=Limits)
+    client_timeout: int = 10
+    upstream_timeout: int = 330
     image_model: str = "resnet-50"
+    text_models: tuple[str, ...] = ("t5-small", "bart-large-cnn")
+    real_ip_from: tuple[str, ...] = ()
+    proxy_protocol: bool = False
+    streaming: bool = False
     workers: str = "auto"
     access_log: str = "off"
 
@@ -65,29 +112,38 @@ def render(front: Front, work: Path, template: Path = TEMPLATE) -> str:
 def variables(front: Front, work: Path) -> dict[str, str]:
     """The template's variables, which nginx's own image takes from the environment."""
     at = front.endpoints
-    upstreams = [(_host(at.inference), at.grpc_inference), *front.others]
     tls, secure = "", ""
     if front.tls:
         files = _quoted(front.tls.certificate), _quoted(front.tls.key)
         tls, secure = "ssl_certificate {}; ssl_certificate_key {};".format(*files), " ssl http2"
+    proxied = " proxy_protocol" if front.proxy_protocol else ""
     return {
-        "HTTP_LISTEN": _plain(front.http) + secure,
-        "GRPC_LISTEN": _plain(front.grpc) + (secure or " http2"),
+        "HTTP_LISTEN": _plain(front.http) + secure + proxied,
+        "GRPC_LISTEN": _plain(front.grpc) + (secure or " http2") + proxied,
+        "INTERNAL_LISTEN": _plain(front.internal),
+        "INTERNAL": _plain(front.internal),
         "TLS": tls,
+        "REAL_IP": _real_ip(front),
         "GATEWAY": _plain(front.gateway),
-        "INFERENCE_SERVERS": _servers(rest for rest, _ in upstreams),
-        "GRPC_SERVERS": _servers(grpc for _, grpc in upstreams),
+        "GATEWAY_KEY": front.gateway_key and _plain(front.gateway_key),
         "MANAGEMENT_SERVER": _plain(_host(at.management)),
         "METRICS_SERVER": _plain(_host(at.metrics)),
+        "HEALTH_EVENTS": _plain(_host(at.health)),
         "MANAGEMENT": "allow" if front.open_management else "deny",
-        "RATE_KEY": "$binary_remote_addr" if front.rate else '""',
+        "MANAGEMENT_HOSTS": _hosts(front),
+        "RATE_KEY": "$client_network" if front.rate else '""',
         "RATE": f"{front.rate or 1}r/s",
         "BURST": str(front.burst),
         "CLIENT_TIMEOUT": f"{front.client_timeout}s",
+        "UPSTREAM_TIMEOUT": f"{front.upstream_timeout}s",
         "IMAGE_MODEL": _plain(front.image_model),
+        "TEXT_MODELS": "|".join(re.escape(_plain(name)) for name in front.text_models) or "(?!)",
+        "GRPC_STREAMS": "|StreamPredictions2?" if front.streaming else "",
         "WORKER_PROCESSES": front.workers,
         "ACCESS_LOG": front.access_log,
         "WORK": _path(work),
+        **_upstreams(front),
+        **_limits(front.limits),
     }
 
 
@@ -110,11 +166,69 @@ def command(front: Front, work: Path) -> list[str]:
     return [*start, "-g", "daemon off;"]
 
 
-def _servers(addresses: Iterable[str]) -> str:
-    """One alone is never taken out for a while after an error: that would only refuse what it could answer."""
-    found = [_plain(address) for address in addresses]
-    kept = " max_fails=0" if len(found) == 1 else ""
-    return " ".join(f"server {address}{kept};" for address in found)
+def _upstreams(front: Front) -> dict[str, str]:
+    """The servers of each upstream group: REST and gRPC, in three sizes of bodies."""
+    at = front.endpoints
+    rest = [_host(at.inference), *(rest for rest, _ in front.others)]
+    grpc = [at.grpc_inference, *(grpc for _, grpc in front.others)]
+    groups: dict[str, str] = {}
+    for name, addresses, bodies in (
+        ("INFERENCE_SERVERS", rest, front.limits.rest_bodies),
+        ("GRPC_SERVERS", grpc, front.limits.grpc_bodies),
+    ):
+        for prefix, count in zip(("", "LARGE_", "HUGE_"), bodies, strict=True):
+            groups[prefix + name] = _servers(addresses, count)
+    return groups
+
+
+def _limits(limits: Limits) -> dict[str, str]:
+    """`open files` is what nginx asks for, or as much of it as a user who is not root may have."""
+    open_files = 3 * limits.connections + 512
+    if os.geteuid() != 0:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        open_files = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
+    return {
+        "CONNECTIONS": str(limits.connections),
+        "OPEN_FILES": str(open_files),
+        "CLIENT_REQUESTS": str(limits.client_requests),
+        "CLIENT_UPLOADS": str(limits.client_uploads),
+        "ALL_REQUESTS": str(limits.all_requests),
+        "ALL_UPLOADS": str(limits.all_uploads),
+        "RESEND_RATE": f"{limits.resends_per_second}r/s",
+        "RESEND_BURST": str(limits.resend_burst),
+    }
+
+
+def _servers(addresses: Iterable[str], bodies: int) -> str:
+    servers = [_plain(address) for address in addresses]
+    ejection = _ALONE if len(servers) == 1 else _SHARED
+    return " ".join(f"server {address} {ejection} max_conns={bodies};" for address in servers)
+
+
+def _real_ip(front: Front) -> str:
+    """nginx's directives for the client's address behind balancers; without any, the sender's counts."""
+    if not front.real_ip_from:
+        if front.proxy_protocol:
+            raise NginxError(
+                "--proxy-protocol needs --real-ip-from: the networks whose PROXY headers are trusted"
+            )
+        return ""
+    networks = []
+    for text in front.real_ip_from:
+        try:
+            networks.append(ipaddress.ip_network(text, strict=False))
+        except ValueError:
+            raise NginxError(f"{text!r} is not a network such as 10.0.0.0/8") from None
+    header = "proxy_protocol" if front.proxy_protocol else "X-Forwarded-For"
+    trusted = " ".join(f"set_real_ip_from {network};" for network in networks)
+    return f"{trusted} real_ip_header {header}; real_ip_recursive on;"
+
+
+def _hosts(front: Front) -> str:
+    """Entries of the map of Host headers that management accepts; a host's port does not matter."""
+    listening = _plain(front.http).rpartition(":")[0]
+    names = dict.fromkeys(["localhost", "127.0.0.1", "[::1]", listening, *front.server_names])
+    return " ".join(f'"{_plain(name).lower()}" 1;' for name in names)
 
 
 def _host(url: str) -> str:
