@@ -3,12 +3,10 @@
 import argparse
 import ctypes
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +16,10 @@ from typing import Self
 
 from client import Endpoints
 from gateway.__main__ import add_models
+from gateway.front_options import add_edge_options, edge_settings
 from gateway.nginx import Front, NginxError, Tls, command
 from gateway.settings import Settings
+from gateway.work_folder import WorkFolder
 from serving.rundir import DEFAULT, RunDir
 from serving.state import State
 
@@ -37,17 +37,16 @@ class Running:
             http=_free(front.http),
             grpc=_free(front.grpc),
             gateway=_free(front.gateway),
+            internal=_free(front.internal),
             image_model=settings.image_model,
         )
         self._settings = settings
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        # Not in the run folder, which nginx's workers, of another user where root starts it, may not enter.
-        self._work = Path(tempfile.mkdtemp(prefix="nginx-"))
-        self._work.chmod(0o755)
+        self._folder = WorkFolder()
         try:
-            nginx = command(self.front, self._work)
+            nginx = command(self.front, self._folder.path)
             self._start(self._gateway(), self.front.gateway)
             self._start(nginx, self.front.http)
         except BaseException:
@@ -67,6 +66,7 @@ class Running:
     def watch(self) -> None:
         """Until one of them ends, which raises NginxError."""
         while all(process.poll() is None for process in self._processes):
+            self._folder.restore()
             time.sleep(0.2)
         raise NginxError("nginx or the gateway ended by itself; what it said stands above")
 
@@ -84,7 +84,7 @@ class Running:
                     process.kill()
                     process.wait()
         self._processes.clear()
-        shutil.rmtree(self._work, ignore_errors=True)
+        self._folder.remove()
 
     def _gateway(self) -> list[str]:
         at, settings = self.front.endpoints, self._settings
@@ -118,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 ended by a signal, 1 failed, 2 wrong command line."""
     options = _parser().parse_args(arguments)
     default = Settings()
+    settings = Settings(
+        image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
+    )
     front = Front(
         http=_address(options.host, options.port),
         grpc=_address(options.host, options.grpc_port),
@@ -129,9 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate=options.rate,
         burst=options.burst,
         access_log="/dev/stdout requests" if options.access_log else "off",
-    )
-    settings = Settings(
-        image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
+        internal="127.0.0.1:0",
+        **edge_settings(options, tuple(settings.summarizers.values())),
     )
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -229,6 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=int, metavar="N", help="requests a second of one address; any number")
     parser.add_argument("--burst", type=int, default=50, metavar="N", help="above it at once; 50")
     parser.add_argument("--access-log", action="store_true", help="a line for each request on stdout")
+    add_edge_options(parser)
     add_models(parser)
     return parser
 

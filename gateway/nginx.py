@@ -17,6 +17,11 @@ from client import Endpoints
 TEMPLATE = Path(__file__).resolve().parent.parent / "deploy" / "nginx" / "nginx.conf.template"
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 _PLAIN = re.compile(r"[\w.:\[\]+-]+")
+# The sizes of bodies (the map $body_size of the template), and the share in percent that the bodies of each size have
+# in the bytes that one TorchServe may hold, over REST and over gRPC.
+_SIZES = {"": 100_000, "MEDIUM_": 1_000_000, "LARGE_": 4_200_000, "HUGE_": 16 * 2**20}
+_REST_SHARES = (12, 20, 12, 20)
+_GRPC_SHARES = (6, 10, 8, 12)
 # One TorchServe is never ejected: that would refuse what it could answer. Of several, one that fails this often is
 # left out for a second; a second only, because a full queue counts as a failure too.
 _ALONE = "max_fails=0"
@@ -42,8 +47,7 @@ class Limits:
     `connections`: open connections per worker process, to clients and to TorchServe together.
     `client_requests`, `client_uploads`: requests in progress, and uploads of 1 MB or more, of one client address.
     `all_requests`, `all_uploads`: the same for all clients together.
-    `rest_bodies`, `grpc_bodies`: requests that one TorchServe holds at most, by the size of their body: below 1 MB,
-    below 4.2 MB, larger.
+    `body_bytes`: bytes of all bodies that one TorchServe holds, which serving/budget.py derives from its memory.
     `resends_per_second`, `resend_burst`: the retry budget for requests whose worker died.
     """
 
@@ -52,8 +56,7 @@ class Limits:
     client_uploads: int = 16
     all_requests: int = 4096
     all_uploads: int = 256
-    rest_bodies: tuple[int, int, int] = (384, 24, 8)
-    grpc_bodies: tuple[int, int, int] = (256, 12, 4)
+    body_bytes: int = 512 * 2**20
     resends_per_second: int = 10
     resend_burst: int = 20
 
@@ -137,7 +140,7 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "CLIENT_TIMEOUT": f"{front.client_timeout}s",
         "UPSTREAM_TIMEOUT": f"{front.upstream_timeout}s",
         "IMAGE_MODEL": _plain(front.image_model),
-        "TEXT_MODELS": "|".join(re.escape(_plain(name)) for name in front.text_models) or "(?!)",
+        "TEXT_MODELS": "|".join(map(_pattern, front.text_models)) or "(?!)",
         "GRPC_STREAMS": "|StreamPredictions2?" if front.streaming else "",
         "WORKER_PROCESSES": front.workers,
         "ACCESS_LOG": front.access_log,
@@ -167,17 +170,18 @@ def command(front: Front, work: Path) -> list[str]:
 
 
 def _upstreams(front: Front) -> dict[str, str]:
-    """The servers of each upstream group: REST and gRPC, in three sizes of bodies."""
+    """The servers of each upstream group: REST and gRPC, in four sizes of bodies."""
     at = front.endpoints
     rest = [_host(at.inference), *(rest for rest, _ in front.others)]
     grpc = [at.grpc_inference, *(grpc for _, grpc in front.others)]
     groups: dict[str, str] = {}
-    for name, addresses, bodies in (
-        ("INFERENCE_SERVERS", rest, front.limits.rest_bodies),
-        ("GRPC_SERVERS", grpc, front.limits.grpc_bodies),
+    for name, addresses, shares in (
+        ("INFERENCE_SERVERS", rest, _REST_SHARES),
+        ("GRPC_SERVERS", grpc, _GRPC_SHARES),
     ):
-        for prefix, count in zip(("", "LARGE_", "HUGE_"), bodies, strict=True):
-            groups[prefix + name] = _servers(addresses, count)
+        for (prefix, size), share in zip(_SIZES.items(), shares, strict=True):
+            bodies = max(1, front.limits.body_bytes * share // (100 * size))
+            groups[prefix + name] = _servers(addresses, bodies)
     return groups
 
 
@@ -239,6 +243,11 @@ def _plain(text: str) -> str:
     if not _PLAIN.fullmatch(text):
         raise NginxError(f"{text!r} is no address or name")
     return text
+
+
+def _pattern(name: str) -> str:
+    """A regular expression for a model's name."""
+    return re.sub(r"([.+\[\]])", r"\\\1", _plain(name))
 
 
 def _path(path: Path) -> str:
