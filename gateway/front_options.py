@@ -30,7 +30,7 @@ def add_edge_options(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         default=limits.connections,
         metavar="N",
-        help=f"open connections of each nginx process; {limits.connections}",
+        help=f"open connections of nginx; {limits.connections}",
     )
     group.add_argument(
         "--body-memory",

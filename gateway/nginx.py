@@ -44,17 +44,17 @@ class Tls:
 class Limits:
     """How much of each resource clients may use; docs/gateway.md derives nginx's memory from these numbers.
 
-    `connections`: open connections per worker process, to clients and to TorchServe together.
+    `connections`: open connections, to clients and to TorchServe together.
     `client_requests`, `client_uploads`: requests in progress, and uploads of 1 MB or more, of one client address.
     `all_requests`, `all_uploads`: the same for all clients together.
     `body_bytes`: bytes of all bodies that one TorchServe holds, which serving/budget.py derives from its memory.
     `resends_per_second`, `resend_burst`: the retry budget for requests whose worker died.
     """
 
-    connections: int = 8192
+    connections: int = 14_000
     client_requests: int = 256
     client_uploads: int = 16
-    all_requests: int = 4096
+    all_requests: int = 2048
     all_uploads: int = 256
     body_bytes: int = 512 * 2**20
     resends_per_second: int = 10
@@ -98,7 +98,7 @@ class Front:
     real_ip_from: tuple[str, ...] = ()
     proxy_protocol: bool = False
     streaming: bool = False
-    workers: str = "auto"
+    workers: int = 2
     access_log: str = "off"
 
 
@@ -142,11 +142,11 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "IMAGE_MODEL": _plain(front.image_model),
         "TEXT_MODELS": "|".join(map(_pattern, front.text_models)) or "(?!)",
         "GRPC_STREAMS": "|StreamPredictions2?" if front.streaming else "",
-        "WORKER_PROCESSES": front.workers,
+        "WORKER_PROCESSES": str(front.workers),
         "ACCESS_LOG": front.access_log,
         "WORK": _path(work),
         **_upstreams(front),
-        **_limits(front.limits),
+        **_limits(front.limits, front.workers),
     }
 
 
@@ -185,14 +185,15 @@ def _upstreams(front: Front) -> dict[str, str]:
     return groups
 
 
-def _limits(limits: Limits) -> dict[str, str]:
-    """`open files` is what nginx asks for, or as much of it as a user who is not root may have."""
-    open_files = 3 * limits.connections + 512
+def _limits(limits: Limits, workers: int) -> dict[str, str]:
+    """Connections are divided evenly among the worker processes, as `reuseport` divides them."""
+    connections = -(-limits.connections // workers)
+    open_files = 3 * connections + 512
     if os.geteuid() != 0:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         open_files = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
     return {
-        "CONNECTIONS": str(limits.connections),
+        "CONNECTIONS": str(connections),
         "OPEN_FILES": str(open_files),
         "CLIENT_REQUESTS": str(limits.client_requests),
         "CLIENT_UPLOADS": str(limits.client_uploads),

@@ -65,7 +65,7 @@ class FakeServer:
         server = self._loop.run_until_complete(
             asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=2048)
         )
-        self.address = "127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._started.set()
         self._loop.run_forever()
         server.close()
@@ -129,7 +129,6 @@ def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: o
         "grpc": _free("127.0.0.1:0"),
         "internal": _free("127.0.0.1:0"),
         "gateway": gateway.address if gateway else "127.0.0.1:1",
-        "workers": "2",
         "endpoints": Endpoints(inference=f"http://{torchserve.address}", health="http://127.0.0.1:9"),
     }
     front = Front(**{**defaults, **changes})  # type: ignore[arg-type]
