@@ -143,7 +143,8 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "TEXT_MODELS": "|".join(map(_pattern, front.text_models)) or "(?!)",
         "GRPC_STREAMS": "|StreamPredictions2?" if front.streaming else "",
         "WORKER_PROCESSES": str(front.workers),
-        "ACCESS_LOG": front.access_log,
+        # `access_log off` would also switch off the events of clients that left.
+        "ACCESS_LOG": "/dev/null requests if=0" if front.access_log == "off" else front.access_log,
         "WORK": _path(work),
         **_upstreams(front),
         **_limits(front.limits, front.workers),
