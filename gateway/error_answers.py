@@ -15,15 +15,20 @@ TORCHSERVE: dict[int, dict[str, str]] = {
 }
 PROXY: dict[int, dict[str, str]] = {
     404: {"ModelNotFound": "Model not found: no-such-model", "NotFound": "Not Found"},
+    408: {"Timeout": "the body did not arrive within 30 s"},
     413: {"TooLarge": "the request is larger than the server accepts"},
     429: {"Overloaded": "the server is busy; send it again after the seconds of Retry-After"},
     502: {"Unavailable": "TorchServe does not answer"},
     503: {"NoWorker": "the model has no worker"},
-    504: {"Timeout": "no answer in time"},
+    504: {
+        "Timeout": "no answer in time",
+        "DeadlineExceeded": "no answer within the 5 s of X-Request-Timeout",
+    },
 }
 MEANINGS = {
     400: "The request is at fault: its form, a parameter, or an input that cannot be read.",
     404: "No such model or version.",
+    408: "The body did not arrive in time.",
     413: "Too large: the body, an input, or the number of inputs.",
     429: "Busy: the queue is full, or a client asks too often. The header Retry-After says when to come back.",
     500: "The server's fault; its log has the reason.",
