@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from client import Endpoints
 from client.settings import MAX_MESSAGE_BYTES
 
-TIMEOUT = 650.0
-"""Seconds for one prediction: above any model's responseTimeout, below nginx's patience (proxy_read_timeout)."""
+TIMEOUT = 320.0
+"""Seconds for one prediction: above any model's responseTimeout, below nginx's upstream_timeout (330 s)."""
 
 
 @dataclass(frozen=True)
