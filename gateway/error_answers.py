@@ -19,10 +19,14 @@ PROXY: dict[int, dict[str, str]] = {
     413: {"TooLarge": "the request is larger than the server accepts"},
     429: {"Overloaded": "the server is busy; send it again after the seconds of Retry-After"},
     502: {"Unavailable": "TorchServe does not answer"},
-    503: {"NoWorker": "the model has no worker"},
+    503: {
+        "NoWorker": "the model has no worker",
+        "WorkerDied": "Worker died.",
+        "Unavailable": "the model is busy or has no worker; retry",
+    },
     504: {
         "Timeout": "no answer in time",
-        "DeadlineExceeded": "no answer within the 5 s of X-Request-Timeout",
+        "DeadlineExceeded": "the request's deadline (X-Request-Timeout) has passed",
     },
 }
 MEANINGS = {
@@ -33,7 +37,7 @@ MEANINGS = {
     429: "Busy: the queue is full, or a client asks too often. The header Retry-After says when to come back.",
     500: "The server's fault; its log has the reason.",
     502: "TorchServe does not answer.",
-    503: "No worker, or not computed within the worker's time.",
+    503: "No worker, a worker that died twice, or not computed within the worker's time.",
     504: "No answer in time.",
     507: "This input does not fit into memory.",
 }
@@ -105,7 +109,7 @@ def _response(code: int, types: dict[str, str]) -> dict[str, Any]:
             "application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": examples}
         },
     }
-    if code == 429:
+    if code in (429, 503):
         seconds = {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait."}
         response["headers"] = {"Retry-After": seconds}
     return response

@@ -8,8 +8,8 @@ from client import Endpoints
 from client.settings import MAX_MESSAGE_BYTES
 from gateway.bodies import BUDGET_BYTES, READ_TIMEOUT_S
 
-TIMEOUT = 325.0
-"""Seconds for one prediction: above any model's responseTimeout, below nginx's proxy_read_timeout."""
+TIMEOUT = 320.0
+"""Seconds for one prediction: above any model's responseTimeout, below nginx's upstream_timeout (330 s)."""
 
 MAX_TEXT_BODY_BYTES = 4 * 2**20
 """Four bytes for each of the 1,000,000 characters that a summarizer reads at most."""

@@ -32,6 +32,11 @@ class Toy:
                 time.sleep(float(order.removeprefix("sleep ")))
             if order == "exit":
                 os._exit(9)
+            if order.startswith("exit once "):
+                marker = order.removeprefix("exit once ")
+                if not os.path.exists(marker):
+                    open(marker, "w").close()
+                    os._exit(9)
             if order == "raise":
                 raise ValueError("as ordered")
             self.asked += 1

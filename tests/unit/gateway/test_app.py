@@ -177,7 +177,7 @@ async def test_a_full_queue_is_429_while_there_is_a_worker_and_503_when_there_is
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
         response = await client.post("/model", json={"img": [[[1, 2, 3]]]})
     assert is_error(response, 503, "NoWorker")
-    assert "retry-after" not in response.headers
+    assert response.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize(
