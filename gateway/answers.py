@@ -37,7 +37,7 @@ def refuse(error: Exception) -> Response:
         message, headers = str(error.detail), dict(error.headers or {})
     else:
         code, type_, message = 500, "InternalError", "internal error; the gateway's log has the details"
-    if code == 429:
+    if code in (429, 503):
         headers["Retry-After"] = str(RETRY_AFTER)
     body = {"code": code, "type": type_, "message": message, "error": message}
     return Raw(body, code, headers)

@@ -20,7 +20,8 @@ from gateway.described import Described, Descriptions
 from gateway.forwarding import ForwardingTransport
 from gateway.metrics import GatewayMetrics, MetricsMiddleware
 from gateway.open_inference import OpenInference
-from gateway.readiness import Readiness
+from gateway.probes import Probes
+from gateway.readiness import Readiness, polling
 from gateway.refusals import Refusals
 from gateway.remembered import Remembered
 from gateway.settings import TIMEOUT, Settings
@@ -49,6 +50,9 @@ def create(
     bodies = BodyReader(metrics, settings.body_budget, settings.body_timeout)
     refusals = Refusals(asking)
     descriptions = Descriptions(asking)
+    readiness = Readiness(settings.health, asking, strict=settings.strict, transport=transport)
+    stopping = stopping or Stopping()
+    metrics.ready.set_function(lambda: float(not stopping.begun and readiness.server() is None))
 
     async def ask_all(_: None) -> Sequence[Described]:
         return await descriptions.all()
@@ -75,12 +79,14 @@ def create(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
+        async with polling(readiness):
+            yield
         await predicting.close()
         await asking.close()
 
     routes = [
-        *OpenInference(asking, descriptions, Readiness(asking, settings.question_every), server).routes(),
+        *Probes(readiness).routes(),
+        *OpenInference(descriptions, server).routes(),
         *Translated(settings, predicting, refusals, bodies, metrics).routes(),
         Route("/refusals/{model}/{version:path}", refused),
         *pages.routes(all_models, settings),
@@ -90,7 +96,7 @@ def create(
         routes=routes,
         middleware=[
             Middleware(MetricsMiddleware, metrics=metrics, routes=routes),
-            Middleware(StoppingMiddleware, stopping=stopping or Stopping()),
+            Middleware(StoppingMiddleware, stopping=stopping),
         ],
         exception_handlers=dict.fromkeys(_ANSWERED, on_error),
         lifespan=lifespan,

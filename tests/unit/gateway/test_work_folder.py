@@ -1,53 +1,49 @@
-"""nginx's folder is put back as it was."""
+"""nginx's own folder: kept from cleaners, made again when they came, and not left behind."""
 
-import json
+import fcntl
+import os
 import shutil
 import stat
 
 import pytest
 
-from gateway.work_folder import WorkFolder
+from gateway.work_folder import PREFIX, WorkFolder
 
 
-@pytest.fixture
-def work():
-    folder = WorkFolder()
-    folder.config.write_text("events {}")
-    for name in ("body", "proxy"):
-        (folder.path / name).mkdir(mode=0o700)
-    folder.remember()
-    yield folder
+def test_other_users_may_enter_it_and_a_lock_holds_off_cleaners(tmp_path):
+    folder = WorkFolder(tmp_path)
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o755
+    other = os.open(folder.path, os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+    folder.remove()
+    folder.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_removed_comes_back(tmp_path):
+    folder = WorkFolder(tmp_path)
+    folder.restore()
+    assert list(folder.path.iterdir()) == []  # before nginx has made them
+    (folder.path / "body").mkdir()
+    owner = (folder.path / "body").stat().st_uid
+    folder.restore()
+    shutil.rmtree(folder.path)
+    folder.restore()
+    assert (folder.path / "body").stat().st_uid == owner
+    assert {path.name for path in folder.path.iterdir()} >= {"body", "proxy", "refusals"}
     folder.remove()
 
 
-def test_nothing_is_missing(work):
-    assert not work.restore()
-
-
-def test_one_folder(work):
-    shutil.rmtree(work.path / "body")
-    assert work.restore()
-    assert stat.S_IMODE((work.path / "body").stat().st_mode) == 0o700
-    assert not work.restore()
-
-
-def test_the_whole_folder_with_its_configuration(work):
-    shutil.rmtree(work.path)
-    assert work.restore()
-    assert (work.path / "proxy").is_dir()
-    assert stat.S_IMODE(work.path.stat().st_mode) == 0o755
-    assert work.config.read_text() == "events {}"
-    assert stat.S_IMODE(work.config.stat().st_mode) == 0o600  # it holds a secret
-
-
-def test_the_state_is_written_whole(work):
-    work.write_state({"nginx": {"died": 1}})
-    assert json.loads(work.state.read_text()) == {"restarts": {"nginx": {"died": 1}}}
-    shutil.rmtree(work.path)
-    with pytest.raises(OSError, match="No such file"):
-        work.write_state({})
-
-
-def test_it_is_removed(work):
-    work.remove()
-    assert not work.path.exists()
+def test_folders_of_killed_processes_are_removed_and_no_others(tmp_path):
+    kept = WorkFolder(tmp_path)
+    for name in (f"{PREFIX}abandoned", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f"{PREFIX}link").symlink_to(tmp_path / "other")
+    second = WorkFolder(tmp_path)
+    assert not (tmp_path / f"{PREFIX}abandoned").exists()
+    assert (tmp_path / "other").is_dir()
+    assert kept.path.is_dir()
+    kept.remove()
+    second.remove()
