@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -15,7 +16,6 @@ import psutil
 import pytest
 
 from client import Endpoints
-from gateway.front import _free, _listens
 from gateway.nginx import Front, command
 from gateway.work_folder import WorkFolder
 
@@ -125,9 +125,9 @@ class Edge:
 def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: object) -> Iterator[Edge]:
     """nginx with two worker processes on free ports."""
     defaults = {
-        "http": _free("127.0.0.1:0"),
-        "grpc": _free("127.0.0.1:0"),
-        "internal": _free("127.0.0.1:0"),
+        "http": free_address(),
+        "grpc": free_address(),
+        "internal": free_address(),
         "gateway": gateway.address if gateway else "127.0.0.1:1",
         "endpoints": Endpoints(inference=f"http://{torchserve.address}", health="http://127.0.0.1:9"),
     }
@@ -137,7 +137,7 @@ def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: o
         with subprocess.Popen(command(front, folder.path), stderr=subprocess.DEVNULL) as process:
             try:
                 end = time.monotonic() + 10
-                while not _listens(front.http):
+                while not listens(front.http):
                     assert time.monotonic() < end
                     assert process.poll() is None
                     time.sleep(0.02)
@@ -147,6 +147,19 @@ def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: o
                 process.wait(10)
     finally:
         folder.remove()
+
+
+def free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def listens(at: str) -> bool:
+    try:
+        socket.create_connection(address(f"http://{at}"), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def address(url: str) -> tuple[str, int]:

@@ -260,11 +260,13 @@ def test_a_client_that_left_is_reported(torchserve):
             inference=f"http://{torchserve.address}",
             health=f"http://127.0.0.1:{receiver.getsockname()[1]}",
         )
-        with edge(torchserve, endpoints=at) as running:
+        with edge(torchserve, torchserve, endpoints=at) as running:
             for path, model in (
                 ("/predictions/resnet-50", "resnet-50"),
                 ("/predict", "resnet-50"),
                 ("/v2/models/t5-small/infer", "t5-small"),
+                ("/model", "resnet-50"),
+                ("/predict/text_summarize?model=t5", "_summarizer"),
             ):
                 with pytest.raises(httpx.ReadTimeout):
                     httpx.post(running.url + path, content=b"x", timeout=httpx.Timeout(5, read=0.3))
