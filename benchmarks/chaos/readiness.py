@@ -15,7 +15,9 @@ GAP_S = 1.0
 SETTLE_S = 2.0
 """Readiness may lag behind the first answers for so long."""
 SILENT_S = 10.0
-"""A model that is asked and answers nothing for longer than this cannot answer within its time."""
+"""A model that is asked and answers nothing for longer than this cannot answer within its time..."""
+SILENT_TIMES = 3.0
+"""...if that is so many times as long as nine of ten of its right answers took."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,17 @@ def answering_intervals(records: Sequence[Record], gap: float = GAP_S) -> list[I
 
 
 def silent_intervals(records: Sequence[Record]) -> list[Interval]:
-    """When a model was asked and had answered nothing for longer than SILENT_S."""
+    """When a model was asked and had answered nothing for longer than its time."""
+    took = [record.ended - record.started for record in records if record.category is Category.RIGHT]
+    limit = max(SILENT_S, SILENT_TIMES * percentile(took, 0.9)) if took else SILENT_S
     ends = sorted(record.ended for record in records if record.category is Category.RIGHT)
     starts = sorted(record.started for record in records)
     last = max((record.ended for record in records), default=0.0)
     found = []
     for before, after in pairwise([float("-inf"), *ends, last]):
         asked = next((start for start in starts if before <= start < after), None)
-        if asked is not None and after - asked > SILENT_S:
-            found.append((asked + SILENT_S, after))
+        if asked is not None and after - asked > limit:
+            found.append((asked + limit, after))
     return found
 
 

@@ -44,6 +44,12 @@ def test_a_model_that_nobody_asks_is_not_silent():
     assert silent_intervals(steady(0, 5) + steady(60, 65)) == []
 
 
+def test_a_slow_model_has_more_time():
+    slow = [record(8.0 * n, 8.0 * n + 8, "right") for n in range(9)]
+    assert silent_intervals([*slow, record(72.0, 92.0)]) == []
+    assert silent_intervals([*slow, record(72.0, 102.0)]) == [(96.0, 102.0)]
+
+
 def test_a_model_that_never_answers_is_silent():
     assert silent_intervals([record(0.0, 30.0, "lost")]) == [(SILENT_S, 30.0)]
 
