@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import client
 from client import Client, Endpoints
@@ -21,6 +21,8 @@ OBSERVED_S = 2.0
 LOST_AFTER_S = 2.0
 GIVEN_UP_AFTER_S = 60.0
 """Without any process of a model's workers. TorchServe's own retries come more often in the first two minutes."""
+WORKER_GIVEN_UP_AFTER_S = 600.0
+"""Without a process of one worker, while others of its model run. TorchServe's own pauses are at most 144 s."""
 FIRST_REVIVAL_PAUSE_S = 30.0
 LONGEST_REVIVAL_PAUSE_S = 600.0
 
@@ -106,6 +108,7 @@ class Replacements:
         self._intended: dict[Key, tuple[int, int]] = {}
         self._revivals: dict[Key, _Revival] = {}
         self._reviving: set[Key] = set()
+        self._without_process: dict[tuple[Key, str], float] = {}
 
     def min_workers(self, model: Model) -> int:
         """What the model is meant to have, while TorchServe is told other numbers."""
@@ -119,9 +122,31 @@ class Replacements:
             for key in records.keys() - keys:
                 del records[key]
         self._reviving &= keys
-        for model in models:
+        for model in self._as_lost(models):
             self._replace_lost(model)
             self._revive(model)
+
+    def _as_lost(self, models: Sequence[Model]) -> list[Model]:
+        """Workers that TorchServe has given up beside others that run are replaced like lost ones."""
+        now = time.monotonic()
+        self._without_process = {
+            key: self._without_process.get(key, now)
+            for model in models
+            for worker in model.workers
+            for key in [((model.name, model.version), worker.id)]
+            if not worker.alive
+        }
+
+        def seen(model: Model, worker: Worker) -> Worker:
+            since = self._without_process.get(((model.name, model.version), worker.id), now)
+            return replace(worker, status="READY") if now - since > WORKER_GIVEN_UP_AFTER_S else worker
+
+        return [
+            replace(model, workers=tuple(seen(model, worker) for worker in model.workers))
+            if any(worker.ready for worker in model.workers)
+            else model
+            for model in models
+        ]
 
     def _replace_lost(self, model: Model) -> None:
         """Those lost for good, not just between their end and TorchServe's notice of it; until it has succeeded."""

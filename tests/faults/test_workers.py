@@ -87,7 +87,7 @@ def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
         victim = worker(toys)["pid"]
         os.kill(victim, signal.SIGKILL)
         until(lambda: not toys.ready())
-        until(lambda: phase(toys) == "not ready")  # how soon: tests/unit/serving/test_watch.py
+        until(lambda: phase(toys) == "not ready")  # how soon: test_readiness.py
         assert status.look(RunDir(toys.run_dir)).exit_code == 1
         assert order(toys, "", "second").status_code == 200
         assert held.result().json()["message"] == "Worker died."
@@ -133,11 +133,12 @@ def test_one_lost_worker_of_two_is_replaced_and_the_other_left_alone(tmp_path):
             pytest.raises(UnexpectedAnswer),
         ):
             client.summarize("streams", "")
-        until(lambda: not server.ready())
+        strict = f"{server.endpoints.health}/readyz?strict=1"
+        until(lambda: httpx.get(strict).status_code == 503)
+        assert server.ready()  # with one worker
         (kept,) = before & living(server, "streams")
-        until(server.ready)
+        until(lambda: httpx.get(strict).status_code == 200)
         assert kept in living(server, "streams")
-        until(lambda: phase(server) == "ready")
         (described,) = httpx.get(f"{server.management}/models/streams").json()
         assert described["minWorkers"] == 2
         assert {order(server, "", "streams").text for _ in range(20)} <= set(

@@ -147,6 +147,16 @@ def test_a_revival_that_fails_half_way_is_finished(start):
     assert server.pids == [ALIVE, ALIVE]
 
 
+def test_one_given_up_worker_of_two_is_replaced_after_a_long_while(start, monkeypatch):
+    server, _, run = start([ALIVE, GIVEN_UP])
+    run()
+    assert server.scaled == []
+    monkeypatch.setattr(health_repairs, "WORKER_GIVEN_UP_AFTER_S", -1.0)
+    run()
+    assert sorted(server.pids) == [GIVEN_UP, ALIVE, ALIVE]
+    assert server.least == 2
+
+
 def test_revivals_come_with_growing_pauses(start, monkeypatch):
     server, _, run = start([GIVEN_UP])
     server.scale = lambda _name, least, *_, **__: server.scaled.append(least)
