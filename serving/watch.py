@@ -48,6 +48,9 @@ class Watch:
             self._next = now + (_ALARM if self._problem else _CALM)
         return self._problem
 
+    def close(self) -> None:
+        """Nothing to end."""
+
     def _ask_server(self) -> str | None:
         try:
             models = inspect(self._plan.endpoints, timeout=_PATIENCE)
