@@ -27,7 +27,7 @@ _HEAP_BASE_BYTES = 256 * MIB
 _HEAP_COPIES = 2
 """A body lies in the heap as it came, and a second time in the message to its worker."""
 _DIRECT_COPIES = 2
-"""The pieces in which it is received are copied into one buffer; the message to the worker is such a buffer as well."""
+"""The pieces in which it is received are copied into one buffer, and so is the message to the worker."""
 _UNLIMITED = 2**60
 
 _OPTIONS = {  # what stands in vmargs already is left alone

@@ -84,11 +84,21 @@ class Toy:
 KILLED_AT_LOAD = BROKEN_AT_LOAD.replace("        try:\n", "        import os; os._exit(9)\n        try:\n")
 
 
-def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1, queue: int = 10) -> str:
-    """Writes `name`.mar and returns the name."""
+VERSION = "starter-1a2b3c4d"
+
+
+def toy(
+    store: Path,
+    name: str,
+    handler: str = OBEDIENT,
+    workers: int = 1,
+    queue: int = 10,
+    version: str = VERSION,
+) -> str:
+    """Writes `name`.mar, in place of one that is there, and returns the name."""
     model = {
         "modelName": name,
-        "modelVersion": "starter-1a2b3c4d",
+        "modelVersion": version,
         "handler": "toy.py",
         "configFile": "model-config.yaml",
     }
@@ -98,8 +108,10 @@ def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1, queue
         "model": model,
         "archiverVersion": "0.12.0",
     }
-    with zipfile.ZipFile(store / f"{name}.mar", "w") as archive:
+    new = store / f"{name}.new"
+    with zipfile.ZipFile(new, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.writestr("model-config.yaml", CONFIG.format(workers=workers, queue=queue))
         archive.writestr("toy.py", handler)
+    new.replace(store / f"{name}.mar")
     return name
