@@ -16,12 +16,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--listen", default="127.0.0.1:8090", metavar="HOST:PORT")
     parser.add_argument("--inference", default=default.inference, metavar="URL")
     parser.add_argument("--management", default=default.management, metavar="URL")
+    parser.add_argument("--health", default=default.health, metavar="URL", help="of the supervisor")
+    parser.add_argument("--strict", action="store_true", help="ready only with every worker of every version")
     add_models(parser)
     options = parser.parse_args(arguments)
     host, _, port = options.listen.rpartition(":")
     settings = Settings(
         inference=options.inference.rstrip("/"),
         management=options.management.rstrip("/"),
+        health=options.health.rstrip("/"),
+        strict=options.strict,
         image_model=options.image_model,
         summarizers=dict(options.summarizer or default.summarizers),
     )

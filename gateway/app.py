@@ -15,7 +15,8 @@ from gateway import pages
 from gateway.answers import on_error, refuse
 from gateway.described import Described, Descriptions
 from gateway.open_inference import OpenInference
-from gateway.readiness import Readiness
+from gateway.probes import Probes
+from gateway.readiness import Readiness, polling
 from gateway.refusals import Refusals
 from gateway.remembered import Remembered
 from gateway.settings import TIMEOUT, Settings
@@ -34,6 +35,7 @@ def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None
     asking = AsyncClient(endpoints=settings.endpoints, timeout=QUICK, retries=0, transport=transport)
     refusals = Refusals(asking)
     descriptions = Descriptions(asking)
+    readiness = Readiness(settings.health, asking, strict=settings.strict, transport=transport)
 
     async def ask_all(_: None) -> Sequence[Described]:
         return await descriptions.all()
@@ -55,13 +57,15 @@ def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
+        async with polling(readiness):
+            yield
         await predicting.close()
         await asking.close()
 
     return Starlette(
         routes=[
-            *OpenInference(asking, descriptions, Readiness(asking, settings.question_every), server).routes(),
+            *Probes(readiness).routes(),
+            *OpenInference(descriptions, server).routes(),
             *Translated(settings, predicting, refusals).routes(),
             Route("/refusals/{model}/{version:path}", refused),
             *pages.routes(all_models, settings),

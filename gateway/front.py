@@ -90,6 +90,7 @@ class Running:
         at, settings = self.front.endpoints, self._settings
         line = [sys.executable, "-P", "-m", "gateway", "--listen", self.front.gateway]
         line += ["--inference", at.inference, "--management", at.management]
+        line += ["--health", at.health]
         line += ["--image-model", settings.image_model]
         return line + [f"--summarizer={key}={name}" for key, name in settings.summarizers.items()]
 

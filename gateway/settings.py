@@ -15,7 +15,7 @@ class Settings:
     """`inference` and `management` are TorchServe's addresses.
 
     `image_model` answers /model, `summarizers` what /predict/text_summarize?model=KEY asks for; the first is its
-    default. `question_every`: seconds for which an answered question speaks for a model.
+    default. `health` is the supervisor's address. `strict`: whether readiness asks for every worker of every version.
     """
 
     inference: str = "http://127.0.0.1:8080"
@@ -24,7 +24,8 @@ class Settings:
     summarizers: Mapping[str, str] = field(
         default_factory=lambda: {"t5": "t5-small", "bart": "bart-large-cnn"}
     )
-    question_every: float = 5.0
+    health: str = "http://127.0.0.1:8083"
+    strict: bool = False
     max_body: int = MAX_MESSAGE_BYTES
 
     @property

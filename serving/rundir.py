@@ -84,6 +84,7 @@ class RunDir:
         try:
             self.path.mkdir(0o700, parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
+            self.activity.mkdir(exist_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
 

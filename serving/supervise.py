@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import IO, Protocol
+from typing import IO
 
 from serving import log_files
 from serving.budget import budget_here
@@ -12,17 +12,16 @@ from serving.drain import drain
 from serving.errors import FrontendFailed, Interrupted
 from serving.frontend import Frontend
 from serving.frontend_keeper import FrontendKeeper
+from serving.health_monitor import HealthMonitor
 from serving.leftovers import clean_up, remove_unused_models
 from serving.listeners import close_listeners
 from serving.notify import Notifier
 from serving.plan import SHUTDOWN_S, Plan
 from serving.ports import Ports, check_free
-from serving.readiness import Model
 from serving.reporter import Reporter
 from serving.startup import Start
 from serving.state import Identity, Phase, State
 from serving.supervisor_metrics import MEMORY_BUDGET, STATE_WRITE_ERRORS, WATCH_ERRORS
-from serving.watch import Watch
 
 _STEP_S = 0.1
 _HOUSEKEEPING_S = 30.0
@@ -30,21 +29,6 @@ _HURRY_AFTER_S = 1.0
 _LONG_GRACE_S = 5.0
 
 Report = Callable[[str], None]
-
-
-class ModelMonitor(Protocol):
-    """What looks after the models while the front end runs."""
-
-    def look(self) -> str | None:
-        """What keeps the server from being ready, or None. Called several times a second."""
-
-    def close(self) -> None:
-        """Called before the front end is restarted or ended."""
-
-
-def monitor_models(plan: Plan, models: Sequence[Model], say: Report) -> ModelMonitor:
-    """The one place that chooses the monitor. `models`: those that have answered already, none after a restart."""
-    return Watch(plan, models, say)
 
 
 class Supervisor:
@@ -64,7 +48,7 @@ class Supervisor:
         self._state: State | None = None
         self._notifier = Notifier()
         self._keeper = FrontendKeeper(plan, self._say, self._check, self._note_frontend)
-        self._models: ModelMonitor | None = None
+        self._monitor: HealthMonitor | None = None
         self._next_housekeeping = 0.0
 
     @property
@@ -85,12 +69,14 @@ class Supervisor:
             self._begin()
             check_free(self.plan.settings)
             self._report_budget()
+            self._monitor = HealthMonitor(self.plan, self._say)
+            self._monitor.start()
             start = Start(self.plan, self._keeper.check_start, self._now_at)
             self._keeper.launch(self.plan.settings)
             self._now_at("starting TorchServe")
             models = start.wait()
             self._keeper.observe()
-            self._models = monitor_models(self.plan, models, self._say)
+            self._monitor.serve(models)
             self._set("ready", "every model answers")
             self._notifier.ready()
         except BaseException as error:
@@ -99,6 +85,8 @@ class Supervisor:
 
     def ask_to_stop(self) -> None:
         """From any thread, or a signal handler, where an Event could wait for itself."""
+        if self._monitor is not None:
+            self._monitor.phase = "stopping"
         if self._stop_asked is None:
             self._stop_asked = time.monotonic()
 
@@ -136,9 +124,10 @@ class Supervisor:
             self._set("stopping", message)
             if running:
                 self._drain(self._keeper.frontend)
-            self._close_models()
             self._keeper.end(SHUTDOWN_S if running else 0.0)
         self._keeper.close()
+        if self._monitor is not None:
+            self._monitor.close()
         if self._state is not None:
             self._set(phase, message)
         self.reporter.flush()
@@ -168,29 +157,22 @@ class Supervisor:
         """One round of the watch."""
         self._notifier.watchdog()
         self._keep_house()
-        if problem := self._keeper.problem():
-            self._restart(*problem)
-        problems = [f"{name}: not loaded again: {why}" for (name, _), why in self._keeper.missing.items()]
-        if self._models is not None and (found := self._models.look()):
-            problems.insert(0, found)
-        message = "; ".join(problems) or "every model answers"
+        if failure := self._keeper.problem():
+            self._restart(*failure)
+        assert self._monitor is not None
+        self._monitor.missing = self._keeper.missing
+        problem = self._monitor.problem()
+        message = problem or "every model answers"
         if self._state is not None and message != self._state.message:
-            self._say(f"not ready: {message}" if problems else "ready again")
-            self._set("not ready" if problems else "ready", message)
+            self._say(f"not ready: {message}" if problem else "ready again")
+            self._set("not ready" if problem else "ready", message)
 
     def _restart(self, reason: str, problem: str) -> None:
+        assert self._monitor is not None
         self._set("restarting", problem)
-        self._close_models()
+        self._monitor.phase = "restarting"
         self._keeper.restart(reason, problem)
-        self._models = monitor_models(self.plan, (), self._say)
-
-    def _close_models(self) -> None:
-        if self._models is not None:
-            try:
-                self._models.close()
-            except Exception as error:
-                self._say(f"the monitor of the models could not be closed: {error!r}")
-        self._models = None
+        self._monitor.serve(())
 
     def _keep_house(self) -> None:
         now = time.monotonic()

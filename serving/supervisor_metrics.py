@@ -3,40 +3,41 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 REGISTRY = CollectorRegistry()
+PREFIX = "torchserve_supervisor"
 
 FRONTEND_RESTARTS = Counter(
-    "supervisor_frontend_restarts",
+    f"{PREFIX}_frontend_restarts",
     "Restarts of the Java front end, by reason: ended, stopped, no_answer, out_of_memory, start_failed.",
     ["reason"],
     registry=REGISTRY,
 )
 FRONTEND_STARTED = Gauge(
-    "supervisor_frontend_start_time_seconds",
+    f"{PREFIX}_frontend_start_time_seconds",
     "Unix time of the last start of the Java front end.",
     registry=REGISTRY,
 )
 RESTORE_FAILURES = Counter(
-    "supervisor_restore_failures",
+    f"{PREFIX}_restore_failures",
     "Model versions that could not be loaded again after a restart.",
     registry=REGISTRY,
 )
 WATCH_ERRORS = Counter(
-    "supervisor_watch_errors",
+    f"{PREFIX}_watch_errors",
     "Unexpected errors in the watch loop, which goes on after them.",
     registry=REGISTRY,
 )
 STATE_WRITE_ERRORS = Counter(
-    "supervisor_state_write_errors",
+    f"{PREFIX}_state_write_errors",
     "Failed writes of state.json or of the snapshot.",
     registry=REGISTRY,
 )
 MESSAGES_LOST = Counter(
-    "supervisor_messages_lost",
+    f"{PREFIX}_messages_lost",
     "Log or progress messages that could not be written.",
     registry=REGISTRY,
 )
 MEMORY_BUDGET = Gauge(
-    "supervisor_memory_budget_bytes",
+    f"{PREFIX}_memory_budget_bytes",
     "The memory budget in force, by part (docs/operations.md).",
     ["part"],
     registry=REGISTRY,

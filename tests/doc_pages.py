@@ -111,6 +111,7 @@ class Checkout:
             documented.inference.removeprefix("http://"): ends.inference.removeprefix("http://"),
             documented.management.removeprefix("http://"): ends.management.removeprefix("http://"),
             documented.metrics.removeprefix("http://"): ends.metrics.removeprefix("http://"),
+            documented.health.removeprefix("http://"): ends.health.removeprefix("http://"),
             documented.grpc_inference: ends.grpc_inference,
             documented.grpc_management: ends.grpc_management,
         }
