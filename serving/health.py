@@ -136,6 +136,7 @@ class Snapshot:
     """The server at one moment. Times are `time.monotonic()` seconds, but `wall_time` is `time.time()`.
 
     `front_end_answered`: when the management API last answered. `described`: the wall time of that answer.
+    `missing`: versions that a restart of the front end could not load again, with the reason.
     """
 
     at: float
@@ -145,6 +146,7 @@ class Snapshot:
     undescribed: Mapping[str, str] = field(default_factory=dict)
     front_end_answered: float = 0.0
     described: float = 0.0
+    missing: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def named(self, name: str, version: str | None = None) -> Version | None:
         """That version, or the default one."""
@@ -194,7 +196,7 @@ def server_problem(snapshot: Snapshot, now: float, *, strict: bool = False) -> s
     problem = front_end_problem(snapshot, now)
     if problem:
         return problem
-    if not snapshot.versions:
+    if not snapshot.versions and not snapshot.missing:
         return "no model is registered" if not snapshot.undescribed else "no model can be described"
     problems = list(_problems(snapshot, now, strict))
     return "; ".join(problems) or None
@@ -213,6 +215,10 @@ def _problems(snapshot: Snapshot, now: float, strict: bool) -> Iterator[str]:
             and (problem := version_problem(version, now))
         ):
             yield f"{model.name}: {problem}"
+    answering = {version.model.name for version in snapshot.versions}
+    for (name, number), why in snapshot.missing.items():
+        if strict or name not in answering:
+            yield f"{name} {number}: not loaded again: {why}"
     if strict:
         yield from (f"{name}: it cannot be described: {why}" for name, why in snapshot.undescribed.items())
 

@@ -7,13 +7,13 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from serving.health import Snapshot, model_problem, server_problem, usable_workers
+from serving.supervisor_metrics import PREFIX, REGISTRY
 
-PREFIX = "torchserve_supervisor"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """A registry of its own; others may register their metrics in it. `snapshot` gives the latest observations."""
+    """Of one monitor, in a registry of its own. `snapshot` gives the latest observations."""
 
     def __init__(self, snapshot: Callable[[], tuple[Snapshot, float]]) -> None:
         self.registry = CollectorRegistry()
@@ -40,7 +40,8 @@ class Metrics:
         return Counter(f"{PREFIX}_{name}", description, labels, registry=self.registry)
 
     def exposition(self) -> bytes:
-        return generate_latest(self.registry)
+        """Also the metrics of this process as a whole."""
+        return generate_latest(self.registry) + generate_latest(REGISTRY)
 
 
 class _Observed(Collector):

@@ -53,11 +53,13 @@ class HealthMonitor:
     Attributes:
         phase: Set it to "starting", "restarting" or "stopping"; `serve` sets it to "running". Repairs and questions
             happen only while it is "running". Safe to set in a signal handler.
-        metrics: Its `registry` takes further metrics.
+        metrics: What GET /metrics answers.
+        missing: Versions that a restart of the front end could not load again, with the reason.
     """
 
     def __init__(self, plan: Plan, say: Say) -> None:
         self.phase: Phase = "starting"
+        self.missing: Mapping[tuple[str, str], str] = {}
         self._plan = plan
         self._say = say
         self._answered_at = time.monotonic()
@@ -93,7 +95,7 @@ class HealthMonitor:
             thread.start()
 
     def serve(self, models: Sequence[Model]) -> None:
-        """The front end is up, and each of these models has answered a question."""
+        """The front end is up. Each of these models has answered a question; none of them after a restart."""
         now = time.monotonic()
         self._answered_at = now
         self._note_origins(models)
@@ -127,7 +129,12 @@ class HealthMonitor:
 
     def snapshot(self) -> Snapshot:
         """The latest observations, with the phase and the front end's last answer as they are now."""
-        return replace(self._snapshot, phase=self.phase, front_end_answered=self._answered_at)
+        return replace(
+            self._snapshot,
+            phase=self.phase,
+            front_end_answered=self._answered_at,
+            missing=dict(self.missing),
+        )
 
     def refreshed(self) -> Snapshot:
         """The same with the workers' activity as it is now, so that a caller may rely on a model being idle."""

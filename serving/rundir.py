@@ -56,9 +56,24 @@ class RunDir:
         return self.path / "state.json"
 
     @property
+    def snapshot(self) -> Path:
+        """What is served, for the restart of a front end that has died."""
+        return self.path / "snapshot.json"
+
+    @property
     def activity(self) -> Path:
-        """A file for each worker that says what it is doing (handlers/core/activity.py)."""
+        """What each worker is doing (handlers/core/activity.py)."""
         return self.path / "activity"
+
+    @property
+    def edge(self) -> Path:
+        """What happens in front of the server: clients that left, and `draining` while it shuts down."""
+        return self.path / "edge"
+
+    @property
+    def draining(self) -> Path:
+        """Holds the Unix time from which on new requests are refused; there is none before."""
+        return self.edge / "draining"
 
     @property
     def samples(self) -> Path:
@@ -102,6 +117,15 @@ class RunDir:
                 raise self._unusable(error) from error
             return here
         return Path(tempfile.mkdtemp(prefix="torchserve-"))
+
+    def make_worker_folders(self) -> None:
+        """New, empty folders for what workers tell and are told; before each start of the front end."""
+        for folder in (self.activity, self.edge):
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise self._unusable(error) from error
 
     def _unusable(self, error: OSError) -> RunError:
         return RunError(

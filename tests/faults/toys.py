@@ -91,6 +91,8 @@ class Toy:
 KILLED_AT_LOAD = BROKEN_AT_LOAD.replace("        try:\n", "        import os; os._exit(9)\n        try:\n")
 
 
+VERSION = "starter-1a2b3c4d"
+
 REPORTING = """
 import os, sys, time
 from activity import ActivityWriter
@@ -134,12 +136,15 @@ def toy(
     handler: str = OBEDIENT,
     workers: int = 1,
     queue: int = 10,
-    version: str = "starter-1a2b3c4d",
+    version: str = VERSION,
     *,
     batch: int = 1,
     more: str = "",
 ) -> str:
-    """Writes `name`.mar and returns the name. `more`: further lines of its model-config.yaml."""
+    """Writes `name`.mar, in place of one that is there, and returns the name.
+
+    `more`: further lines of its model-config.yaml.
+    """
     model = {
         "modelName": name,
         "modelVersion": version,
@@ -152,9 +157,11 @@ def toy(
         "model": model,
         "archiverVersion": "0.12.0",
     }
-    with zipfile.ZipFile(store / f"{name}.mar", "w") as archive:
+    new = store / f"{name}.new"
+    with zipfile.ZipFile(new, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.writestr("model-config.yaml", CONFIG.format(workers=workers, queue=queue, batch=batch) + more)
         archive.writestr("toy.py", handler)
         archive.writestr("activity.py", ACTIVITY)
+    new.replace(store / f"{name}.mar")
     return name
