@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import IO, Protocol
+from typing import IO
 
 from serving import log_files
 from serving.budget import budget_here
@@ -14,15 +14,14 @@ from serving.frontend import Frontend
 from serving.frontend_keeper import FrontendKeeper
 from serving.leftovers import clean_up, remove_unused_models
 from serving.listeners import close_listeners
+from serving.model_monitor import ModelMonitor
 from serving.notify import Notifier
 from serving.plan import SHUTDOWN_S, Plan
 from serving.ports import Ports, check_free
-from serving.readiness import Model
 from serving.reporter import Reporter
 from serving.startup import Start
 from serving.state import Identity, Phase, State
 from serving.supervisor_metrics import MEMORY_BUDGET, STATE_WRITE_ERRORS, WATCH_ERRORS
-from serving.watch import Watch
 
 _STEP_S = 0.1
 _HOUSEKEEPING_S = 30.0
@@ -30,21 +29,6 @@ _HURRY_AFTER_S = 1.0
 _LONG_GRACE_S = 5.0
 
 Report = Callable[[str], None]
-
-
-class ModelMonitor(Protocol):
-    """What looks after the models while the front end runs."""
-
-    def look(self) -> str | None:
-        """What keeps the server from being ready, or None. Called several times a second."""
-
-    def close(self) -> None:
-        """Called before the front end is restarted or ended."""
-
-
-def monitor_models(plan: Plan, models: Sequence[Model], say: Report) -> ModelMonitor:
-    """The one place that chooses the monitor. `models`: those that have answered already, none after a restart."""
-    return Watch(plan, models, say)
 
 
 class Supervisor:
@@ -64,7 +48,7 @@ class Supervisor:
         self._state: State | None = None
         self._notifier = Notifier()
         self._keeper = FrontendKeeper(plan, self._say, self._check, self._note_frontend)
-        self._models: ModelMonitor | None = None
+        self._monitor: ModelMonitor | None = None
         self._next_housekeeping = 0.0
 
     @property
@@ -85,12 +69,15 @@ class Supervisor:
             self._begin()
             check_free(self.plan.settings)
             self._report_budget()
+            self._monitor = ModelMonitor(self.plan, self._say)
+            self._monitor.start()
+            self._start_edge_events()
             start = Start(self.plan, self._keeper.check_start, self._now_at)
             self._keeper.launch(self.plan.settings)
             self._now_at("starting TorchServe")
             models = start.wait()
             self._keeper.observe()
-            self._models = monitor_models(self.plan, models, self._say)
+            self._monitor.serve(models)
             self._set("ready", "every model answers")
             self._notifier.ready()
         except BaseException as error:
@@ -99,6 +86,8 @@ class Supervisor:
 
     def ask_to_stop(self) -> None:
         """From any thread, or a signal handler, where an Event could wait for itself."""
+        if self._monitor is not None:
+            self._monitor.phase = "stopping"
         if self._stop_asked is None:
             self._stop_asked = time.monotonic()
 
@@ -136,8 +125,9 @@ class Supervisor:
             self._set("stopping", message)
             if running:
                 self._drain(self._keeper.frontend)
-            self._close_models()
             self._keeper.end(SHUTDOWN_S if running else 0.0)
+        if self._monitor is not None:
+            self._monitor.close()
         self._keeper.close()
         if self._state is not None:
             self._set(phase, message)
@@ -171,7 +161,8 @@ class Supervisor:
         if problem := self._keeper.problem():
             self._restart(*problem)
         problems = [f"{name}: not loaded again: {why}" for (name, _), why in self._keeper.missing.items()]
-        if self._models is not None and (found := self._models.look()):
+        assert self._monitor is not None
+        if found := self._monitor.problem():
             problems.insert(0, found)
         message = "; ".join(problems) or "every model answers"
         if self._state is not None and message != self._state.message:
@@ -180,17 +171,19 @@ class Supervisor:
 
     def _restart(self, reason: str, problem: str) -> None:
         self._set("restarting", problem)
-        self._close_models()
+        assert self._monitor is not None
+        self._monitor.phase = "restarting"
         self._keeper.restart(reason, problem)
-        self._models = monitor_models(self.plan, (), self._say)
+        self._monitor.serve(())
 
-    def _close_models(self) -> None:
-        if self._models is not None:
-            try:
-                self._models.close()
-            except Exception as error:
-                self._say(f"the monitor of the models could not be closed: {error!r}")
-        self._models = None
+    def _start_edge_events(self) -> None:
+        """What nginx reports about clients that left (UDP, on the health port's number).
+
+        ENABLE AFTER MERGING serving/edge_events.py:
+            health = urlsplit(self.plan.settings["health_address"])
+            self._edge = EdgeEvents(self.plan.run.edge, health.hostname, health.port)   # and start it
+        and stop it in `stop`, beside the monitor. An OSError of it is logged and ends nothing.
+        """
 
     def _keep_house(self) -> None:
         now = time.monotonic()
