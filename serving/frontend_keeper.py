@@ -50,6 +50,13 @@ class FrontendKeeper:
     def is_running(self) -> bool:
         return self.frontend is not None and self.frontend.is_running
 
+    @property
+    def lost_models(self) -> dict[str, str]:
+        """Models of which the last restart could load no version, with the reason."""
+        missing = self.missing
+        present = {each.name for each in self.snapshot.versions if each.key not in missing}
+        return {name: why for (name, _), why in missing.items() if name not in present}
+
     def launch(self, settings: Mapping[str, str]) -> None:
         """Start Java, without waiting for its answer. Raises FrontendFailed."""
         run = self._plan.run
@@ -73,7 +80,7 @@ class FrontendKeeper:
     def observe(self) -> None:
         """From now on the snapshot follows what the front end serves."""
         versions, _ = restore.describe_all(self._plan.endpoints, _DESCRIBE_TIMEOUT_S)
-        self._save(Snapshot.of(versions))
+        self._save(Snapshot.of(versions), frozenset())
         self._start_monitor(())
 
     def problem(self) -> tuple[str, str] | None:
@@ -149,11 +156,10 @@ class FrontendKeeper:
         plan = self._plan
         self._monitor = FrontendMonitor(plan.endpoints, plan.run, self.snapshot, keep, self._save)
 
-    def _save(self, snapshot: Snapshot) -> None:
-        """Called from the monitor's thread after each look."""
+    def _save(self, snapshot: Snapshot, absent: frozenset[Key]) -> None:
+        """Called from the monitor's thread after each look. `absent`: versions that are not loaded again yet."""
         self._links.sync(snapshot.versions)
-        known = {each.key for each in snapshot.versions}
-        self.missing = {key: why for key, why in self.missing.items() if key in known}
+        self.missing = {key: why for key, why in self.missing.items() if key in absent}
         if snapshot != self.snapshot:
             self.snapshot = snapshot
             snapshot.write(self._plan.run.snapshot)

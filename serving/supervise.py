@@ -147,12 +147,17 @@ class Supervisor:
         close_listeners(frontend.pid, (ports.inference, ports.grpc_inference))
         if self.plan.grace > _LONG_GRACE_S:
             self._say(f"waiting up to {self.plan.grace:g} s for running requests; a second signal ends them")
-        drain(self.plan.endpoints, self.plan.grace, self.plan.run.activity, lambda: self._is_hurried)
+        drain(self.plan.endpoints, self.plan.grace, self.plan.run.activity, self._must_hurry)
 
     def _wait_unless_hurried(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._is_hurried:
+        while time.monotonic() < deadline and not self._must_hurry():
             time.sleep(0.05)
+
+    def _must_hurry(self) -> bool:
+        """Called while the end waits."""
+        self._notifier.watchdog()
+        return self._is_hurried
 
     def _step(self) -> None:
         """One round of the watch."""
@@ -160,7 +165,7 @@ class Supervisor:
         self._keep_house()
         if problem := self._keeper.problem():
             self._restart(*problem)
-        problems = [f"{name}: not loaded again: {why}" for (name, _), why in self._keeper.missing.items()]
+        problems = [f"{name}: not loaded again: {why}" for name, why in self._keeper.lost_models.items()]
         assert self._monitor is not None
         if found := self._monitor.problem():
             problems.insert(0, found)
