@@ -73,7 +73,7 @@ class FrontendKeeper:
     def observe(self) -> None:
         """From now on the snapshot follows what the front end serves."""
         versions, _ = restore.describe_all(self._plan.endpoints, _DESCRIBE_TIMEOUT_S)
-        self._save(Snapshot.of(versions))
+        self._save(Snapshot.of(versions), frozenset())
         self._start_monitor(())
 
     def problem(self) -> tuple[str, str] | None:
@@ -149,11 +149,10 @@ class FrontendKeeper:
         plan = self._plan
         self._monitor = FrontendMonitor(plan.endpoints, plan.run, self.snapshot, keep, self._save)
 
-    def _save(self, snapshot: Snapshot) -> None:
-        """Called from the monitor's thread after each look."""
+    def _save(self, snapshot: Snapshot, absent: frozenset[Key]) -> None:
+        """Called from the monitor's thread after each look. `absent`: versions that are not loaded again yet."""
         self._links.sync(snapshot.versions)
-        known = {each.key for each in snapshot.versions}
-        self.missing = {key: why for key, why in self.missing.items() if key in known}
+        self.missing = {key: why for key, why in self.missing.items() if key in absent}
         if snapshot != self.snapshot:
             self.snapshot = snapshot
             snapshot.write(self._plan.run.snapshot)

@@ -106,7 +106,7 @@ class FrontendMonitor:
         run: RunDir,
         snapshot: Snapshot,
         keep: Iterable[Key],
-        save: Callable[[Snapshot], None],
+        save: Callable[[Snapshot, frozenset[Key]], None],
     ) -> None:
         self._endpoints = endpoints
         self._activity = run.activity
@@ -153,7 +153,8 @@ class FrontendMonitor:
             return True
         if not self._over.is_set():
             try:
-                self._save(self._filter.update(versions, failed))
+                snapshot = self._filter.update(versions, failed)
+                self._save(snapshot, self._filter.absent)
             except Exception:
                 STATE_WRITE_ERRORS.inc()
         return True

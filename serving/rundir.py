@@ -119,13 +119,14 @@ class RunDir:
         return Path(tempfile.mkdtemp(prefix="torchserve-"))
 
     def make_worker_folders(self) -> None:
-        """New, empty folders for what workers tell and are told; before each start of the front end."""
-        for folder in (self.activity, self.edge):
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
+        """Folders for what workers tell and are told, without what earlier workers left; before each start."""
+        shutil.rmtree(self.activity, ignore_errors=True)
+        try:
+            for folder in (self.activity, self.edge):
                 folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise self._unusable(error) from error
+            self.draining.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def _unusable(self, error: OSError) -> RunError:
         return RunError(

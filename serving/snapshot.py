@@ -105,7 +105,8 @@ class SnapshotFilter:
 
     def __init__(self, snapshot: Snapshot, keep: Iterable[Key] = ()) -> None:
         self.snapshot = snapshot
-        self._keep = set(keep)
+        self.absent = frozenset(keep)
+        """Versions in the snapshot that the server lacks."""
         self._seen: dict[Key, tuple[int, int]] = {}
 
     def update(self, versions: Sequence[ServedVersion], unknown: Iterable[str] = ()) -> Snapshot:
@@ -113,11 +114,11 @@ class SnapshotFilter:
         unknown = set(unknown)
         settled = [self._settle(each) for each in versions]
         present = {each.key for each in versions}
-        self._keep -= present
+        self.absent -= present
         kept = [
             each
             for each in self.snapshot.versions
-            if each.key not in present and (each.key in self._keep or each.name in unknown)
+            if each.key not in present and (each.key in self.absent or each.name in unknown)
         ]
         self._seen = {each.key: each.workers for each in versions}
         self.snapshot = Snapshot.of([*settled, *kept])

@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import IO
+from urllib.parse import urlsplit
 
 from serving import log_files
 from serving.budget import budget_here
 from serving.drain import drain
+from serving.edge_events import EdgeEvents
 from serving.errors import FrontendFailed, Interrupted
 from serving.frontend import Frontend
 from serving.frontend_keeper import FrontendKeeper
@@ -49,6 +51,7 @@ class Supervisor:
         self._notifier = Notifier()
         self._keeper = FrontendKeeper(plan, self._say, self._check, self._note_frontend)
         self._monitor: HealthMonitor | None = None
+        self._edge_events: EdgeEvents | None = None
         self._next_housekeeping = 0.0
 
     @property
@@ -71,6 +74,7 @@ class Supervisor:
             self._report_budget()
             self._monitor = HealthMonitor(self.plan, self._say)
             self._monitor.start()
+            self._receive_edge_events()
             start = Start(self.plan, self._keeper.check_start, self._now_at)
             self._keeper.launch(self.plan.settings)
             self._now_at("starting TorchServe")
@@ -126,8 +130,9 @@ class Supervisor:
                 self._drain(self._keeper.frontend)
             self._keeper.end(SHUTDOWN_S if running else 0.0)
         self._keeper.close()
-        if self._monitor is not None:
-            self._monitor.close()
+        for each in (self._monitor, self._edge_events):
+            if each is not None:
+                each.close()
         if self._state is not None:
             self._set(phase, message)
         self.reporter.flush()
@@ -146,12 +151,17 @@ class Supervisor:
         close_listeners(frontend.pid, (ports.inference, ports.grpc_inference))
         if self.plan.grace > _LONG_GRACE_S:
             self._say(f"waiting up to {self.plan.grace:g} s for running requests; a second signal ends them")
-        drain(self.plan.endpoints, self.plan.grace, self.plan.run.activity, lambda: self._is_hurried)
+        drain(self.plan.endpoints, self.plan.grace, self.plan.run.activity, self._must_hurry)
 
     def _wait_unless_hurried(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._is_hurried:
+        while time.monotonic() < deadline and not self._must_hurry():
             time.sleep(0.05)
+
+    def _must_hurry(self) -> bool:
+        """Called while the end waits."""
+        self._notifier.watchdog()
+        return self._is_hurried
 
     def _step(self) -> None:
         """One round of the watch."""
@@ -173,6 +183,17 @@ class Supervisor:
         self._monitor.phase = "restarting"
         self._keeper.restart(reason, problem)
         self._monitor.serve(())
+
+    def _receive_edge_events(self) -> None:
+        """nginx reports clients that left to the health port's number, over UDP. A failure only costs saved work."""
+        health = urlsplit(self.plan.settings.get("health_address", self.plan.endpoints.health))
+        try:
+            self._edge_events = EdgeEvents(
+                self.plan.run.edge, health.hostname or "127.0.0.1", health.port or 8083
+            )
+            self._edge_events.start()
+        except OSError as error:
+            self._say(f"reports about clients that left cannot be received: {error}")
 
     def _keep_house(self) -> None:
         now = time.monotonic()

@@ -1,4 +1,7 @@
-"""The supervisor's own metrics, in a registry of their own; the health server exposes them at /metrics."""
+"""Metrics of the supervisor's own work, in a registry of their own.
+
+The health server exposes them: `monitor.metrics.registry.register(supervisor_metrics.REGISTRY)`.
+"""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 

@@ -17,7 +17,7 @@ import pytest
 
 import serving
 from client import Client
-from serving import restore
+from serving import budget, restore
 from serving.config import ROOT
 from tests.faults.test_workers import order, phase, until
 from tests.faults.toys import OBEDIENT, toy
@@ -124,7 +124,10 @@ def test_a_model_that_cannot_be_loaded_again_does_not_keep_the_others_from_servi
         until(lambda: phase(server) == "ready", 60)
 
 
-def test_large_bodies_beyond_all_memory_end_in_answers_or_in_a_restart_but_not_in_a_wedge(tmp_path):
+def test_large_bodies_beyond_all_memory_end_in_answers_or_in_a_restart_but_not_in_a_wedge(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(budget, "memory_limit", lambda: (4 * budget.GIB, True))
     toy(tmp_path, "first", queue=100)
     body = b"x" * (16 * 2**20 - 100)
     results = Counter()
@@ -136,10 +139,13 @@ def test_large_bodies_beyond_all_memory_end_in_answers_or_in_a_restart_but_not_i
             results[type(error).__name__] += 1
 
     with serving.start(["first"], pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
-        with concurrent.futures.ThreadPoolExecutor(60) as pool:
+        before = frontend(server)
+        with concurrent.futures.ThreadPoolExecutor(200) as pool:
             pool.submit(order, server, "sleep 5")
             list(pool.map(lambda _: send(server), range(200)))
         assert sum(results.values()) == 200
+        log = (server.run_dir / "logs" / "server.log").read_text()
+        assert "java.lang.OutOfMemoryError" not in log or frontend(server) != before
         until(lambda: answers(server, "first"), 120)
         until(lambda: phase(server) == "ready", 120)
         assert answers(server, "first")

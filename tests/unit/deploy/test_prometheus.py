@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.observing import DASHBOARDS, GRAFANA, PROMETHEUS, alerts, metrics_of, panels
 
 OF_THE_SUPERVISOR = {
-    "supervisor_frontend_restarts_total",
+    "torchserve_supervisor_frontend_restarts_total",
     "torchserve_supervisor_ready",
     "torchserve_supervisor_server_ready",
     "torchserve_supervisor_worker_kills_total",

@@ -154,3 +154,9 @@ def test_the_state_counts_what_is_in_flight():
     assert (model["in_flight"], model["idle"]) == (0, True)
     (model,) = health.as_json(snapshot(workers(replace(FOREIGN, waiting=False))), NOW)["models"]
     assert (model["in_flight"], model["idle"]) == (1, False)
+
+
+def test_model_that_a_restart_could_not_load_makes_the_server_unready():
+    missing = {("resnet", "2"): "its archive is gone"}
+
+    assert "resnet 2: not loaded again" in health.server_problem(snapshot(missing=missing), NOW)
