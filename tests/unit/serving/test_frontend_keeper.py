@@ -96,7 +96,7 @@ def test_a_restart_ends_the_old_one_and_goes_on_after_failed_attempts(keeper):
 def test_the_limit_ends_it_but_not_where_requests_used_up_the_memory(keeper):
     for _ in range(3):
         keeper.restart("ended", "killed")
-    with pytest.raises(FrontendFailed, match="does not stay up: 3 restarts within 10 minutes.*killed"):
+    with pytest.raises(FrontendFailed, match=r"does not stay up: 3 restarts within 10 minutes.*killed"):
         keeper.restart("ended", "killed")
     keeper.restart("out_of_memory", "no direct memory")
 
