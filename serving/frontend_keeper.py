@@ -13,7 +13,12 @@ from serving.ports import TORCHSERVE_PORTS, check_free
 from serving.restart_policy import RestartPolicy
 from serving.snapshot import Key, Snapshot
 from serving.startup import wait_for_frontend
-from serving.supervisor_metrics import FRONTEND_RESTARTS, FRONTEND_STARTED, RESTORE_FAILURES
+from serving.supervisor_metrics import (
+    FRONTEND_RESTARTS,
+    FRONTEND_STARTED,
+    RESTORE_FAILURES,
+    STATE_WRITE_ERRORS,
+)
 from serving.versions import VersionLinks
 
 _PORTS_TIMEOUT_S = 10.0
@@ -155,7 +160,10 @@ class FrontendKeeper:
         self.missing = {key: why for key, why in self.missing.items() if key in absent}
         if snapshot != self.snapshot:
             self.snapshot = snapshot
-            snapshot.write(self._plan.run.snapshot)
+            try:
+                snapshot.write(self._plan.run.snapshot)
+            except OSError:  # a full disk; what is in memory is what a restart uses
+                STATE_WRITE_ERRORS.inc()
 
     def _wait_for_ports(self) -> None:
         """Those of the front end that was just ended. Raises PortTaken."""
