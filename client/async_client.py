@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,7 +12,7 @@ import httpx
 from client.calls import Call, Operation, Pause, RestCall
 from client.errors import ServeError
 from client.grpc_transport import AsyncGrpcTransport
-from client.inputs import Image
+from client.inputs import Image, check_headers
 from client.operations import Operations
 from client.rest_transport import AsyncRestTransport
 from client.results import (
@@ -25,7 +26,7 @@ from client.results import (
     Summary,
     Tensor,
 )
-from client.retry import Attempts, Deadline
+from client.retry import Attempts, Execution, RetryBudget
 from client.settings import MAX_MESSAGE_BYTES, Endpoints, Protocol, Settings
 
 T = TypeVar("T")
@@ -45,18 +46,25 @@ class AsyncClient:
         retries: int = 3,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         ca_file: str | Path | None = None,
+        send_deadline: bool = True,
+        max_connections: int | None = None,
+        keepalive: float = 310.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = Settings(
-            endpoints or Endpoints.at(host),
-            protocol,
-            timeout,
-            connect_timeout,
-            retries,
-            max_message_bytes,
-            ca_file,
+            endpoints=endpoints or Endpoints.at(host),
+            protocol=protocol,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            retries=retries,
+            max_message_bytes=max_message_bytes,
+            ca_file=ca_file,
+            send_deadline=send_deadline,
+            max_connections=max_connections,
+            keepalive=keepalive,
         )
-        self._operations = Operations(protocol)
+        self._budget = RetryBudget()
+        self._operations = Operations(self.settings)
         self._rest = AsyncRestTransport(self.settings, transport)
         self._grpc = AsyncGrpcTransport(self.settings)
 
@@ -78,14 +86,26 @@ class AsyncClient:
         image: Image,
         top_k: int | None = None,
         version: str | None = None,
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
         **parameters: Scalar | None,
     ) -> list[Label]:
-        return await self._run(self._operations.classify(model, image, top_k, version, parameters))
+        operation = self._operations.classify(model, image, top_k, version, parameters)
+        return await self._run(operation, timeout, headers)
 
     async def summarize(
-        self, model: str, text: str | Sequence[str], version: str | None = None, **parameters: Scalar | None
+        self,
+        model: str,
+        text: str | Sequence[str],
+        version: str | None = None,
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **parameters: Scalar | None,
     ) -> list[Summary]:
-        return await self._run(self._operations.summarize(model, text, version, parameters))
+        operation = self._operations.summarize(model, text, version, parameters)
+        return await self._run(operation, timeout, headers)
 
     async def infer(
         self,
@@ -94,8 +114,12 @@ class AsyncClient:
         parameters: Mapping[str, Scalar | None] | None = None,
         version: str | None = None,
         id: str = "",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Inference:
-        return await self._run(self._operations.infer(model, inputs, parameters, version, id))
+        operation = self._operations.infer(model, inputs, parameters, version, id)
+        return await self._run(operation, timeout, headers)
 
     async def live(self) -> bool:
         return await self._run(self._operations.live())
@@ -131,8 +155,14 @@ class AsyncClient:
         max_workers: int | None = None,
         version: str | None = None,
         synchronous: bool = True,
+        *,
+        drain_timeout: float | None = None,
+        force: bool = False,
+        timeout: float | None = None,
     ) -> str:
-        return await self._run(self._operations.scale(model, min_workers, max_workers, version, synchronous))
+        workers = (min_workers, max_workers)
+        operation = self._operations.scale(model, workers, version, synchronous, drain_timeout, force)
+        return await self._run(operation, timeout)
 
     async def register(
         self,
@@ -146,6 +176,7 @@ class AsyncClient:
         startup_timeout: int | None = None,
         handler: str | None = None,
         synchronous: bool = True,
+        timeout: float | None = None,
     ) -> str:
         fields = {
             "model_name": model_name,
@@ -155,29 +186,54 @@ class AsyncClient:
             "response_timeout": response_timeout,
             "startup_timeout": startup_timeout,
             "handler": handler,
-            "synchronous": synchronous,
         }
-        return await self._run(self._operations.register(archive, fields))
+        return await self._run(self._operations.register(archive, fields, synchronous), timeout)
 
-    async def set_default(self, model: str, version: str) -> str:
-        return await self._run(self._operations.set_default(model, version))
+    async def set_default(self, model: str, version: str, *, force: bool = False) -> str:
+        return await self._run(self._operations.set_default(model, version, force))
 
-    async def unregister(self, model: str, version: str | None = None) -> str:
-        return await self._run(self._operations.unregister(model, version))
+    async def unregister(
+        self,
+        model: str,
+        version: str | None = None,
+        *,
+        drain_timeout: float | None = None,
+        force: bool = False,
+        timeout: float | None = None,
+    ) -> str:
+        operation = self._operations.unregister(model, version, drain_timeout, force)
+        return await self._run(operation, timeout)
+
+    async def replace_model(
+        self,
+        model: str,
+        archive: str,
+        *,
+        workers: int | None = None,
+        drain_timeout: float | None = None,
+        timeout: float | None = None,
+    ) -> str:
+        operation = self._operations.replace_model(model, archive, workers, drain_timeout)
+        return await self._run(operation, timeout)
 
     async def metrics(self, names: Sequence[str] = ()) -> Metrics:
         return await self._run(self._operations.metrics(names))
 
-    async def _run(self, operation: Operation[T]) -> T:
-        deadline = Deadline(self.settings.timeout)
+    async def _run(
+        self,
+        operation: Operation[T],
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        execution = Execution(self.settings, self._budget, timeout, check_headers(headers))
         if not isinstance(operation, Generator):
-            answer: T = await self._send(operation, deadline)
+            answer: T = await self._send(operation, execution)
             return answer
         try:
             call = next(operation)
             while True:
                 try:
-                    value = await self._send(call, deadline)
+                    value = await self._send(call, execution)
                 except ServeError as error:
                     call = operation.throw(error)
                 else:
@@ -186,15 +242,17 @@ class AsyncClient:
             result: T = done.value
             return result
 
-    async def _send(self, call: Call[Any] | Pause, deadline: Deadline) -> Any:
+    async def _send(self, call: Call[Any] | Pause, execution: Execution) -> Any:
         if isinstance(call, Pause):
-            return await asyncio.sleep(min(call.seconds, deadline.left()))
-        attempts = Attempts(call, self.settings, deadline)
+            return await asyncio.sleep(min(call.seconds, execution.deadline.left()))
+        if execution.headers:
+            call = replace(call, headers={**call.headers, **execution.headers})
+        attempts = Attempts(call, execution)
         while True:
             try:
                 if isinstance(call, RestCall):
-                    return await self._rest.send(call, deadline)
-                return await self._grpc.send(call, deadline)
+                    return await self._rest.send(call, execution.deadline)
+                return await self._grpc.send(call, execution.deadline)
             except ServeError as error:
                 pause = attempts.pause_after(error)
             await asyncio.sleep(pause)

@@ -1,6 +1,7 @@
 """One request and the reading of its answer, without the I/O: what sync and async have in common."""
 
 import json
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -13,7 +14,7 @@ from client.errors import InvalidRequest, MissingStubs, UnexpectedAnswer
 
 T = TypeVar("T")
 U = TypeVar("U")
-Service = Literal["inference", "management", "metrics"]
+Service = Literal["inference", "management", "metrics", "health"]
 
 # When the same call may be sent again: always (it changes nothing), only if the server surely got nothing, or never.
 Resend = Literal["always", "unsent", "never"]
@@ -21,7 +22,11 @@ Resend = Literal["always", "unsent", "never"]
 
 @dataclass(frozen=True)
 class RestCall(Generic[T]):
-    """`read` gets the body of a 2xx answer."""
+    """`read` gets the body of a 2xx answer.
+
+    `carries_deadline`: the time left is sent along as headers. `limit`: seconds for one attempt, where that is less
+    than what the operation has left.
+    """
 
     service: Service
     method: str
@@ -30,11 +35,17 @@ class RestCall(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     resend: Resend = "always"
+    carries_deadline: bool = False
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
 class RpcCall(Generic[T]):
-    """`path` is `/package.Service/Method`; `request` a message, `answer` the class of the reply that `read` gets."""
+    """`path` is `/package.Service/Method`; `request` a message, `answer` the class of the reply that `read` gets.
+
+    `headers` travel as metadata. `carries_deadline`: the time left is sent along in the request's map `input`.
+    `limit`: as in RestCall.
+    """
 
     service: Service
     path: str
@@ -42,6 +53,9 @@ class RpcCall(Generic[T]):
     answer: Any
     read: Callable[[Any], T]
     resend: Resend = "always"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    carries_deadline: bool = False
+    limit: float | None = None
 
 
 Call = RestCall[T] | RpcCall[T]
@@ -82,11 +96,34 @@ def write_json(value: Any) -> bytes:
         raise InvalidRequest(f"this cannot be sent: {error}") from None
 
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def is_name(name: str) -> bool:
+    """Whether a model or version of that name can be addressed over REST and kept in a file of that name."""
+    return NAME.fullmatch(name) is not None
+
+
 def check_name(name: str) -> str:
-    """Of a model or a version. Raises InvalidRequest for what would end as another path than the one meant."""
-    if name in ("", ".", ".."):
-        raise InvalidRequest(f"{name!r} is no name of a model or version")
+    """Return the name of a model or version. Raises InvalidRequest if it cannot be a segment of a URL's path.
+
+    TorchServe registers any name, but a model with a slash in its name can then neither be asked nor removed over
+    REST.
+    """
+    if not is_name(name):
+        hint = ""
+        if "/" in name:
+            hint = f"; for a model of the Hugging Face Hub, take its last part: {name.rpartition('/')[2]!r}"
+        raise InvalidRequest(
+            f"{name!r} is not a valid name of a model or version: 1 to 128 letters, digits, '.', '_' or '-' are "
+            f"allowed, the first one a letter or digit{hint}"
+        )
     return name
+
+
+def check_version(version: str | None) -> str | None:
+    """As check_name; None stands for the default version."""
+    return version if version is None else check_name(version)
 
 
 def path_of(*segments: str, query: Mapping[str, Any] | None = None) -> str:
@@ -119,6 +156,7 @@ def rpc(
     read: Callable[[Any], T],
     *,
     resend: Resend = "always",
+    carries_deadline: bool = False,
 ) -> RpcCall[T]:
     """A call by its names in the proto: path and messages come from the descriptor. None leaves a field out."""
     from google.protobuf import message_factory
@@ -133,4 +171,5 @@ def rpc(
         message = request(**given)
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"this cannot be sent: {error}") from None
-    return RpcCall(which, f"/{descriptor.full_name}/{method}", message, answer, read, resend)
+    path = f"/{descriptor.full_name}/{method}"
+    return RpcCall(which, path, message, answer, read, resend, carries_deadline=carries_deadline)

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from client.async_client import AsyncClient
-from client.cli_options import endpoints
+from client.cli_options import endpoints, seconds
 from client.results import Metrics, Model
 
-DESCRIPTION = "List, describe, scale, register and remove models; show metrics."
+DESCRIPTION = "List, describe, scale, register, replace and remove models; show metrics."
 
 
 def parse(arguments: Sequence[str], connection: argparse.ArgumentParser) -> argparse.Namespace:
@@ -32,7 +32,10 @@ def parse(arguments: Sequence[str], connection: argparse.ArgumentParser) -> argp
     scale.add_argument("min_workers", type=int, metavar="WORKERS")
     scale.add_argument("--max", type=int, metavar="N", dest="max_workers", help="default: WORKERS")
     scale.add_argument("--version", metavar="V")
-    scale.add_argument("--no-wait", action="store_true", help="do not wait until the workers run")
+    scale.add_argument(
+        "--no-wait", action="store_true", help="one call: neither drain nor wait until the workers run"
+    )
+    _add_drain(scale, "end surplus workers at once, with the requests that they have")
     register = commands.add_parser("register", parents=[common], help="load an archive of the model store")
     register.add_argument("archive", metavar="ARCHIVE", help="its file name, such as resnet-50.mar")
     register.add_argument("--name", help="another name than the archive's own")
@@ -40,11 +43,34 @@ def parse(arguments: Sequence[str], connection: argparse.ArgumentParser) -> argp
     register.add_argument("--no-wait", action="store_true", help="do not wait until the workers run")
     default = commands.add_parser("set-default", parents=[named], help="choose the version that answers")
     default.add_argument("version", metavar="VERSION")
-    unregister = commands.add_parser("unregister", parents=[named], help="remove a version of a model")
+    default.add_argument("--force", action="store_true", help="also if no worker of it is ready")
+    replace = commands.add_parser(
+        "replace",
+        parents=[named],
+        help="put a new version in the place of the default one, losing no request",
+    )
+    replace.add_argument("archive", metavar="ARCHIVE", help="of the new version, in the model store")
+    replace.add_argument("--workers", type=int, metavar="N", help="default: as many as the old version has")
+    _add_drain(replace)
+    unregister = commands.add_parser(
+        "unregister", parents=[named], help="remove a version of a model when its requests are answered"
+    )
     unregister.add_argument("--version", metavar="V", help="default: its only version")
+    _add_drain(unregister, "remove it at once; requests that it has are never answered")
     metrics = commands.add_parser("metrics", parents=[common], help="the counters and histograms")
     metrics.add_argument("names", nargs="*", metavar="NAME", help="only these: handler_requests_total, ...")
     return parser.parse_args(arguments)
+
+
+def _add_drain(parser: argparse.ArgumentParser, now: str | None = None) -> None:
+    parser.add_argument(
+        "--drain-timeout",
+        type=seconds,
+        metavar="S",
+        help="how long to wait until its requests are answered; default: the model's responseTimeout",
+    )
+    if now:
+        parser.add_argument("--now", action="store_true", help=now)
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -87,7 +113,13 @@ async def _change(client: AsyncClient, options: argparse.Namespace) -> str:
     match options.command:
         case "scale":
             return await client.scale(
-                options.model, options.min_workers, options.max_workers, options.version, not options.no_wait
+                options.model,
+                options.min_workers,
+                options.max_workers,
+                options.version,
+                not options.no_wait,
+                drain_timeout=options.drain_timeout,
+                force=options.now,
             )
         case "register":
             return await client.register(
@@ -97,9 +129,15 @@ async def _change(client: AsyncClient, options: argparse.Namespace) -> str:
                 synchronous=not options.no_wait,
             )
         case "set-default":
-            return await client.set_default(options.model, options.version)
+            return await client.set_default(options.model, options.version, force=options.force)
+        case "replace":
+            return await client.replace_model(
+                options.model, options.archive, workers=options.workers, drain_timeout=options.drain_timeout
+            )
         case _:
-            return await client.unregister(options.model, options.version)
+            return await client.unregister(
+                options.model, options.version, drain_timeout=options.drain_timeout, force=options.now
+            )
 
 
 def model_lines(model: Model) -> list[str]:

@@ -11,6 +11,7 @@ PORTS = {
     "metrics-port": 8082,
     "grpc-port": 7070,
     "grpc-management-port": 7071,
+    "health-port": 8083,
 }
 HINT = "Is it running? scripts/serve starts it, scripts/status shows its state."
 
@@ -23,7 +24,7 @@ def connection() -> argparse.ArgumentParser:
     group.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     for name, port in PORTS.items():
         group.add_argument(f"--{name}", type=_port, default=port, metavar="N", help=f"default: {port}")
-    group.add_argument("--timeout", type=_seconds, default=120.0, metavar="S", help="seconds; default: 120")
+    group.add_argument("--timeout", type=seconds, default=120.0, metavar="S", help="seconds; default: 120")
     return parser
 
 
@@ -33,7 +34,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -51,6 +52,7 @@ def endpoints(options: argparse.Namespace) -> Endpoints:
         metrics_port=options.metrics_port,
         grpc_port=options.grpc_port,
         grpc_management_port=options.grpc_management_port,
+        health_port=options.health_port,
     )
 
 

@@ -17,7 +17,9 @@ from client.results import Label, Scalar, Summary
 DESCRIPTION = (
     "Send pictures and texts to a model; print labels and summaries. Exit code 1 if any input failed."
 )
-RESERVED = frozenset(("self", "model", "image", "text", "version"))  # the client's own arguments
+RESERVED = frozenset(
+    ("self", "model", "image", "text", "version", "timeout", "headers")
+)  # the client's own arguments
 AT_ONCE = 8
 BAR = 24
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")

@@ -18,25 +18,33 @@ ServeError
   │         └─ TooManyItems        inputs in one request
   ├─ ServerError               the server is at fault
   │    ├─ InternalError (500)
-  │    ├─ WorkerDied (500)         the worker process ended with this request in its hands
+  │    ├─ WorkerDied (500, 507)    the worker process ended while it had this request
   │    ├─ Overloaded (503, 429)    no worker, a full queue, or no time left for it: send it again later
   │    └─ OutOfMemory (507)
   ├─ TransportError            no answer
   │    ├─ Unavailable              no connection, or one that broke
-  │    └─ Timeout                  the deadline passed
+  │    └─ Timeout                  the deadline passed here
+  │         └─ DeadlineExceeded (504) the deadline passed at the server, which did not begin the request
   ├─ UnexpectedAnswer          an answer that is not TorchServe's: most likely something else listens there
   └─ MissingStubs              gRPC needs modules that `scripts/setup` generates
 """
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 
 class ServeError(Exception):
-    """`message` is for people, `code` the HTTP status where there is one, `type` the server's name of the error."""
+    """`message` is for people, `code` the HTTP status where there is one, `type` the server's name of the error.
+
+    `request_id` is the answer's `X-Request-Id`, or the one that was sent, and None where there is neither. `retried`:
+    the proxy has already sent the request a second time (the answer's header `X-Retried`).
+    """
 
     default_code: int | None = None
+    request_id: str | None = None
+    retried: bool = False
 
     def __init__(self, message: str, *, code: int | None = None, type: str | None = None) -> None:
         super().__init__(message)
@@ -46,7 +54,8 @@ class ServeError(Exception):
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"code": self.code, "type": self.type, "message": self.message}
+        value = {"code": self.code, "type": self.type, "message": self.message}
+        return value | ({"request_id": self.request_id} if self.request_id else {})
 
 
 class ClientError(ServeError):
@@ -148,6 +157,10 @@ class Timeout(TransportError, TimeoutError):
     pass
 
 
+class DeadlineExceeded(Timeout):
+    default_code = 504
+
+
 class UnexpectedAnswer(ServeError):
     pass
 
@@ -161,6 +174,7 @@ _BY_TYPE: dict[str, type[ServeError]] = {
     for cls in (
         BadRequest, InvalidRequest, InvalidParameter, InvalidImage, InvalidText,
         TooLarge, ImageTooLarge, TextTooLong, TooManyItems, InternalError, Overloaded, OutOfMemory,
+        DeadlineExceeded,
     )
 } | {
     # TorchServe's own names (its Java classes)
@@ -178,10 +192,12 @@ _BY_CODE: dict[int, type[ServeError]] = {
     413: TooLarge, 429: Overloaded, 503: Overloaded, 504: Timeout, 507: OutOfMemory,
 }  # fmt: skip
 
-# Over gRPC TorchServe says these with a status that does not tell them apart from any other internal error.
+# TorchServe's status and type do not tell these apart from other errors: over gRPC all of them are INTERNAL.
 _BY_MESSAGE: tuple[tuple[str, type[ServeError]], ...] = (
     ("has no worker to serve", Overloaded),
     ("Worker died.", WorkerDied),
+    ("Worker scaled down.", WorkerDied),
+    ("Model API disabled", NotAllowed),
 )
 
 
@@ -207,6 +223,20 @@ def from_body(code: int, body: bytes) -> ServeError:
     message = value.get("message") or value.get("error") or value.get("status") or f"HTTP {code}"
     type_ = value.get("type")
     return from_answer(code, type_ if isinstance(type_, str) else None, str(message))
+
+
+def annotate(error: ServeError, headers: Mapping[str, str]) -> ServeError:
+    """Add what an answer's headers say about its error; `headers` has lower-case names."""
+    error.request_id = headers.get("x-request-id") or None
+    error.retried = "x-retried" in headers
+    if isinstance(error, Overloaded):
+        error.retry_after = _seconds(headers.get("retry-after"))
+    return error
+
+
+def _seconds(value: str | None) -> float | None:
+    """Of a Retry-After header; its other form, a date, is ignored."""
+    return float(value) if value and value.isascii() and value.isdigit() else None
 
 
 def in_value(value: Any) -> ServeError | None:
@@ -245,4 +275,7 @@ def from_status(status: str, details: str) -> ServeError:
     if status == "INTERNAL" and type_ == "BadRequestException":
         return InvalidRequest(message, type=type_)
     code = 503 if status == "UNAVAILABLE" else _HTTP_CODES.get(status, 500)
-    return from_answer(code, type_, message or f"the server gave no reason (gRPC status {status})")
+    error = from_answer(code, type_, message or f"the server gave no reason (gRPC status {status})")
+    if status in ("INTERNAL", "PERMISSION_DENIED") and error.default_code is not None:
+        error.code = error.default_code  # as over REST: 503 for a full queue, 404 for an unknown model
+    return error

@@ -6,11 +6,14 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from client.calls import RpcCall
-from client.errors import MissingStubs, ServeError, Unavailable, from_status
+from client.deadlines import deadline_fields
+from client.errors import MissingStubs, ServeError, Unavailable, annotate, from_status
 from client.retry import Deadline
 from client.settings import Settings, is_loopback
 
 T = TypeVar("T")
+
+KEEPALIVE_TIMEOUT_MS = 20_000
 
 
 def _target(call: RpcCall[Any], settings: Settings) -> str:
@@ -26,6 +29,10 @@ def _options(target: str, settings: Settings) -> list[tuple[str, Any]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", int(settings.connect_timeout * 1000)),
         ("grpc.max_reconnect_backoff_ms", 1000),
+        # With keepalive on, Linux also ends a connection whose data is not acknowledged within the timeout.
+        ("grpc.keepalive_time_ms", int(settings.keepalive * 1000)),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 0),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0 if is_loopback(target) else 1),
     ]
@@ -67,7 +74,7 @@ class GrpcTransport:
                 self._channels[target] = _channel(grpc, grpc, target, self._settings)
             method = _method(self._channels[target], call)
         try:
-            answer = method(call.request, timeout=deadline.left())
+            answer = method(call.request, **_arguments(call, target, self._settings, deadline))
         except grpc.RpcError as error:
             raise _as_serve_error(error, target, deadline) from error
         return call.read(answer)
@@ -92,7 +99,8 @@ class AsyncGrpcTransport:
         if target not in self._channels:
             self._channels[target] = _channel(grpc, grpc.aio, target, self._settings)
         try:
-            answer = await _method(self._channels[target], call)(call.request, timeout=deadline.left())
+            method = _method(self._channels[target], call)
+            answer = await method(call.request, **_arguments(call, target, self._settings, deadline))
         except grpc.RpcError as error:
             raise _as_serve_error(error, target, deadline) from error
         return call.read(answer)
@@ -110,14 +118,30 @@ def _method(channel: Any, call: RpcCall[Any]) -> Any:
     )
 
 
+def _arguments(call: RpcCall[Any], target: str, settings: Settings, deadline: Deadline) -> dict[str, Any]:
+    """Those of one attempt: timeout and metadata. Writes the time left into a prediction's input map."""
+    left = deadline.left()
+    seconds = left if call.limit is None else min(left, call.limit)
+    if call.carries_deadline and settings.send_deadline:
+        for name, value in deadline_fields(target, seconds).items():
+            call.request.input[name] = value.encode()
+    return {"timeout": seconds, "metadata": tuple(call.headers.items()) or None}
+
+
 def _as_serve_error(error: Any, target: str, deadline: Deadline) -> ServeError:
     """Sync and async errors of gRPC have the same two methods."""
     status, details = error.code().name, error.details() or ""
     if status == "DEADLINE_EXCEEDED":
         return deadline.passed()
-    found = from_status(status, details)
+    found = annotate(from_status(status, details), _metadata(error))
     if isinstance(found, Unavailable):
         if found.sent:
             return Unavailable(f"the connection to {target} broke: {details}")
         return Unavailable(f"no server answers at {target} ({details.rpartition(': ')[2]})", sent=False)
     return found
+
+
+def _metadata(error: Any) -> dict[str, str]:
+    """The headers and trailers that came with the error."""
+    pairs = [*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())]
+    return {str(name).lower(): value for name, value in pairs if isinstance(value, str)}

@@ -1,12 +1,28 @@
 """What a caller gives, made ready to send: pictures, texts and parameters."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from client.deadlines import START, TIMEOUT
 from client.errors import InvalidParameter, InvalidRequest, InvalidText
 from client.results import Scalar
 
 Image = bytes | bytearray | memoryview | Path
+
+HEADER_NAME = re.compile(r"[a-z0-9._-]+")
+RESERVED_HEADERS = frozenset(
+    (
+        "accept",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "te",
+        "transfer-encoding",
+    )
+)
 
 INT64 = range(-(2**63), 2**63)
 
@@ -51,3 +67,19 @@ def check_parameters(parameters: Mapping[str, Scalar | None]) -> dict[str, Scala
             raise InvalidParameter(f"{name} does not fit into 64 bits")
         given[name] = value
     return given
+
+
+def check_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the headers with names in lower case. Raises InvalidRequest for what REST or gRPC cannot carry."""
+    checked: dict[str, str] = {}
+    for given, value in (headers or {}).items():
+        name = given.lower()
+        if name in (TIMEOUT, START):
+            raise InvalidRequest(f"the client sends the header {given!r} itself; set timeout= instead")
+        is_reserved = name in RESERVED_HEADERS or name.startswith("grpc-") or name.endswith("-bin")
+        if is_reserved or not HEADER_NAME.fullmatch(name):
+            raise InvalidRequest(f"{given!r} is not a header that can be set here")
+        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise InvalidRequest(f"the value of the header {given!r} must be printable ASCII, not {value!r}")
+        checked[name] = value
+    return checked

@@ -3,7 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from client.calls import Call, Plan, RestCall, check_name, path_of, read_json, rpc, stubs
+from client.calls import (
+    Call,
+    Plan,
+    RestCall,
+    check_name,
+    check_version,
+    mapped,
+    path_of,
+    read_json,
+    rpc,
+    stubs,
+)
 from client.errors import InvalidParameter, UnexpectedAnswer
 from client.results import Model, ModelEntry, Worker
 
@@ -70,7 +81,27 @@ def _read_status(body: bytes | str) -> str:
     return str(value.get("status", "")) if isinstance(value, dict) else str(value)
 
 
-class _Management:
+class Management:
+    """One way to the management API. `synchronous` is never asked for: over REST it blocks other connections."""
+
+    def describe(self, model: str, version: str | None, customized: bool) -> Call[list[Model]]:
+        raise NotImplementedError
+
+    def scale(self, model: str, version: str | None, min_workers: int, max_workers: int) -> Call[str]:
+        raise NotImplementedError
+
+    def register(self, fields: Mapping[str, Any]) -> Call[str]:
+        raise NotImplementedError
+
+    def set_default(self, model: str, version: str) -> Call[str]:
+        raise NotImplementedError
+
+    def unregister(self, model: str, version: str | None) -> Call[str]:
+        raise NotImplementedError
+
+    def describe_one(self, model: str, version: str | None, customized: bool = False) -> Call[Model]:
+        return mapped(self.describe(model, version, customized), _only)
+
     def _page(self, limit: int, token: int) -> Call[tuple[list[ModelEntry], int | None]]:
         raise NotImplementedError
 
@@ -85,21 +116,20 @@ class _Management:
         return entries
 
 
-class RestManagement(_Management):
+class RestManagement(Management):
     def describe(self, model: str, version: str | None, customized: bool) -> Call[list[Model]]:
         path = self._path(model, version, query={"customized": True} if customized else None)
         return RestCall("management", "GET", path, read_models)
 
-    def scale(
-        self, model: str, version: str | None, min_workers: int, max_workers: int, synchronous: bool
-    ) -> Call[str]:
-        query = {"min_worker": min_workers, "max_worker": max_workers, "synchronous": synchronous}
+    def scale(self, model: str, version: str | None, min_workers: int, max_workers: int) -> Call[str]:
+        query = {"min_worker": min_workers, "max_worker": max_workers, "synchronous": False}
         return RestCall(
             "management", "PUT", self._path(model, version, query=query), _read_status, resend="unsent"
         )
 
     def register(self, fields: Mapping[str, Any]) -> Call[str]:
-        return RestCall("management", "POST", path_of("models", query=fields), _read_status, resend="unsent")
+        path = path_of("models", query={**fields, "synchronous": False})
+        return RestCall("management", "POST", path, _read_status, resend="unsent")
 
     def set_default(self, model: str, version: str) -> Call[str]:
         path = path_of("models", model, version, "set-default")
@@ -116,20 +146,25 @@ class RestManagement(_Management):
         return path_of("models", model, *([version] if version is not None else []), query=query)
 
 
-class GrpcManagement(_Management):
-    """Its numbers have no "not set": TorchServe takes 0 for it, so that scaling to 0 has to go over REST."""
+class GrpcManagement(Management):
+    """Its numbers have no "not set": TorchServe takes 0 for it, so that scaling to 0 has to go over REST.
+
+    `any_name`: also accept names that cannot be in a URL, to remove a model that another client registered so.
+    """
 
     service = "ManagementAPIsService"
 
+    def __init__(self, any_name: bool = False) -> None:
+        self._any_name = any_name
+
     def describe(self, model: str, version: str | None, customized: bool) -> Call[list[Model]]:
+        self._check(model, version)
         fields = {"model_name": model, "model_version": version, "customized": customized}
         return rpc(
             stubs("management"), self.service, "DescribeModel", fields, lambda answer: read_models(answer.msg)
         )
 
-    def scale(
-        self, model: str, version: str | None, min_workers: int, max_workers: int, synchronous: bool
-    ) -> Call[str]:
+    def scale(self, model: str, version: str | None, min_workers: int, max_workers: int) -> Call[str]:
         if min_workers == 0 or max_workers == 0:
             raise InvalidParameter(
                 "TorchServe's gRPC cannot scale to 0 workers: it reads 0 as not given; use REST"
@@ -139,12 +174,12 @@ class GrpcManagement(_Management):
             "model_version": version,
             "min_worker": min_workers,
             "max_worker": max_workers,
-            "synchronous": synchronous,
+            "synchronous": False,
         }
         return self._change("ScaleWorker", fields)
 
     def register(self, fields: Mapping[str, Any]) -> Call[str]:
-        return self._change("RegisterModel", fields)
+        return self._change("RegisterModel", {**fields, "synchronous": False})
 
     def set_default(self, model: str, version: str) -> Call[str]:
         return self._change("SetDefault", {"model_name": model, "model_version": version})
@@ -159,9 +194,7 @@ class GrpcManagement(_Management):
         )
 
     def _change(self, method: str, fields: Mapping[str, Any]) -> Call[str]:
-        for name in ("model_name", "model_version"):
-            if fields.get(name) is not None:
-                check_name(fields[name])
+        self._check(fields.get("model_name"), fields.get("model_version"))
         return rpc(
             stubs("management"),
             self.service,
@@ -170,3 +203,14 @@ class GrpcManagement(_Management):
             lambda answer: _read_status(answer.msg),
             resend="unsent",
         )
+
+    def _check(self, model: str | None, version: str | None) -> None:
+        if model is not None and not self._any_name:
+            check_name(model)
+            check_version(version)
+
+
+def _only(models: list[Model]) -> Model:
+    if len(models) != 1:
+        raise UnexpectedAnswer(f"expected the description of one version, got {len(models)}")
+    return models[0]

@@ -4,7 +4,18 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from client.calls import Call, Plan, RestCall, check_name, path_of, read_json, rpc, stubs, write_json
+from client.calls import (
+    Call,
+    Plan,
+    RestCall,
+    check_name,
+    check_version,
+    path_of,
+    read_json,
+    rpc,
+    stubs,
+    write_json,
+)
 from client.errors import UnexpectedAnswer, in_value
 from client.results import Label, Scalar, Summary
 
@@ -53,7 +64,13 @@ class NativeRest:
     ) -> RestCall[T]:
         path = path_of("predictions", model, *([version] if version is not None else []))
         return RestCall(
-            "inference", "POST", path, lambda answer: read(read_json(answer)), {"content-type": mime}, body
+            "inference",
+            "POST",
+            path,
+            lambda answer: read(read_json(answer)),
+            {"content-type": mime},
+            body,
+            carries_deadline=True,
         )
 
 
@@ -99,8 +116,14 @@ class NativeGrpc:
         entries = {"data": data}
         if parameters:
             entries["parameters"] = write_json(dict(parameters))
-        fields = {"model_name": check_name(model), "model_version": version, "input": entries}
-        return rpc(stubs("inference"), self.service, "Predictions", fields, read_prediction)
+        fields = {
+            "model_name": check_name(model),
+            "model_version": check_version(version),
+            "input": entries,
+        }
+        return rpc(
+            stubs("inference"), self.service, "Predictions", fields, read_prediction, carries_deadline=True
+        )
 
 
 def _is_healthy(body: bytes | str) -> bool:

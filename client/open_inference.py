@@ -8,7 +8,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from client.calls import Call, RestCall, check_name, mapped, path_of, read_json, rpc, stubs, write_json
+from client.calls import (
+    Call,
+    RestCall,
+    check_name,
+    check_version,
+    mapped,
+    path_of,
+    read_json,
+    rpc,
+    stubs,
+    write_json,
+)
 from client.errors import InvalidParameter, InvalidRequest, UnexpectedAnswer, in_value
 from client.results import Inference, Label, ModelMetadata, Scalar, Summary, Tensor
 
@@ -76,7 +87,8 @@ class OpenInferenceRest(_Tasks):
         if parameters:
             value["parameters"] = dict(parameters)
         path, headers = path_of("v2", "models", model, "infer"), {"content-type": "application/json"}
-        return RestCall("inference", "POST", path, _read_json_inference, headers, write_json(value))
+        body = write_json(value)
+        return RestCall("inference", "POST", path, _read_json_inference, headers, body, carries_deadline=True)
 
     def live(self) -> Call[bool]:
         return RestCall("inference", "GET", path_of("v2", "health", "live"), _read_live, resend="never")
@@ -96,7 +108,7 @@ class OpenInferenceGrpc(_Tasks):
         tensors = [*inputs, *(_parameter_tensor(name, value) for name, value in parameters.items())]
         fields = {
             "model_name": check_name(model),
-            "model_version": version,
+            "model_version": check_version(version),
             "id": id,
             "inputs": [_tensor_message(tensor) for tensor in tensors],
         }
@@ -109,7 +121,7 @@ class OpenInferenceGrpc(_Tasks):
         return rpc(stubs("open_inference_grpc"), self.service, "ServerReady", {}, _is_ready, resend="never")
 
     def model_ready(self, model: str, version: str | None) -> Call[bool]:
-        fields = {"name": check_name(model), "version": version}
+        fields = {"name": check_name(model), "version": check_version(version)}
         return rpc(
             stubs("open_inference_grpc"), self.service, "ModelReady", fields, _is_ready, resend="never"
         )
@@ -118,7 +130,7 @@ class OpenInferenceGrpc(_Tasks):
         def read(answer: Any) -> ModelMetadata:
             return ModelMetadata(answer.name, tuple(answer.versions), answer.platform)
 
-        fields = {"name": check_name(model), "version": version}
+        fields = {"name": check_name(model), "version": check_version(version)}
         return rpc(stubs("open_inference_grpc"), self.service, "ModelMetadata", fields, read)
 
 

@@ -1,22 +1,14 @@
 """Every operation as the call or calls that it takes: written once, run by the sync and the async client."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from client.calls import Call, Operation, Pause, Plan, mapped
-from client.errors import (
-    InvalidParameter,
-    InvalidRequest,
-    ServeError,
-    ServerError,
-    Timeout,
-    TransportError,
-    UnexpectedAnswer,
-)
+from client.calls import Call, Operation, Plan, is_name
+from client.changes import Changes
+from client.errors import InvalidParameter, InvalidRequest, ServeError, ServerError, TransportError
 from client.inputs import Image, check_parameters, image_bytes, text_list
-from client.management import GrpcManagement, RestManagement
+from client.management import GrpcManagement, Management, RestManagement
 from client.metrics import metrics_call
 from client.native import NativeGrpc, NativeRest
 from client.open_inference import OpenInferenceGrpc, OpenInferenceRest
@@ -31,10 +23,7 @@ from client.results import (
     Summary,
     Tensor,
 )
-from client.settings import Protocol
-
-POLL = 0.2  # seconds between two looks at workers that start
-_REGISTERED = re.compile(r'Model "(?P<name>[^"]+)" Version: (?P<version>\S+) registered')
+from client.settings import Settings
 
 _TASKS: Mapping[str, NativeRest | NativeGrpc | OpenInferenceRest | OpenInferenceGrpc] = {
     "rest": NativeRest(),
@@ -47,10 +36,11 @@ _TASKS: Mapping[str, NativeRest | NativeGrpc | OpenInferenceRest | OpenInference
 class Operations:
     """`protocol` decides how the tasks travel, and with it whether management goes over REST or gRPC."""
 
-    def __init__(self, protocol: Protocol) -> None:
-        over_grpc = protocol in ("grpc", "open-inference-grpc")
-        self._tasks = _TASKS[protocol]
-        self._management = GrpcManagement() if over_grpc else RestManagement()
+    def __init__(self, settings: Settings) -> None:
+        over_grpc = settings.protocol in ("grpc", "open-inference-grpc")
+        self._tasks = _TASKS[settings.protocol]
+        self._management: Management = GrpcManagement() if over_grpc else RestManagement()
+        self._changes = Changes(settings.endpoints, over_grpc)
         self._open_inference = OpenInferenceGrpc() if over_grpc else OpenInferenceRest()
 
     def classify(
@@ -103,33 +93,48 @@ class Operations:
     def describe(self, model: str, version: str | None, customized: bool) -> Operation[Model]:
         if version == "all":
             raise InvalidRequest("'all' is no version; use describe_versions")
-        return mapped(self._management.describe(model, version, customized), _only)
+        return self._management.describe_one(model, version, customized)
 
     def describe_versions(self, model: str) -> Operation[list[Model]]:
         return self._management.describe(model, "all", False)
 
     def scale(
-        self, model: str, min_workers: int, max_workers: int | None, version: str | None, synchronous: bool
+        self,
+        model: str,
+        workers: tuple[int, int | None],
+        version: str | None,
+        synchronous: bool,
+        drain_timeout: float | None,
+        force: bool,
     ) -> Operation[str]:
-        maximum = min_workers if max_workers is None else max_workers
-        if not 0 <= min_workers <= maximum:
+        least, most = workers
+        wanted = (least, least if most is None else most)
+        if not 0 <= wanted[0] <= wanted[1]:
             raise InvalidParameter(
-                f"workers from {min_workers} to {maximum}: it must be 0 <= minimum <= maximum"
+                f"workers from {wanted[0]} to {wanted[1]}: it must be 0 <= minimum <= maximum"
             )
-        call = self._management.scale(model, version, min_workers, maximum, synchronous)
-        return self._scale_and_wait(call, model, version) if synchronous else call
+        _check_seconds(drain_timeout)
+        if force or not synchronous:
+            return self._changes.scale(model, version, wanted, wait=synchronous)
+        return self._changes.scale_drained(model, version, wanted, drain_timeout)
 
-    def register(self, archive: str, fields: Mapping[str, Any]) -> Operation[str]:
-        if not archive:
-            raise InvalidRequest("the name of the archive is empty")
-        call = self._management.register({"url": archive, **fields})
-        return self._register_and_wait(call) if fields.get("synchronous") else call
+    def register(self, archive: str, fields: Mapping[str, Any], synchronous: bool) -> Operation[str]:
+        return self._changes.register(archive, fields, synchronous)
 
-    def set_default(self, model: str, version: str) -> Operation[str]:
-        return self._management.set_default(model, version)
+    def set_default(self, model: str, version: str, force: bool) -> Operation[str]:
+        return self._changes.set_default(model, version, force)
 
-    def unregister(self, model: str, version: str | None) -> Operation[str]:
-        return self._management.unregister(model, version)
+    def unregister(
+        self, model: str, version: str | None, drain_timeout: float | None, force: bool
+    ) -> Operation[str]:
+        return self._changes.unregister(model, version, _check_seconds(drain_timeout), force)
+
+    def replace_model(
+        self, model: str, archive: str, workers: int | None, drain_timeout: float | None
+    ) -> Operation[str]:
+        if workers is not None and workers < 1:
+            raise InvalidParameter(f"workers must be at least 1, not {workers}")
+        return self._changes.replace(model, archive, workers, _check_seconds(drain_timeout))
 
     def metrics(self, names: Sequence[str]) -> Operation[Metrics]:
         return metrics_call(names)
@@ -138,12 +143,16 @@ class Operations:
         return _false_for(self._tasks.live(), TransportError, ServerError)
 
     def ready(self, model: str | None, version: str | None) -> Plan[bool]:
-        """One describe a model: the front end's own health says nothing about the workers. Raises ModelNotFound."""
+        """One describe a model: the front end's own health says nothing about the workers. Raises ModelNotFound.
+
+        Models with names that no client can ask for are left out.
+        """
         try:
             if model is not None:
                 names = [model]
             else:
-                names = [entry.name for entry in (yield from self._management.list_models())]
+                entries = yield from self._management.list_models()
+                names = [entry.name for entry in entries if is_name(entry.name)]
             for name in names:
                 described: Model = yield self._describe_now(name, version)
                 if not described.ready:
@@ -152,34 +161,8 @@ class Operations:
         except (TransportError, ServerError):
             return False
 
-    def _scale_and_wait(self, call: Call[str], model: str, version: str | None) -> Plan[str]:
-        sentence: str = yield call
-        yield from self._until_ready(model, version)
-        return sentence
-
-    def _register_and_wait(self, call: Call[str]) -> Plan[str]:
-        sentence: str = yield call
-        found = _REGISTERED.match(sentence)  # only here is the name that the archive gave, and its version
-        if found:
-            yield from self._until_ready(found["name"], found["version"])
-        return sentence
-
-    def _until_ready(self, model: str, version: str | None) -> Plan[None]:
-        """TorchServe itself waits for the first of several workers, and on a busy machine not even for that one."""
-        found = "how many workers are ready is not known"
-        try:
-            while True:
-                described: Model = yield mapped(self._management.describe(model, version, False), _only)
-                if described.ready or described.min_workers == 0:
-                    return
-                ready = sum(worker.ready for worker in described.workers)
-                found = f"{ready} of {described.min_workers} workers are ready"
-                yield Pause(POLL)
-        except Timeout as error:
-            raise Timeout(f"the change was made, but {found}: {error.message}") from error
-
     def _describe_now(self, model: str, version: str | None) -> Call[Model]:
-        return replace(mapped(self._management.describe(model, version, False), _only), resend="never")
+        return replace(self._management.describe_one(model, version), resend="never")
 
 
 def _false_for(call: Call[bool], *errors: type[ServeError]) -> Plan[bool]:
@@ -190,7 +173,7 @@ def _false_for(call: Call[bool], *errors: type[ServeError]) -> Plan[bool]:
         return False
 
 
-def _only(models: list[Model]) -> Model:
-    if len(models) != 1:
-        raise UnexpectedAnswer(f"expected the description of one version, got {len(models)}")
-    return models[0]
+def _check_seconds(drain_timeout: float | None) -> float | None:
+    if drain_timeout is not None and not drain_timeout >= 0:
+        raise InvalidParameter(f"drain_timeout must be at least 0 seconds, not {drain_timeout}")
+    return drain_timeout

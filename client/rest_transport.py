@@ -2,19 +2,14 @@
 
 import asyncio
 import ssl
+import time
 from typing import Any, TypeVar
 
 import httpx
 
 from client.calls import RestCall
-from client.errors import (
-    Overloaded,
-    ServeError,
-    TransportError,
-    Unavailable,
-    UnexpectedAnswer,
-    from_body,
-)
+from client.deadlines import deadline_fields
+from client.errors import ServeError, TransportError, Unavailable, UnexpectedAnswer, annotate, from_body
 from client.retry import Deadline
 from client.settings import Endpoints, Settings, is_loopback
 
@@ -27,12 +22,16 @@ class RestTransport:
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         self._settings = settings
         self._client = httpx.Client(
-            transport=transport, verify=_trusted(settings), limits=_limits(), **_proxies(settings.endpoints)
+            transport=transport,
+            verify=_trusted(settings),
+            limits=_limits(settings),
+            **_proxies(settings.endpoints),
         )
 
     def send(self, call: RestCall[T], deadline: Deadline) -> T:
         """Raises ServeError."""
         request = _request(self._client, call, self._settings, deadline)
+        end = time.monotonic() + _seconds_for(call, deadline)
         try:
             response = self._client.send(request, stream=True)
             try:
@@ -41,6 +40,8 @@ class RestTransport:
                     chunks.append(chunk)
                     # httpx's time limit is for one read; a server that trickles would never meet it.
                     deadline.left()
+                    if time.monotonic() > end:
+                        raise deadline.passed()
             finally:
                 response.close()
         except httpx.HTTPError as error:
@@ -55,14 +56,17 @@ class AsyncRestTransport:
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._settings = settings
         self._client = httpx.AsyncClient(
-            transport=transport, verify=_trusted(settings), limits=_limits(), **_proxies(settings.endpoints)
+            transport=transport,
+            verify=_trusted(settings),
+            limits=_limits(settings),
+            **_proxies(settings.endpoints),
         )
 
     async def send(self, call: RestCall[T], deadline: Deadline) -> T:
         """Raises ServeError."""
         request = _request(self._client, call, self._settings, deadline)
         try:
-            async with asyncio.timeout(deadline.left()):
+            async with asyncio.timeout(_seconds_for(call, deadline)):
                 response = await self._client.send(request)
         except TimeoutError as error:
             raise deadline.passed() from error
@@ -78,14 +82,20 @@ def _trusted(settings: Settings) -> ssl.SSLContext | bool:
     return ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else True
 
 
-def _limits() -> httpx.Limits:
-    """As many connections as the caller has requests: TorchServe queues and refuses, so that we need not."""
-    return httpx.Limits(max_connections=None, max_keepalive_connections=64)
+def _limits(settings: Settings) -> httpx.Limits:
+    """By default as many connections as the caller has requests: TorchServe queues and refuses."""
+    return httpx.Limits(max_connections=settings.max_connections, max_keepalive_connections=64)
+
+
+def _seconds_for(call: RestCall[Any], deadline: Deadline) -> float:
+    """The time for one attempt."""
+    left = deadline.left()
+    return left if call.limit is None else min(left, call.limit)
 
 
 def _proxies(endpoints: Endpoints) -> dict[str, Any]:
     """httpx's arguments with which the environment's proxy serves all addresses but the loopback ones."""
-    services = (endpoints.inference, endpoints.management, endpoints.metrics)
+    services = (endpoints.inference, endpoints.management, endpoints.metrics, endpoints.health)
     direct = [service for service in services if is_loopback(service)]
     mounts = {f"all://{httpx.URL(service).netloc.decode()}": None for service in direct}
     return {"trust_env": len(direct) < len(services), "mounts": mounts}
@@ -94,13 +104,18 @@ def _proxies(endpoints: Endpoints) -> dict[str, Any]:
 def _request(
     client: httpx.Client | httpx.AsyncClient, call: RestCall[T], settings: Settings, deadline: Deadline
 ) -> httpx.Request:
-    left = deadline.left()
+    left = _seconds_for(call, deadline)
     timeout = httpx.Timeout(left, connect=min(left, settings.connect_timeout))
     base: str = getattr(settings.endpoints, call.service)
+    sends_deadline = call.carries_deadline and settings.send_deadline
     return client.build_request(
         call.method,
         base.rstrip("/") + call.path,
-        headers={"accept": "application/json", **call.headers},
+        headers={
+            "accept": "application/json",
+            **call.headers,
+            **(deadline_fields(base, left) if sends_deadline else {}),
+        },
         content=call.body or None,
         timeout=timeout,
     )
@@ -113,15 +128,7 @@ def _read(call: RestCall[T], response: httpx.Response, body: bytes) -> T:
         raise UnexpectedAnswer(
             f"HTTP {response.status_code} where an answer was expected", code=response.status_code
         )
-    error = from_body(response.status_code, body)
-    if isinstance(error, Overloaded):
-        error.retry_after = _seconds(response.headers.get("retry-after"))
-    raise error
-
-
-def _seconds(value: str | None) -> float | None:
-    """Of a Retry-After header; its other form, a date, is left aside."""
-    return float(value) if value and value.isascii() and value.isdigit() else None
+    raise annotate(from_body(response.status_code, body), response.headers)
 
 
 def _as_serve_error(error: httpx.HTTPError, deadline: Deadline) -> ServeError:

@@ -58,6 +58,11 @@ class Settings:
     `retries`: how often an operation may be sent again, where that cannot do anything twice (see retry.py).
     `max_message_bytes`: the largest gRPC message either way; keep it at the server's own limit.
     `ca_file`: PEM certificates that are trusted over TLS instead of the system's.
+    `send_deadline`: predictions carry the time left (see deadlines.py). Switch it off for custom handlers that do not
+    accept further keys in TorchServe's gRPC input map.
+    `max_connections`: REST connections to one address at the same time; further requests wait. None: no limit.
+    `keepalive`: seconds between HTTP/2 pings on a gRPC connection with calls in progress. TorchServe closes
+    connections that ping more often than every 5 minutes; nginx does not.
     """
 
     endpoints: Endpoints = Endpoints()
@@ -67,12 +72,19 @@ class Settings:
     retries: int = 3
     max_message_bytes: int = MAX_MESSAGE_BYTES
     ca_file: str | Path | None = None
+    send_deadline: bool = True
+    max_connections: int | None = None
+    keepalive: float = 310.0
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
         if not (self.timeout > 0 and self.connect_timeout > 0 and self.retries >= 0):
             raise ValueError("timeout and connect_timeout must be above 0, retries at least 0")
+        if self.max_connections is not None and self.max_connections < 1:
+            raise ValueError(f"max_connections must be above 0 or None, not {self.max_connections}")
+        if not self.keepalive >= 1:
+            raise ValueError(f"keepalive must be at least 1 second, not {self.keepalive}")
 
 
 def is_loopback(address: str) -> bool:
@@ -82,3 +94,24 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def has_grpc_management(endpoints: Endpoints) -> bool:
+    """Whether the addresses of both managements are those of one server.
+
+    A client that was only told where REST is must not register at another server on gRPC's default port.
+    """
+    defaults = Endpoints()
+    rest, grpc = (
+        urlsplit(endpoints.management),
+        urlsplit(f"//{endpoints.grpc_management.rpartition('//')[2]}"),
+    )
+    both_default = (
+        rest.port == urlsplit(defaults.management).port,
+        grpc.port == _port(defaults.grpc_management),
+    )
+    return rest.hostname == grpc.hostname and both_default[0] == both_default[1]
+
+
+def _port(target: str) -> int | None:
+    return urlsplit(f"//{target}").port

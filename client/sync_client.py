@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,27 +12,26 @@ import httpx
 from client.calls import Call, Operation, Pause, RestCall
 from client.errors import ServeError
 from client.grpc_transport import GrpcTransport
-from client.inputs import Image
+from client.inputs import Image, check_headers
 from client.operations import Operations
 from client.rest_transport import RestTransport
 from client.results import (
     Inference,
     Label,
     Metrics,
-    Model,
-    ModelEntry,
     ModelMetadata,
     Scalar,
     Summary,
     Tensor,
 )
-from client.retry import Attempts, Deadline
+from client.retry import Attempts, Execution, RetryBudget
 from client.settings import MAX_MESSAGE_BYTES, Endpoints, Protocol, Settings
+from client.sync_management import ManagementMethods
 
 T = TypeVar("T")
 
 
-class Client:
+class Client(ManagementMethods):
     """A client of one server, for any number of threads. Use it in a `with`, or call `close`.
 
     `protocol`: how predictions travel, "rest", "grpc", "open-inference" or "open-inference-grpc"; management goes
@@ -50,19 +50,26 @@ class Client:
         retries: int = 3,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         ca_file: str | Path | None = None,
+        send_deadline: bool = True,
+        max_connections: int | None = None,
+        keepalive: float = 310.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`transport` replaces httpx's, for example in a test. The other arguments: see settings.Settings."""
         self.settings = Settings(
-            endpoints or Endpoints.at(host),
-            protocol,
-            timeout,
-            connect_timeout,
-            retries,
-            max_message_bytes,
-            ca_file,
+            endpoints=endpoints or Endpoints.at(host),
+            protocol=protocol,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            retries=retries,
+            max_message_bytes=max_message_bytes,
+            ca_file=ca_file,
+            send_deadline=send_deadline,
+            max_connections=max_connections,
+            keepalive=keepalive,
         )
-        self._operations = Operations(protocol)
+        self._budget = RetryBudget()
+        self._operations = Operations(self.settings)
         self._rest = RestTransport(self.settings, transport)
         self._grpc = GrpcTransport(self.settings)
 
@@ -85,16 +92,53 @@ class Client:
         image: Image,
         top_k: int | None = None,
         version: str | None = None,
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
         **parameters: Scalar | None,
     ) -> list[Label]:
-        """The labels of a picture (a file's bytes, or its path), the most probable first."""
-        return self._run(self._operations.classify(model, image, top_k, version, parameters))
+        """Return the labels of a picture, the most probable first.
+
+        Args:
+            model: The model's name.
+            image: The bytes of an image file, or its path.
+            top_k: How many labels; the model's own number by default.
+            version: The model's version; its default version if None.
+            timeout: Seconds for this call, retries included; the client's timeout if None.
+            headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
+            parameters: Further parameters of the model.
+
+        Raises:
+            ServeError: See client.errors.
+        """
+        operation = self._operations.classify(model, image, top_k, version, parameters)
+        return self._run(operation, timeout, headers)
 
     def summarize(
-        self, model: str, text: str | Sequence[str], version: str | None = None, **parameters: Scalar | None
+        self,
+        model: str,
+        text: str | Sequence[str],
+        version: str | None = None,
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        **parameters: Scalar | None,
     ) -> list[Summary]:
-        """A summary of each text, in order. Parameters: min_length, max_length, num_beams, truncation and so on."""
-        return self._run(self._operations.summarize(model, text, version, parameters))
+        """Return a summary of each text, in order.
+
+        Args:
+            model: The model's name.
+            text: One text or several.
+            version: The model's version; its default version if None.
+            timeout: Seconds for this call, retries included; the client's timeout if None.
+            headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
+            parameters: min_length, max_length, num_beams, truncation and so on.
+
+        Raises:
+            ServeError: See client.errors.
+        """
+        operation = self._operations.summarize(model, text, version, parameters)
+        return self._run(operation, timeout, headers)
 
     def infer(
         self,
@@ -103,9 +147,26 @@ class Client:
         parameters: Mapping[str, Scalar | None] | None = None,
         version: str | None = None,
         id: str = "",
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Inference:
-        """An inference of the Open Inference Protocol with tensors of your own; over REST bytes go as base64."""
-        return self._run(self._operations.infer(model, inputs, parameters, version, id))
+        """Run an inference of the Open Inference Protocol with your own tensors; over REST bytes go as base64.
+
+        Args:
+            model: The model's name.
+            inputs: The input tensors.
+            parameters: Parameters of the request.
+            version: The model's version, over gRPC only; its default version if None.
+            id: An id that the answer repeats.
+            timeout: Seconds for this call, retries included; the client's timeout if None.
+            headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
+
+        Raises:
+            ServeError: See client.errors.
+        """
+        operation = self._operations.infer(model, inputs, parameters, version, id)
+        return self._run(operation, timeout, headers)
 
     def live(self) -> bool:
         """Whether the front end answers, and calls itself healthy. It says so while models load: see `ready`."""
@@ -131,80 +192,25 @@ class Client:
         """The Open Inference Protocol's; always over gRPC, as TorchServe has it nowhere else."""
         return self._run(self._operations.model_metadata(model, version))
 
-    def list_models(self) -> list[ModelEntry]:
-        """Every registered model."""
-        return self._run(self._operations.list_models())
-
-    def describe(self, model: str, version: str | None = None, customized: bool = False) -> Model:
-        """One version, the default one if none is named. `customized` asks a worker for its metadata as well."""
-        return self._run(self._operations.describe(model, version, customized))
-
-    def describe_versions(self, model: str) -> list[Model]:
-        """Every version of a model."""
-        return self._run(self._operations.describe_versions(model))
-
-    def scale(
-        self,
-        model: str,
-        min_workers: int,
-        max_workers: int | None = None,
-        version: str | None = None,
-        synchronous: bool = True,
-    ) -> str:
-        """Changes the number of workers; `synchronous` waits until they are ready. Answers TorchServe's sentence."""
-        return self._run(self._operations.scale(model, min_workers, max_workers, version, synchronous))
-
-    def register(
-        self,
-        archive: str,
-        *,
-        model_name: str | None = None,
-        initial_workers: int | None = None,
-        batch_size: int | None = None,
-        max_batch_delay: int | None = None,
-        response_timeout: int | None = None,
-        startup_timeout: int | None = None,
-        handler: str | None = None,
-        synchronous: bool = True,
-    ) -> str:
-        """Registers an archive by its name in the model store. What its model-config.yaml says wins.
-
-        `synchronous` waits until its workers are ready. Answers TorchServe's sentence.
-        """
-        fields = {
-            "model_name": model_name,
-            "initial_workers": initial_workers,
-            "batch_size": batch_size,
-            "max_batch_delay": max_batch_delay,
-            "response_timeout": response_timeout,
-            "startup_timeout": startup_timeout,
-            "handler": handler,
-            "synchronous": synchronous,
-        }
-        return self._run(self._operations.register(archive, fields))
-
-    def set_default(self, model: str, version: str) -> str:
-        """Makes that version the one that answers where none is named."""
-        return self._run(self._operations.set_default(model, version))
-
-    def unregister(self, model: str, version: str | None = None) -> str:
-        """Removes a version; without one, the default version, which TorchServe allows only if it is the last."""
-        return self._run(self._operations.unregister(model, version))
-
     def metrics(self, names: Sequence[str] = ()) -> Metrics:
         """The metrics, or only those of the given names (counters with their `_total`)."""
         return self._run(self._operations.metrics(names))
 
-    def _run(self, operation: Operation[T]) -> T:
-        deadline = Deadline(self.settings.timeout)
+    def _run(
+        self,
+        operation: Operation[T],
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> T:
+        execution = Execution(self.settings, self._budget, timeout, check_headers(headers))
         if not isinstance(operation, Generator):
-            answer: T = self._send(operation, deadline)
+            answer: T = self._send(operation, execution)
             return answer
         try:
             call = next(operation)
             while True:
                 try:
-                    value = self._send(call, deadline)
+                    value = self._send(call, execution)
                 except ServeError as error:
                     call = operation.throw(error)
                 else:
@@ -213,15 +219,17 @@ class Client:
             result: T = done.value
             return result
 
-    def _send(self, call: Call[Any] | Pause, deadline: Deadline) -> Any:
+    def _send(self, call: Call[Any] | Pause, execution: Execution) -> Any:
         if isinstance(call, Pause):
-            return time.sleep(min(call.seconds, deadline.left()))
-        attempts = Attempts(call, self.settings, deadline)
+            return time.sleep(min(call.seconds, execution.deadline.left()))
+        if execution.headers:
+            call = replace(call, headers={**call.headers, **execution.headers})
+        attempts = Attempts(call, execution)
         while True:
             try:
                 if isinstance(call, RestCall):
-                    return self._rest.send(call, deadline)
-                return self._grpc.send(call, deadline)
+                    return self._rest.send(call, execution.deadline)
+                return self._grpc.send(call, execution.deadline)
             except ServeError as error:
                 pause = attempts.pause_after(error)
             time.sleep(pause)

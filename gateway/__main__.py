@@ -1,39 +1,56 @@
-"""python -m gateway: the application alone, for nginx to stand before."""
+"""python -m gateway: the application alone, for nginx to stand before.
+
+The environment variable GATEWAY_KEY, where it is set, is a secret shared with nginx for its inner routes.
+"""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvicorn
 
+from gateway.allocator import return_large_blocks
 from gateway.app import create
+from gateway.server import configure
 from gateway.settings import Settings
+from gateway.stopping import Stopping
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     default = Settings()
-    parser = argparse.ArgumentParser(prog="python -m gateway", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--listen", default="127.0.0.1:8090", metavar="HOST:PORT")
     parser.add_argument("--inference", default=default.inference, metavar="URL")
     parser.add_argument("--management", default=default.management, metavar="URL")
+    parser.add_argument("--health", default=default.health, metavar="URL", help="of the supervisor")
+    parser.add_argument("--strict", action="store_true", help="ready only with every worker of every version")
+    parser.add_argument(
+        "--state-file",
+        type=Path,
+        metavar="FILE",
+        help="where scripts/gateway counts restarts, for the metrics",
+    )
     add_models(parser)
     options = parser.parse_args(arguments)
     host, _, port = options.listen.rpartition(":")
     settings = Settings(
         inference=options.inference.rstrip("/"),
         management=options.management.rstrip("/"),
+        health=options.health.rstrip("/"),
+        strict=options.strict,
         image_model=options.image_model,
         summarizers=dict(options.summarizer or default.summarizers),
+        key=os.environ.get("GATEWAY_KEY", ""),
+        state_file=options.state_file,
     )
-    uvicorn.run(
-        create(settings),
-        host=host.strip("[]"),
-        port=int(port),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-    )
-    return 0
+    return_large_blocks()
+    stopping = Stopping()
+    stopping.on_signal()
+    server = uvicorn.Server(configure(create(settings, stopping=stopping), host.strip("[]"), int(port)))
+    server.run()
+    return 0 if server.started else 1
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:

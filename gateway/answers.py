@@ -4,14 +4,14 @@ import json
 from typing import Any
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from client import ServeError, Timeout
 from handlers.core.errors import ServingError
 
 RETRY_AFTER = 1
-_TYPES = {404: "NotFound", 405: "NotAllowed"}
+_TYPES = {404: "NotFound", 405: "NotAllowed", 408: "Timeout"}
 
 
 class Raw(JSONResponse):
@@ -24,6 +24,8 @@ class Raw(JSONResponse):
 def refuse(error: Exception) -> Response:
     """The answer for an error of the handlers' tree, of the client's, or of starlette's routing."""
     headers: dict[str, str] = {}
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=499)  # nginx's status for it; nobody reads this
     if isinstance(error, ServingError):
         code, type_, message = error.code, error.type, error.message
     elif isinstance(error, ServeError):
@@ -35,7 +37,7 @@ def refuse(error: Exception) -> Response:
         message, headers = str(error.detail), dict(error.headers or {})
     else:
         code, type_, message = 500, "InternalError", "internal error; the gateway's log has the details"
-    if code == 429:
+    if code in (429, 503):
         headers["Retry-After"] = str(RETRY_AFTER)
     body = {"code": code, "type": type_, "message": message, "error": message}
     return Raw(body, code, headers)

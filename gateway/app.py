@@ -1,39 +1,58 @@
 """The gateway: a small application for what nginx in front of TorchServe cannot do itself."""
 
+import hmac
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from client import AsyncClient, ServeError
 from gateway import pages
 from gateway.answers import on_error, refuse
+from gateway.bodies import BodyReader
 from gateway.described import Described, Descriptions
+from gateway.forwarding import ForwardingTransport
+from gateway.metrics import GatewayMetrics, MetricsMiddleware
 from gateway.open_inference import OpenInference
-from gateway.readiness import Readiness
+from gateway.probes import Probes
+from gateway.readiness import Readiness, polling
 from gateway.refusals import Refusals
 from gateway.remembered import Remembered
 from gateway.settings import TIMEOUT, Settings
+from gateway.stopping import Stopping, StoppingMiddleware
 from gateway.translated import Translated
 from handlers.core.errors import ServingError
 
+_ANSWERED = (ServeError, ServingError, HTTPException, ClientDisconnect, Exception)
+KEY_HEADER = "x-gateway-key"
+UPSTREAM = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+"""The number of requests is bounded where their bodies are read."""
 QUICK = 5.0
 """Seconds for questions to the management API."""
 MODELS_REMEMBERED = 10.0
 
 
-def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> Starlette:
+def create(
+    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, stopping: Stopping | None = None
+) -> Starlette:
     """`settings` say where TorchServe is, which need not be there yet. `transport` replaces httpx's in a test."""
     # Nothing is sent again here: the client does that, and each try belongs to somebody who waits.
-    predicting = AsyncClient(endpoints=settings.endpoints, timeout=TIMEOUT, retries=0, transport=transport)
+    forwarding = ForwardingTransport(transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False))
+    predicting = AsyncClient(endpoints=settings.endpoints, timeout=TIMEOUT, retries=0, transport=forwarding)
     asking = AsyncClient(endpoints=settings.endpoints, timeout=QUICK, retries=0, transport=transport)
+    metrics = GatewayMetrics(settings.state_file)
+    bodies = BodyReader(metrics, settings.body_budget, settings.body_timeout)
     refusals = Refusals(asking)
     descriptions = Descriptions(asking)
+    readiness = Readiness(settings.health, asking, strict=settings.strict, transport=transport)
+    stopping = stopping or Stopping()
+    metrics.ready.set_function(lambda: float(not stopping.begun and readiness.server() is None))
 
     async def ask_all(_: None) -> Sequence[Described]:
         return await descriptions.all()
@@ -42,6 +61,11 @@ def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None
 
     async def refused(request: Request) -> Response:
         """For nginx, where TorchServe has answered 503."""
+        if (
+            not hmac.compare_digest(request.headers.get(KEY_HEADER, "").encode(), settings.key.encode())
+            and settings.key
+        ):
+            raise HTTPException(404)
         model, version = request.path_params["model"], request.path_params["version"]
         length = request.query_params.get("length", "")
         return refuse(await refusals.by_length(model, version, int(length) if length.isdecimal() else 0))
@@ -55,17 +79,25 @@ def create(settings: Settings, transport: httpx.AsyncBaseTransport | None = None
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        yield
+        async with polling(readiness):
+            yield
         await predicting.close()
         await asking.close()
 
+    routes = [
+        *Probes(readiness).routes(),
+        *OpenInference(descriptions, server).routes(),
+        *Translated(settings, predicting, refusals, bodies, metrics).routes(),
+        Route("/refusals/{model}/{version:path}", refused),
+        *pages.routes(all_models, settings),
+        metrics.route(),
+    ]
     return Starlette(
-        routes=[
-            *OpenInference(asking, descriptions, Readiness(asking, settings.question_every), server).routes(),
-            *Translated(settings, predicting, refusals).routes(),
-            Route("/refusals/{model}/{version:path}", refused),
-            *pages.routes(all_models, settings),
+        routes=routes,
+        middleware=[
+            Middleware(MetricsMiddleware, metrics=metrics, routes=routes),
+            Middleware(StoppingMiddleware, stopping=stopping),
         ],
-        exception_handlers=dict.fromkeys((ServeError, ServingError, HTTPException, Exception), on_error),
+        exception_handlers=dict.fromkeys(_ANSWERED, on_error),
         lifespan=lifespan,
     )

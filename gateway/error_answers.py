@@ -15,20 +15,29 @@ TORCHSERVE: dict[int, dict[str, str]] = {
 }
 PROXY: dict[int, dict[str, str]] = {
     404: {"ModelNotFound": "Model not found: no-such-model", "NotFound": "Not Found"},
+    408: {"Timeout": "the body did not arrive within 30 s"},
     413: {"TooLarge": "the request is larger than the server accepts"},
     429: {"Overloaded": "the server is busy; send it again after the seconds of Retry-After"},
     502: {"Unavailable": "TorchServe does not answer"},
-    503: {"NoWorker": "the model has no worker"},
-    504: {"Timeout": "no answer in time"},
+    503: {
+        "NoWorker": "the model has no worker",
+        "WorkerDied": "Worker died.",
+        "Unavailable": "the model is busy or has no worker; retry",
+    },
+    504: {
+        "Timeout": "no answer in time",
+        "DeadlineExceeded": "the request's deadline (X-Request-Timeout) has passed",
+    },
 }
 MEANINGS = {
     400: "The request is at fault: its form, a parameter, or an input that cannot be read.",
     404: "No such model or version.",
+    408: "The body did not arrive in time.",
     413: "Too large: the body, an input, or the number of inputs.",
     429: "Busy: the queue is full, or a client asks too often. The header Retry-After says when to come back.",
     500: "The server's fault; its log has the reason.",
     502: "TorchServe does not answer.",
-    503: "No worker, or not computed within the worker's time.",
+    503: "No worker, a worker that died twice, or not computed within the worker's time.",
     504: "No answer in time.",
     507: "This input does not fit into memory.",
 }
@@ -100,7 +109,7 @@ def _response(code: int, types: dict[str, str]) -> dict[str, Any]:
             "application/json": {"schema": {"$ref": "#/components/schemas/Error"}, "examples": examples}
         },
     }
-    if code == 429:
+    if code in (429, 503):
         seconds = {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait."}
         response["headers"] = {"Retry-After": seconds}
     return response

@@ -1,123 +1,33 @@
 """scripts/gateway: the gateway and nginx in front of a TorchServe that runs, until Ctrl-C."""
 
 import argparse
-import ctypes
+import contextlib
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
 
 from client import Endpoints
 from gateway.__main__ import add_models
-from gateway.nginx import Front, NginxError, Tls, command
+from gateway.front_options import add_edge_options, edge_settings
+from gateway.nginx import Front, NginxError, Tls
+from gateway.running import Running, StopRequest, say
 from gateway.settings import Settings
 from serving.rundir import DEFAULT, RunDir
 from serving.state import State
 
-ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 20.0  # seconds for the start of each
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-class Running:
-    """Both processes and their folder: started in `with`, ended after it. Raises NginxError."""
-
-    def __init__(self, front: Front, settings: Settings) -> None:
-        self.front = replace(
-            front,
-            http=_free(front.http),
-            grpc=_free(front.grpc),
-            gateway=_free(front.gateway),
-            image_model=settings.image_model,
-        )
-        self._settings = settings
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> Self:
-        # Not in the run folder, which nginx's workers, of another user where root starts it, may not enter.
-        self._work = Path(tempfile.mkdtemp(prefix="nginx-"))
-        self._work.chmod(0o755)
-        try:
-            nginx = command(self.front, self._work)
-            self._start(self._gateway(), self.front.gateway)
-            self._start(nginx, self.front.http)
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    @property
-    def url(self) -> str:
-        return f"{'https' if self.front.tls else 'http'}://{self.front.http}"
-
-    def watch(self) -> None:
-        """Until one of them ends, which raises NginxError."""
-        while all(process.poll() is None for process in self._processes):
-            time.sleep(0.2)
-        raise NginxError("nginx or the gateway ended by itself; what it said stands above")
-
-    def stop(self) -> None:
-        """nginx first, which answers what it has begun; twice does no harm."""
-        for process in reversed(self._processes):
-            process.send_signal(signal.SIGQUIT if process is not self._processes[0] else signal.SIGTERM)
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.terminate()
-                try:
-                    process.wait(3)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-        self._processes.clear()
-        shutil.rmtree(self._work, ignore_errors=True)
-
-    def _gateway(self) -> list[str]:
-        at, settings = self.front.endpoints, self._settings
-        line = [sys.executable, "-P", "-m", "gateway", "--listen", self.front.gateway]
-        line += ["--inference", at.inference, "--management", at.management]
-        line += ["--image-model", settings.image_model]
-        return line + [f"--summarizer={key}={name}" for key, name in settings.summarizers.items()]
-
-    def _start(self, line: Sequence[str], address: str) -> None:
-        """Comes back when something listens there, which nothing did before."""
-        if _listens(address):
-            raise NginxError(f"{address} is taken")
-        process = subprocess.Popen(
-            line,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's Ctrl-C is for us
-            preexec_fn=_end_with_parent,
-        )
-        self._processes.append(process)
-        end = time.monotonic() + PATIENCE
-        while not _listens(address):
-            if process.poll() is not None or time.monotonic() > end:
-                raise NginxError(
-                    f"{Path(line[0]).name} does not listen on {address}; its reason stands above"
-                )
-            time.sleep(0.05)
+__all__ = ["Running", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 ended by a signal, 1 failed, 2 wrong command line."""
     options = _parser().parse_args(arguments)
     default = Settings()
+    settings = Settings(
+        image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
+    )
     front = Front(
         http=_address(options.host, options.port),
         grpc=_address(options.host, options.grpc_port),
@@ -129,23 +39,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rate=options.rate,
         burst=options.burst,
         access_log="/dev/stdout requests" if options.access_log else "off",
+        internal="127.0.0.1:0",
+        **edge_settings(options, tuple(settings.summarizers.values())),
     )
-    settings = Settings(
-        image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
-    )
+    stop = StopRequest()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop.request()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+            signal.signal(number, handle)
+    running = Running(front, settings, drain_delay_s=options.drain_delay, grace_s=options.grace, stop=stop)
     try:
-        with Running(front, settings) as running:
+        with running:
             behind = front.endpoints.inference
-            print(f"REST {running.url}, gRPC {running.front.grpc}, in front of {behind}.")
-            print(f"The API's documents: {running.url}/docs. Ctrl-C ends it.", flush=True)
+            _print(f"REST {running.url}, gRPC {running.front.grpc}, in front of {behind}.")
+            _print(f"The API's documents: {running.url}/docs. Ctrl-C ends it.")
             running.watch()
     except KeyboardInterrupt:
         return 0
     except (NginxError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return 1
     return 0
 
@@ -156,41 +71,14 @@ def _endpoints(run_dir: Path) -> Endpoints:
     return state.endpoints if state else Endpoints()
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _end_with_parent() -> None:
-    """Runs in the child: when we are killed, the kernel sends it a SIGTERM."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _print(text: str) -> None:
+    """Write a line to stdout, whose reader may be gone."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{text}\n".encode())
 
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _parts(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), int(port)
-
-
-def _listens(address: str) -> bool:
-    try:
-        socket.create_connection(_parts(address), 1.0).close()
-    except OSError:
-        return False
-    return True
-
-
-def _free(address: str) -> str:
-    """The same; with the port 0, one that is free now."""
-    host, port = _parts(address)
-    if port:
-        return address
-    with socket.create_server((host, 0)) as found:
-        return _address(host, found.getsockname()[1])
 
 
 def _upstream(text: str) -> tuple[str, str]:
@@ -198,6 +86,16 @@ def _upstream(text: str) -> tuple[str, str]:
     if len(parts) != 3 or not all(part.isdecimal() for part in parts[1:]):
         raise argparse.ArgumentTypeError(f"expected HOST:PORT:GRPC_PORT, not {text!r}")
     return f"{parts[0]}:{parts[1]}", f"{parts[0]}:{parts[2]}"
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds (0-3600)")
+    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -228,7 +126,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rate", type=int, metavar="N", help="requests a second of one address; any number")
     parser.add_argument("--burst", type=int, default=50, metavar="N", help="above it at once; 50")
+    parser.add_argument(
+        "--drain-delay",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="at the end, how long to take requests after readiness is false; 0",
+    )
+    parser.add_argument(
+        "--grace",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="at the end, how long requests in progress may take; 60; a second signal ends at once",
+    )
     parser.add_argument("--access-log", action="store_true", help="a line for each request on stdout")
+    add_edge_options(parser)
     add_models(parser)
     return parser
 

@@ -1,6 +1,9 @@
 """nginx's configuration: the template of deploy/nginx, filled in; and nginx itself as a process."""
 
+import ipaddress
+import os
 import re
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterable
@@ -14,6 +17,15 @@ from client import Endpoints
 TEMPLATE = Path(__file__).resolve().parent.parent / "deploy" / "nginx" / "nginx.conf.template"
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 _PLAIN = re.compile(r"[\w.:\[\]+-]+")
+# The sizes of bodies (the map $body_size of the template), and the share in percent that the bodies of each size have
+# in the bytes that one TorchServe may hold, over REST and over gRPC.
+_SIZES = {"": 100_000, "MEDIUM_": 1_000_000, "LARGE_": 4_200_000, "HUGE_": 16 * 2**20}
+_REST_SHARES = (12, 20, 12, 20)
+_GRPC_SHARES = (6, 10, 8, 12)
+# One TorchServe is never ejected: that would refuse what it could answer. Of several, one that fails this often is
+# left out for a second; a second only, because a full queue counts as a failure too.
+_ALONE = "max_fails=0"
+_SHARED = "max_fails=20 fail_timeout=1s"
 
 
 class NginxError(Exception):
@@ -29,26 +41,64 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How much of each resource clients may use; docs/gateway.md derives nginx's memory from these numbers.
+
+    `connections`: open connections, to clients and to TorchServe together.
+    `client_requests`, `client_uploads`: requests in progress, and uploads of 1 MB or more, of one client address.
+    `all_requests`, `all_uploads`: the same for all clients together.
+    `body_bytes`: bytes of all bodies that one TorchServe holds, which serving/budget.py derives from its memory.
+    `resends_per_second`, `resend_burst`: the retry budget for requests whose worker died.
+    """
+
+    connections: int = 14_000
+    client_requests: int = 256
+    client_uploads: int = 16
+    all_requests: int = 2048
+    all_uploads: int = 256
+    body_bytes: int = 512 * 2**20
+    resends_per_second: int = 10
+    resend_burst: int = 20
+
+
+@dataclass(frozen=True)
 class Front:
     """What nginx does. Addresses are `host:port`.
 
+    `gateway_key`: a secret shared with the gateway, which proves that an inner request comes from nginx.
+    `internal` is nginx's listener for itself, for Prometheus and for health checks.
     `others` are further TorchServes, (REST, gRPC), that share the predictions with the one of `endpoints`.
     `rate`: requests a second of one client, None for any number; `burst` more of them are taken at once.
     `client_timeout`: seconds for a header, and between two pieces of a body.
+    `upstream_timeout`: seconds until TorchServe has to answer.
+    `text_models`: models whose bodies may have 4 MiB instead of 16.
+    `server_names`: hosts under which management may be asked for, beside this machine's loopback names.
+    `real_ip_from`: networks of balancers, which say who the client is: in X-Forwarded-For, or, with
+    `proxy_protocol`, by the PROXY protocol.
+    `streaming` opens StreamPredictions over gRPC, which kills a worker whose handler does not stream.
     """
 
     http: str = "127.0.0.1:8000"
     grpc: str = "127.0.0.1:7000"
     gateway: str = "127.0.0.1:8090"
+    gateway_key: str = ""
+    internal: str = "127.0.0.1:8091"
     endpoints: Endpoints = field(default_factory=Endpoints)
     others: tuple[tuple[str, str], ...] = ()
     tls: Tls | None = None
     open_management: bool = False
+    server_names: tuple[str, ...] = ()
     rate: int | None = None
     burst: int = 50
-    client_timeout: int = 20
+    limits: Limits = field(default_factory=Limits)
+    client_timeout: int = 10
+    upstream_timeout: int = 330
     image_model: str = "resnet-50"
-    workers: str = "auto"
+    text_models: tuple[str, ...] = ("t5-small", "bart-large-cnn")
+    real_ip_from: tuple[str, ...] = ()
+    proxy_protocol: bool = False
+    streaming: bool = False
+    workers: int = 2
     access_log: str = "off"
 
 
@@ -65,29 +115,39 @@ def render(front: Front, work: Path, template: Path = TEMPLATE) -> str:
 def variables(front: Front, work: Path) -> dict[str, str]:
     """The template's variables, which nginx's own image takes from the environment."""
     at = front.endpoints
-    upstreams = [(_host(at.inference), at.grpc_inference), *front.others]
     tls, secure = "", ""
     if front.tls:
         files = _quoted(front.tls.certificate), _quoted(front.tls.key)
         tls, secure = "ssl_certificate {}; ssl_certificate_key {};".format(*files), " ssl http2"
+    proxied = " proxy_protocol" if front.proxy_protocol else ""
     return {
-        "HTTP_LISTEN": _plain(front.http) + secure,
-        "GRPC_LISTEN": _plain(front.grpc) + (secure or " http2"),
+        "HTTP_LISTEN": _plain(front.http) + secure + proxied,
+        "GRPC_LISTEN": _plain(front.grpc) + (secure or " http2") + proxied,
+        "INTERNAL_LISTEN": _plain(front.internal),
+        "INTERNAL": _plain(front.internal),
         "TLS": tls,
+        "REAL_IP": _real_ip(front),
         "GATEWAY": _plain(front.gateway),
-        "INFERENCE_SERVERS": _servers(rest for rest, _ in upstreams),
-        "GRPC_SERVERS": _servers(grpc for _, grpc in upstreams),
+        "GATEWAY_KEY": front.gateway_key and _plain(front.gateway_key),
         "MANAGEMENT_SERVER": _plain(_host(at.management)),
         "METRICS_SERVER": _plain(_host(at.metrics)),
+        "HEALTH_EVENTS": _plain(_host(at.health)),
         "MANAGEMENT": "allow" if front.open_management else "deny",
-        "RATE_KEY": "$binary_remote_addr" if front.rate else '""',
+        "MANAGEMENT_HOSTS": _hosts(front),
+        "RATE_KEY": "$client_network" if front.rate else '""',
         "RATE": f"{front.rate or 1}r/s",
         "BURST": str(front.burst),
         "CLIENT_TIMEOUT": f"{front.client_timeout}s",
+        "UPSTREAM_TIMEOUT": f"{front.upstream_timeout}s",
         "IMAGE_MODEL": _plain(front.image_model),
-        "WORKER_PROCESSES": front.workers,
-        "ACCESS_LOG": front.access_log,
+        "TEXT_MODELS": "|".join(map(_pattern, front.text_models)) or "(?!)",
+        "GRPC_STREAMS": "|StreamPredictions2?" if front.streaming else "",
+        "WORKER_PROCESSES": str(front.workers),
+        # `access_log off` would also switch off the events of clients that left.
+        "ACCESS_LOG": "/dev/null requests if=0" if front.access_log == "off" else front.access_log,
         "WORK": _path(work),
+        **_upstreams(front),
+        **_limits(front.limits, front.workers),
     }
 
 
@@ -110,11 +170,71 @@ def command(front: Front, work: Path) -> list[str]:
     return [*start, "-g", "daemon off;"]
 
 
-def _servers(addresses: Iterable[str]) -> str:
-    """One alone is never taken out for a while after an error: that would only refuse what it could answer."""
-    found = [_plain(address) for address in addresses]
-    kept = " max_fails=0" if len(found) == 1 else ""
-    return " ".join(f"server {address}{kept};" for address in found)
+def _upstreams(front: Front) -> dict[str, str]:
+    """The servers of each upstream group: REST and gRPC, in four sizes of bodies."""
+    at = front.endpoints
+    rest = [_host(at.inference), *(rest for rest, _ in front.others)]
+    grpc = [at.grpc_inference, *(grpc for _, grpc in front.others)]
+    groups: dict[str, str] = {}
+    for name, addresses, shares in (
+        ("INFERENCE_SERVERS", rest, _REST_SHARES),
+        ("GRPC_SERVERS", grpc, _GRPC_SHARES),
+    ):
+        for (prefix, size), share in zip(_SIZES.items(), shares, strict=True):
+            bodies = max(1, front.limits.body_bytes * share // (100 * size))
+            groups[prefix + name] = _servers(addresses, bodies)
+    return groups
+
+
+def _limits(limits: Limits, workers: int) -> dict[str, str]:
+    """Connections are divided evenly among the worker processes, as `reuseport` divides them."""
+    connections = -(-limits.connections // workers)
+    open_files = 3 * connections + 512
+    if os.geteuid() != 0:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        open_files = open_files if hard == resource.RLIM_INFINITY else min(open_files, hard)
+    return {
+        "CONNECTIONS": str(connections),
+        "OPEN_FILES": str(open_files),
+        "CLIENT_REQUESTS": str(limits.client_requests),
+        "CLIENT_UPLOADS": str(limits.client_uploads),
+        "ALL_REQUESTS": str(limits.all_requests),
+        "ALL_UPLOADS": str(limits.all_uploads),
+        "RESEND_RATE": f"{limits.resends_per_second}r/s",
+        "RESEND_BURST": str(limits.resend_burst),
+    }
+
+
+def _servers(addresses: Iterable[str], bodies: int) -> str:
+    servers = [_plain(address) for address in addresses]
+    ejection = _ALONE if len(servers) == 1 else _SHARED
+    return " ".join(f"server {address} {ejection} max_conns={bodies};" for address in servers)
+
+
+def _real_ip(front: Front) -> str:
+    """nginx's directives for the client's address behind balancers; without any, the sender's counts."""
+    if not front.real_ip_from:
+        if front.proxy_protocol:
+            raise NginxError(
+                "--proxy-protocol needs --real-ip-from: the networks whose PROXY headers are trusted"
+            )
+        return ""
+    networks = []
+    for text in front.real_ip_from:
+        try:
+            networks.append(ipaddress.ip_network(text, strict=False))
+        except ValueError:
+            raise NginxError(f"{text!r} is not a network such as 10.0.0.0/8") from None
+    header = "proxy_protocol" if front.proxy_protocol else "X-Forwarded-For"
+    trusted = " ".join(f"set_real_ip_from {network};" for network in networks)
+    return f"{trusted} real_ip_header {header}; real_ip_recursive on;"
+
+
+def _hosts(front: Front) -> str:
+    """Entries of the map of Host headers that management accepts; a host's port does not matter."""
+    listening = _plain(front.http).rpartition(":")[0]
+    names = dict.fromkeys(["localhost", "127.0.0.1", "[::1]", listening, *front.server_names])
+    return " ".join(f'"{_plain(name).lower()}" 1;' for name in names)
 
 
 def _host(url: str) -> str:
@@ -125,6 +245,11 @@ def _plain(text: str) -> str:
     if not _PLAIN.fullmatch(text):
         raise NginxError(f"{text!r} is no address or name")
     return text
+
+
+def _pattern(name: str) -> str:
+    """A regular expression for a model's name."""
+    return re.sub(r"([.+\[\]])", r"\\\1", _plain(name))
 
 
 def _path(path: Path) -> str:

@@ -1,127 +1,199 @@
-"""The truth about readiness: every worker READY, and a question answered a moment ago. TorchServe's is a constant."""
+"""What the gateway knows about readiness: polled in the background, so that a probe never waits for anything.
+
+The supervisor of scripts/serve is asked for its state. Where none answers, as behind a plain TorchServe, the
+management API is asked for the workers of each model instead.
+"""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
 
-from client import AsyncClient, InvalidRequest, Model, ModelNotFound, Overloaded, ServeError, Timeout
-from gateway.remembered import Remembered
-from serving import question
+import httpx
 
-PATIENCE = 5.0  # seconds for a question
-WORKERS_REMEMBERED = 1.0
-PAUSE = 30.0  # seconds: a model is not silent for longer than this where nobody asks it
+from client import AsyncClient, Model, ModelNotFound, ServeError, TransportError
+
+POLL_INTERVAL_S = 0.5
+MANAGEMENT_INTERVAL_S = 1.0
+POLL_TIMEOUT_S = 2.0
+STATE_LIMIT_S = 5.0
+"""A state that is older says nothing about now."""
+
+State = Mapping[str, Any]
 
 
 class Readiness:
-    """What keeps a model, or the server, from being ready; None where it is. Raises ModelNotFound."""
+    """Call `run` as a background task. The other methods answer from memory: None for ready, else the reason."""
 
-    def __init__(self, client: AsyncClient, question_every: float) -> None:
+    def __init__(
+        self,
+        health: str,
+        client: AsyncClient,
+        *,
+        strict: bool = False,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`health` is the supervisor's URL. `strict`: whether probes ask for full strength by themselves."""
+        self._health = health
         self._client = client
-        self._versions = Remembered(self._look, WORKERS_REMEMBERED)
-        self._names = Remembered(self._list, WORKERS_REMEMBERED)
-        self._answers = Remembered(self._ask, question_every)
-        self._tasks: Remembered[tuple[str, str], str | None] = Remembered(self._task, 60.0)
-        # By version: seconds without an answer, and when it was last asked in vain.
-        self._silent: dict[tuple[str, str], tuple[float, float]] = {}
+        self._strict = strict
+        self._http = httpx.AsyncClient(transport=transport, timeout=POLL_TIMEOUT_S, trust_env=False)
+        self._state: State = {}
+        self._at: float | None = None
+        self._supervised = False
+        self._error = "TorchServe has not been asked yet"
 
-    async def server(self) -> str | None:
-        """A server without a model is not ready."""
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            interval = POLL_INTERVAL_S
+            try:
+                interval = await self.poll()
+            except Exception as error:  # polling must go on
+                self._error = f"TorchServe cannot be asked: {error!r}"
+            await asyncio.sleep(interval)
+
+    async def poll(self) -> float:
+        """Ask once; the seconds until the next time."""
         try:
-            names = await self._names(None)
-        except ServeError as error:
-            return f"TorchServe does not answer: {error.message}"
-        problems = await asyncio.gather(*(self._unless_gone(name) for name in names))
-        return next((problem for problem in problems if problem), None if names else "no model is registered")
-
-    async def model(self, name: str, version: str | None = None) -> str | None:
-        """One version, or all that should have workers."""
-        if version is None:
-            return await self._all_versions(name)
-        every, _ = await self._versions(name)
-        found = [each for each in every if each.version == version]
-        if not found:
-            raise ModelNotFound(f"Model version: {version} does not exist for model: {name}")
-        return _missing(found[0], wanted=1) or await self._answers((name, version))
-
-    async def _unless_gone(self, name: str) -> str | None:
-        """A model may go between the list and its question."""
+            self._keep(await self._ask_supervisor())
+            self._supervised = True
+            return POLL_INTERVAL_S
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            if self._supervised and self._at and time.monotonic() - self._at < STATE_LIMIT_S / 2:
+                return POLL_INTERVAL_S  # one answer that is missing changes nothing yet
+        self._supervised = False
         try:
-            return await self._all_versions(name)
-        except ModelNotFound:
-            return None
+            async with asyncio.timeout(POLL_TIMEOUT_S):
+                self._keep(await self._ask_management())
+        except (ServeError, TimeoutError) as error:
+            self._error = f"TorchServe does not answer: {getattr(error, 'message', 'no answer in time')}"
+        return MANAGEMENT_INTERVAL_S
 
-    async def _all_versions(self, name: str) -> str | None:
-        try:
-            every, default = await self._versions(name)
-        except ModelNotFound:
-            raise
-        except ServeError as error:
-            return f"TorchServe does not describe {name}: {error.message}"
-        for each in every:
-            problem = _missing(each, wanted=max(each.min_workers, 1 if each.version == default else 0))
-            if problem:
-                return problem
-        return await self._answers((name, default))
+    async def close(self) -> None:
+        await self._http.aclose()
 
-    async def _list(self, _: None) -> Sequence[str]:
-        return sorted(entry.name for entry in await self._client.list_models())
+    def live(self) -> str | None:
+        """Whether TorchServe's front end answers."""
+        stale = self._stale()
+        if stale or self._state.get("live", True):
+            return stale
+        return "TorchServe's front end does not answer"
 
-    async def _look(self, name: str) -> tuple[Sequence[Model], str]:
-        """Every version, and which one answers by default."""
-        try:
-            every, default = await asyncio.gather(
-                self._client.describe_versions(name), self._client.describe(name)
-            )
-        except InvalidRequest as error:  # a name that none can have
-            raise ModelNotFound(f"Model not found: {name[:60]}") from error
-        return every, default.version
+    def server(self, strict: bool = False) -> str | None:
+        return self._stale() or _reason(self._state, strict or self._strict)
 
-    async def _ask(self, key: tuple[str, str]) -> str | None:
-        """What keeps this version from answering. A full queue does not, for a while: its workers are at work."""
-        name, version = key
-        try:
-            async with asyncio.timeout(PATIENCE):
-                task = await self._tasks(key)
-                if task == "image-classification":
-                    await self._client.classify(name, question.picture(), version=version)
-                elif task == "summarization":
-                    await self._client.summarize(name, question.TEXT, version=version, **question.SHORT)
-        except (Overloaded, Timeout, TimeoutError) as error:
-            if await self._is_busy(name, version, self._silence(key)):
-                return None
-            return f"{name} did not answer a question: {getattr(error, 'message', 'no answer in time')}"
-        except ModelNotFound:
-            raise
-        except ServeError as error:
-            return f"{name} did not answer a question: {error.message}"
-        self._silent.pop(key, None)
-        return None
+    def model(self, name: str, version: str | None = None, strict: bool = False) -> str | None:
+        """The default version's where none is named. Raises ModelNotFound."""
+        if self._at is None:
+            return self._error
+        models = [model for model in self._state["models"] if model["name"] == name]
+        for model in models:
+            if model["default"] if version is None else model["version"] == version:
+                return self._stale() or _reason(model, strict or self._strict)
+        if name in self._state.get("undescribed", {}):
+            return f"TorchServe cannot describe it: {self._state['undescribed'][name]}"
+        if models:
+            raise ModelNotFound(f"Model version: {str(version)[:60]} does not exist for model: {name}")
+        raise ModelNotFound(f"Model not found: {name[:60]}", type="ModelNotFoundException")
 
-    def _silence(self, key: tuple[str, str]) -> float:
-        now = time.monotonic()
-        seconds, before = self._silent.get(key, (0.0, now))
-        seconds += min(now - before, PAUSE)
-        self._silent[key] = seconds, now
-        return seconds
+    def _stale(self) -> str | None:
+        if self._at is None:
+            return self._error
+        age = time.monotonic() - self._at
+        return f"nothing has been heard of TorchServe for {age:.0f} s" if age > STATE_LIMIT_S else None
 
-    async def _task(self, key: tuple[str, str]) -> str | None:
-        """A worker answers this; that of a model that is not ours answers only this."""
-        metadata = (await self._client.describe(*key, customized=True)).metadata
-        task = metadata.get("task") if isinstance(metadata, dict) else None
-        return task if isinstance(task, str) else None
+    def _keep(self, state: State) -> None:
+        self._state, self._at = state, time.monotonic()
 
-    async def _is_busy(self, name: str, version: str, silence: float) -> bool:
-        """READY workers that take nothing look the same; but nobody at work is silent beyond the response timeout."""
-        try:
-            described = await self._client.describe(name, version)
-        except ServeError:
-            return False
-        at_work = bool(described.queue_waiting) and _missing(described, wanted=1) is None
-        return at_work and silence <= described.response_timeout
+    async def _ask_supervisor(self) -> State:
+        """Raises httpx.HTTPError, ValueError, KeyError or TypeError for what is not a supervisor's answer."""
+        answer = await self._http.get(f"{self._health}/state")
+        state: State = answer.raise_for_status().json()
+        for model in state["models"]:
+            _ = model["name"], model["version"], model["default"], model["ready"], model["strict"]
+        _ = state["ready"], state["strict"]
+        return state
+
+    async def _ask_management(self) -> State:
+        """A state like the supervisor's, judged by TorchServe's word on its workers."""
+        names = sorted(entry.name for entry in await self._client.list_models())
+        models: list[State] = []
+        undescribed: dict[str, str] = {}
+        for name in names:
+            try:
+                models += await self._describe(name)
+            except TransportError:
+                raise
+            except ServeError as error:
+                undescribed[name] = error.message
+        return _state(models, undescribed)
+
+    async def _describe(self, name: str) -> Sequence[State]:
+        versions = await self._client.describe_versions(name)
+        default = versions[0].version if len(versions) == 1 else (await self._client.describe(name)).version
+        return [_model_state(version, version.version == default) for version in versions]
 
 
-def _missing(model: Model, wanted: int) -> str | None:
-    """In words, the workers that are not READY."""
-    ready, most = sum(worker.ready for worker in model.workers), max(wanted, len(model.workers))
-    return None if ready == most else f"{model.name} {model.version}: {ready} of {most} workers are READY"
+def _model_state(model: Model, default: bool) -> State:
+    ready = sum(worker.ready for worker in model.workers)
+    wanted = max(model.min_workers, 1)
+    words = f"{ready} of {max(wanted, len(model.workers))} workers are READY"
+    return {
+        "name": model.name,
+        "version": model.version,
+        "default": default,
+        "min_workers": model.min_workers,
+        "ready": ready > 0,
+        "strict": ready >= wanted,
+        "reason": None if ready else words,
+        "strict_reason": None if ready >= wanted else words,
+    }
+
+
+def _state(models: Sequence[State], undescribed: Mapping[str, str]) -> State:
+    """Of the server: the default versions that should have workers, in strict mode every version."""
+    serving = [model for model in models if model["min_workers"]]
+    broken = [model for model in serving if model["default"] and not model["ready"]]
+    weak = [model for model in serving if not model["strict"]]
+    reason = "; ".join(f"{model['name']}: {model['reason']}" for model in broken) or None
+    strict_reason = (
+        "; ".join(f"{model['name']} {model['version']}: {model['strict_reason']}" for model in weak)
+        or "; ".join(f"{name}: it cannot be described" for name in undescribed)
+        or None
+    )
+    if not models:
+        reason = strict_reason = "no model is registered"
+    return {
+        "live": True,
+        "ready": reason is None,
+        "strict": strict_reason is None,
+        "reason": reason,
+        "strict_reason": strict_reason,
+        "models": models,
+        "undescribed": undescribed,
+    }
+
+
+def _reason(state: State, strict: bool) -> str | None:
+    if not state["ready"]:
+        return str(state.get("reason") or "not ready")
+    if strict and not state["strict"]:
+        return str(state.get("strict_reason") or "not at full strength")
+    return None
+
+
+@contextlib.asynccontextmanager
+async def polling(readiness: Readiness) -> AsyncIterator[None]:
+    """Polls in the background while the body runs; the first answer is waited for, for a short while."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(readiness.poll(), POLL_TIMEOUT_S)
+    task = asyncio.create_task(readiness.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await readiness.close()

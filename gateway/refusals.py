@@ -7,6 +7,9 @@ from gateway.remembered import Remembered
 HANDLER_FAILED = (
     b'{\n  "code": 503,\n  "type": "InternalServerException",\n  "message": "Prediction failed"\n}\n'
 )
+# TorchServe's whole answer to the requests of a worker that died: 500, or 507 with a number of the same length. The
+# template of deploy/nginx has its length.
+WORKER_DIED = b'{\n  "code": 500,\n  "type": "InternalServerException",\n  "message": "Worker died."\n}\n'
 REMEMBERED = 1.0
 _OWN_WORDS = ("ServiceUnavailableException", "Overloaded")
 

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from client import Endpoints
 from client.settings import MAX_MESSAGE_BYTES
+from gateway.bodies import BUDGET_BYTES, READ_TIMEOUT_S
 
-TIMEOUT = 650.0
-"""Seconds for one prediction: above any model's responseTimeout, below nginx's patience (proxy_read_timeout)."""
+TIMEOUT = 320.0
+"""Seconds for one prediction: above any model's responseTimeout, below nginx's upstream_timeout (330 s)."""
+
+MAX_TEXT_BODY_BYTES = 4 * 2**20
+"""Four bytes for each of the 1,000,000 characters that a summarizer reads at most."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,10 @@ class Settings:
     """`inference` and `management` are TorchServe's addresses.
 
     `image_model` answers /model, `summarizers` what /predict/text_summarize?model=KEY asks for; the first is its
-    default. `question_every`: seconds for which an answered question speaks for a model.
+    default. `health` is the supervisor's address. `strict`: whether readiness asks for every worker of every version.
+    `max_body` and `max_text_body`: bytes of a body of pixels and of one of text. `body_budget`: bytes of memory for
+    all bodies that are read, parsed or waited for. `key`: what nginx proves itself with on the inner route /refusals;
+    empty for none. `state_file`: where scripts/gateway writes what it restarted.
     """
 
     inference: str = "http://127.0.0.1:8080"
@@ -24,8 +32,14 @@ class Settings:
     summarizers: Mapping[str, str] = field(
         default_factory=lambda: {"t5": "t5-small", "bart": "bart-large-cnn"}
     )
-    question_every: float = 5.0
+    health: str = "http://127.0.0.1:8083"
+    strict: bool = False
     max_body: int = MAX_MESSAGE_BYTES
+    max_text_body: int = MAX_TEXT_BODY_BYTES
+    body_budget: int = BUDGET_BYTES
+    body_timeout: float = READ_TIMEOUT_S
+    key: str = ""
+    state_file: Path | None = None
 
     @property
     def endpoints(self) -> Endpoints:

@@ -1,13 +1,10 @@
 """Routes that people know from other servers, whose bodies nginx cannot turn into ours."""
 
 import asyncio
-import io
 import json
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-import numpy as np
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,29 +12,48 @@ from starlette.routing import Route
 
 from client import AsyncClient, ServeError
 from client.results import Scalar
+from gateway import pixels
 from gateway.answers import Raw, refuse
+from gateway.bodies import BodyReader
+from gateway.forwarding import forwarded, run_until_disconnect
 from gateway.known_routes import LENGTHS
+from gateway.metrics import GatewayMetrics
 from gateway.refusals import Refusals
 from gateway.settings import Settings
-from handlers.core.errors import InvalidImage, InvalidParameter, InvalidRequest, TooLarge
+from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
+from handlers.core.json_bounds import check_json_bounds
 from handlers.core.request import parse_json
 
+T = TypeVar("T")
+SUMMARIZE = "/predict/text_summarize"
+CLASSIFY = "/model"
+TEXT_COPIES = 6
+"""A text as a string takes up to four times its UTF-8, and once more or twice on its way to TorchServe."""
 # The client's arguments beside parameters.
 _ARGUMENTS = ("self", "model", "version", "image", "text")
 
 
 class Translated:
-    def __init__(self, settings: Settings, client: AsyncClient, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: AsyncClient,
+        refusals: Refusals,
+        bodies: BodyReader,
+        metrics: GatewayMetrics,
+    ) -> None:
         self._settings = settings
         self._client = client
         self._refusals = refusals
-        # The pixels of one picture, as JSON, take many times its body's memory, and the interpreter for themselves.
-        self._one_picture = asyncio.Semaphore(1)
+        self._bodies = bodies
+        self._metrics = metrics
+        # Decoding and parsing hold several copies of a body for a moment, and the interpreter.
+        self._parsing = asyncio.Semaphore(1)
 
     def routes(self) -> list[Route]:
         return [
-            Route("/predict/text_summarize", self.summarize, methods=["POST"]),
-            Route("/model", self.classify, methods=["POST"]),
+            Route(SUMMARIZE, self.summarize, methods=["POST"]),
+            Route(CLASSIFY, self.classify, methods=["POST"]),
         ]
 
     async def summarize(self, request: Request) -> Response:
@@ -52,39 +68,78 @@ class Translated:
                 raise InvalidParameter(f"'{theirs}' and '{ours}' are one parameter: give one of them")
             if theirs in query:
                 query[ours] = query.pop(theirs)
-        text = await self._field(request, "text")
-        if not (isinstance(text, str) or (isinstance(text, list) and all(isinstance(t, str) for t in text))):
-            raise InvalidRequest("the field 'text' must be a string or a list of strings")
-        try:
-            found = await self._client.summarize(names[key], text, **query)
-        except ServeError as error:
-            return refuse(await self._refusals.by_error(names[key], error))
-        return Raw(
-            [{"summary_text": each.text} | ({"truncated": True} if each.truncated else {}) for each in found]
+        return await self._answer(
+            request,
+            self._settings.max_text_body,
+            TEXT_COPIES,
+            _text,
+            lambda text: self._summarize(names[key], text, query),
         )
 
     async def classify(self, request: Request) -> Response:
         """`{"img": [[[red, green, blue], ...], ...]}`."""
-        name, query = self._settings.image_model, _query(request)
-        async with self._one_picture:
-            picture = await run_in_threadpool(_bitmap, await self._field(request, "img"))
+        query = _query(request)
+        return await self._answer(
+            request,
+            self._settings.max_body,
+            pixels.COPIES,
+            pixels.to_bitmap,
+            lambda bitmap: self._classify(bitmap, query),
+        )
+
+    async def _summarize(self, name: str, text: str | list[str], query: dict[str, Any]) -> Response:
         try:
-            found = await self._client.classify(name, picture, **query)
+            found = await self._client.summarize(name, text, **query)
+        except ServeError as error:
+            return refuse(await self._refusals.by_error(name, error))
+        return Raw(
+            [{"summary_text": each.text} | ({"truncated": True} if each.truncated else {}) for each in found]
+        )
+
+    async def _classify(self, bitmap: bytes, query: dict[str, Any]) -> Response:
+        name = self._settings.image_model
+        try:
+            found = await self._client.classify(name, bitmap, **query)
         except ServeError as error:
             return refuse(await self._refusals.by_error(name, error))
         return Raw([{"label": each.label, "score": each.score} for each in found])
 
-    async def _field(self, request: Request, name: str) -> Any:
-        """The one field of a JSON object, whatever the content type says it is."""
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._settings.max_body:
-                raise TooLarge(f"the body is larger than {self._settings.max_body >> 20} MiB")
-        message = await run_in_threadpool(parse_json, body)
-        if not isinstance(message, dict) or message.keys() != {name}:
-            raise InvalidRequest(f"the body must be a JSON object with the one field '{name}'")
-        return message[name]
+    async def _answer(
+        self,
+        request: Request,
+        max_bytes: int,
+        copies: int,
+        parse: Callable[[bytearray], T],
+        ask: Callable[[T], Coroutine[Any, Any, Response]],
+    ) -> Response:
+        """Read and parse the body, then ask the model, for as long as the client waits."""
+        async with forwarded(request), self._bodies.read(request, max_bytes, copies) as body:
+            parsed = await self._parse(parse, body)
+            response = await run_until_disconnect(request, ask(parsed))
+        return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
+
+    async def _parse(self, parse: Callable[[bytearray], T], body: bytearray) -> T:
+        """Parse one body at a time, in a thread. The body is emptied, since its request may wait for long."""
+        async with self._parsing:
+            try:
+                return await run_in_threadpool(parse, body)
+            except ServingError:
+                self._metrics.refuse("invalid")
+                raise
+            finally:
+                body.clear()
+
+
+def _text(body: bytearray) -> str | list[str]:
+    """The one field of a JSON object, whatever the content type says it is."""
+    check_json_bounds(body)
+    message = parse_json(body)
+    if not isinstance(message, dict) or message.keys() != {"text"}:
+        raise InvalidRequest("the body must be a JSON object with the one field 'text'")
+    text = message["text"]
+    if not (isinstance(text, str) or (isinstance(text, list) and all(isinstance(t, str) for t in text))):
+        raise InvalidRequest("the field 'text' must be a string or a list of strings")
+    return text
 
 
 def _query(request: Request, *others: str) -> dict[str, Any]:
@@ -103,21 +158,3 @@ def _query(request: Request, *others: str) -> dict[str, Any]:
             value = text
         found[name] = value if isinstance(value, bool | int | float | str) else text
     return found
-
-
-def _bitmap(pixels: Any) -> bytes:
-    """The picture as a file that the handler reads without loss."""
-    malformed = InvalidImage("'img' must be lists [height][width][3] of integers")
-    try:  # before numpy, which takes true for 1, and makes every element as long as the longest string
-        if set(map(type, chain.from_iterable(chain.from_iterable(pixels)))) != {int}:
-            raise malformed
-        array = np.asarray(pixels)
-    except (TypeError, ValueError, OverflowError):  # no lists, or rows of different lengths
-        raise malformed from None
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in "iu":
-        raise malformed
-    if array.min() < 0 or array.max() > 255:
-        raise InvalidImage("'img' must hold integers from 0 to 255")
-    buffer = io.BytesIO()
-    Image.fromarray(array.astype(np.uint8)).save(buffer, "BMP")
-    return buffer.getvalue()

@@ -11,7 +11,9 @@ from packing import archive, archiver, own, provenance
 from packing.archive import Member
 from packing.converted import StateDict
 from packing.errors import BadSource, explained
-from packing.models import LAYOUT, Layout, check_name, model_config
+from packing.model_config import read_model_config
+from packing.models import LAYOUT, Layout
+from packing.names import check_name, check_version
 from packing.prepare import Prepared, Wanted, prepare, summary
 from packing.provenance import Provenance
 from packing.sources import Report, Source, Weights, Wish, find
@@ -81,13 +83,16 @@ def _build(
     found: Source, entry: Path, path: Path, calibrate: str | Path | None, report: Report, layout: Layout
 ) -> Packed:
     name = path.stem
-    config, engine, precision = model_config(name, found.task, layout)
+    config = read_model_config(name, found.task, layout)
     code = _handlers(layout, entry)
-    prepared = prepare(Wanted(name, found, engine, precision, path, layout), calibrate, report)
+    wanted = Wanted(name, found, config.engine, config.precision, path, layout, config.settings)
+    prepared = prepare(wanted, calibrate, report)
     found = replace(found, files=(*found.files, *prepared.files))
-    statement = _provenance(name, engine, found, prepared, {archiver.MODEL_CONFIG: config, **code})
+    content = {archiver.MODEL_CONFIG: config.content, **code}
+    statement = _provenance(name, config.engine, found, prepared, content)
+    check_version(statement.version)
     extra = {**code, provenance.MEMBER: statement.as_json()}
-    members = archiver.lay_out(name, statement.version, found.task.entry, config, extra)
+    members = archiver.lay_out(name, statement.version, found.task.entry, config.content, extra)
     members += [Member(f"model/{file.name}", file.path, file.size, file.sha256) for file in found.files]
     unchanged = archive.holds(path, members)
     if not unchanged:

@@ -1,17 +1,13 @@
 """The models of this repository: models/<name>/source.yaml, typed, and where everything lies."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from packing.errors import BadRequest, BadSource, UnknownModel
+from packing.errors import BadSource, UnknownModel
 from packing.tasks import TASKS, Task
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
@@ -96,31 +92,11 @@ def find_model(name: str, layout: Layout) -> ModelSource | None:
     return ModelSource.read(path) if path.is_file() else None
 
 
-def check_name(name: str) -> None:
-    """TorchServe's rule for model names; '..' as well, because it refuses a path that holds it."""
-    if not _NAME.fullmatch(name) or ".." in name:
-        raise BadRequest(
-            f"{name!r} cannot be a model's name: letters, digits, '_', '-' and single dots, a letter or digit first."
-        )
-
-
 def unknown_model(name: str, layout: Layout) -> UnknownModel:
     return UnknownModel(
         f"There is no model {name!r} in models/. Known: {', '.join(known_models(layout)) or 'none'}. "
         "Any other name needs --from SOURCE."
     )
-
-
-def model_config(name: str, task: Task, layout: Layout) -> tuple[bytes, str, str]:
-    """model-config.yaml of a model, its own or the task's default, and the engine and precision it asks for."""
-    path = layout.models / name / "model-config.yaml"
-    path = path if path.is_file() else task.default_config
-    handler = read_yaml(path).get("handler", {})
-    keys = ("engine", "precision")
-    engine, precision = (handler.get(key, "auto") if isinstance(handler, Mapping) else None for key in keys)
-    if not isinstance(engine, str) or not isinstance(precision, str):
-        raise BadSource(f"{path}: `handler` has to be a mapping, its `engine` and `precision` text.")
-    return path.read_bytes(), engine, precision
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

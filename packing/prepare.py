@@ -22,7 +22,8 @@ from typing import Any
 
 from packing import cache, provenance
 from packing.archive import sha256_and_size
-from packing.errors import BadArchive, BadRequest, NotPrepared, explained
+from packing.converted import REFUSED
+from packing.errors import BadArchive, BadRequest, BadSource, NotPrepared, explained
 from packing.files import ModelFile, sha256_of
 from packing.models import Layout
 from packing.pictures import Pictures, choose
@@ -40,7 +41,7 @@ _MODULES = {
     IMAGE_CLASSIFICATION.name: "handlers.engines.prepare",
     SUMMARIZATION.name: "handlers.engines.seq2seq.prepare",
 }
-_CODE = ("engines", "vision")  # of handlers/: what decides the bytes that preparing makes
+_CODE = ("engines", "text", "vision")  # of handlers/: what decides the bytes that preparing makes
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Wanted:
     precision: str
     archive: Path
     layout: Layout
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The `handler:` section of its configuration, which a summarizer is checked against."""
 
     @property
     def cache(self) -> Path:
@@ -205,6 +208,7 @@ def _key(wanted: Wanted, pictures: Pictures | None) -> str:
         "libraries": provenance.libraries(),
         "pictures": pictures.sha256 if pictures else None,
         "cpu": [*_cpu(), wanted.precision] if wanted.engine == _FOR_ONE_CPU else None,
+        "settings": dict(wanted.settings) if wanted.source.task == SUMMARIZATION else None,
         "machine": [wanted.precision, platform.system(), platform.machine()]
         if wanted.source.task == SUMMARIZATION
         else None,
@@ -233,6 +237,8 @@ def _make(wanted: Wanted, pictures: Pictures | None, entry: Path) -> None:
             _link(stage / "pictures", {f"{at:04}{path.suffix}": path for at, path in enumerate(paths)})
             options = ["--pictures", "pictures"] if paths else []
             asked = ["--engine", wanted.engine, "--precision", wanted.precision]
+            if wanted.source.task == SUMMARIZATION:
+                asked += ["--settings", json.dumps(dict(wanted.settings))]
             _run(wanted, stage, ["model", str(partial.absolute()), *asked, *options])
         for path in partial.iterdir():
             with path.open("rb") as file:
@@ -268,6 +274,8 @@ def _run(wanted: Wanted, stage: Path, arguments: Sequence[str]) -> None:
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         words = [f"the process was ended by {name}, as the system does where memory runs out"]
+    if done.returncode == REFUSED and done.stderr.strip():
+        raise BadSource(f"{wanted.source.label} cannot be served: {words[-1]}.")
     if any(said in words[-1] for said in _DISK_FULL):
         raise OSError(errno.ENOSPC, "No space left on device", str(wanted.cache))
     raise NotPrepared(f"Preparing {wanted.name} for the engine {wanted.engine} failed: {words[-1]}")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handlers.core.errors import ConfigurationError
+from handlers.text.architectures import check_served
 from packing.errors import BadSource, UnknownArchitecture
 
 _DEFAULTS = Path(__file__).parent / "defaults"
@@ -100,12 +102,21 @@ def task_of(config: Mapping[str, Any], source: str) -> Task:
     model_type, architecture = str(config.get("model_type")), architecture_of(config, source)
     for task in TASKS.values():
         if architecture in _classes(task.mapping).get(model_type, ()):
+            if task is SUMMARIZATION:
+                _check_served(config, source)
             return task
     autos = " or ".join(task.auto_class for task in TASKS.values())
     raise UnknownArchitecture(
         f"{source} is a {architecture!r} (model_type {model_type!r}), which the installed transformers does not load "
         f"with {autos}. Choose a model made for image classification or for sequence-to-sequence text."
     )
+
+
+def _check_served(config: Mapping[str, Any], source: str) -> None:
+    try:
+        check_served(config, f"config.json of {source}")
+    except ConfigurationError as error:
+        raise UnknownArchitecture(f"{error}.") from error
 
 
 def architecture_of(config: Mapping[str, Any], source: str) -> str:

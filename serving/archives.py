@@ -43,7 +43,11 @@ def prepare(names: Sequence[str], weights: Weights, store: Path, report: Report)
 
 def as_packed(names: Sequence[str], store: Path) -> list[str]:
     """The names to serve, every archive of `store` when none is given; nothing is packed. Raises RunError."""
-    chosen = list(dict.fromkeys(names)) or sorted(path.stem for path in store.glob("*.mar"))
+    chosen = list(dict.fromkeys(names)) or sorted(
+        path.stem
+        for path in store.glob("*.mar")
+        if not path.name.startswith(".")  # those are for a moment, while a front end is restarted
+    )
     if not chosen:
         raise RunError(f"there is no archive in {store}; make some with scripts/pack")
     for name in chosen:

@@ -14,11 +14,15 @@ from serving.readiness import Model, inspect
 
 @dataclass(frozen=True)
 class Answer:
-    """`problem` is None for an answer of status 200, and for a model that is `busy` with other people's requests."""
+    """`problem` is None for an answer of status 200, and for a model that is `busy` with other people's requests.
+
+    `asked` is False where no question is known for the model, which is then judged by its workers alone.
+    """
 
     problem: str | None
     seconds: float
     busy: bool = False
+    asked: bool = True
 
     @property
     def ok(self) -> bool:
@@ -42,37 +46,44 @@ class Question:
 
 
 def ask(endpoints: Endpoints, model: Model, found: Origin | None, timeout: float) -> Answer:
-    """Sends the request of its task over REST to the default version. It counts in the metrics.
+    """Sends the request of its task over REST to this version. It counts in the metrics.
 
     A model that was not packed here has no task and is not asked. A full queue, or one that the question waits in for
     too long, is no fault of the model: its workers are there, and other requests are before this one.
     """
     if found is None:
-        return Answer("it is not known what it serves: its archive is no longer in the store", 0.0)
+        return Answer(
+            "it is not known what it serves: its archive is no longer in the store", 0.0, asked=False
+        )
+    if found.task not in ("image-classification", "summarization"):
+        return Answer(None, 0.0, asked=False)
+    version = None if model.default else model.version
     start = time.monotonic()
     problem, busy = None, False
     try:
         with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
             if found.task == "image-classification":
-                connection.classify(model.name, question.picture())
-            elif found.task == "summarization":
-                connection.summarize(model.name, question.TEXT, **question.SHORT)
+                connection.classify(model.name, question.picture(), version=version)
+            else:
+                connection.summarize(model.name, question.TEXT, version, **question.SHORT)
     except (client.Overloaded, client.Timeout) as error:
-        busy = _is_busy(endpoints, model.name)
+        busy = _is_busy(endpoints, model)
         problem = None if busy else error.message
     except client.ServeError as error:
         problem = error.message
     return Answer(problem, time.monotonic() - start, busy)
 
 
-def _is_busy(endpoints: Endpoints, name: str) -> bool:
+def _is_busy(endpoints: Endpoints, asked: Model) -> bool:
     """Every worker is truly there, and requests wait.
 
     TorchServe answers a full queue and no worker at all with one and the same sentence. A question that was given up
     waits on in the queue; one that a worker has taken and does not answer is in none.
     """
     try:
-        versions = inspect(endpoints, [name], timeout=2.0)
+        versions = inspect(endpoints, [asked.name], timeout=2.0)
     except client.ServeError:
         return False
-    return any(model.ready and model.queue_waiting > 0 for model in versions if model.default)
+    return any(
+        model.ready and model.queue_waiting > 0 for model in versions if model.version == asked.version
+    )

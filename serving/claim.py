@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from serving.leftovers import clean_up
 from serving.plan import Plan
 from serving.ports import check_free
 from serving.state import Identity, State
-from serving.supervise import clean_up
 
 
 @contextmanager
@@ -31,6 +31,7 @@ def claim(plan: Plan, say: Callable[[str], None]) -> Iterator[None]:
             models=plan.models,
             store=str(plan.store),
             temporary=str(run.path / "tmp"),
+            stop_seconds=plan.stop_seconds,
         )
         state.write(run.state)
         try:

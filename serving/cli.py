@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +16,7 @@ from serving import archives, logs, samples, status, stop
 from serving.claim import claim
 from serving.detach import detach
 from serving.errors import Interrupted, RunError
-from serving.plan import Plan, plan
+from serving.plan import GRACE_S, MAX_GRACE_S, Plan, plan
 from serving.progress import Progress
 from serving.rundir import DEFAULT, RunDir
 from serving.supervise import Supervisor
@@ -40,7 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     def planned(names: Sequence[str]) -> Plan:
-        return plan(names, options.store, run.path, offset=options.port_offset, host=options.host)
+        return plan(
+            names,
+            options.store,
+            run.path,
+            offset=options.port_offset,
+            host=options.host,
+            grace=options.grace,
+            drain_delay=options.drain_delay,
+        )
 
     _on_signals(_interrupt)
     run = RunDir(options.run_dir.resolve())
@@ -61,15 +69,17 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> int:
-    """Until Ctrl-C or SIGTERM; a second signal does not interrupt the end."""
-    _on_signals(supervisor.ask_to_stop)
+    """Until Ctrl-C or SIGTERM; a second signal ends it without waiting for running requests."""
+    say = supervisor.reporter.wrap(progress.say)
+    _on_signals(supervisor.on_signal)
     with _echo(supervisor.plan.run, verbose):
         try:
             with progress:
                 supervisor.start()
-            _tell(supervisor.plan, progress, "Ctrl-C ends it.")
+            with suppress(OSError, ValueError):  # stdout's reader is gone: no reason to end a server
+                _tell(supervisor.plan, progress, "Ctrl-C ends it.")
             supervisor.watch()
-            progress.say("stopping")
+            say("stopping")
         except Exception as error:
             supervisor.stop("failed", str(error))
             raise
@@ -109,7 +119,8 @@ def _echo(run: RunDir, wanted: bool) -> Iterator[None]:
         while not over.wait(0.3):
             for tail in tails:
                 for line in tail.lines():
-                    print(line, file=sys.stderr, flush=True)
+                    with suppress(OSError, ValueError):
+                        print(line, file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=copy, daemon=True)
     if wanted:
@@ -130,8 +141,15 @@ def show_status(options: argparse.Namespace) -> int:
 
 
 def end(options: argparse.Namespace) -> int:
-    print(stop.stop(RunDir(options.run_dir.resolve())))
+    print(stop.stop(RunDir(options.run_dir.resolve()), now=options.now))
     return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= MAX_GRACE_S:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds (0-{MAX_GRACE_S:g})")
+    return seconds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -166,12 +184,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--no-pack", action="store_true", help="serve what the store holds as it is; all of it without a NAME"
     )
+    command.add_argument(
+        "--grace",
+        type=_seconds,
+        default=GRACE_S,
+        metavar="SECONDS",
+        help="at the end, wait at most so long for running requests; %(default)g",
+    )
+    command.add_argument(
+        "--drain-delay",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="at the end, be not ready for so long before new requests are refused; %(default)g",
+    )
     command.add_argument("--verbose", action="store_true", help="show the logs as well")
     command.set_defaults(run=serve)
 
     command = commands.add_parser(
         "stop", prog="scripts/stop", parents=[place], description="Ends the server and every worker."
     )
+    command.add_argument("--now", action="store_true", help="do not wait for running requests")
     command.set_defaults(run=end)
 
     command = commands.add_parser(

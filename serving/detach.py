@@ -23,7 +23,7 @@ def detach(plan: Plan, progress: Progress) -> None:
     with open(run.supervisor_log, "ab") as log:
         offset = log.tell()
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "serving.supervise"],
+            [sys.executable, "-P", "-m", "serving.background"],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=log,

@@ -1,26 +1,36 @@
 """Waits until no request is in flight: TorchServe's own shutdown breaks the connections of those that are."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 import client
 from client import Endpoints
-from serving.readiness import inspect
+from handlers.core.activity import read_activity
+from serving.readiness import Model, inspect
 
 # Where the kernel lets a worker sleep that waits for the front end's next batch on its socket.
 _AT_SOCKET = ("unix_stream", "sk_wait", "wait_woken", "inet_csk")
+_CALM_LOOKS = 3
+_STEP_S = 0.1
 
 
-def drain(endpoints: Endpoints, seconds: float) -> bool:
+def drain(
+    endpoints: Endpoints,
+    seconds: float,
+    activity: Path | None = None,
+    hurry: Callable[[], bool] = lambda: False,
+) -> bool:
     """True once every queue is empty and every worker waits; False when they still work after `seconds`.
 
-    TorchServe does not say how many requests a worker has, so the system is asked what the workers are doing.
+    `hurry` ends the wait early. TorchServe does not say how many requests a worker has: the worker's activity file
+    does, and for workers without one the system is asked what they are doing.
     """
     deadline = time.monotonic() + seconds
     calm = 0
-    while calm < 2 and time.monotonic() < deadline:
+    while calm < _CALM_LOOKS and time.monotonic() < deadline and not hurry():
         try:
             models = inspect(endpoints, timeout=1.0)
         except client.Timeout:
@@ -28,14 +38,21 @@ def drain(endpoints: Endpoints, seconds: float) -> bool:
             continue
         except client.ServeError:
             return True  # nobody is there to answer anything
-        idle = all(
-            model.queue_waiting == 0
-            and all(is_waiting(worker.pid) for worker in model.workers if worker.ready)
-            for model in models
-        )
-        calm = calm + 1 if idle else 0
-        time.sleep(0.05)
-    return calm >= 2
+        calm = calm + 1 if all(_is_idle(model, activity) for model in models) else 0
+        time.sleep(_STEP_S)
+    return calm >= _CALM_LOOKS
+
+
+def _is_idle(model: Model, activity: Path | None) -> bool:
+    return model.queue_waiting == 0 and all(
+        is_idle(worker.pid, activity) for worker in model.workers if worker.ready
+    )
+
+
+def is_idle(pid: int, activity: Path | None) -> bool:
+    """Whether that worker has no batch in hand."""
+    reported = read_activity(activity / str(pid)) if activity is not None else None
+    return not (reported is not None and reported.is_computing) and is_waiting(pid)
 
 
 def is_waiting(pid: int) -> bool:

@@ -38,7 +38,7 @@ _MESSAGE = re.compile(
 
 
 class EdgeEvents:
-    """A daemon thread that receives datagrams until `stop`. A failure of it costs saved work, nothing else."""
+    """A daemon thread that receives datagrams until `close`. A failure of it costs saved work, nothing else."""
 
     def __init__(self, directory: Path, host: str, port: int) -> None:
         """Bind the socket and prepare the folder. Raises OSError if either is not possible."""
@@ -71,7 +71,7 @@ class EdgeEvents:
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(2 * _POLL_S)

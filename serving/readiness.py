@@ -1,7 +1,7 @@
 """Which models the server has, and which of their workers are truly there: what it says, and what the system says."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import psutil
 
 import client
 from client import Client, Endpoints
+from handlers.core.activity import Activity
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,22 @@ class Worker:
     alive: bool
     memory: int
     """Bytes in main memory."""
+    stopped: bool = False
+    """Whether a signal has suspended the process (state T)."""
+    activity: Activity | None = None
+    """What the worker itself reports; None for a handler that is not based on ours, and while it loads."""
+    waiting: bool = True
+    """Whether the process sleeps until it gets input, as far as the system says; of use where it reports nothing."""
 
     @property
     def ready(self) -> bool:
         return self.status == "READY" and self.alive
+
+    @property
+    def computing(self) -> bool:
+        if not self.ready:
+            return False
+        return self.activity.is_computing if self.activity else not self.waiting
 
     @property
     def is_lost(self) -> bool:
@@ -67,27 +80,61 @@ class Model:
         return frozenset(worker.pid for worker in self.workers if worker.ready)
 
 
-def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0) -> list[Model]:
-    """Every version of the named models, or of all. Raises client.ServeError when the server does not answer.
+@dataclass(frozen=True)
+class Survey:
+    """Every version of the models that could be described; for the other names, the reason why not."""
 
-    `timeout` is for one answer, and no further question is asked when it is over.
+    models: tuple[Model, ...]
+    undescribed: Mapping[str, str]
+
+
+def survey(connection: Client, timeout: float = 5.0, answered: Callable[[], None] = lambda: None) -> Survey:
+    """Describe every registered model; one that cannot be described does not keep the others from it.
+
+    `answered` is called after each answer. Raises client.ServeError when the front end does not list its models, or
+    takes longer than `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    models: list[Model] = []
+    undescribed: dict[str, str] = {}
+    names = sorted(entry.name for entry in connection.list_models())
+    answered()
+    for name in names:
+        if time.monotonic() > deadline:
+            raise client.Timeout(f"the front end took longer than {timeout:g} s to describe its models")
+        try:
+            models += _versions(connection, name)
+        except (client.TransportError, client.MissingStubs):
+            raise
+        except client.ServeError as error:
+            undescribed[name] = error.message
+        answered()
+    return Survey(tuple(models), undescribed)
+
+
+def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0) -> list[Model]:
+    """Every version of the named models, or of all that can be described.
+
+    `timeout` is for one answer, and no further question is asked when it is over. Raises client.ServeError when the
+    server does not answer, and for a named model that cannot be described.
     """
     deadline = time.monotonic() + timeout
     with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
         if names is None:
-            names = sorted(entry.name for entry in connection.list_models())
-        found = []
+            return list(survey(connection, timeout).models)
+        models: list[Model] = []
         for name in names:
             if time.monotonic() > deadline:
                 raise client.Timeout(f"the front end took longer than {timeout:g} s to describe its models")
-            default = connection.describe(name).version
-            found += [_model(each, each.version == default) for each in connection.describe_versions(name)]
-        return found
+            models += _versions(connection, name)
+        return models
 
 
-def all_ready(models: Sequence[Model]) -> bool:
-    """A server without a model is not ready."""
-    return bool(models) and all(model.ready for model in models)
+def _versions(connection: Client, name: str) -> list[Model]:
+    """A model's only version is its default one; among several, TorchServe has to be asked which one is."""
+    described = connection.describe_versions(name)
+    default = described[0].version if len(described) == 1 else connection.describe(name).version
+    return [_model(version, version.version == default) for version in described]
 
 
 def replace_lost(endpoints: Endpoints, model: Model, wanted: int) -> None:

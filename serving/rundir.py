@@ -56,6 +56,26 @@ class RunDir:
         return self.path / "state.json"
 
     @property
+    def snapshot(self) -> Path:
+        """What is served, for the restart of a front end that has died."""
+        return self.path / "snapshot.json"
+
+    @property
+    def activity(self) -> Path:
+        """What each worker is doing (handlers/core/activity.py)."""
+        return self.path / "activity"
+
+    @property
+    def edge(self) -> Path:
+        """What happens in front of the server: clients that left, and `draining` while it shuts down."""
+        return self.path / "edge"
+
+    @property
+    def draining(self) -> Path:
+        """Holds the Unix time from which on new requests are refused; there is none before."""
+        return self.edge / "draining"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 
@@ -64,6 +84,7 @@ class RunDir:
         try:
             self.path.mkdir(0o700, parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
+            self.activity.mkdir(exist_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -96,6 +117,16 @@ class RunDir:
                 raise self._unusable(error) from error
             return here
         return Path(tempfile.mkdtemp(prefix="torchserve-"))
+
+    def make_worker_folders(self) -> None:
+        """Folders for what workers tell and are told, without what earlier workers left; before each start."""
+        shutil.rmtree(self.activity, ignore_errors=True)
+        try:
+            for folder in (self.activity, self.edge):
+                folder.mkdir(parents=True, exist_ok=True)
+            self.draining.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def _unusable(self, error: OSError) -> RunError:
         return RunError(

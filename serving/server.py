@@ -6,11 +6,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import client
 from client import Endpoints
 from packing.models import LAYOUT
 from packing.sources import Weights
-from serving import archives, readiness
+from serving import archives, status
 from serving.plan import plan
 from serving.ports import Ports
 from serving.rundir import DEFAULT
@@ -66,11 +65,8 @@ class Server:
         self.stop()
 
     def ready(self) -> bool:
-        """Asked now: every model has its workers."""
-        try:
-            return readiness.all_ready(readiness.inspect(self.endpoints))
-        except client.ServeError:
-            return False
+        """Whether every model can answer now, as GET /readyz says."""
+        return status.is_ready(self.endpoints)
 
     def stop(self) -> None:
         """Ends the front end and every worker; twice does no harm."""

@@ -14,6 +14,27 @@ _STEP = 0.25
 _CANARY_SLACK = 10.0
 
 
+def wait_for_frontend(plan: Plan, check: Callable[[], None]) -> None:
+    """Returns when the front end describes its models. Raises FrontendFailed, and what `check` raises."""
+    start = time.monotonic()
+    while True:
+        try:
+            inspect(plan.endpoints, timeout=2.0)
+            return
+        except client.ServeError as error:
+            _check_timeout(plan, error, start)
+        check()
+        time.sleep(_STEP)
+
+
+def _check_timeout(plan: Plan, error: client.ServeError, since: float) -> None:
+    if time.monotonic() - since > _FRONTEND_TIMEOUT:
+        raise FrontendFailed(
+            f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT:.0f} s: {error}; "
+            f"its log: {plan.run.server_log}"
+        ) from error
+
+
 class Start:
     """Make it before the front end is started: it reads what the logs get from then on.
 
@@ -30,21 +51,11 @@ class Start:
 
     def wait(self) -> list[Model]:
         """The models as they are once each has answered. Raises RunError."""
-        self._wait_for_frontend()
+        wait_for_frontend(self._plan, self._check)
         models = self._wait_for_workers()
         for model in models:
             self._ask(model)
         return models
-
-    def _wait_for_frontend(self) -> None:
-        start = time.monotonic()
-        while True:
-            try:
-                inspect(self._plan.endpoints, timeout=2.0)
-                return
-            except client.ServeError as error:
-                self._bear(error, start)
-            self._pause()
 
     def _wait_for_workers(self) -> list[Model]:
         """TorchServe registers before it listens, so a model that is not there now was refused."""
@@ -56,7 +67,7 @@ class Start:
             except client.ModelNotFound as error:
                 raise self._refused(str(error)) from error
             except client.ServeError as error:  # models that load can take all of the machine
-                self._bear(error, answered)
+                _check_timeout(self._plan, error, answered)
                 self._pause()
                 continue
             answered = time.monotonic()
@@ -86,13 +97,6 @@ class Start:
                     f"What its worker says: {self._plan.run.workers_log}"
                 )
             self._pause()  # busy is an answer only where others may have sent requests: here, it is asked again
-
-    def _bear(self, error: client.ServeError, since: float) -> None:
-        if time.monotonic() - since > _FRONTEND_TIMEOUT:
-            raise FrontendFailed(
-                f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT:.0f} s: {error}; "
-                f"its log: {self._plan.run.server_log}"
-            ) from error
 
     def _look_for_dead(self, models: list[Model]) -> None:
         """A worker that dies at load would be started again for five minutes: the first time is enough."""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import psutil
 
 from client import Endpoints
 
-Phase = Literal["starting", "ready", "not ready", "stopping", "stopped", "failed"]
+Phase = Literal["starting", "ready", "not ready", "restarting", "stopping", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,10 @@ def _started(pid: int) -> str:
 
 @dataclass(frozen=True)
 class State:
-    """`temporary` is the front end's folder for temporary files: it holds the workers' sockets and models."""
+    """`temporary` is the front end's folder for temporary files: it holds the workers' sockets and models.
+
+    `stop_seconds` is the longest that the supervisor takes to end after SIGTERM.
+    """
 
     phase: Phase
     message: str
@@ -57,13 +61,22 @@ class State:
     models: tuple[str, ...]
     store: str
     temporary: str
+    stop_seconds: float = 10.0
     updated: float = 0.0
 
     def write(self, path: Path) -> None:
         """Replaces the file at once, so that a reader sees the old state or this one."""
         new = path.with_suffix(f".{os.getpid()}.new")
-        new.write_text(json.dumps(asdict(replace(self, updated=time.time())), indent=2) + "\n", "utf-8")
-        new.replace(path)
+        text = json.dumps(asdict(replace(self, updated=time.time())), indent=2) + "\n"
+        try:
+            new.write_text(text, "utf-8")
+            new.replace(path)
+        except OSError:  # on a full disk, what the file occupies already is still there
+            with suppress(OSError):
+                new.unlink()
+            with open(path, "r+b") as old:
+                old.write(text.encode())
+                old.truncate()
 
     @classmethod
     def read(cls, path: Path) -> "State | None":

@@ -1,63 +1,43 @@
-"""The truth about a run, found out when asked: for people as a table, for programs as JSON, and as an exit code."""
+"""The state of a run as its supervisor sees it: for people as a table, for programs as JSON, and as an exit code."""
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
 import client
-from serving import canary, origin
+from client import Client, Endpoints
+from serving import health, origin
+from serving.health_observe import Processes
 from serving.origin import Origin
-from serving.readiness import Model, inspect
+from serving.readiness import survey
 from serving.rundir import RunDir
 from serving.state import State
 
-_CANARY_TIMEOUT = 10.0
-_ORIGIN_TIMEOUT = 5.0
+STATE_TIMEOUT_S = 2.0
+SURVEY_TIMEOUT_S = 3.0
 
-
-@dataclass(frozen=True)
-class Described:
-    """A model, where its weights are from, and how it answered just now: None where it was not asked."""
-
-    model: Model
-    origin: Origin
-    answer: canary.Answer | None
-
-    @property
-    def ready(self) -> bool:
-        return self.model.ready and (self.answer is None or self.answer.ok)
-
-    @property
-    def problem(self) -> str | None:
-        if not self.model.ready:
-            count = sum(worker.ready for worker in self.model.workers)
-            return f"{count} of {max(1, self.model.wanted)} workers ready"
-        return self.answer.problem if self.answer else None
-
-    @property
-    def busy(self) -> bool:
-        """Its workers are there, and so much waits for them that the question was not answered."""
-        return self.answer is not None and self.answer.busy
+Report = Mapping[str, Any]
+"""What GET /state answers (health.as_json)."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """`running`: the front end lives. `ready`: every model has its workers, and answered a request just now."""
+    """`running`: the front end lives, or is being started. `models`: each version as GET /state describes it."""
 
     running: bool
     problem: str | None
     state: State | None
-    models: tuple[Described, ...]
+    models: tuple[Report, ...]
 
     @property
     def ready(self) -> bool:
-        return self.problem is None and bool(self.models) and all(each.ready for each in self.models)
+        return self.running and self.problem is None
 
     @property
     def exit_code(self) -> int:
@@ -65,27 +45,89 @@ class Status:
         return 0 if self.ready else 1 if self.running else 3
 
 
+def ask_supervisor(endpoints: Endpoints) -> Report | None:
+    """What the supervisor answers at once, from memory; None when it does not answer."""
+    try:
+        answer = httpx.get(f"{endpoints.health}/state", timeout=STATE_TIMEOUT_S, trust_env=False)
+        report = answer.raise_for_status().json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return report if isinstance(report, dict) and "models" in report else None
+
+
+def is_ready(endpoints: Endpoints) -> bool:
+    """The same as GET /readyz; judged by the workers alone when the supervisor does not answer."""
+    report = ask_supervisor(endpoints)
+    if report is not None:
+        return bool(report["ready"])
+    try:
+        return bool(survey_models(endpoints)["ready"])
+    except client.ServeError:
+        return False
+
+
+def survey_models(endpoints: Endpoints, run: RunDir | None = None, store: Path | None = None) -> Report:
+    """What the supervisor would answer, found out from the management API and the workers' processes.
+
+    Raises client.ServeError when the front end does not answer.
+    """
+    with Client(endpoints=endpoints, timeout=SURVEY_TIMEOUT_S, retries=0) as connection:
+        found = survey(connection, SURVEY_TIMEOUT_S)
+    models = Processes(run.activity if run else Path()).observe(found.models) if run else found.models
+    versions = tuple(
+        health.Version(
+            model,
+            model.min_workers,
+            needs_answer=False,
+            origin=(origin.from_archive(store, model) if store else None) or Origin(),
+        )
+        for model in models
+    )
+    now, wall_time = time.monotonic(), time.time()
+    snapshot = health.Snapshot(now, wall_time, "running", versions, found.undescribed, now, wall_time)
+    return health.as_json(snapshot, now)
+
+
 def look(run: RunDir) -> Status:
-    """Asks the system for the processes, the server for its models, and each model with workers a question."""
+    """Ask the supervisor, which answers at once; without it, the front end and the system."""
     state = State.read(run.state)
-    if state is None or not (state.frontend and state.frontend.alive()):
-        starting = state is not None and state.phase == "starting" and state.supervisor.alive()
-        return Status(starting, "it is just starting" if starting else _why_not(state), state, ())
-    problem: str | None = None if state.phase in ("ready", "not ready") else f"{state.phase}: {state.message}"
+    if state is None or not _lives(state):
+        return Status(False, _why_not(state), state, ())
     if not state.supervisor.alive():
         problem = (
             f"its supervisor (process {state.supervisor.pid}) is gone; run scripts/stop and start it again"
         )
+        return _without_supervisor(run, state, problem)
+    report = ask_supervisor(state.endpoints)
+    if report is not None:
+        return Status(True, _problem(report), state, tuple(report["models"]))
+    if state.phase in ("ready", "not ready"):
+        return _without_supervisor(run, state, "its supervisor does not answer")
+    starting = "it is just starting" if state.phase == "starting" else f"{state.phase}: {state.message}"
+    return Status(True, starting, state, ())
+
+
+def _lives(state: State) -> bool:
+    """While the front end is being started or restarted, the supervisor speaks for it."""
+    if state.frontend is not None and state.frontend.alive():
+        return True
+    return str(state.phase) in ("starting", "restarting") and state.supervisor.alive()
+
+
+def _problem(report: Report) -> str | None:
+    if report["ready"]:
+        return None
+    if report["phase"] in ("starting", "stopping", "restarting"):
+        return f"it is {report['phase']}"
+    return str(report["reason"])
+
+
+def _without_supervisor(run: RunDir, state: State, problem: str) -> Status:
     try:
-        models = inspect(state.endpoints)
+        report = survey_models(state.endpoints, run, Path(state.store))
     except client.ServeError as error:
-        return Status(True, problem or f"the front end does not answer: {error}", state, ())
-    if not models:
-        problem = problem or "no model is registered"
-    ask = state.phase != "starting"
-    with ThreadPoolExecutor(max(1, len(models))) as pool:  # at once, so that one that is slow delays no other
-        described = tuple(pool.map(lambda model: _describe(state, model, ask), models))
-    return Status(True, problem, state, described)
+        return Status(True, f"{problem}; the front end does not answer: {error}", state, ())
+    return Status(True, problem, state, tuple(report["models"]))
 
 
 def as_json(status: Status) -> dict[str, Any]:
@@ -99,7 +141,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "endpoints": asdict(state.endpoints) if state and status.running else None,
         "supervisor": state.supervisor.pid if state and state.supervisor.alive() else None,
         "frontend": state.frontend.pid if state and state.frontend and status.running else None,
-        "models": [_model_json(each) for each in status.models],
+        "models": [_model_json(model) for model in status.models],
     }
 
 
@@ -128,14 +170,6 @@ def _ago(state: State) -> str:
     return time.strftime("at %Y-%m-%d %H:%M:%S", time.localtime(state.updated))
 
 
-def _describe(state: State, model: Model, ask: bool) -> Described:
-    found = origin.find(state.endpoints, Path(state.store), model, _ORIGIN_TIMEOUT)
-    answer = None
-    if ask and found != Origin() and model.default and model.ready:
-        answer = canary.ask(state.endpoints, model, found, _CANARY_TIMEOUT)
-    return Described(model, found or Origin(), answer)
-
-
 def _heading(status: Status) -> str:
     assert status.state is not None
     at = status.state.endpoints
@@ -146,45 +180,46 @@ def _heading(status: Status) -> str:
     )
 
 
-def _table(models: Sequence[Described]) -> Table:
+def _table(models: Sequence[Report]) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("MODEL", "VERSION", "WEIGHTS", "READY", "WORKERS", "QUEUE", "PROBLEM"):
         table.add_column(column, overflow="fold")
-    for each in models:
-        model = each.model
+    for model in models:
         workers = ", ".join(
-            f"{worker.pid} {'lost' if worker.is_lost else worker.status if worker.ready else 'starting'} "
-            f"{worker.memory / 2**20:.0f} MB"
-            for worker in model.workers
+            f"{worker['pid']} {_word(worker)} {worker['memory'] / 2**20:.0f} MB"
+            for worker in model["workers"]
         )
+        waiting = model["queue_waiting"]
         table.add_row(
-            model.name,
-            model.version + (" (default)" if model.default else ""),
-            each.origin.weights or "unknown",
-            "busy" if each.busy else "yes" if each.ready else "no",
+            model["name"],
+            model["version"] + (" (default)" if model["default"] else ""),
+            model["weights"] or "unknown",
+            "no" if not model["ready"] else "yes" if model["idle"] else "busy",
             workers or "none",
-            f"{model.queue_waiting} of {model.queue_waiting + model.queue_free}",
-            each.problem or "",
+            f"{waiting} of {waiting + model['queue_free']}",
+            model["reason"] or "",
         )
     return table
 
 
-def _model_json(each: Described) -> dict[str, Any]:
-    model = each.model
+def _word(worker: Report) -> str:
+    if worker["status"] != "READY":
+        return "starting"
+    return "READY" if worker["responsive"] else "hangs" if worker["alive"] else "lost"
+
+
+def _model_json(model: Report) -> dict[str, Any]:
+    kept = ("name", "version", "default", "archive", "weights", "source", "task", "ready", "strict")
     return {
-        "name": model.name,
-        "version": model.version,
-        "default": model.default,
-        "archive": model.archive,
-        **asdict(each.origin),
-        "ready": each.ready,
-        "busy": each.busy,
-        "problem": each.problem,
-        "answered_in_seconds": round(each.answer.seconds, 3)
-        if each.answer and each.answer.ok and not each.busy
-        else None,
-        "min_workers": model.min_workers,
-        "max_workers": model.max_workers,
-        "queue": {"waiting": model.queue_waiting, "free": model.queue_free},
-        "workers": [asdict(worker) | {"ready": worker.ready} for worker in model.workers],
+        **{key: model[key] for key in kept},
+        "busy": not model["idle"],
+        "problem": model["reason"],
+        "min_workers": model["min_workers"],
+        "max_workers": model["max_workers"],
+        "queue": {"waiting": model["queue_waiting"], "free": model["queue_free"]},
+        "in_flight": model["in_flight"],
+        "workers": [
+            dict(worker) | {"ready": worker["status"] == "READY" and worker["responsive"]}
+            for worker in model["workers"]
+        ],
     }

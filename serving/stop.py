@@ -7,34 +7,46 @@ from pathlib import Path
 
 from serving import process
 from serving.errors import AlreadyRunning, RunError
+from serving.leftovers import clean_up
+from serving.plan import SHUTDOWN_S
 from serving.rundir import RunDir
 from serving.state import Identity, State
-from serving.supervise import END, SHUTDOWN, clean_up
 
-_PATIENCE = END + 0.3
 _OVER = ("stopped", "failed")
+_MARGIN_S = 1.0
+_SECOND_SIGNAL_S = 1.2
+"""The supervisor takes two signals closer together for one."""
+_QUICK_END_S = _SECOND_SIGNAL_S + SHUTDOWN_S + 2.0
 
 
-def stop(run: RunDir) -> str:
-    """What was done, in a sentence. Raises RunError when something is left."""
+def stop(run: RunDir, *, now: bool = False) -> str:
+    """What was done, in a sentence. Raises RunError when something is left.
+
+    The supervisor waits for running requests, within its grace; `now` does not.
+    """
     state = State.read(run.state)
     if state is None:
         return f"nothing runs in {run.path}"
     start = time.monotonic()
+    timeout = _QUICK_END_S if now else state.stop_seconds + _MARGIN_S
     # The supervisor of a run that is over may live on, as a program of its own that once served.
     if state.phase in _OVER:
         if not _leftovers(state):
             return f"nothing runs in {run.path}"
     elif state.supervisor.alive():
         _signal(state.supervisor, signal.SIGTERM)
-        until = start + _PATIENCE
+        until = start + timeout
+        second = start + _SECOND_SIGNAL_S if now else until
         while state.supervisor.alive() and time.monotonic() < until:
             if _is_over(run):  # only its process has to end yet
                 until = min(until, time.monotonic() + 1.0)
+            elif time.monotonic() > second:
+                second = until
+                _signal(state.supervisor, signal.SIGTERM)
             time.sleep(0.05)
         if state.supervisor.alive() and not _is_over(run):
             _signal(state.supervisor, signal.SIGKILL)
-    _clean(run, state, min(SHUTDOWN, max(0.0, _PATIENCE - (time.monotonic() - start))))
+    _clean(run, state, min(SHUTDOWN_S, max(0.0, timeout - (time.monotonic() - start))))
     if left := _leftovers(state):
         raise RunError(f"these processes could not be ended: {', '.join(map(str, left))}")
     return f"stopped in {time.monotonic() - start:.1f} s"

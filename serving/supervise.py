@@ -1,36 +1,34 @@
-"""Starts one front end, waits until its models truly answer, watches it, ends it: the heart of scripts/serve.
-
-`python -m serving.supervise` does it in the background for scripts/serve --detach, with the plan on its stdin.
-"""
+"""One run of the server: starts the front end, waits until its models answer, watches over both, ends everything."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
-from serving import process
-from serving.config import write
+from serving import log_files
+from serving.budget import budget_here
 from serving.drain import drain
-from serving.errors import FrontendFailed, Interrupted, RunError
-from serving.plan import Plan
-from serving.ports import check_free
+from serving.edge_events import EdgeEvents
+from serving.errors import FrontendFailed, Interrupted
+from serving.frontend import Frontend
+from serving.frontend_keeper import FrontendKeeper
+from serving.health_monitor import HealthMonitor
+from serving.leftovers import clean_up, remove_unused_models
+from serving.listeners import close_listeners
+from serving.notify import Notifier
+from serving.plan import SHUTDOWN_S, Plan
+from serving.ports import Ports, check_free
+from serving.reporter import Reporter
 from serving.startup import Start
 from serving.state import Identity, Phase, State
-from serving.watch import Watch
+from serving.supervisor_metrics import MEMORY_BUDGET, STATE_WRITE_ERRORS, WATCH_ERRORS
 
-GRACE = 5.0
-"""Seconds that requests in flight get to be answered before the end."""
-SHUTDOWN = 3.0
-"""Seconds that the front end gets to shut down; it needs a good two of them for itself, by netty's default."""
-END = 9.0
-"""Seconds from the wish for the end to the end, of which GRACE and SHUTDOWN are parts."""
-_KILLING = 0.5
-_STEP = 0.2
+_STEP_S = 0.1
+_HOUSEKEEPING_S = 30.0
+_HURRY_AFTER_S = 1.0
+_LONG_GRACE_S = 5.0
 
 Report = Callable[[str], None]
 
@@ -38,18 +36,31 @@ Report = Callable[[str], None]
 class Supervisor:
     """One run. Call `start`, then `watch`, and `stop` in any case.
 
-    `say` gets each event for a person, `progress` what is being waited for.
+    `say` gets each event for a person, `progress` what is being waited for. Neither can hold the supervisor up.
     """
 
     def __init__(self, plan: Plan, say: Report, progress: Report | None = None) -> None:
         self.plan = plan
-        self._deadline: float | None = None
-        self._say = say
-        self._progress = progress or (lambda _: None)
+        self.reporter = Reporter()
+        self._say = self.reporter.wrap(say)
+        self._progress = self.reporter.wrap(progress or (lambda _: None))
+        self._stop_asked: float | None = None
+        self._is_hurried = False
         self._lock: IO[str] | None = None
-        self._java: subprocess.Popen[bytes] | None = None
         self._state: State | None = None
-        self._watch: Watch | None = None
+        self._notifier = Notifier()
+        self._keeper = FrontendKeeper(plan, self._say, self._check, self._note_frontend)
+        self._monitor: HealthMonitor | None = None
+        self._edge_events: EdgeEvents | None = None
+        self._next_housekeeping = 0.0
+
+    @property
+    def phase(self) -> Phase:
+        """What the server is now; "stopping" from the moment that the end is asked for."""
+        if self._state is None:
+            return "starting"
+        is_ending = self._stop_asked is not None and self._state.phase not in ("stopped", "failed")
+        return "stopping" if is_ending else self._state.phase
 
     def start(self) -> None:
         """Returns when every model has answered a request. Raises RunError, with everything ended again."""
@@ -60,67 +71,147 @@ class Supervisor:
             clean_up(State.read(run.state), self._say)
             self._begin()
             check_free(self.plan.settings)
-            write(run.config, self.plan.settings)
-            start = Start(self.plan, self._check, self._now_at)
-            assert self._state is not None
-            self._java = process.start(run, self.plan.settings, self._temporary)
-            self._state = replace(self._state, frontend=Identity.of(self._java.pid))
+            self._report_budget()
+            self._monitor = HealthMonitor(self.plan, self._say)
+            self._monitor.start()
+            self._receive_edge_events()
+            start = Start(self.plan, self._keeper.check_start, self._now_at)
+            self._keeper.launch(self.plan.settings)
             self._now_at("starting TorchServe")
             models = start.wait()
-            self._watch = Watch(self.plan, models, self._say)
+            self._keeper.observe()
+            self._monitor.serve(models)
             self._set("ready", "every model answers")
+            self._notifier.ready()
         except BaseException as error:
             self.stop("failed" if isinstance(error, Exception) else "stopped", str(error))
             raise
 
     def ask_to_stop(self) -> None:
-        """From any thread, or a signal handler, where an Event could wait for itself. The end takes END seconds."""
-        if self._deadline is None:
-            self._deadline = time.monotonic() + END
+        """From any thread, or a signal handler, where an Event could wait for itself."""
+        if self._monitor is not None:
+            self._monitor.phase = "stopping"
+        if self._stop_asked is None:
+            self._stop_asked = time.monotonic()
+
+    def on_signal(self) -> None:
+        """The first signal asks for the end, a later one for a quick end: running requests are not waited for."""
+        if self._stop_asked is not None and time.monotonic() - self._stop_asked > _HURRY_AFTER_S:
+            self._is_hurried = True
+        self.ask_to_stop()
 
     def watch(self) -> None:
-        """Until somebody asks to stop. Raises FrontendFailed when the front end ends by itself."""
-        assert self._watch is not None
-        while True:
-            time.sleep(_STEP)
-            if self._deadline is not None:
+        """Until somebody asks to stop. Raises FrontendFailed when the front end cannot be kept alive."""
+        reported = ""
+        while self._stop_asked is None:
+            time.sleep(_STEP_S)
+            try:
+                self._step()
+            except FrontendFailed:
+                raise
+            except Interrupted:
                 return
-            if self._java is not None and self._java.poll() is not None:
-                raise FrontendFailed(
-                    f"TorchServe's front end has ended by itself ({_ending(self._java.returncode)}); "
-                    f"its log: {self.plan.run.server_log}"
-                )
-            problem = self._watch.look()
-            message = problem or "every model answers"
-            if self._state is not None and message != self._state.message:
-                self._say(f"not ready: {problem}" if problem else "ready again")
-                self._set("not ready" if problem else "ready", message)
+            except Exception as error:  # of ours: whatever watches has to go on
+                WATCH_ERRORS.inc()
+                if repr(error) != reported:
+                    self._say(f"unexpected error while watching, which goes on: {error!r}")
+                reported = repr(error)
 
     def stop(self, phase: Phase = "stopped", message: str = "ended as asked") -> None:
-        """Lets requests in flight be answered, within GRACE; then ends every process. Twice does no harm."""
+        """Answers accepted requests, within the plan's grace; then ends every process. Twice does no harm."""
         if self._lock is None:
             return
         self.ask_to_stop()
-        if self._java is not None and self._state is not None and self._state.frontend is not None:
-            running = self._state.phase in ("ready", "not ready") and self._java.poll() is None
+        self._notifier.stopping()
+        if self._keeper.frontend is not None and self._state is not None:
+            running = self._state.phase in ("ready", "not ready") and self._keeper.is_running
             self._set("stopping", message)
             if running:
-                drain(self.plan.endpoints, self._at_most(GRACE, SHUTDOWN + _KILLING))
-            process.end(self._state.frontend, self._temporary, self._at_most(SHUTDOWN) if running else 0.0)
-            self._java.wait()
+                self._drain(self._keeper.frontend)
+            self._keeper.end(SHUTDOWN_S if running else 0.0)
+        self._keeper.close()
+        for each in (self._monitor, self._edge_events):
+            if each is not None:
+                each.close()
         if self._state is not None:
-            process.remove(self._temporary)
             self._set(phase, message)
+        self.reporter.flush()
         self._lock.close()
         self._lock = None
 
-    def _at_most(self, seconds: float, reserve: float = _KILLING) -> float:
-        """Those seconds, or what the deadline leaves of them when `reserve` is kept back."""
-        assert self._deadline is not None
-        return max(0.0, min(seconds, self._deadline - time.monotonic() - reserve))
+    def _drain(self, frontend: Frontend) -> None:
+        """Not ready any more; then no new requests; then the accepted ones are answered."""
+        self._wait_unless_hurried(self.plan.drain_delay)
+        draining = self.plan.run.draining
+        try:
+            draining.write_text(f"{time.time():.3f}\n")
+        except OSError as error:
+            self._say(f"{draining} cannot be written: {error.strerror}")
+        ports = Ports.from_settings(self.plan.settings)
+        close_listeners(frontend.pid, (ports.inference, ports.grpc_inference))
+        if self.plan.grace > _LONG_GRACE_S:
+            self._say(f"waiting up to {self.plan.grace:g} s for running requests; a second signal ends them")
+        drain(self.plan.endpoints, self.plan.grace, self.plan.run.activity, self._must_hurry)
+
+    def _wait_unless_hurried(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._must_hurry():
+            time.sleep(0.05)
+
+    def _must_hurry(self) -> bool:
+        """Called while the end waits."""
+        self._notifier.watchdog()
+        return self._is_hurried
+
+    def _step(self) -> None:
+        """One round of the watch."""
+        self._notifier.watchdog()
+        self._keep_house()
+        if failure := self._keeper.problem():
+            self._restart(*failure)
+        assert self._monitor is not None
+        self._monitor.missing = self._keeper.missing
+        problem = self._monitor.problem()
+        message = problem or "every model answers"
+        if self._state is not None and message != self._state.message:
+            self._say(f"not ready: {message}" if problem else "ready again")
+            self._set("not ready" if problem else "ready", message)
+
+    def _restart(self, reason: str, problem: str) -> None:
+        assert self._monitor is not None
+        self._set("restarting", problem)
+        self._monitor.phase = "restarting"
+        self._keeper.restart(reason, problem)
+        self._monitor.serve(())
+
+    def _receive_edge_events(self) -> None:
+        """nginx reports clients that left to the health port's number, over UDP. A failure only costs saved work."""
+        health = urlsplit(self.plan.settings.get("health_address", self.plan.endpoints.health))
+        try:
+            self._edge_events = EdgeEvents(
+                self.plan.run.edge, health.hostname or "127.0.0.1", health.port or 8083
+            )
+            self._edge_events.start()
+        except OSError as error:
+            self._say(f"reports about clients that left cannot be received: {error}")
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now < self._next_housekeeping or self._keeper.frontend is None:
+            return
+        self._next_housekeeping = now + _HOUSEKEEPING_S
+        for path in (self.plan.run.output, self.plan.run.supervisor_log):
+            log_files.rotate(path)
+        versions = {each.version for each in self._keeper.snapshot.versions}
+        remove_unused_models(self._keeper.frontend.temporary, versions)
+
+    def _report_budget(self) -> None:
+        budget = budget_here(self.plan.settings)
+        for part, size in budget.parts().items():
+            MEMORY_BUDGET.labels(part).set(size)
+        self._say(str(budget))
 
     def _begin(self) -> None:
-        self._temporary = self.plan.run.temporary()
         self._state = State(
             phase="starting",
             message="starting",
@@ -129,83 +220,32 @@ class Supervisor:
             endpoints=self.plan.endpoints,
             models=self.plan.models,
             store=str(self.plan.store),
-            temporary=str(self._temporary),
+            temporary=str(self.plan.run.path / "tmp"),
+            stop_seconds=self.plan.stop_seconds,
         )
         self._set("starting", "starting")
 
     def _set(self, phase: Phase, message: str) -> None:
         assert self._state is not None
         self._state = replace(self._state, phase=phase, message=message)
+        self._notifier.status(f"{phase}: {message}")
         try:
             self._state.write(self.plan.run.state)
-        except OSError as error:  # a full disk is no reason to leave processes behind
-            self._say(f"{self.plan.run.state} cannot be written: {error.strerror}")
+        except Exception as error:  # a full disk is no reason to leave processes behind
+            STATE_WRITE_ERRORS.inc()
+            self._say(f"{self.plan.run.state} cannot be written: {error}")
 
     def _now_at(self, message: str) -> None:
         self._set("starting", message)
         self._progress(message)
 
+    def _note_frontend(self, frontend: Frontend) -> None:
+        assert self._state is not None
+        self._state = replace(self._state, frontend=frontend.identity, temporary=str(frontend.temporary))
+        self._set(self._state.phase, self._state.message)
+
     def _check(self) -> None:
-        """Called while a start waits."""
-        if self._deadline is not None:
+        """Called while a start or a restart waits. Raises Interrupted when the end is asked for."""
+        self._notifier.watchdog()
+        if self._stop_asked is not None:
             raise Interrupted("stopped before the start was over")
-        if self._java is not None and self._java.poll() is not None:
-            raise FrontendFailed(
-                f"TorchServe's front end did not start ({_ending(self._java.returncode)}): "
-                f"{_last_line(self.plan)}\nIts output: {self.plan.run.output}"
-            )
-
-
-def clean_up(state: State | None, say: Report, patience: float = SHUTDOWN) -> None:
-    """Ends what a supervisor left behind that was killed. Only for the holder of the run folder's lock."""
-    if state is None:
-        return
-    temporary = Path(state.temporary)
-    if state.frontend is not None and process.members(state.frontend, temporary):
-        say("ending the processes of a run whose supervisor was killed")
-        process.end(state.frontend, temporary, patience)
-    process.remove(temporary)
-
-
-def _ending(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _last_line(plan: Plan) -> str:
-    """The last thing that Java printed which is no warning of its own."""
-    lines = plan.run.output.read_text(errors="replace").splitlines()
-    told = [
-        line for line in lines if line.strip() and not line.startswith(("WARNING:", "\tat ", "nvidia-smi"))
-    ]
-    return told[-1] if told else "it printed nothing"
-
-
-def main() -> int:
-    """In the background: what it says goes to the supervisor's log, how it goes to the state file."""
-    supervisor = Supervisor(Plan.from_json(sys.stdin.read()), _log)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.ask_to_stop())
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        supervisor.start()
-        _log("ready")
-        supervisor.watch()
-    except (RunError, OSError) as error:
-        _log(f"error: {error}")
-        supervisor.stop("failed", str(error))
-        return error.exit_code if isinstance(error, RunError) else RunError.exit_code
-    except Exception as error:  # a mistake of ours: its traceback goes to the log, but no process stays
-        supervisor.stop("failed", repr(error))
-        raise
-    finally:
-        supervisor.stop()
-    _log("ended")
-    return 0
-
-
-def _log(message: str) -> None:
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {message}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "scripts/stop": "tests/server/test_readme.py",
     "scripts/test": "tests/server/test_readme.py",
     "scripts/bench": "tests/server/test_bench.py",
+    "scripts/chaos": "tests/faults/test_chaos.py",
     "scripts/gateway": "tests/server/test_gateway.py",
     "scripts/demo": "tests/browser/conftest.py",
     "scripts/image": "tests/image/test_image.py",
@@ -111,6 +112,7 @@ class Checkout:
             documented.inference.removeprefix("http://"): ends.inference.removeprefix("http://"),
             documented.management.removeprefix("http://"): ends.management.removeprefix("http://"),
             documented.metrics.removeprefix("http://"): ends.metrics.removeprefix("http://"),
+            documented.health.removeprefix("http://"): ends.health.removeprefix("http://"),
             documented.grpc_inference: ends.grpc_inference,
             documented.grpc_management: ends.grpc_management,
         }

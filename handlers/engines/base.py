@@ -8,6 +8,9 @@ from handlers.core.device import Device
 PREPARED, FACTS = "prepared", "prepared.json"
 """The folder beside a model's weights with what packing has prepared for the engines; in it, what it says of it."""
 
+REFUSED = 3
+"""The exit code of preparing where the model's files are to blame; its last line is then the whole message."""
+
 Inputs = TypeVar("Inputs", contravariant=True)
 Outputs = TypeVar("Outputs", covariant=True)
 

@@ -2,7 +2,8 @@
 
     python -m handlers.engines.prepare MODEL TARGET [--engine auto] [--precision auto] [--pictures FOLDER]
 
-Prints what it did as JSON. MODEL is a folder in the hub's layout.
+Prints what it did as JSON; where the model's files are to blame, one line on stderr and exit code 3. MODEL is a
+folder in the hub's layout.
 """
 
 import argparse
@@ -17,17 +18,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from handlers.core.device import Device
 from handlers.core.errors import ConfigurationError
 from handlers.core.faults import is_out_of_memory
-from handlers.engines.base import FACTS, EngineUnavailable
+from handlers.engines.base import FACTS, REFUSED, EngineUnavailable
 from handlers.engines.choice import FAST_BF16
 from handlers.engines.classifier_network import ClassifierNetwork, blank
 from handlers.engines.int8 import Pixels, quantise
 from handlers.engines.openvino_classifier import FLOAT, INT8, convert, plain_network
 from handlers.engines.openvino_runtime import import_openvino
 from handlers.engines.torch_compiled_classifier import compile_package
+from handlers.engines.weights import check_not_quantized, check_values, line
 from handlers.vision.labels import PREPARED_LABELS, own_labels, read_labels
 from handlers.vision.preprocess import Preprocessor
 from handlers.vision.types import InputSpec, VisionConfig
@@ -48,9 +51,9 @@ def prepare_classifier(
 
     Gives the facts, which `prepared.json` has too. A network that OpenVINO cannot convert is left out and said there,
     as a worker has other engines; but where int8 was asked for, it raises. The same inputs give the same bytes, but
-    for a compiled network. Raises ConfigurationError for a model without a preprocessor, an unknown precision or
-    another number of labels than the network has outputs, ServingError for a picture that cannot be read, OSError
-    where files cannot be written, and what the libraries raise, for weights that do not fit the architecture as well.
+    for a compiled network. Raises ConfigurationError for a model without a preprocessor, an unknown precision,
+    weights that do not fit or are no numbers, and labels that do not go with the network's outputs; ServingError for
+    a picture that cannot be read, OSError where files cannot be written, and what the libraries raise.
     """
     target.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
@@ -61,7 +64,8 @@ def prepare_classifier(
     preprocessor = Preprocessor(model)
     if preprocessor.plan is not None:
         preprocessor.plan.write(target / PREPROCESS)
-    network = plain_network(model, preprocessor.spec)
+    _check_id2label(json.loads((model / "config.json").read_text(encoding="utf-8")))
+    network = _network(model, preprocessor.spec)
     labels, _ = read_labels(model)
     _check_labels(network, preprocessor.spec, len(labels))
     if not own_labels(json.loads((model / "config.json").read_text())):
@@ -74,6 +78,36 @@ def prepare_classifier(
         facts["torch_compiled"] = compile_package(model, preprocessor.spec, device, target)
     (target / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
     return facts
+
+
+def _network(model: Path, spec: InputSpec) -> ClassifierNetwork:
+    """The network in float32, its weights checked. Raises ConfigurationError."""
+    check_not_quantized(model)
+    try:
+        network = plain_network(model, spec)
+    except (ValueError, RuntimeError, AttributeError, KeyError, TypeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ConfigurationError(
+            f"the weights and config.json do not fit each other: {line(error)}; pack the two of one save"
+        ) from error
+    inner = network.network
+    check_values(model, inner if isinstance(inner, torch.nn.Module) else network)
+    return network
+
+
+def _check_id2label(config: dict[str, Any]) -> None:
+    """Labels by their index, from 0 on and without holes; other forms are left to who reads them."""
+    labels = config.get("id2label")
+    if labels is None:
+        return
+    if not isinstance(labels, dict) or not all(str(index).isdecimal() for index in labels):
+        raise ConfigurationError("config.json: 'id2label' must map indices such as \"0\" to labels")
+    missing = sorted(set(range(len(labels))) - {int(index) for index in labels})
+    if missing:
+        raise ConfigurationError(
+            f"config.json: 'id2label' has {len(labels)} labels and none for index {missing[0]}; name each output"
+        )
 
 
 @torch.no_grad()
@@ -141,8 +175,11 @@ def main() -> None:
             facts = prepare_classifier(
                 arguments.model, arguments.target, arguments.engine, pictures, arguments.precision
             )
-    except (EngineUnavailable, ConfigurationError) as error:
+    except EngineUnavailable as error:
         raise SystemExit(str(error)) from None
+    except ConfigurationError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(REFUSED)
     print(json.dumps(facts))
 
 

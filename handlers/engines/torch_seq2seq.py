@@ -11,6 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig, StoppingCriter
 from handlers.core.device import Device
 from handlers.core.progress import report_step
 from handlers.engines.loading import load_network
+from handlers.text.architectures import SEPARATE_TEXTS
 from handlers.text.generation import GeneratedTokens, GenerationBatch, GenerationParameters
 from handlers.text.model_defaults import generation_config
 
@@ -57,30 +58,56 @@ class TorchSeq2Seq:
         )
         self._model: Any = model.to(device.torch_device)
         self._device = device.torch_device
+        self._kind = model.config.model_type
+        _size_cache(model.config)
         eos = own.eos_token_id
         self._ends = frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])
 
     def run(self, batch: GenerationBatch) -> GeneratedTokens:
         """`generate()` has one length for all its rows: texts with different ones run one after the other."""
         found: dict[int, list[int]] = {}
-        for parameters in dict.fromkeys(batch.parameters):
-            same = [index for index, own in enumerate(batch.parameters) if own == parameters]
-            found.update(
-                zip(same, self._run([batch.texts[index] for index in same], parameters), strict=True)
-            )
+        for same in self._groups(batch):
+            texts = [batch.texts[index] for index in same]
+            found.update(zip(same, self._run(texts, batch.parameters[same[0]]), strict=True))
         return [found[index] for index in range(len(batch.texts))]
+
+    def _groups(self, batch: GenerationBatch) -> list[list[int]]:
+        """Indices of the texts of each call of `generate()`."""
+        if self._kind in SEPARATE_TEXTS:
+            return [[index] for index in range(len(batch.texts))]
+        groups: dict[GenerationParameters, list[int]] = {}
+        for index, parameters in enumerate(batch.parameters):
+            groups.setdefault(parameters, []).append(index)
+        return list(groups.values())
 
     def _run(self, texts: Sequence[Sequence[int]], parameters: GenerationParameters) -> GeneratedTokens:
         rows = [torch.tensor(text) for text in texts]
         masks = [torch.ones_like(row) for row in rows]
+        inputs = {
+            "input_ids": pad_sequence(rows, True, self._pad).to(self._device),
+            "attention_mask": pad_sequence(masks, True).to(self._device),
+        }
         with torch.inference_mode():
             generated = self._model.generate(
-                input_ids=pad_sequence(rows, True, self._pad).to(self._device),
-                attention_mask=pad_sequence(masks, True).to(self._device),
+                **inputs,
+                **self._particular(inputs["input_ids"]),
                 generation_config=_settings(parameters),
                 stopping_criteria=StoppingCriteriaList([_report_step]),
             )
         return [self._new_tokens(row) for row in generated.tolist()]
+
+    def _particular(self, input_ids: torch.Tensor) -> dict[str, Any]:
+        """What this architecture needs before or beside the usual inputs of `generate()`."""
+        if self._kind == "led":
+            # The documented use for summaries: global attention on the first token.
+            mask = torch.zeros_like(input_ids)
+            mask[:, 0] = 1
+            return {"global_attention_mask": mask}
+        if self._kind == "bigbird_pegasus":
+            # A text too short for blocks switches the encoder to full attention, for all that follow.
+            self._model.get_encoder().set_attention_type(self._model.config.attention_type)
+            self._model.eval()
+        return {}
 
     def describe(self) -> dict[str, Any]:
         return {"engine": self.name, "architecture": type(self._model).__name__}
@@ -90,6 +117,14 @@ class TorchSeq2Seq:
         tokens = row[1:]
         end = next((index for index, token in enumerate(tokens) if token in self._ends), len(tokens))
         return tokens[: end + 1]
+
+
+def _size_cache(config: Any) -> None:
+    """Let `generate()` make its cache for the decoder's layers; of T5 and ProphetNet it counts the encoder's."""
+    for encoder in ("num_layers", "num_encoder_layers"):
+        layers = getattr(config, "num_decoder_layers", None)
+        if layers and getattr(config, encoder, layers) < layers:
+            setattr(config, encoder, layers)
 
 
 def _settings(parameters: GenerationParameters) -> GenerationConfig:

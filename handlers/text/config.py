@@ -24,7 +24,8 @@ class SummarizerConfig(HandlerConfig):
     """Characters of one text; a model reads a few thousand of them."""
 
     max_input_tokens: int | None = None
-    """Tokens of one text, its prefix and special tokens included; unset: as many as the model can read."""
+    """Tokens of one text, its prefix and special tokens included; unset: the length of the model's tokenizer. It may
+    be above that, up to the model's positions; T5 and its relatives have relative ones, and no such bound."""
 
     max_new_tokens: int = 512
     """Tokens of one summary."""

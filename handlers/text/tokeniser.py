@@ -24,7 +24,7 @@ class Tokeniser:
     """`prefix` stands before every text; `max_tokens` counts it and the special tokens."""
 
     def __init__(self, folder: Path, defaults: ModelDefaults, max_tokens: int | None = None) -> None:
-        """Raises ConfigurationError where `max_tokens` leaves no room for a text."""
+        """Raises ConfigurationError where `max_tokens` leaves no room for a text or exceeds the model's positions."""
         self._tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -79,9 +79,19 @@ class Tokeniser:
 
 
 def _max_tokens(tokenizer_length: int, defaults: ModelDefaults, setting: int | None) -> int:
-    """The tokenizer's length, never more than the model has positions, and less where the server says so."""
+    """How many tokens a text may have: as `handler.max_input_tokens` says, else as the model's files do.
+
+    The tokenizer's length is a default, which the setting may exceed: T5's positions are relative, and FLAN-T5 reads
+    more than the 512 of its tokenizer. Raises ConfigurationError for a setting above the model's own positions.
+    """
+    positions = defaults.encoder_positions
+    if setting is not None:
+        if positions is not None and setting > positions:
+            raise ConfigurationError(
+                f"model-config.yaml: 'handler.max_input_tokens' is {setting}, and this model has positions for "
+                f"{positions} tokens; set it to at most {positions}, or leave it out"
+            )
+        return setting
     known = tokenizer_length <= _UNKNOWN_LENGTH
-    bounds = [tokenizer_length if known else None, defaults.encoder_positions]
-    if not any(bounds):
-        bounds = [defaults.suggested_input_tokens or _FALLBACK_INPUT_TOKENS]
-    return min(bound for bound in (*bounds, setting) if bound)
+    bounds = [bound for bound in (tokenizer_length if known else None, positions) if bound]
+    return min(bounds) if bounds else defaults.suggested_input_tokens or _FALLBACK_INPUT_TOKENS

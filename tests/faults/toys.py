@@ -4,10 +4,12 @@ import json
 import zipfile
 from pathlib import Path
 
+from handlers.core import activity
+
 CONFIG = """
 minWorkers: {workers}
 maxWorkers: {workers}
-batchSize: 1
+batchSize: {batch}
 maxBatchDelay: 1
 responseTimeout: 20
 startupTimeout: 20
@@ -30,6 +32,11 @@ class Toy:
                 time.sleep(float(order.removeprefix("sleep ")))
             if order == "exit":
                 os._exit(9)
+            if order.startswith("exit once "):
+                marker = order.removeprefix("exit once ")
+                if not os.path.exists(marker):
+                    open(marker, "w").close()
+                    os._exit(9)
             if order == "raise":
                 raise ValueError("as ordered")
             self.asked += 1
@@ -84,11 +91,63 @@ class Toy:
 KILLED_AT_LOAD = BROKEN_AT_LOAD.replace("        try:\n", "        import os; os._exit(9)\n        try:\n")
 
 
-def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1, queue: int = 10) -> str:
-    """Writes `name`.mar and returns the name."""
+VERSION = "starter-1a2b3c4d"
+
+REPORTING = """
+import os, sys, time
+from activity import ActivityWriter
+
+class Toy:
+    def initialize(self, context):
+        self.activity = ActivityWriter.from_environment()
+        self.activity.start_heartbeat()
+
+    def handle(self, data, context):
+        self.activity.begin_batch(len(data))
+        orders = [bytes(fields.get("body", b"")).decode() for fields in data]
+        longest = max(float(order.removeprefix("sleep ") or 0) for order in orders)
+        end = time.monotonic() + longest
+        while time.monotonic() < end:
+            time.sleep(0.05)
+            self.activity.advance()
+        self.activity.end_batch()
+        return [str(os.getpid())] * len(data)
+"""
+"""Reports what it does, as the handlers do."""
+
+LOADS_WHEN_ALLOWED = """
+import os
+
+class Toy:
+    def initialize(self, context):
+        if not os.path.exists({allowed!r}):
+            raise ValueError("not allowed to load")
+
+    def handle(self, data, context):
+        return [str(os.getpid())] * len(data)
+"""
+
+ACTIVITY = Path(activity.__file__).read_text()
+
+
+def toy(
+    store: Path,
+    name: str,
+    handler: str = OBEDIENT,
+    workers: int = 1,
+    queue: int = 10,
+    version: str = VERSION,
+    *,
+    batch: int = 1,
+    more: str = "",
+) -> str:
+    """Writes `name`.mar, in place of one that is there, and returns the name.
+
+    `more`: further lines of its model-config.yaml.
+    """
     model = {
         "modelName": name,
-        "modelVersion": "starter-1a2b3c4d",
+        "modelVersion": version,
         "handler": "toy.py",
         "configFile": "model-config.yaml",
     }
@@ -98,8 +157,11 @@ def toy(store: Path, name: str, handler: str = OBEDIENT, workers: int = 1, queue
         "model": model,
         "archiverVersion": "0.12.0",
     }
-    with zipfile.ZipFile(store / f"{name}.mar", "w") as archive:
+    new = store / f"{name}.new"
+    with zipfile.ZipFile(new, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr("model-config.yaml", CONFIG.format(workers=workers, queue=queue))
+        archive.writestr("model-config.yaml", CONFIG.format(workers=workers, queue=queue, batch=batch) + more)
         archive.writestr("toy.py", handler)
+        archive.writestr("activity.py", ACTIVITY)
+    new.replace(store / f"{name}.mar")
     return name

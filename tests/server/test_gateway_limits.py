@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from client import AsyncClient, Client, Endpoints, Overloaded, ServeError
-from gateway.nginx import NginxError, Tls
+from gateway.nginx import Tls
 from serving.config import ROOT
 from tests.faults.toys import toy
 from tests.live_server import alive
@@ -179,11 +179,31 @@ def test_without_a_worker_it_is_503_and_a_broken_handler_is_500(front, http, ser
     responses = [http.post(f"/predictions/{slow_model}", content=b"x") for _ in range(3)]
     for response in responses:
         assert slow_model in error(response, 503, "NoWorker")
-        assert "retry-after" not in response.headers
+        assert response.headers["retry-after"] == "1"
+    time.sleep(1.0)  # the state that probes are answered from is up to a second and a half old
     response = http.get(f"/v2/models/{slow_model}/ready")
     assert (response.status_code, response.json()["ready"]) == (503, False)
-    assert http.get("/v2/health/ready").status_code == 503
-    assert http.get("/ping").json()["status"] == "Unhealthy"
+    # Scaled to 0 on purpose: the other models are no less ready for it.
+    assert http.get("/v2/health/ready").status_code == 200
+    assert http.get("/ping").json()["status"] == "Healthy"
+
+
+def test_a_worker_that_dies_once_is_not_seen_and_one_that_dies_twice_is_said(http, slow_model, tmp_path):
+    response = http.post(f"/predictions/{slow_model}", content=f"exit once {tmp_path / 'died'}".encode())
+    assert (tmp_path / "died").exists()
+    assert (response.status_code, response.headers["x-retried"]) == (200, "1")
+    response = http.post(f"/predictions/{slow_model}", content=b"exit")
+    assert error(response, 503, "WorkerDied") == "Worker died."
+    assert (response.headers["x-retried"], response.headers["retry-after"]) == ("1", "1")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_only_post_predicts_and_nothing_hangs_without_a_worker(http, server, slow_model, method):
+    with Client(endpoints=server.endpoints) as client:
+        client.scale(slow_model, 0)
+    response = http.request(method, f"/predictions/{slow_model}", timeout=10)
+    error(response, 405, "NotAllowed")
+    assert response.headers["allow"] == "POST"
 
 
 @pytest.fixture(scope="module")
@@ -237,16 +257,13 @@ def test_a_rate_for_each_client(server):
             assert Overloaded in {outcome(client) for _ in range(8)}
 
 
-def test_without_torchserve_it_says_so_and_when_a_process_ends_so_does_it(server):
+def test_without_torchserve_it_says_so():
     nowhere = Endpoints.at(inference_port=1, management_port=1, metrics_port=1, grpc_port=1)
     with in_front_of(nowhere) as running:
         error(httpx.post(f"{running.url}/predictions/resnet-50", content=PICTURE), 502, "Unavailable")
         response = httpx.get(f"{running.url}/v2/health/live")
         assert (response.status_code, response.json()["live"]) == (503, False)
-        gateway, _ = running._processes
-        os.kill(gateway.pid, signal.SIGKILL)
-        with pytest.raises(NginxError, match="ended by itself"):
-            running.watch()
+        os.kill(running.gateway.pid, signal.SIGKILL)
         error(httpx.get(f"{running.url}/v2"), 502, "Unavailable")
     with pytest.raises(httpx.ConnectError):
         httpx.get(running.url)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from client import Client, ClientError
 from client.settings import PROTOCOLS
-from serving import readiness
+from serving import health_questions, readiness
 from training.pictures import picture
 from training.reports import report
 
@@ -22,6 +22,12 @@ HISTOGRAMS = (
     "handler_inference_seconds",
     "handler_encode_seconds",
 )
+
+
+@pytest.fixture(autouse=True)
+def without_questions(monkeypatch):
+    """The supervisor's questions to idle models count as requests."""
+    monkeypatch.setattr(health_questions, "IDLE_LIMIT_S", 1e9)
 
 
 def scrape(server):

@@ -1,16 +1,19 @@
-"""Prepares a summarizer at packing: attention in compiled code, where a worker would compute in bf16 on a CPU.
+"""Prepares a summarizer at packing: checks the model, and compiles attention for workers with bf16 on a CPU.
 
-    python -m handlers.engines.seq2seq.prepare MODEL TARGET [--engine auto] [--precision auto]
+    python -m handlers.engines.seq2seq.prepare MODEL TARGET [--engine auto] [--precision auto] [--settings JSON]
 
-Prints what it did as JSON.
+Prints what it did as JSON; where the model's files are to blame, one line on stderr and exit code 3.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from handlers.engines.base import FACTS, EngineUnavailable
+from handlers.core.errors import ConfigurationError
+from handlers.engines.base import FACTS, REFUSED, EngineUnavailable
+from handlers.engines.seq2seq.check import check_summarizer
 from handlers.engines.seq2seq.step_attention import build
 
 
@@ -37,7 +40,15 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument(
+        "--settings", type=json.loads, help="the `handler:` section of the configuration, as JSON"
+    )
     arguments = parser.parse_args()
+    try:
+        check_summarizer(arguments.model, arguments.settings)
+    except ConfigurationError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(REFUSED)
     print(json.dumps(prepare_summarizer(arguments.target, arguments.engine, arguments.precision)))
 
 

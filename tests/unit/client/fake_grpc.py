@@ -52,8 +52,12 @@ class Inference(inference_grpc.InferenceAPIsServiceServicer):
 
     def Predictions(self, request, context):
         self.fake.seen.append("Predictions")
+        self.fake.inputs.append(dict(request.input))
+        self.fake.metadata.append(dict(context.invocation_metadata()))
         parameters = json.loads(request.input["parameters"]) if "parameters" in request.input else {}
         try:
+            if self.fake.deaths and self.fake.deaths.pop(0):
+                raise Refused(500, "InternalServerException", "Worker died.")
             value: Any = predict(request.model_name, [request.input["data"]], parameters)
         except Refused as error:
             if error.value["type"].endswith("Exception"):
@@ -140,21 +144,29 @@ class Management(management_grpc.ManagementAPIsServiceServicer):
         except Refused as error:
             abort(context, error, grpc.StatusCode.NOT_FOUND)
 
+    def _change(self, context, change, *arguments):
+        try:
+            return management.ManagementResponse(msg=change(*arguments))
+        except Refused as error:
+            abort(context, error, grpc.StatusCode.INTERNAL)
+
     def ScaleWorker(self, request, context):
         self.fake.seen.append("ScaleWorker")
-        numbers = f"{request.min_worker} {request.max_worker} {request.synchronous} {request.model_version}"
-        return management.ManagementResponse(msg=f"scaled {request.model_name} {numbers}")
+        assert not request.synchronous
+        workers = (request.min_worker, request.max_worker)
+        return self._change(context, self.fake.scale, request.model_name, request.model_version, workers)
 
     def RegisterModel(self, request, context):
+        self.fake.seen.append("RegisterModel")
+        assert not request.synchronous
         if request.url == "twice.mar":
             # TorchServe does not catch this one: it says nothing.
             context.abort(grpc.StatusCode.UNKNOWN, "")
-        return management.ManagementResponse(msg=self.fake.registered(request.url, request.synchronous))
+        return self._change(context, self.fake.register, request.url, request.model_name)
 
     def SetDefault(self, request, context):
-        return management.ManagementResponse(
-            msg=f"default of {request.model_name} is {request.model_version}"
-        )
+        return self._change(context, self.fake.set_default, request.model_name, request.model_version)
 
     def UnregisterModel(self, request, context):
-        return management.ManagementResponse(msg=f"unregistered {request.model_name} {request.model_version}")
+        self.fake.seen.append("UnregisterModel")
+        return self._change(context, self.fake.unregister, request.model_name, request.model_version)

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -82,35 +83,62 @@ def tensors(model: str, answer: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def description(
-    model: str, version: str = "1.0", status: str = "READY", customized: bool = False
-) -> dict[str, Any]:
-    if model == "absent":
-        raise Refused(404, "ModelNotFoundException", f"Model not found: {model}")
-    worker = {"id": "9000", "startTime": "2026-01-01T00:00:00.000Z", "status": status, "memoryUsage": 1048576,
-              "pid": 4711, "gpu": False, "gpuUsage": "N/A"}  # fmt: skip
-    value = {"modelName": model, "modelVersion": version, "modelUrl": f"{model}.mar", "runtime": "python",
-             "minWorkers": 1, "maxWorkers": 1, "batchSize": 8, "maxBatchDelay": 1, "responseTimeout": 60,
-             "startupTimeout": 120, "deviceType": "cpu", "loadedAtStartup": True, "workers": [worker],
-             "jobQueueStatus": {"remainingCapacity": 99, "pendingRequests": 1}}  # fmt: skip
-    return value | ({"customizedMetadata": {"engine": "torch"}} if customized else {})
+@dataclass
+class Version:
+    """A registered version: the archive, the wanted workers, and the process ids of those there are."""
+
+    url: str
+    min_workers: int = 1
+    max_workers: int = 1
+    pids: list[int] = field(default_factory=lambda: [4711])
+
+
+def description(model: str, name: str, version: Version, status: str, waiting: int) -> dict[str, Any]:
+    workers = [
+        {"id": str(9000 + place), "startTime": "2026-01-01T00:00:00.000Z", "status": status,
+         "memoryUsage": 1048576, "pid": pid, "gpu": False, "gpuUsage": "N/A"}
+        for place, pid in enumerate(version.pids)
+    ]  # fmt: skip
+    return {"modelName": model, "modelVersion": name, "modelUrl": version.url, "runtime": "python",
+            "minWorkers": version.min_workers, "maxWorkers": version.max_workers, "batchSize": 8,
+            "maxBatchDelay": 1, "responseTimeout": 60, "startupTimeout": 120, "deviceType": "cpu",
+            "loadedAtStartup": True, "workers": workers,
+            "jobQueueStatus": {"remainingCapacity": 99, "pendingRequests": waiting}}  # fmt: skip
 
 
 class FakeTorchServe:
-    """`seen` holds what arrived: REST as (method, path with query), gRPC as the method's name."""
+    """`seen` holds what arrived: REST as (method, path with query), gRPC as the method's name.
+
+    `headers` has those of each REST request, `inputs` and `metadata` what came with each gRPC prediction. `state`
+    answers the supervisor's `/state`; without it nothing does.
+    """
 
     def __init__(self, status: str = "READY", models: int = 2) -> None:
         self.status = status
-        self.min_workers = 1
         self.loading = 0  # so many descriptions more will say that the workers still load
+        self.queued = 0  # so many descriptions more will say that requests are queued
+        self.dies_at_load = False  # a new worker's process is another one at each description
+        self.registers_as: str | None = None  # the name that the archive gives, where it is not the file's
+        self.new_workers = 1
+        self.failing_scales = 0  # so many scale calls more answer 500, as TorchServe does in a race
+        self.deaths: list[bool] = []  # whether the next predictions over gRPC end their worker
+        self.state: Callable[[], Any] | None = None
+        self.headers: list[httpx.Headers] = []
+        self.inputs: list[dict[str, bytes]] = []
+        self.metadata: list[dict[str, Any]] = []
         self.names = sorted(["pictures", "texts", *(f"model-{index}" for index in range(models - 2))])[
             :models
         ]
+        self.versions = {
+            name: {version: Version(f"{name}.mar") for version in ("1.0", "2.0")} for name in self.names
+        }
+        self.defaults = dict.fromkeys(self.names, "1.0")
         self.seen: list[Any] = []
 
     def rest(self, request: httpx.Request) -> httpx.Response:
         path = unquote(request.url.path)
         self.seen.append((request.method, request.url.raw_path.decode()))
+        self.headers.append(request.headers)
         try:
             return self._rest(request, path.split("/")[1:])
         except Refused as error:
@@ -140,20 +168,21 @@ class FakeTorchServe:
                 return httpx.Response(
                     200, json=self.describe(model, rest[0] if rest else "", "customized" in query)
                 )
+            case "GET", ["state"] if self.state:
+                return httpx.Response(200, json=self.state())
             case "PUT", ["models", model, version, "set-default"]:
-                return httpx.Response(200, json={"status": f"default of {model} is {version}"})
+                return httpx.Response(200, json={"status": self.set_default(model, version)})
             case "PUT", ["models", model, *version]:
-                return httpx.Response(
-                    202, json={"status": f"scaled {model} {version} {sorted(query.items())}"}
-                )
+                assert query["synchronous"] == "false"
+                workers = (int(query["min_worker"]), int(query["max_worker"]))
+                return httpx.Response(202, json={"status": self.scale(model, "".join(version), workers)})
             case "POST", ["models"]:
-                if query["url"] == "twice.mar":
-                    raise Refused(409, "ConflictStatusException", "Model version 1.0 is already registered")
+                assert query["synchronous"] == "false"
                 return httpx.Response(
-                    200, json={"status": self.registered(query["url"], sorted(query.items()))}
+                    202, json={"status": self.register(query["url"], query.get("model_name"))}
                 )
             case "DELETE", ["models", model, *version]:
-                return httpx.Response(200, json={"status": f"unregistered {model} {version}"})
+                return httpx.Response(200, json={"status": self.unregister(model, "".join(version))})
         raise Refused(
             404, "ResourceNotFoundException", "Requested resource is not found, please refer to API document."
         )
@@ -181,18 +210,66 @@ class FakeTorchServe:
         following = {"nextPageToken": str(last)} if last <= len(self.names) else {}
         return following | {"models": [{"modelName": name, "modelUrl": f"{name}.mar"} for name in names]}
 
-    def describe(self, model: str, version: str, customized: bool) -> list[dict[str, Any]]:
-        versions = ["1.0", "2.0"] if version == "all" else [version or "1.0"]
-        self.loading -= 1
-        status = "UNLOADING" if self.loading >= 0 else self.status
-        return [
-            description(model, v, status, customized) | {"minWorkers": self.min_workers} for v in versions
-        ]
+    def find(self, model: str, version: str) -> str:
+        """The version, the default one for ""."""
+        if model not in self.versions:
+            raise Refused(404, "ModelNotFoundException", f"Model not found: {model}")
+        chosen = version or self.defaults[model]
+        if chosen not in self.versions[model]:
+            message = f"Model version: {version} does not exist for model: {model}"
+            raise Refused(404, "ModelVersionNotFoundException", message)
+        return chosen
 
-    def registered(self, url: str, details: Any) -> str:
-        """The beginning is TorchServe's sentence, with the name that an archive has by our convention."""
-        name = url.removesuffix(".mar")
-        return f'Model "{name}" Version: 1.0 registered with 1 initial workers {url} {details}'
+    def describe(self, model: str, version: str, customized: bool) -> list[dict[str, Any]]:
+        names = list(self.versions.get(model, ())) if version == "all" else []
+        self.loading, self.queued = self.loading - 1, self.queued - 1
+        status = "UNLOADING" if self.loading >= 0 or self.dies_at_load else self.status
+        answer = []
+        for name in names or [self.find(model, "" if version == "all" else version)]:
+            described = self.versions[model][name]
+            if self.dies_at_load:
+                described.pids = [pid + 1 for pid in described.pids]
+            answer.append(description(model, name, described, status, max(self.queued + 1, 0)))
+            if customized:
+                answer[-1]["customizedMetadata"] = {"engine": "torch"}
+        return answer
+
+    def register(self, url: str, name: str | None) -> str:
+        """TorchServe's sentence names neither model nor version where it does not wait."""
+        model = name or self.registers_as or url.removesuffix(".mar")
+        version = f"{len(self.versions.get(model, ())) + 1}.0"
+        if url == "twice.mar":
+            raise Refused(409, "ConflictStatusException", "Model version 1.0 is already registered")
+        pids = [4000 + place for place in range(self.new_workers)]
+        self.versions.setdefault(model, {})[version] = Version(url, self.new_workers, self.new_workers, pids)
+        self.defaults.setdefault(model, version)
+        self.names = sorted({*self.names, model})
+        return "Processing worker updates..."
+
+    def scale(self, model: str, version: str, workers: tuple[int, int]) -> str:
+        """At 500 as well the worker is gone."""
+        scaled = self.versions[model][self.find(model, version)]
+        scaled.min_workers, scaled.max_workers = workers
+        started = list(range(5000, 5000 + max(0, workers[0] - len(scaled.pids))))
+        scaled.pids = (scaled.pids + started)[: workers[1]]
+        self.failing_scales -= 1
+        if self.failing_scales >= 0:
+            raise Refused(500, "InternalServerException", "java.util.ConcurrentModificationException")
+        return "Processing worker updates..."
+
+    def set_default(self, model: str, version: str) -> str:
+        self.defaults[model] = self.find(model, version)
+        return f"default of {model} is {version}"
+
+    def unregister(self, model: str, version: str) -> str:
+        removed = self.find(model, version)
+        if removed == self.defaults[model] and len(self.versions[model]) > 1:
+            raise Refused(403, "InvalidModelVersionException", "Cannot remove default version")
+        del self.versions[model][removed]
+        if not self.versions[model]:
+            del self.versions[model], self.defaults[model]
+            self.names.remove(model)
+        return f"unregistered {model} {removed}"
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def test_nobody_answers(command, protocol, capsys):
         ["predict", "m", "x", "--param", "novalue"],
         *(
             ["predict", "m", "x", "--param", f"{name}=2"]
-            for name in ("model", "image", "text", "version", "self")
+            for name in ("model", "image", "text", "version", "timeout", "headers", "self")
         ),
         *(["predict", "m", "x", "--port", port] for port in ("0", "-1", "65536", "99999", "http")),
         ["manage", "list", "--grpc-management-port", "65536"],
@@ -126,6 +126,8 @@ def test_nobody_answers(command, protocol, capsys):
         ["predict", "m", "x", "--protocol", "http"],
         ["manage"],
         ["manage", "scale", "m"],
+        ["manage", "replace", "m"],
+        ["manage", "unregister", "m", "--drain-timeout", "soon"],
     ],
 )
 def test_what_is_not_understood(arguments, capsys):
@@ -162,10 +164,13 @@ def test_manage(options, protocol, capsys):
     assert 'engine: "torch"' in text
     versions = json.loads(manage("describe", "texts", "--all", "--json"))
     assert [version["version"] for version in versions] == ["1.0", "2.0"]
-    assert "scaled texts" in manage("scale", "texts", "2", "--max", "3")
-    assert "registered" in manage("register", "new.mar", "--no-wait")
+    assert manage("scale", "texts", "2", "--max", "3") == "texts: 2 to 3 workers\n"
+    assert manage("scale", "texts", "1", "--now") == "texts: 1 workers\n"
+    assert 'Model "new" Version: 1.0 registered' in manage("register", "new.mar", "--no-wait")
     assert "default of texts is 2.0" in manage("set-default", "texts", "2.0")
-    assert "unregistered texts" in manage("unregister", "texts", "--version", "1.0")
+    assert "unregistered texts" in manage("unregister", "texts", "--version", "1.0", "--drain-timeout", "9")
+    assert manage("replace", "pictures", "pictures-3.mar") == "pictures: version 3.0 replaces 1.0\n"
+    assert "unregistered new" in manage("unregister", "new", "--now")
     assert "handler_requests_total  {ModelName=texts, Hostname=here}" in manage("metrics")
 
 

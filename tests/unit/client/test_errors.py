@@ -31,6 +31,13 @@ from client import errors
         (503, {"code": 503, "type": "ServiceUnavailableException", "message": "x"}, errors.Overloaded),
         (503, {"code": 503, "type": "Overloaded", "message": "x", "error": "x"}, errors.Overloaded),
         (504, None, errors.Timeout),
+        (504, {"code": 504, "type": "DeadlineExceeded", "message": "x"}, errors.DeadlineExceeded),
+        (507, {"code": 507, "type": "InternalServerException", "message": "Worker died."}, errors.WorkerDied),
+        (
+            500,
+            {"code": 500, "type": "InternalServerException", "message": "Worker scaled down."},
+            errors.WorkerDied,
+        ),
         (507, {"code": 507, "type": "OutOfMemory", "message": "x"}, errors.OutOfMemory),
         (500, {"status": "Unhealthy"}, errors.InternalError),
     ],
@@ -66,7 +73,7 @@ NO_NAME = "Parameter model_name is required.\nBadRequestException.()"
         ("INTERNAL", "boom", errors.InternalError, "boom"),
         ("INVALID_ARGUMENT", f"m\n{HTTP}.ConflictStatusException", errors.Conflict, "m"),
         ("INVALID_ARGUMENT", f"m\n{HTTP}.BadRequestException", errors.BadRequest, "m"),
-        ("PERMISSION_DENIED", f"Model API disabled\n{ARCHIVE}.ModelException", errors.AccessDenied, "Model"),
+        ("PERMISSION_DENIED", f"Model API disabled\n{ARCHIVE}.ModelException", errors.NotAllowed, "Model"),
         ("UNAVAILABLE", "Socket closed", errors.Unavailable, "Socket closed"),
         ("UNAVAILABLE", f"m\n{HTTP}.InternalServerException", errors.Overloaded, "m"),
         ("RESOURCE_EXHAUSTED", "CLIENT: Sent message larger than max (2 vs. 1)", errors.TooLarge, "CLIENT"),
@@ -79,6 +86,8 @@ NO_NAME = "Parameter model_name is required.\nBadRequestException.()"
 def test_grpc(status, details, expected, message):
     error = errors.from_status(status, details)
     assert type(error) is expected
+    if status == "INTERNAL":
+        assert error.code == expected.default_code  # as over REST
     assert error.message.startswith(message)
     assert "pytorch" not in error.message
 

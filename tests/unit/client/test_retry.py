@@ -12,6 +12,7 @@ import pytest
 import client.retry
 from client import (
     BadRequest,
+    DeadlineExceeded,
     Endpoints,
     InternalError,
     Overloaded,
@@ -22,13 +23,15 @@ from client import (
     WorkerDied,
 )
 from client.calls import RestCall
-from client.retry import Attempts, Deadline
+from client.retry import MAX_SAVED_RETRIES, Attempts, Deadline, Execution, RetryBudget
 from client.settings import Settings
 from tests.unit.client.fake_torchserve import NO_WORKER
 
 OVERLOADED = {"code": 503, "type": "ServiceUnavailableException", "message": NO_WORKER.format("pictures")}
 DIED = {"code": 500, "type": "InternalServerException", "message": "Worker died."}
 BROKEN = {"code": 500, "type": "InternalServerException", "message": "number of batch response mismatched"}
+LATE = {"code": 504, "type": "DeadlineExceeded", "message": "the deadline has passed"}
+GET = RestCall("inference", "GET", "/", bytes)
 REFUSED = {"code": 400, "type": "InvalidImage", "message": "no picture"}
 
 
@@ -57,12 +60,12 @@ def classify(client):
 
 
 def scale(client):
-    return client.scale("pictures", 1)
+    return client.scale("pictures", 1, force=True)
 
 
 @pytest.mark.parametrize(
     "failure",
-    [OVERLOADED, DIED, httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.RemoteProtocolError],
+    [OVERLOADED, httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.RemoteProtocolError],
 )
 def test_a_prediction_is_sent_again(call, failure):
     server = Failing(failure, 3)
@@ -74,7 +77,6 @@ def test_a_prediction_is_sent_again(call, failure):
     ("failure", "error"),
     [
         (OVERLOADED, Overloaded),
-        (DIED, WorkerDied),
         (httpx.ConnectError, Unavailable),
         (httpx.ReadError, Unavailable),
     ],
@@ -92,6 +94,7 @@ def test_after_the_last_retry_the_error_comes_out(call, failure, error, retries)
     [
         (BROKEN, InternalError),
         (REFUSED, BadRequest),
+        (LATE, DeadlineExceeded),
         (httpx.ReadTimeout, Timeout),
         (httpx.WriteTimeout, Timeout),
     ],
@@ -114,6 +117,67 @@ def test_a_change_is_sent_again_only_if_nothing_was_sent(call, failure, count):
     assert server.count == count
 
 
+def test_a_request_that_kills_its_worker_is_sent_twice_at_most(call):
+    for code in (500, 507):
+        server = Failing(DIED | {"code": code}, 99)
+        with pytest.raises(WorkerDied):
+            call(classify, transport=httpx.MockTransport(server), retries=9)
+        assert server.count == 2
+    assert call(classify, transport=httpx.MockTransport(Failing(DIED, 1)))[0].label == "x"
+
+
+def test_a_dead_worker_counts_once_in_an_operation_of_many_calls(call, connection, fake):
+    """A list of texts over TorchServe's gRPC is one call a text."""
+    fake.deaths = [True, False, True]
+    with pytest.raises(WorkerDied):
+        call(lambda c: c.summarize("texts", ["a", "b", "c"]), protocol="grpc", **connection)
+    assert len(fake.seen) == 3
+
+
+def test_what_the_proxy_has_sent_twice_is_not_sent_again(call):
+    def answer(request):
+        seen.append(request)
+        return httpx.Response(500, json=DIED, headers={"X-Retried": "1", "X-Request-Id": "7"})
+
+    seen = []
+    with pytest.raises(WorkerDied) as caught:
+        call(classify, transport=httpx.MockTransport(answer))
+    assert len(seen) == 1
+    assert caught.value.retried
+    assert caught.value.as_dict()["request_id"] == "7"
+
+
+def test_the_budget_bounds_the_retries_of_all_operations():
+    """Against a server that always refuses, 1,000 calls send little more than a tenth as many again."""
+    count = 0
+
+    def refuse(request):
+        nonlocal count
+        count += 1
+        return httpx.Response(503, json=OVERLOADED)
+
+    start = time.monotonic()
+    with client.Client(transport=httpx.MockTransport(refuse), retries=3) as connection:
+        for _ in range(1000):
+            with pytest.raises(Overloaded):
+                classify(connection)
+    earned = MAX_SAVED_RETRIES + 0.1 * 1000 + client.retry.MIN_RETRIES_PER_SECOND * (time.monotonic() - start)
+    assert 1000 + MAX_SAVED_RETRIES < count <= 1000 + earned + 1
+
+
+def test_the_budget_is_earned_by_calls_and_by_time():
+    now = [0.0]
+    budget = RetryBudget(clock=lambda: now[0])
+    assert [budget.take() for _ in range(31)] == [True] * 30 + [False]
+    for _ in range(11):
+        budget.add_call()
+    assert [budget.take() for _ in range(2)] == [True, False]
+    now[0] = 1.0
+    assert [budget.take() for _ in range(4)] == [True] * 3 + [False]
+    now[0] = 1000.0
+    assert sum(budget.take() for _ in range(100)) == MAX_SAVED_RETRIES
+
+
 def test_health_asks_once(call):
     server = Failing(httpx.ConnectError, 99)
     assert call(lambda c: c.live(), transport=httpx.MockTransport(server), retries=3) is False
@@ -123,7 +187,7 @@ def test_health_asks_once(call):
 def test_grpc_sends_again_by_the_same_rules(call, connection, fake):
     for model, error, count in (
         ("busy", Overloaded, 3),
-        ("dying", WorkerDied, 3),
+        ("dying", WorkerDied, 2),
         ("pictures", BadRequest, 1),
     ):
         fake.seen.clear()
@@ -146,8 +210,7 @@ def test_a_proxy_says_when_to_come_back(call):
 
 def test_pauses_grow_up_to_a_limit(monkeypatch):
     monkeypatch.setattr(client.retry, "FIRST_PAUSE", 0.1)
-    get = RestCall("inference", "GET", "/", bytes)
-    attempts = Attempts(get, Settings(retries=10), Deadline(1000))
+    attempts = Attempts(GET, Execution(Settings(retries=10), RetryBudget(), timeout=1000))
     pauses = [attempts.pause_after(Overloaded("full")) for _ in range(10)]
     longest = [0.1, 0.2, 0.4, 0.8, 1.6] + [2.0] * 5
     assert all(top / 2 <= pause <= top for pause, top in zip(pauses, longest, strict=True))
@@ -158,7 +221,9 @@ def test_pauses_grow_up_to_a_limit(monkeypatch):
 def test_no_pause_beyond_the_deadline():
     now = [0.0]
     deadline = Deadline(10, clock=lambda: now[0])
-    attempts = Attempts(RestCall("inference", "GET", "/", bytes), Settings(), deadline)
+    execution = Execution(Settings(), RetryBudget())
+    execution.deadline = deadline
+    attempts = Attempts(GET, execution)
     now[0] = 9.9999
     with pytest.raises(Overloaded):
         attempts.pause_after(Overloaded("full"))

@@ -3,17 +3,13 @@
 import httpx
 import pytest
 
-import client.operations
 from client import (
-    Conflict,
     Endpoints,
-    InternalError,
     InvalidParameter,
     InvalidRequest,
     ModelEntry,
     ModelNotFound,
     Tensor,
-    Timeout,
     UnexpectedAnswer,
 )
 from tests.unit.client.fake_grpc import over_grpc
@@ -38,7 +34,8 @@ def test_list_follows_all_pages(call, protocol):
 
 
 @both
-def test_describe(call, connection, protocol):
+def test_describe(call, connection, protocol, fake):
+    fake.queued = 1
     model = call(lambda c: c.describe("texts", customized=True), protocol=protocol, **connection)
     assert (model.name, model.version, model.batch_size, model.queue_waiting) == ("texts", "1.0", 8, 1)
     assert model.metadata == {"engine": "torch"}
@@ -61,76 +58,6 @@ def test_describe_an_unknown_model(call, connection, protocol):
     with pytest.raises(ModelNotFound, match="Model not found: absent") as caught:
         call(lambda c: c.describe("absent"), protocol=protocol, **connection)
     assert caught.value.code == 404
-
-
-@both
-def test_changes_answer_torchserves_sentence(call, connection, protocol):
-    scaled = call(lambda c: c.scale("texts", 2, 3, "1.0"), protocol=protocol, **connection)
-    registered = call(lambda c: c.register("new.mar", initial_workers=1), protocol=protocol, **connection)
-    assert "scaled texts" in scaled
-    assert "registered" in registered
-    assert "new.mar" in registered
-    if protocol == "rest":
-        assert "[('max_worker', '3'), ('min_worker', '2'), ('synchronous', 'true')]" in scaled
-        assert "('initial_workers', '1'), ('synchronous', 'true')" in registered
-    else:
-        assert scaled == "scaled texts 2 3 True 1.0"
-        assert registered.endswith("new.mar True")
-    default = call(lambda c: c.set_default("texts", "2.0"), protocol=protocol, **connection)
-    assert default == "default of texts is 2.0"
-    assert "unregistered texts" in call(
-        lambda c: c.unregister("texts", "1.0"), protocol=protocol, **connection
-    )
-
-
-@both
-@pytest.mark.parametrize(
-    ("operation", "sentence", "looks"),
-    [
-        (lambda c: c.scale("texts", 1), "scaled texts", 3),
-        (lambda c: c.register("texts.mar"), 'Model "texts" Version: 1.0 registered', 3),
-        (lambda c: c.scale("texts", 1, synchronous=False), "scaled texts", 0),
-        (lambda c: c.register("texts.mar", synchronous=False), 'Model "texts" Version: 1.0 registered', 0),
-    ],
-    ids=["scale", "register", "scale without waiting", "register without waiting"],
-)
-def test_a_change_waits_until_the_workers_are_ready(
-    call, connection, protocol, fake, monkeypatch, operation, sentence, looks
-):
-    monkeypatch.setattr(client.operations, "POLL", 0.001)
-    fake.loading = 2
-    assert call(operation, protocol=protocol, **connection).startswith(sentence)
-    assert fake.loading == 2 - looks
-
-
-@both
-def test_a_change_waits_no_longer_than_the_timeout(call, connection, protocol, fake):
-    fake.status = "UNLOADING"
-    with pytest.raises(
-        Timeout, match=r"the change was made, but 0 of 1 workers are ready: no answer within 0\.5 s"
-    ):
-        call(lambda c: c.scale("texts", 1), protocol=protocol, timeout=0.5, **connection)
-
-
-@both
-def test_workers_that_nobody_asked_for_are_not_waited_for(call, connection, protocol, fake):
-    """`initial_workers` 0, or scaled to a minimum of 0: the model is never ready, and that is what was wanted."""
-    fake.status, fake.min_workers = "UNLOADING", 0
-    assert "registered" in call(lambda c: c.register("texts.mar"), protocol=protocol, **connection)
-
-
-def test_register_twice_is_a_conflict(call, connection):
-    with pytest.raises(Conflict, match="already registered"):
-        call(lambda c: c.register("twice.mar"), protocol="rest", **connection)
-    with pytest.raises(InternalError, match="gave no reason"):
-        call(lambda c: c.register("twice.mar"), protocol="grpc", **connection)
-
-
-def test_scale_to_nothing_goes_over_rest_alone(call, connection, fake):
-    assert "('min_worker', '0')" in call(lambda c: c.scale("texts", 0), protocol="rest", **connection)
-    with pytest.raises(InvalidParameter, match="cannot scale to 0"):
-        call(lambda c: c.scale("texts", 0), protocol="grpc", **connection)
-    assert "ScaleWorker" not in fake.seen
 
 
 @both

@@ -94,7 +94,7 @@ def test_a_missing_file_is_an_os_error(call, connection, protocol):
 
 def test_a_version_goes_along_where_torchserve_has_one(call, connection, protocol, fake):
     def classify(client):
-        return client.classify("pictures", b"12345", version="2/0")
+        return client.classify("pictures", b"12345", version="2.0-a")
 
     if protocol == "open-inference":
         with pytest.raises(InvalidRequest, match="takes no version"):
@@ -102,7 +102,7 @@ def test_a_version_goes_along_where_torchserve_has_one(call, connection, protoco
         return
     assert call(classify, protocol=protocol, **connection)[0].label == "5 bytes, 0.5"
     expected = {
-        "rest": ("POST", "/predictions/pictures/2%2F0"),
+        "rest": ("POST", "/predictions/pictures/2.0-a"),
         "grpc": "Predictions",
         "open-inference-grpc": "ModelInfer",
     }

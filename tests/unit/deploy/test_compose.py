@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from client import Endpoints
+from gateway.nginx import Front, variables
 from serving import config
 from tests.conftest import ROOT
 from tests.observing import defaults
@@ -30,13 +32,14 @@ def test_it_is_what_compose_reads(path):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_only_nginx_can_be_reached_from_elsewhere():
-    open_to_all = set()
+def test_nothing_can_be_reached_from_elsewhere_unless_it_is_opened():
+    opened = set()
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
-            if not defaults(port).startswith("127.0.0.1:"):
-                open_to_all.add(name)
-    assert open_to_all == {"nginx"}
+            assert defaults(port).startswith("127.0.0.1:"), port
+            if port.startswith("${BIND:-"):
+                opened.add(name)
+    assert opened == {"nginx"}
 
 
 def test_what_is_mounted_is_there():
@@ -66,6 +69,10 @@ def test_a_service_is_pinned_bounded_and_comes_back(name):
     assert service["restart"] == "unless-stopped"
     assert "memory" in service["deploy"]["resources"]["limits"]
     assert "no-new-privileges:true" in service["security_opt"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["pids_limit"] > 0
+    assert {"max-size", "max-file"} <= set(service["logging"]["options"])
+    assert service.get("read_only") or name == "torchserve"
     if "build" not in service:
         assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", service["image"])
 
@@ -79,7 +86,8 @@ def test_what_is_built_takes_these_arguments():
 
 def test_the_image_opens_the_ports_of_the_configuration():
     settings = config.read()
-    ports = {settings[key].rpartition(":")[2] for key in ("inference_address", "metrics_address")}
+    keys = ("inference_address", "metrics_address", "health_address")
+    ports = {settings[key].rpartition(":")[2] for key in keys}
     assert ports | {settings["grpc_inference_port"]} == EXPOSED
 
 
@@ -90,6 +98,11 @@ def test_prometheus_scrapes_the_metrics_port_and_grafana_asks_prometheus():
     provisioned = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yaml").read_text())
     (source,) = provisioned["datasources"]
     assert source["url"] == "http://prometheus:9090"
+    assert targets["supervisor"] == [f"torchserve:{config.read()['health_address'].rpartition(':')[2]}"]
+    internal = SERVICES["nginx"]["environment"]["INTERNAL_LISTEN"]
+    assert targets["edge"] == targets["nginx"] == [f"nginx:{internal}"]
+    assert set(SERVICES["nginx"]["networks"]) & set(SERVICES["prometheus"]["networks"])
+    assert not any(port.endswith(f":{internal}") for port in SERVICES["nginx"]["ports"])
     shared = [set(SERVICES[name]["networks"]) for name in ("torchserve", "prometheus", "grafana")]
     assert set.intersection(*shared)
 
@@ -98,6 +111,23 @@ def test_nginx_gets_every_variable_of_its_template():
     template = (FOLDER / "nginx" / "nginx.conf.template").read_text()
     given = {name for name in SERVICES["nginx"]["environment"] if not name.startswith("NGINX_")}
     assert set(re.findall(r"\$\{(\w+)\}", template)) == given
+
+
+def test_nginx_has_the_limits_of_the_gateways_command():
+    """The numbers of gateway/nginx.py, from which docs/gateway.md derives the memory."""
+    at = Endpoints(inference="http://torchserve:8080", grpc_inference="torchserve:7070")
+    values = variables(Front(endpoints=at), Path("/"))
+    given = SERVICES["nginx"]["environment"]
+    same = {
+        name
+        for name in values
+        if re.search("SERVERS$|_REQUESTS$|_UPLOADS$|^RESEND|TIMEOUT$|CONN|FILES", name)
+    }
+    assert len(same) == 18
+    for name in sorted(same | {"WORKER_PROCESSES", "ACCESS_LOG"}):
+        assert defaults(given[name]) == values[name], name
+    assert defaults(given["TEXT_MODELS"]) == "t5-small|bart-large-cnn"
+    assert SERVICES["nginx"]["ulimits"]["nofile"] == int(given["OPEN_FILES"])
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
@@ -115,7 +145,8 @@ def test_nginx_takes_what_comes_out_of_the_template(tmp_path):
 
 def test_nginx_finds_the_gateway_where_it_listens():
     command = SERVICES["gateway"]["command"]
-    port = command[command.index("--listen") + 1].rpartition(":")[2]
+    (listen,) = [each for each in command if each.startswith("--listen=")]
+    port = listen.rpartition(":")[2]
     assert f"torchserve:{port}" in SERVICES["nginx"]["environment"].values()
     assert SERVICES["gateway"]["network_mode"] == "service:torchserve"
     assert set(SERVICES["nginx"]["networks"]) <= set(SERVICES["torchserve"]["networks"])

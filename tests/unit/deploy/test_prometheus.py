@@ -13,6 +13,13 @@ import yaml
 from tests.conftest import ROOT
 from tests.observing import DASHBOARDS, GRAFANA, PROMETHEUS, alerts, metrics_of, panels
 
+OF_THE_SUPERVISOR = {
+    "torchserve_supervisor_frontend_restarts_total",
+    "torchserve_supervisor_ready",
+    "torchserve_supervisor_server_ready",
+    "torchserve_supervisor_worker_kills_total",
+}
+"""What its /metrics has for the alerts (serving/health_metrics.py, serving/supervisor_metrics.py)."""
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
 
@@ -23,9 +30,10 @@ def promtool(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def declared() -> set[str]:
-    """The series that a server offers, by serving/metrics.yaml; a histogram has three."""
+    """The series that a server offers, by serving/metrics.yaml; a histogram has three. And those of the edge."""
     kinds = yaml.safe_load((ROOT / "serving" / "metrics.yaml").read_text())
-    names = {"up"}
+    template = (ROOT / "deploy" / "nginx" / "nginx.conf.template").read_text()
+    names = {"up"} | set(re.findall(r"# TYPE (\w+) ", template)) | OF_THE_SUPERVISOR
     for group in (kinds["ts_metrics"], kinds["model_metrics"]):
         for kind, entries in group.items():
             endings = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)

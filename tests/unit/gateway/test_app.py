@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway import translated
+from gateway import pixels
 from gateway.app import create
 from gateway.refusals import HANDLER_FAILED
 from gateway.settings import Settings
@@ -146,15 +146,17 @@ async def test_one_long_string_does_not_make_the_others_long(http):
 async def test_one_picture_is_parsed_at_a_time(http, monkeypatch):
     at_once, most = 0, 0
 
+    original = pixels.to_bitmap
+
     def parse(body):
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
         time.sleep(0.01)
         at_once -= 1
-        return json.loads(body)
+        return original(body)
 
-    monkeypatch.setattr(translated, "parse_json", parse)
+    monkeypatch.setattr(pixels, "to_bitmap", parse)
     answers = await asyncio.gather(*(http.post("/model", json={"img": [[[1, 2, 3]]]}) for _ in range(8)))
     assert {answer.status_code for answer in answers} == {200}
     assert most == 1
@@ -175,7 +177,7 @@ async def test_a_full_queue_is_429_while_there_is_a_worker_and_503_when_there_is
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
         response = await client.post("/model", json={"img": [[[1, 2, 3]]]})
     assert is_error(response, 503, "NoWorker")
-    assert "retry-after" not in response.headers
+    assert response.headers["retry-after"] == "1"
 
 
 @pytest.mark.parametrize(
@@ -217,72 +219,6 @@ async def test_two_hundred_refusals_ask_once(http, served):
     assert len(served.seen) == 1
 
 
-async def test_ready_means_that_every_model_has_answered(http, served):
-    response = await http.get("/v2/health/ready")
-    assert (response.status_code, response.json()) == (200, {"ready": True})
-    assert sorted(predictions(served)) == ["/predictions/pictures/1.0", "/predictions/texts/1.0"]
-    served.seen.clear()
-    assert (await http.get("/v2/health/ready")).json()["ready"]
-    assert served.seen == []  # within a second nobody is asked again
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda served: setattr(served, "status", "UNLOADING"), "0 of 1 workers"),
-        (lambda served: served.failing.update(texts=FAILED), "Prediction failed"),
-        (lambda served: served.failing.update(texts=httpx.ReadTimeout("never")), "texts did not answer"),
-        (lambda served: served.failing.update(pictures=NO_ROOM), "pictures did not answer"),
-        (lambda served: setattr(served, "names", []), "no model is registered"),
-        (lambda served: setattr(served, "describing", httpx.ConnectError("x")), "TorchServe does not answer"),
-    ],
-)
-async def test_not_ready_has_a_reason(http, served, change, reason):
-    change(served)
-    response = await http.get("/v2/health/ready")
-    assert response.status_code == 503
-    assert response.json()["ready"] is False
-    assert reason in response.json()["reason"]
-    ping = await http.get("/ping")
-    assert (ping.status_code, ping.json()["status"]) == (503, "Unhealthy")
-
-
-async def test_a_full_queue_is_ready(http, served):
-    served.failing["pictures"], served.waiting = NO_ROOM, 7
-    assert (await http.get("/v2/models/pictures/ready")).json() == {"name": "pictures", "ready": True}
-    assert (await http.get("/ping")).json() == {"status": "Healthy"}
-
-
-async def test_a_model_that_only_seems_busy_is_not_ready_for_ever(served, monkeypatch):
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    app = create(SETTINGS, httpx.MockTransport(served.rest))
-
-    async def statuses(seconds):
-        """Of questions that long from one to the next."""
-        nonlocal now
-        found = []
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
-            for each in seconds:
-                now += each
-                found.append((await client.get("/v2/models/pictures/ready")).status_code)
-        return found
-
-    served.failing["pictures"], served.waiting = NO_ROOM, 7  # its response timeout is 60 s
-    assert await statuses([0, 10, 20, 30]) == [200] * 4
-    assert await statuses([10]) == [503]
-    answering = served.failing.pop("pictures")
-    assert await statuses([10]) == [200]
-    served.failing["pictures"] = answering
-    assert await statuses([10, 3600, 20]) == [200] * 3  # nobody asked for an hour
-    assert await statuses([20]) == [503]
-
-
-async def test_a_model_that_goes_meanwhile_is_left_out(http, served):
-    served.names.append("absent")
-    assert (await http.get("/v2/health/ready")).json() == {"ready": True}
-
-
 async def test_a_busy_model_has_no_metadata_yet(served):
     def busy(request):
         if "customized" in request.url.params:
@@ -293,22 +229,6 @@ async def test_a_busy_model_has_no_metadata_yet(served):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
         assert is_error(await client.get("/v2/models/pictures"), 504, "Timeout")
         assert "/predictions/pictures" in (await client.get("/openapi.json")).json()["paths"]
-
-
-async def test_a_model_that_is_not_ours_is_judged_by_its_workers(http, served):
-    served.tasks["texts"] = None
-    served.failing["texts"] = FAILED
-    assert (await http.get("/v2/models/texts/ready")).status_code == 200
-    assert predictions(served) == []
-
-
-async def test_a_version_of_a_model(http, served):
-    assert (await http.get("/v2/models/pictures/versions/1.0/ready")).status_code == 200
-    response = await http.get("/v2/models/pictures/versions/2.0/ready")
-    assert response.status_code == 503
-    assert "0 of 1 workers" in response.json()["reason"]
-    assert is_error(await http.get("/v2/models/pictures/versions/9/ready"), 404, "ModelNotFound")
-    assert is_error(await http.get("/v2/models/absent/ready"), 404, "ModelNotFoundException")
 
 
 async def test_metadata(http):
@@ -326,20 +246,17 @@ async def test_metadata(http):
     assert is_error(await http.get("/v2/models/absent"), 404, "ModelNotFoundException")
 
 
-async def test_server_metadata_and_liveness(http, served):
+async def test_server_metadata(http, served):
     said = (await http.get("/v2")).json()
     assert (said["name"], said["version"]) == ("Torchserve", "0.12.0")
-    assert (await http.get("/v2/health/live")).json() == {"live": True}
 
 
-async def test_without_torchserve_it_is_not_live():
+async def test_without_torchserve_there_is_no_metadata():
     def nobody(request):
         raise httpx.ConnectError("refused")
 
     app = create(SETTINGS, httpx.MockTransport(nobody))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
-        response = await client.get("/v2/health/live")
-        assert (response.status_code, response.json()["live"]) == (503, False)
         assert is_error(await client.get("/v2"), 502, "Unavailable")
         assert is_error(await client.get("/v2/models/pictures"), 502, "Unavailable")
         assert is_error(await client.get("/openapi.json"), 502, "Unavailable")
@@ -355,3 +272,30 @@ async def test_wrong_routes_and_methods_have_the_error_object(http):
     response = await http.get("/model")
     assert is_error(response, 405, "NotAllowed")
     assert response.headers["allow"] == "POST"
+
+
+async def test_the_inner_route_needs_the_key(served):
+    settings = Settings(image_model="pictures", key="secret")
+    app = create(settings, httpx.MockTransport(served.rest))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        path = "/refusals/pictures/?length=250"
+        assert is_error(await client.get(path), 404, "NotFound")
+        assert is_error(await client.get(path, headers={"X-Gateway-Key": "Secret"}), 404, "NotFound")
+        assert served.seen == []
+        assert is_error(await client.get(path, headers={"X-Gateway-Key": "secret"}), 429, "Overloaded")
+
+
+async def test_a_text_has_a_limit_of_its_own(served):
+    settings = Settings(image_model="pictures", summarizers={"t5": "texts"}, max_text_body=1000)
+    app = create(settings, httpx.MockTransport(served.rest))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
+        response = await client.post("/predict/text_summarize", json={"text": "a" * 1000})
+        assert is_error(response, 413, "TooLarge")
+        assert (await client.post("/model", json={"img": [[[1, 2, 3]] * 300]})).status_code == 200
+
+
+async def test_the_structure_of_a_text_is_bounded(http):
+    response = await http.post("/predict/text_summarize", json={"text": [[]] * 20_000})
+    assert is_error(response, 400, "InvalidRequest")
+    assert "10000 lists, objects and strings" in response.json()["message"]
+    assert (await http.post("/predict/text_summarize", json={"text": "[],{}" * 20_000})).status_code == 200

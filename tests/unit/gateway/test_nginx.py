@@ -10,7 +10,9 @@ import pytest
 
 from client import Endpoints
 from gateway.front import _parser
-from gateway.nginx import TEMPLATE, Front, NginxError, Tls, command, render, variables
+from gateway.front_options import edge_settings
+from gateway.nginx import TEMPLATE, Front, Limits, NginxError, Tls, command, render, variables
+from gateway.refusals import WORKER_DIED
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"
@@ -33,11 +35,11 @@ def test_it_says_what_was_asked_for(tmp_path):
     )
     text = render(front, tmp_path)
     for part in (
-        "listen 0.0.0.0:80;",
-        "listen 127.0.0.1:7000 http2;",
-        "server a:1; server b:1;",
-        "server a:2; server b:2;",
-        "limit_req_zone $binary_remote_addr zone=clients:10m rate=5r/s;",
+        "listen 0.0.0.0:80 backlog",
+        "listen 127.0.0.1:7000 http2 backlog",
+        "server a:1 max_fails=20 fail_timeout=1s max_conns=644; server b:1 max_fails=20",
+        "server a:2 max_fails=20 fail_timeout=1s max_conns=322; server b:2 max_fails=20",
+        "limit_req_zone $client_network zone=clients:10m rate=5r/s;",
         "client_body_timeout 7s;",
         "allow all;",
         "$request_name",
@@ -49,7 +51,7 @@ def test_it_says_what_was_asked_for(tmp_path):
 
 def test_it_is_closed_and_counts_nobody_unless_asked(tmp_path):
     text = render(Front(), tmp_path)
-    assert text.count("deny all;") == 2
+    assert text.count("deny all;") == 3
     assert "allow all;" not in text
     assert 'limit_req_zone "" zone' in text
 
@@ -60,6 +62,11 @@ def test_it_is_closed_and_counts_nobody_unless_asked(tmp_path):
         Front(http="127.0.0.1:80; evil"),
         Front(image_model="a;b"),
         Front(others=(("host name:1", "b:2"),)),
+        Front(text_models=("a|b",)),
+        Front(server_names=("a;b",)),
+        Front(gateway_key="a b"),
+        Front(real_ip_from=("nowhere",)),
+        Front(proxy_protocol=True),
         Front(tls=Tls(Path('/a"b'), Path("/c"))),
         Front(tls=Tls(Path("/a$b"), Path("/c"))),
     ],
@@ -67,6 +74,35 @@ def test_it_is_closed_and_counts_nobody_unless_asked(tmp_path):
 def test_a_value_that_would_change_the_configuration_is_refused(front, tmp_path):
     with pytest.raises(NginxError):
         render(front, tmp_path)
+
+
+def test_the_length_of_a_dead_workers_answer_is_that_of_torchserve():
+    assert set(re.findall(r"50\[07\] (\d+)\$", TEMPLATE.read_text())) == {str(len(WORKER_DIED))}
+    assert f'"{len(WORKER_DIED)}" /.died;' in TEMPLATE.read_text()
+
+
+def test_names_of_text_models_are_taken_as_they_are(tmp_path):
+    values = variables(Front(text_models=("t5-small", "a.b+c")), tmp_path)
+    pattern = re.compile(values["TEXT_MODELS"])
+    assert pattern.fullmatch("t5-small")
+    assert pattern.fullmatch("a.b+c")
+    assert not pattern.fullmatch("aXb+c")
+    assert not re.fullmatch(variables(Front(text_models=()), tmp_path)["TEXT_MODELS"], "")
+
+
+@pytest.mark.parametrize("body_bytes", [2**27, 2**29, 2**31])
+def test_bodies_of_all_sizes_together_stay_below_the_limit(tmp_path, body_bytes):
+    """With one of each size at least."""
+    values = variables(Front(limits=Limits(body_bytes=body_bytes)), tmp_path)
+    sizes = {"": 100_000, "MEDIUM_": 1_000_000, "LARGE_": 4_200_000, "HUGE_": 16 * 2**20}
+    counts = {
+        (prefix, kind): int(re.search(r"max_conns=(\d+);", values[f"{prefix}{kind}_SERVERS"])[1])
+        for prefix in sizes
+        for kind in ("INFERENCE", "GRPC")
+    }
+    assert min(counts.values()) >= 1
+    total = sum(count * sizes[prefix] for (prefix, _), count in counts.items())
+    assert 0.7 * body_bytes < total < 1.2 * body_bytes
 
 
 def test_an_unknown_variable_in_the_template_is_named(tmp_path):
@@ -78,7 +114,14 @@ def test_an_unknown_variable_in_the_template_is_named(tmp_path):
 
 @needs_nginx
 @pytest.mark.parametrize(
-    "front", [Front(), Front(rate=3, open_management=True, others=(("127.0.0.2:1", "127.0.0.2:2"),))]
+    "front",
+    [
+        Front(),
+        Front(rate=3, open_management=True, others=(("127.0.0.2:1", "127.0.0.2:2"),)),
+        Front(real_ip_from=("10.0.0.0/8", "fd00::/8"), proxy_protocol=True, streaming=True, gateway_key="k"),
+        Front(text_models=()),
+        Front(text_models=("a.b+c", "d"), server_names=("models.example", "[::2]"), workers=5),
+    ],
 )
 def test_nginx_itself_reads_it(front, tmp_path):
     assert str(tmp_path / "nginx.conf") in command(front, tmp_path)
@@ -116,3 +159,18 @@ def test_the_command_line():
     for wrong in (["--upstream", "b:1"], ["--summarizer", "x"], ["--tls", "c.pem"], ["--port", "a"]):
         with pytest.raises(SystemExit):
             _parser().parse_args(wrong)
+
+
+def test_the_options_for_limits_and_addresses():
+    line = "--client-requests 9 --client-uploads 3 --connections 100 --body-memory 64 --text-model a --proxy-protocol"
+    line += (
+        " --real-ip-from 10.0.0.0/8 --real-ip-from fd00::/8 --server-name models.example --allow-streaming"
+    )
+    front = Front(**edge_settings(_parser().parse_args(line.split()), ("t5-small",)))
+    assert front.limits == Limits(connections=100, client_requests=9, client_uploads=3, body_bytes=64 * 2**20)
+    assert front.text_models == ("t5-small", "a")
+    assert front.real_ip_from == ("10.0.0.0/8", "fd00::/8")
+    assert (front.proxy_protocol, front.streaming, front.server_names) == (True, True, ("models.example",))
+    assert Front(**edge_settings(_parser().parse_args([]), Front().text_models)) == Front()
+    with pytest.raises(SystemExit):
+        _parser().parse_args(["--client-requests", "0"])

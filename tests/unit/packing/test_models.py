@@ -7,7 +7,8 @@ import pytest
 
 from packing import default_models, errors, hub, known_models, pack, read_provenance, tasks
 from packing.files import git_blob_id
-from packing.models import ModelSource, check_name, find_model, model_config, read_yaml
+from packing.model_config import read_model_config
+from packing.models import ModelSource, find_model, read_yaml
 from packing.sources import Weights
 from tests.unit.packing.conftest import HUB_ID, LAYOUT, Bench
 from tests.unit.packing.fake_hub import FakeHub, Fault
@@ -76,11 +77,8 @@ def test_a_model_configuration_that_is_none(bench: Bench, content: str) -> None:
 
 def test_the_engine_is_auto_where_none_is_named(bench: Bench) -> None:
     (bench.layout.models / "small-net" / "model-config.yaml").write_text("batchSize: 1\n")
-    assert model_config("small-net", tasks.IMAGE_CLASSIFICATION, bench.layout) == (
-        b"batchSize: 1\n",
-        "auto",
-        "auto",
-    )
+    config = read_model_config("small-net", tasks.IMAGE_CLASSIFICATION, bench.layout)
+    assert config == (b"batchSize: 1\n", "auto", "auto", {})
 
 
 def test_an_unknown_model_names_the_known_ones(bench: Bench) -> None:
@@ -118,17 +116,6 @@ def test_a_model_without_starter_needs_the_hub(
     assert packed.weights == "pretrained"
     offline()
     assert bench.pack("bare", weights=weights).unchanged  # from the cache
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "a..b", "../x", "a/b", "a b", "-a", "_a", "ä", "a\n", "a:b"])
-def test_names_that_torchserve_refuses(name: str) -> None:
-    with pytest.raises(errors.BadRequest, match="name"):
-        check_name(name)
-
-
-@pytest.mark.parametrize("name", ["a", "resnet-50", "T5_small.v1", "0"])
-def test_names_that_it_takes(name: str) -> None:
-    check_name(name)
 
 
 @pytest.mark.parametrize("task", tasks.TASKS.values(), ids=lambda task: task.name)

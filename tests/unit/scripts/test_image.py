@@ -116,8 +116,10 @@ def test_a_build_sees_what_runs_and_nothing_else():
 def test_the_image_is_not_run_by_root_and_tells_whether_it_is_ready():
     text = (ROOT / "Dockerfile").read_text()
     final = text[text.rindex("\nFROM ") :]
-    assert "\nUSER serve\n" in final
-    assert re.search(r"^HEALTHCHECK .* CMD \[\"scripts/status\"\]$", final, re.MULTILINE)
+    assert "\nUSER 1000:1000\n" in final  # a number, for Kubernetes' runAsNonRoot
+    assert re.search(
+        r"^HEALTHCHECK .* CMD \[\"scripts/probe\", \"8083\", \"/readyz\"\]$", final, re.MULTILINE
+    )
     assert '\nENTRYPOINT ["tini", "--"]\n' in final
     assert "apt-get" not in final
-    assert Path(ROOT / "scripts" / "status").is_file()
+    assert Path(ROOT / "scripts" / "probe").is_file()

@@ -73,6 +73,7 @@ def test_a_run_changes_ports_store_and_models_and_nothing_else(tmp_path):
         "inference_address",
         "management_address",
         "metrics_address",
+        "health_address",
         "grpc_inference_port",
         "grpc_management_port",
         "model_store",

@@ -16,7 +16,7 @@ ID = "0123456789abcdef0123456789abcdef"
 def events(tmp_path):
     events = EdgeEvents(tmp_path, "127.0.0.1", 0)
     yield events
-    events.stop()
+    events.close()
 
 
 def report(number=0, model="t5-small", seconds="5.001"):
@@ -118,5 +118,5 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_thread(events, tmp_pat
 def test_what_an_earlier_run_left_is_removed(tmp_path):
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / ID).touch()
-    EdgeEvents(tmp_path, "127.0.0.1", 0).stop()
+    EdgeEvents(tmp_path, "127.0.0.1", 0).close()
     assert not EdgeReader(tmp_path, "m").has_left(ID)

@@ -43,11 +43,15 @@ def session(tmp_path):
 def test_nothing_of_the_callers_python_reaches_the_workers(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/somewhere")
     monkeypatch.setenv("TS_CONFIG_FILE", "/another")
+    monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     made = plan(["a"], tmp_path, tmp_path)
     environment = process.environment(made.run, tmp_path / "tmp")
     assert "PYTHONPATH" not in environment
     assert "TS_CONFIG_FILE" not in environment
+    assert "HF_TOKEN" not in environment
+    assert environment["WORKER_ACTIVITY_DIR"] == str(tmp_path / "activity")
+    assert environment["EDGE_EVENTS_DIR"] == str(tmp_path / "edge")
     assert environment["OMP_NUM_THREADS"] == "3"
     assert int(environment["GOMP_SPINCOUNT"]) > 0
     assert environment["THP_MEM_ALLOC_ENABLE"] == "1"
@@ -73,6 +77,8 @@ def test_the_command_names_this_python_and_this_runs_configuration(tmp_path):
     assert command[command.index("-f") + 1] == str(made.run.config)
     assert "-ncs" in command
     assert {"-Xmx1g", "-Xss1m", f"-Djava.io.tmpdir={tmp_path / 'tmp'}"} <= set(command)
+    assert "-XX:+ExitOnOutOfMemoryError" in command
+    assert [option for option in command if option.startswith("-Xmx")] == ["-Xmx1g"]
     assert process.LOG_CONFIG.is_file()
 
 

@@ -1,6 +1,5 @@
 """The state file, the identity of processes, and the run folder with its lock."""
 
-import importlib
 import os
 import signal
 import stat
@@ -143,11 +142,8 @@ def test_a_supervisor_that_says_nothing_more_is_ended(tmp_path):
     )
     assert program.stdout is not None
     program.stdout.readline()
-    replace(STATE, supervisor=Identity.of(program.pid), frontend=None).write(run.state)
-    patience = importlib.import_module("serving.stop")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patience, "_PATIENCE", 0.3)
-        assert stop(run).startswith("stopped")
+    replace(STATE, supervisor=Identity.of(program.pid), frontend=None, stop_seconds=0.1).write(run.state)
+    assert stop(run).startswith("stopped")
     program.communicate(timeout=30)
     assert program.returncode == -signal.SIGKILL
 

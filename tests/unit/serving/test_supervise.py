@@ -1,28 +1,96 @@
-"""How long the end of a run may take, and that it comes in any case."""
+"""What ends a run, what does not, and how long the end takes."""
 
 import io
 import signal
+import time
 
 import pytest
 
-from serving import supervise
+from serving import background, supervise
+from serving.errors import FrontendFailed
 from serving.plan import plan
 from serving.server import Server
 from serving.state import State
-from serving.supervise import END, GRACE, SHUTDOWN, Supervisor
+from serving.supervise import Supervisor
+from serving.supervisor_metrics import WATCH_ERRORS
 
 
-def test_every_part_of_the_end_fits_one_deadline(tmp_path, monkeypatch):
+def test_a_second_signal_ends_the_wait_and_one_right_after_the_first_does_not(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(supervise.time, "monotonic", lambda: now[0])
     supervisor = Supervisor(plan(["m"], tmp_path, tmp_path), print)
+    supervisor.on_signal()
+    now[0] += 0.2  # a shell that passes on what the terminal has sent already
+    supervisor.on_signal()
+    assert not supervisor._is_hurried
+    now[0] += 2.0
+    supervisor.on_signal()
+    assert supervisor._is_hurried
+
+
+def test_it_is_stopping_from_the_moment_that_it_is_asked(tmp_path):
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), print)
+    assert supervisor.phase == "starting"
     supervisor.ask_to_stop()
-    assert supervisor._at_most(GRACE, SHUTDOWN) == GRACE
-    now[0] += 3.0  # a look that was under way
-    supervisor.ask_to_stop()  # a second wish moves nothing
-    assert supervisor._at_most(GRACE, SHUTDOWN) == pytest.approx(END - 3.0 - SHUTDOWN)
-    now[0] += END
-    assert supervisor._at_most(SHUTDOWN) == 0.0
+    supervisor.plan.run.make()
+    supervisor._begin()
+    assert supervisor.phase == "stopping"
+
+
+@pytest.fixture
+def watching(tmp_path):
+    """A run that has begun, without a front end."""
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), print)
+    supervisor.plan.run.make()
+    supervisor._begin()
+    return supervisor
+
+
+def test_an_error_while_watching_is_counted_and_the_watch_goes_on(watching, monkeypatch):
+    rounds = []
+
+    def look():
+        rounds.append(1)
+        if len(rounds) > 3:
+            watching.ask_to_stop()
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(watching, "_step", look)
+    before = WATCH_ERRORS._value.get()
+    watching.watch()
+    assert len(rounds) == 4
+    assert WATCH_ERRORS._value.get() == before + 4
+
+
+def test_a_front_end_that_does_not_stay_up_ends_the_watch(watching, monkeypatch):
+    def look():
+        raise FrontendFailed("does not stay up")
+
+    monkeypatch.setattr(watching, "_step", look)
+    with pytest.raises(FrontendFailed):
+        watching.watch()
+
+
+def test_a_state_that_cannot_be_written_and_messages_that_nobody_reads_do_not_matter(tmp_path):
+    def say(_message):
+        raise BrokenPipeError("the reader has gone")
+
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), say, say)
+    supervisor.plan.run.make()
+    supervisor._begin()
+    supervisor.plan.run.state.unlink()
+    supervisor.plan.run.state.mkdir()  # cannot be replaced by a file
+    supervisor._set("ready", "every model answers")
+    supervisor._now_at("starting")
+    assert supervisor.phase == "starting"
+
+
+def test_a_message_that_cannot_be_delivered_does_not_hold_anything_up(tmp_path):
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), lambda _: time.sleep(60))
+    start = time.monotonic()
+    for _ in range(2000):
+        supervisor._say("a pipe that nobody empties")
+    assert time.monotonic() - start < 5
 
 
 @pytest.fixture
@@ -52,10 +120,10 @@ def assert_ended(run):
 
 
 def test_a_surprise_in_the_background_ends_the_run(surprised, monkeypatch):
-    monkeypatch.setattr(supervise.sys, "stdin", io.StringIO(surprised.as_json()))
+    monkeypatch.setattr(background.sys, "stdin", io.StringIO(surprised.as_json()))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(ValueError, match="nobody thought of this"):
-        supervise.main()
+        background.main()
     assert_ended(surprised.run)
 
 

@@ -1,7 +1,6 @@
 """What is known of a running model: where it is from, whether it answers, and when it is only busy."""
 
 import json
-import threading
 import zipfile
 from dataclasses import asdict, replace
 
@@ -10,11 +9,9 @@ import pytest
 import client
 from client import Endpoints
 from packing import Provenance
-from serving import canary, origin, status
+from serving import canary, origin
 from serving.origin import Origin
 from serving.readiness import Model, Worker
-from serving.rundir import RunDir
-from tests.unit.serving.test_state import STATE
 
 WORKER = Worker("1", "READY", 1, True, 1)
 MODEL = Model("m", "starter-1", True, "m.mar", 1, 1, 20, 20, 0, 10, (WORKER,))
@@ -96,6 +93,7 @@ def test_a_model_of_which_nothing_is_known_is_not_ready():
     answer = canary.ask(Endpoints(), MODEL, None, 1.0)
     assert not answer.ok
     assert not answer.busy
+    assert not answer.asked
 
 
 @pytest.mark.parametrize("error", [client.Timeout("no answer in time"), client.Overloaded("no worker")])
@@ -121,24 +119,3 @@ def test_an_error_is_never_busy(fake, monkeypatch):
     monkeypatch.setattr(canary, "inspect", lambda *_, **__: [replace(MODEL, queue_waiting=3)])
     answer = canary.ask(Endpoints(), MODEL, Origin(task="summarization"), 1.0)
     assert answer.problem == "it broke"
-
-
-def test_status_asks_all_models_at_once_and_tells_busy_from_failed(tmp_path, monkeypatch, capsys):
-    together = threading.Barrier(3, timeout=30)
-
-    def ask(_endpoints, model, _origin, _timeout):
-        together.wait()  # goes on only when all three are being asked
-        return canary.Answer(None, 1.0, busy=model.name == "b")
-
-    models = [replace(MODEL, name=name) for name in "abc"]
-    monkeypatch.setattr(status, "inspect", lambda _: models)
-    monkeypatch.setattr(origin, "find", lambda *_: Origin("starter", "here", "summarization"))
-    monkeypatch.setattr(canary, "ask", ask)
-    run = RunDir(tmp_path)
-    replace(STATE, frontend=STATE.supervisor).write(run.state)
-    found = status.look(run)
-    assert found.exit_code == 0
-    assert [each["busy"] for each in status.as_json(found)["models"]] == [False, True, False]
-    assert status.as_json(found)["models"][1]["answered_in_seconds"] is None
-    status.show(found)
-    assert "busy" in capsys.readouterr().out

@@ -88,7 +88,7 @@ def edit_config(small, folder, **changes):
 
 def test_weights_that_do_not_fit_are_known_here(small, tmp_path):
     """Not only when a worker dies of them, whatever engine it has."""
-    with pytest.raises(ValueError, match="the weights do not fit ResNetForImageClassification"):
+    with pytest.raises(ConfigurationError, match="the weights do not fit ResNetForImageClassification"):
         prepare_classifier(
             edit_config(small, tmp_path / "model", depths=[1, 2]), tmp_path / "target", "torch"
         )

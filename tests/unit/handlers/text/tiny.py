@@ -1,6 +1,7 @@
 """Tiny random T5, BART and Pegasus in the hub's layout, with tokenizers trained on the spot."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,16 @@ TEXTS = (
 
 def write_t5(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
     """A T5 with three layers, relative positions and a unigram tokenizer that reads 64 tokens."""
-    fast = _unigram(64)
+    fast = unigram(64)
     config = T5Config(
         vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, decoder_start_token_id=0
     )
-    return _write(folder, T5ForConditionalGeneration, config, fast, task_parameters, seed)
+    return write_model(folder, T5ForConditionalGeneration, config, fast, task_parameters, seed)
 
 
 def write_pegasus(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
     """A Pegasus with two layers and 56 positions by formula."""
-    fast = _unigram(56)
+    fast = unigram(56)
     config = PegasusConfig(
         vocab_size=len(fast),
         d_model=32,
@@ -56,10 +57,11 @@ def write_pegasus(folder: Path, task_parameters: dict[str, Any] | None = None, s
         max_position_embeddings=56,
         scale_embedding=True,
     )
-    return _write(folder, PegasusForConditionalGeneration, config, fast, task_parameters, seed)
+    return write_model(folder, PegasusForConditionalGeneration, config, fast, task_parameters, seed)
 
 
-def _unigram(length: int) -> PreTrainedTokenizerFast:
+def unigram(length: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that reads `length` tokens: <pad>, </s> and <unk> are 0, 1 and 2."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -83,21 +85,7 @@ def _unigram(length: int) -> PreTrainedTokenizerFast:
 
 def write_bart(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
     """A BART with four layers, 48 learned positions and a byte-level tokenizer."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator((*SENTENCES, "summarize: "), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
-    )
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    fast = byte_level()
     config = BartConfig(
         vocab_size=len(fast),
         d_model=32,
@@ -109,10 +97,29 @@ def write_bart(folder: Path, task_parameters: dict[str, Any] | None = None, seed
         decoder_ffn_dim=64,
         max_position_embeddings=48,
     )
-    return _write(folder, BartForConditionalGeneration, config, fast, task_parameters, seed)
+    return write_model(folder, BartForConditionalGeneration, config, fast, task_parameters, seed)
 
 
-def _write(
+def byte_level(languages: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """<s>, <pad>, </s> and <unk> are 0 to 3; `languages` are special tokens behind, the first ends each text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", *languages]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator((*SENTENCES, "summarize: "), trainer)
+    template = f"{languages[0]} $A </s>" if languages else "<s> $A </s>"
+    ids = [(token, special.index(token)) for token in (*special, *languages)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def write_model(
     folder: Path,
     architecture: Any,
     config: Any,
@@ -124,7 +131,7 @@ def _write(
     model = architecture(config)
     for name, weights in model.named_parameters():
         # Large enough that next tokens differ clearly, and summaries end at varied lengths.
-        if "norm" not in name and weights.requires_grad:
+        if "norm" not in name.lower() and weights.requires_grad:
             torch.nn.init.normal_(weights, std=0.4)
     # The end token stands out, so that some summaries end long before others.
     model.get_input_embeddings().weight.data[config.eos_token_id] *= 2

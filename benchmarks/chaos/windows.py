@@ -1,0 +1,77 @@
+"""Which lost requests a fault explains: those that were under way while what held them had been killed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.chaos.faults import Fault
+from benchmarks.chaos.outcomes import Category, Record
+
+LONGEST_S = 60.0
+AROUND_S = 1.0
+NEAR_S = 10.0
+"""A lost request names the faults of so many seconds before its end."""
+
+# By way to the server: kinds of faults in which a client cannot but lose what is under way, as nothing between it
+# and the killed process can send the request again.
+EXCUSES: Mapping[str, tuple[str, ...]] = {
+    "raw": ("worker", "java"),
+    "nginx": ("java", "nginx", "gateway"),
+    "client": ("java",),
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """From a fault until every model that it hits has answered a request sent after it, or None for never."""
+
+    fault: Fault
+    recovered: float | None
+
+    @property
+    def end(self) -> float:
+        return self.recovered if self.recovered is not None else self.fault.at + LONGEST_S
+
+    @property
+    def seconds(self) -> float | None:
+        """Until the recovery."""
+        return None if self.recovered is None else round(self.recovered - self.fault.at, 2)
+
+    def holds(self, record: Record) -> bool:
+        same = not self.fault.target or record.model in ("", self.fault.target)
+        return same and record.ended >= self.fault.at - AROUND_S and record.started <= self.end + AROUND_S
+
+
+def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
+    """Of every fault that was done, in order."""
+    right = [r for r in records if r.wanted == "good" and r.category is Category.RIGHT]
+    models = sorted({record.model for record in records if record.wanted == "good"})
+    found = []
+    for fault in faults:
+        if fault.problem:
+            continue
+        hit = [fault.target] if fault.target else models
+        first = [
+            min((r.ended for r in right if r.model == model and r.started >= fault.at), default=None)
+            for model in hit
+        ]
+        known = [at for at in first if at is not None]
+        found.append(Window(fault, max(known) if len(known) == len(first) and known else None))
+    return found
+
+
+def explain(record: Record, found: Sequence[Window], via: str) -> str | None:
+    """The kind of kill in which it was lost, if that excuses it."""
+    for window in found:
+        if window.fault.kind in EXCUSES[via] and window.holds(record):
+            return window.fault.kind
+    return None
+
+
+def near(record: Record, faults: Sequence[Fault]) -> str:
+    """The faults shortly before the end of a request, for diagnosis."""
+    names = [
+        f"{fault.name} {record.ended - fault.at:.1f} s before"
+        for fault in faults
+        if record.started - NEAR_S <= fault.at <= record.ended
+    ]
+    return "; ".join(names) or "no fault near"

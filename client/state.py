@@ -1,0 +1,66 @@
+"""The supervisor's `GET /state`: what each worker of each version is doing now. Only draining reads it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from client.calls import RestCall, path_of, read_json
+from client.errors import UnexpectedAnswer
+
+TIMEOUT_S = 2.0
+"""The supervisor answers from memory."""
+
+
+@dataclass(frozen=True)
+class VersionState:
+    """One version's activity. `idle` is None if a worker does not report what it is doing (a custom handler).
+
+    `computing`: by worker id, whether the worker is computing; None if it does not report that. `answers`: requests
+    that the workers have answered.
+    """
+
+    idle: bool | None
+    in_flight: int
+    answers: int
+    pids: frozenset[int]
+    computing: Mapping[str, bool | None]
+
+
+State = Mapping[tuple[str, str], VersionState]
+
+
+def state_call() -> RestCall[State]:
+    """The state of all versions, by name and version."""
+    return RestCall("health", "GET", path_of("state"), _read_state, resend="never", limit=TIMEOUT_S)
+
+
+def _read_state(body: bytes) -> State:
+    value = read_json(body)
+    try:
+        return {(model["name"], model["version"]): _read_version(model) for model in value["models"]}
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UnexpectedAnswer(
+            f"expected the supervisor's state ({error!r}), got {str(value)[:100]}"
+        ) from None
+
+
+def _read_version(model: Mapping[str, Any]) -> VersionState:
+    workers = model["workers"]
+    reports = all(_reports(worker) for worker in workers)
+    idle = model.get("idle")
+    return VersionState(
+        idle=bool(idle) if reports and idle is not None else None,
+        in_flight=int(model.get("in_flight") or 0),
+        answers=sum(int(worker.get("answers") or 0) for worker in workers),
+        pids=frozenset(int(worker["pid"]) for worker in workers if worker.get("pid") is not None),
+        computing={str(worker["id"]): _is_computing(worker) for worker in workers},
+    )
+
+
+def _reports(worker: Mapping[str, Any]) -> bool:
+    """A custom handler that does not report its activity has no answers, as has a worker that was never asked."""
+    return bool(worker.get("answers"))
+
+
+def _is_computing(worker: Mapping[str, Any]) -> bool | None:
+    return worker.get("computing_s") is not None if _reports(worker) else None

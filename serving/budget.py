@@ -1,0 +1,161 @@
+"""Divides the memory of a machine or container: Java's heap and buffers, gateway, nginx, the rest for the workers.
+
+The formula is documented in docs/operations.md (Memory budget).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+MIB = 2**20
+GIB = 2**30
+
+DEFAULT_BODY_BYTES = 16 * MIB
+"""`max_request_size` of config.properties."""
+JAVA_NATIVE_BYTES = 256 * MIB
+"""Java's code, classes and threads."""
+SUPERVISOR_BYTES = 128 * MIB
+GATEWAY_BYTES = 512 * MIB
+NGINX_BYTES = 256 * MIB
+NGINX_BASE_BYTES = 64 * MIB
+NGINX_CONNECTION_BYTES = 64 * 2**10
+"""Buffers of one proxied connection: two sockets, request and response headers, body and proxy buffers, TLS."""
+
+_HEAP_BASE_BYTES = 256 * MIB
+"""What the front end needs of its heap without any request."""
+_HEAP_COPIES = 2
+"""A body lies in the heap as it came, and a second time in the message to its worker."""
+_DIRECT_COPIES = 2
+"""The pieces in which it is received are copied into one buffer, and so is the message to the worker."""
+_UNLIMITED = 2**60
+
+_OPTIONS = {  # what stands in vmargs already is left alone
+    r"-Xmx|-XX:MaxHeapSize=|-XX:MaxRAMPercentage=": "-Xmx{heap}m",
+    r"-XX:MaxDirectMemorySize=": "-XX:MaxDirectMemorySize={direct}m",
+    r"-XX:[+-](?:ExitOn|CrashOn)OutOfMemoryError": "-XX:+ExitOnOutOfMemoryError",
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """All sizes in bytes. `gateway` and `nginx` are 0 where they run in containers of their own."""
+
+    total: int
+    java_heap: int
+    java_direct: int
+    java_native: int
+    supervisor: int
+    gateway: int
+    nginx: int
+    workers: int
+    body: int
+    """The largest request body."""
+    bodies: int
+    """How many such bodies may be under way at once: the bound that the proxy in front has to hold."""
+    nginx_connections: int
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of all bodies under way."""
+        return self.bodies * self.body
+
+    def parts(self) -> dict[str, int]:
+        """For metrics and logs: the parts in bytes, and the two counts."""
+        return asdict(self) | {"body_bytes": self.body_bytes}
+
+    def __str__(self) -> str:
+        return (
+            f"memory budget of {_mib(self.total)}: Java heap {_mib(self.java_heap)}, direct "
+            f"{_mib(self.java_direct)}, native {_mib(self.java_native)}; supervisor {_mib(self.supervisor)}; gateway "
+            f"{_mib(self.gateway)}; nginx {_mib(self.nginx)}; workers {_mib(self.workers)}; at most {self.bodies} "
+            f"bodies of {_mib(self.body)} at once"
+        )
+
+
+def compute_budget(total: int, body: int = DEFAULT_BODY_BYTES, *, has_edge: bool = True) -> Budget:
+    """Divide `total` bytes. `has_edge`: gateway and nginx take their part of the same memory."""
+    heap = _clamp(total // 4, 512 * MIB, 4 * GIB)
+    direct = _clamp(total // 8, 256 * MIB, 2 * GIB)
+    gateway, nginx = (GATEWAY_BYTES, NGINX_BYTES) if has_edge else (0, 0)
+    fixed = heap + direct + JAVA_NATIVE_BYTES + SUPERVISOR_BYTES + gateway + nginx
+    return Budget(
+        total=total,
+        java_heap=heap,
+        java_direct=direct,
+        java_native=JAVA_NATIVE_BYTES,
+        supervisor=SUPERVISOR_BYTES,
+        gateway=gateway,
+        nginx=nginx,
+        workers=max(0, total - fixed),
+        body=body,
+        bodies=max(
+            1, min((heap - _HEAP_BASE_BYTES) // (_HEAP_COPIES * body), direct // (_DIRECT_COPIES * body))
+        ),
+        nginx_connections=(NGINX_BYTES - NGINX_BASE_BYTES) // NGINX_CONNECTION_BYTES,
+    )
+
+
+def budget_here(settings: Mapping[str, str]) -> Budget:
+    """The budget of this machine or container. A container is taken to hold TorchServe alone, as compose has it."""
+    total, is_container = memory_limit()
+    try:
+        body = int(settings.get("max_request_size", DEFAULT_BODY_BYTES))
+    except ValueError:
+        body = DEFAULT_BODY_BYTES
+    return compute_budget(total, max(1, body), has_edge=not is_container)
+
+
+def java_options(vmargs: str, budget: Budget) -> list[str]:
+    """`vmargs` of the configuration, and the budget's options where it does not set them itself."""
+    options = vmargs.split()
+    for pattern, option in _OPTIONS.items():
+        if not any(re.match(pattern, each) for each in options):
+            options.append(
+                option.format(heap=budget.java_heap // MIB, direct=budget.java_direct // MIB),
+            )
+    return options
+
+
+def memory_limit(root: Path = Path("/")) -> tuple[int, bool]:
+    """Bytes that this process may use, and whether a control group (a container) sets that limit.
+
+    Reads control groups of version 2 and 1; `root` replaces / in tests.
+    """
+    match = re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
+    machine = int(match[1]) * 1024 if match else 4 * GIB
+    limits = [limit for limit in _group_limits(root) if 0 < limit < min(machine, _UNLIMITED)]
+    return (min(limits), True) if limits else (machine, False)
+
+
+def _group_limits(root: Path) -> list[int]:
+    """Of the process's groups and all groups above them, and of the root of what a container sees."""
+    base = root / "sys/fs/cgroup"
+    files = [base / "memory.max", base / "memory/memory.limit_in_bytes"]
+    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            group, name = base, "memory.max"
+        elif "memory" in controllers.split(","):
+            group, name = base / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        for part in Path(path).parts[1:]:
+            group /= part
+            files.append(group / name)
+    return [int(text) for file in files if (text := (_read(file) or "").strip()).isdigit()]
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:
+        return None
+
+
+def _clamp(value: int, least: int, most: int) -> int:
+    return max(least, min(value, most)) // MIB * MIB
+
+
+def _mib(size: int) -> str:
+    return f"{size // MIB} MiB"

@@ -1,0 +1,83 @@
+"""One life of the Java front end: its start in a thread that stays, its death, its end."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+
+from serving import process
+from serving.rundir import RunDir
+from serving.state import Identity
+
+STOPPED_S = 3.0
+"""A process in state T (SIGSTOP) for so long does not come back by itself."""
+
+
+class Launcher:
+    """Starts processes from one thread that lives as long as this object.
+
+    The kernel sends the front end SIGTERM when the thread that started it ends (PR_SET_PDEATHSIG), not the process.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="launcher")
+
+    def launch(self, start: Callable[[], "subprocess.Popen[bytes]"]) -> "subprocess.Popen[bytes]":
+        return self._thread.submit(start).result()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False)
+
+
+class Frontend:
+    """A running front end. `temporary` is the folder of its sockets and unpacked models."""
+
+    def __init__(self, java: "subprocess.Popen[bytes]", temporary: Path) -> None:
+        self.identity = Identity.of(java.pid)
+        self.temporary = temporary
+        self._java = java
+        self._stopped_since: float | None = None
+
+    @classmethod
+    def start(
+        cls, launcher: Launcher, run: RunDir, settings: Mapping[str, str], temporary: Path
+    ) -> "Frontend":
+        """Raises FrontendFailed."""
+        return cls(launcher.launch(lambda: process.start(run, settings, temporary)), temporary)
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._java.poll() is None
+
+    @property
+    def ending(self) -> str:
+        """How it ended, for a person."""
+        code = self._java.returncode
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def is_stopped(self) -> bool:
+        """Whether it has been in state T for STOPPED_S. Call it several times a second."""
+        try:
+            stopped = psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            stopped = False
+        if not stopped:
+            self._stopped_since = None
+            return False
+        if self._stopped_since is None:
+            self._stopped_since = time.monotonic()
+        return time.monotonic() - self._stopped_since > STOPPED_S
+
+    def end(self, timeout: float) -> None:
+        """End it and every process it started: SIGTERM, and SIGKILL after `timeout` seconds (0: at once)."""
+        process.end(self.identity, self.temporary, timeout)
+        self._java.wait()
+        process.remove(self.temporary)

@@ -1,0 +1,49 @@
+"""Removes what is left behind: by a supervisor that was killed, and by TorchServe, which keeps refused archives."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+
+from serving import process
+from serving.plan import SHUTDOWN_S
+from serving.state import State
+
+MIN_AGE_S = 600.0
+"""A younger folder may belong to a registration that is under way."""
+
+
+def clean_up(state: State | None, say: Callable[[str], None], patience: float = SHUTDOWN_S) -> None:
+    """Ends what a supervisor left behind that was killed. Only for the holder of the run folder's lock."""
+    if state is None:
+        return
+    temporary = Path(state.temporary)
+    if state.frontend is not None and process.members(state.frontend, temporary):
+        say("ending the processes of a run whose supervisor was killed")
+        process.end(state.frontend, temporary, patience)
+    process.remove(temporary)
+
+
+def remove_unused_models(
+    temporary: Path, versions: Collection[str], min_age: float = MIN_AGE_S
+) -> list[Path]:
+    """Remove the folders in `temporary`/models whose version is none of `versions`; what was removed."""
+    removed = []
+    now = time.time()
+    with suppress(OSError):
+        for folder in (temporary / "models").iterdir():
+            with suppress(OSError):
+                if now - folder.stat().st_mtime > min_age and _version(folder) not in versions:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed.append(folder)
+    return removed
+
+
+def _version(folder: Path) -> str | None:
+    try:
+        manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text("utf-8"))
+        return str(manifest["model"]["modelVersion"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,48 @@
+"""Closes the listening sockets of another process, so that it takes no new connections and finishes the old ones.
+
+TorchServe cannot stop listening without ending. On Linux a process may duplicate the sockets of its own child
+(pidfd_getfd, 5.6 or later) and shut them down. Where that is not permitted, as in most containers, nothing changes.
+"""
+
+import ctypes
+import os
+import platform
+import socket
+import sys
+from collections.abc import Iterable
+
+import psutil
+
+_PIDFD_GETFD = 438  # the same number on every architecture since Linux 5.1
+
+
+def close_listeners(pid: int, ports: Iterable[int]) -> bool:
+    """Whether all listening sockets of that process on these ports are closed now. Never raises."""
+    if sys.platform != "linux" or platform.machine() == "alpha":
+        return False
+    wanted = set(ports)
+    try:
+        listening = [
+            connection.fd
+            for connection in psutil.Process(pid).net_connections(kind="tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in wanted
+        ]
+        handle = os.pidfd_open(pid)
+    except (OSError, psutil.Error):
+        return False
+    try:
+        return bool(listening) and False not in [_shut_down(handle, number) for number in listening]
+    finally:
+        os.close(handle)
+
+
+def _shut_down(process: int, number: int) -> bool:
+    duplicate = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, process, number, 0)
+    if duplicate < 0:
+        return False
+    try:
+        with socket.socket(fileno=duplicate) as listener:
+            listener.shutdown(socket.SHUT_RD)
+    except OSError:
+        return False
+    return True

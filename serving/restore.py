@@ -1,0 +1,144 @@
+"""Brings a restarted front end back to a snapshot: the same models, versions, default versions and worker counts."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import client
+from client import Client, Endpoints
+from serving.snapshot import Key, ServedVersion, Snapshot
+from serving.versions import kept_name
+
+_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """One version to load: from `source`, under the file name `archive` in the store."""
+
+    served: ServedVersion
+    source: Path
+    archive: str
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """What is loaded again, in this order, and which versions cannot be, with the reason."""
+
+    loads: tuple[Load, ...]
+    missing: Mapping[Key, str]
+
+    def settings(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """The configuration of the restarted front end.
+
+        TorchServe loads these archives before it listens, so that no request meets a model that is not there yet.
+        What an archive's model-config.yaml leaves open comes from `models`.
+        """
+        models: dict[str, dict[str, dict[str, int | bool]]] = json.loads(settings.get("models") or "{}")
+        for load in self.loads:
+            served = load.served
+            models.setdefault(served.name, {}).setdefault(served.version, {}).update(
+                defaultVersion=served.default,
+                minWorkers=served.min_workers,
+                maxWorkers=served.max_workers,
+                batchSize=served.batch_size,
+                maxBatchDelay=served.max_batch_delay,
+                responseTimeout=served.response_timeout,
+                startupTimeout=served.startup_timeout,
+            )
+        load_models = ",".join(f"{load.served.name}={load.archive}" for load in self.loads)
+        return {**settings, "load_models": load_models, "models": json.dumps(models)}
+
+
+def plan_restore(
+    snapshot: Snapshot, store: Path, find: Callable[[ServedVersion], Path | None]
+) -> RestorePlan:
+    """`find` returns an archive of exactly that version. The first version of a model becomes its default."""
+    loads: list[Load] = []
+    missing: dict[Key, str] = {}
+    for served in snapshot.versions:
+        source = find(served)
+        if any(mark in served.name for mark in ",="):
+            missing[served.key] = "its name has a comma or an equals sign, which load_models cannot express"
+        elif source is None:
+            missing[served.key] = f"its archive is no longer in {store}"
+        elif source.parent == store:
+            loads.append(Load(served, source, source.name))
+        else:
+            loads.append(Load(served, source, f".{kept_name(served.key)}"))
+    return RestorePlan(tuple(loads), missing)
+
+
+@contextmanager
+def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]]:
+    """TorchServe loads from the store itself only: links for what lies elsewhere, as long as it loads.
+
+    Yields the versions that could not be linked (a store that is read-only), with the reason.
+    """
+    links: list[Path] = []
+    failed: dict[Key, str] = {}
+    try:
+        for load in plan.loads:
+            if load.source.parent == store:
+                continue
+            link = store / load.archive
+            try:
+                with suppress(FileNotFoundError):
+                    link.unlink()  # left behind by a supervisor that was killed
+                os.link(load.source, link)
+                links.append(link)
+            except OSError as error:
+                failed[load.served.key] = f"its archive cannot be linked into {store}: {error.strerror}"
+        yield failed
+    finally:
+        for link in links:
+            with suppress(OSError):
+                link.unlink()
+
+
+def describe_all(endpoints: Endpoints, timeout: float) -> tuple[list[ServedVersion], list[str]]:
+    """Every version that the front end has, and the names of models that it cannot describe.
+
+    Raises client.ServeError when it does not answer at all.
+    """
+    versions: list[ServedVersion] = []
+    failed: list[str] = []
+    with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
+        for name in sorted(entry.name for entry in connection.list_models()):
+            try:
+                default = connection.describe(name).version
+                described = connection.describe_versions(name)
+            except client.ServeError:
+                failed.append(name)
+                continue
+            versions += [ServedVersion.of(each, each.version == default) for each in described]
+    return versions, failed
+
+
+def adjust(endpoints: Endpoints, wanted: Sequence[ServedVersion]) -> dict[Key, str]:
+    """Set worker counts and default versions where they differ; what could not be brought back, with the reason.
+
+    Comes right after the start, while workers still load: scaling down then interrupts no request.
+    """
+    versions, _ = describe_all(endpoints, _TIMEOUT_S)
+    present = {each.key: each for each in versions}
+    failed: dict[Key, str] = {}
+    with Client(endpoints=endpoints, timeout=_TIMEOUT_S, retries=0) as connection:
+        for served in wanted:
+            now = present.get(served.key)
+            if now is None:
+                failed[served.key] = "TorchServe did not load its archive"
+                continue
+            try:
+                if now.workers != served.workers:
+                    connection.scale(
+                        served.name, served.min_workers, served.max_workers, served.version, synchronous=False
+                    )
+                if served.default and not now.default:
+                    connection.set_default(served.name, served.version)
+            except client.ServeError as error:
+                failed[served.key] = str(error)
+    return failed

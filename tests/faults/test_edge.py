@@ -1,0 +1,230 @@
+"""Attacks on nginx that a few addresses can afford: others are answered as before, and its memory stays bounded."""
+
+import http.client
+import resource
+import socket
+import statistics
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import grpc
+import pytest
+
+from client import Endpoints
+from client._stubs import inference_pb2, inference_pb2_grpc
+from gateway.nginx import Limits
+from tests.faults.edge import Answer, Edge, FakeServer, address, edge, needs_nginx
+
+pytestmark = needs_nginx
+MB = 1_000_000
+MEMORY_LIMIT = 256 * 2**20
+"""compose's limit for nginx."""
+PATH = "/predictions/resnet-50"
+ATTACKERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+
+
+def latency(running: Edge, count: int = 100) -> float:
+    """The median of requests on connections of their own, from 127.0.0.1. All of them have to be answered."""
+    times = []
+    for _ in range(count):
+        begin = time.monotonic()
+        connection = http.client.HTTPConnection(*address(running.url), timeout=20)
+        connection.request("POST", PATH, b"abc")
+        assert connection.getresponse().status == 200
+        times.append(time.monotonic() - begin)
+        connection.close()
+    return statistics.median(times)
+
+
+@contextmanager
+def sockets(target: tuple[str, int], count: int, data: bytes, sources: tuple[str, ...]) -> Iterator[list]:
+    """So many connections, in turn from the sources, each of which has sent `data`."""
+    opened: list[socket.socket] = []
+    try:
+        for number in range(count):
+            connection = socket.socket()
+            connection.settimeout(10)
+            opened.append(connection)
+            connection.bind((sources[number % len(sources)], 0))
+            connection.connect(target)
+            with suppress(ConnectionError):
+                connection.sendall(data)
+        yield opened
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+def upload(path: str, length: int, sent: int) -> bytes:
+    """The begin of a request whose body never ends."""
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode() + bytes(sent)
+
+
+@pytest.fixture
+def running() -> Iterator[Edge]:
+    with FakeServer() as torchserve, edge(torchserve) as started:
+        yield started
+
+
+def test_three_hundred_unfinished_uploads(running):
+    before, memory = latency(running), running.memory()
+    addresses = tuple(f"127.0.0.{number}" for number in range(2, 22))
+    with sockets(address(running.url), 300, upload(PATH, 1_500_000, 900_000), addresses):
+        time.sleep(0.3)
+        assert running.memory() - memory < 40 * MB  # 323 MB with a buffer of 1 MiB for each
+        assert latency(running) < 2 * before + 0.02
+    # A text model's route, and bodies below 1 MB.
+    with sockets(address(running.url), 900, upload("/predictions/t5-small", 900_000, 800_000), ATTACKERS):
+        assert latency(running) < 2 * before + 0.02
+    assert running.memory() < MEMORY_LIMIT
+
+
+def test_an_address_has_only_so_many_uploads(running):
+    with sockets(address(running.url), 40, upload(PATH, 5 * MB, 1000), ATTACKERS[:1]) as opened:
+        time.sleep(0.5)
+        statuses = Counter(answered(connection) for connection in opened)
+    assert statuses == {None: 16, b"429": 24}
+
+
+def answered(connection: socket.socket) -> bytes | None:
+    """The status of an answer that is there already."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1000).split(b" ")[1]
+    except BlockingIOError:
+        return None
+
+
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 10_000, reason="too few open files allowed"
+)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"POST /predictions/resnet-50 HTTP/1.1\r\nHost: x\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\na: " + b"a" * 3900 + b"\r\nb: " + b"b" * 3900 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["silent", "unfinished header", "long unfinished header", "kept alive"],
+)
+def test_idle_sockets_from_three_addresses(running, sent):
+    before = latency(running)
+    with sockets(address(running.url), 8400, sent, ATTACKERS):
+        assert latency(running) < 2 * before + 0.02
+        assert running.memory() < MEMORY_LIMIT
+
+
+class FakeGrpc(inference_pb2_grpc.InferenceAPIsServiceServicer):
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def Predictions(self, request, context):
+        self.sizes.append(len(request.input["data"]))
+        time.sleep(0.05)
+        return inference_pb2.PredictionResponse(prediction=b"done")
+
+    def StreamPredictions(self, request, context):
+        yield inference_pb2.PredictionResponse(prediction=b"done")
+
+
+@pytest.fixture
+def fake_grpc() -> Iterator[tuple[FakeGrpc, str]]:
+    fake = FakeGrpc()
+    server = grpc.server(ThreadPoolExecutor(64), options=[("grpc.max_receive_message_length", 17 << 20)])
+    inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server(fake, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield fake, f"127.0.0.1:{port}"
+    server.stop(None).wait(10)
+
+
+@contextmanager
+def grpc_edge(target: str, **changes) -> Iterator[tuple[Edge, inference_pb2_grpc.InferenceAPIsServiceStub]]:
+    with FakeServer() as torchserve:
+        at = Endpoints(inference=f"http://{torchserve.address}", grpc_inference=target)
+        with (
+            edge(torchserve, endpoints=at, **changes) as running,
+            grpc.insecure_channel(running.front.grpc) as channel,
+        ):
+            yield running, inference_pb2_grpc.InferenceAPIsServiceStub(channel)
+
+
+def message(size: int) -> inference_pb2.PredictionsRequest:
+    return inference_pb2.PredictionsRequest(model_name="resnet-50", input={"data": bytes(size)})
+
+
+def test_one_grpc_connection_with_250_calls(fake_grpc):
+    fake, target = fake_grpc
+    with grpc_edge(target, limits=Limits(body_bytes=2**30)) as (running, stub):
+        stub.Predictions(message(10), timeout=20)
+        before, memory = latency(running), running.memory()
+        calls = [stub.Predictions.future(message(990_000), timeout=60) for _ in range(250)]
+        during, peak = latency(running), 0
+        while not all(call.done() for call in calls):
+            peak = max(peak, running.memory())
+            time.sleep(0.02)
+        assert [call.code() for call in calls] == [grpc.StatusCode.OK] * 250
+    assert peak - memory < 40 * MB  # 250 MB with a buffer of 1 MiB for each
+    assert during < 2 * before + 0.1  # this machine also makes and reads 250 MB meanwhile
+    assert fake.sizes.count(990_000) == 250
+
+
+def test_torchserve_holds_few_large_grpc_messages(fake_grpc):
+    fake, target = fake_grpc
+    with grpc_edge(target) as (_, stub):
+        calls = [stub.Predictions.future(message(15 * MB), timeout=60) for _ in range(12)]
+        codes = Counter(call.code() for call in calls)
+    assert codes.keys() <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert codes[grpc.StatusCode.OK] >= 3
+    assert len(fake.sizes) == codes[grpc.StatusCode.OK]
+
+
+def test_grpc_streams_are_closed_unless_opened(fake_grpc):
+    _, target = fake_grpc
+    with grpc_edge(target) as (_, stub):
+        with pytest.raises(grpc.RpcError) as refused:
+            list(stub.StreamPredictions(message(10), timeout=20))
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with grpc_edge(target, streaming=True) as (_, stub):
+        assert [part.prediction for part in stub.StreamPredictions(message(10), timeout=20)] == [b"done"]
+
+
+def test_two_hundred_of_the_largest_bodies():
+    """TorchServe gets as many at a time as its memory has room for; the rest are refused, small ones answered."""
+    with FakeServer(lambda request: Answer(seconds=0.3)) as torchserve, edge(torchserve) as running:
+        memory = running.memory()
+        body = bytes(15 * MB)
+
+        def send(number: int) -> tuple[int, str | None]:
+            connection = http.client.HTTPConnection(
+                *address(running.url), timeout=60, source_address=(f"127.0.0.{2 + number % 20}", 0)
+            )
+            with suppress(BrokenPipeError, ConnectionResetError):  # refused before the body is sent
+                connection.request("POST", PATH, body)
+            try:
+                response = connection.getresponse()
+                return response.status, response.headers["Retry-After"]
+            except ConnectionError:
+                return 0, None
+            finally:
+                connection.close()
+
+        with ThreadPoolExecutor(40) as threads:
+            answers = threads.map(send, range(200))
+            while torchserve.most_in_progress == 0:
+                time.sleep(0.01)
+            during = latency(running, 10)
+            statuses = Counter(answers)
+        large = [
+            request for request in torchserve.received if request.headers["content-length"] == "15000000"
+        ]
+        assert statuses.keys() <= {(200, None), (429, "1"), (0, None)}
+        assert statuses[200, None] == len(large) >= 6
+        assert statuses[429, "1"] > 0
+        assert torchserve.most_in_progress <= 6 + 1  # and a small one
+        assert during < 2
+        assert running.memory() - memory < 60 * MB

@@ -1,0 +1,207 @@
+"""scripts/gateway without a TorchServe: its processes are killed, stopped and starved, and it brings them back."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from serving.config import ROOT
+from tests.server.fronted import needs_nginx
+
+pytestmark = [
+    needs_nginx,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc"),
+]
+BACK_S = 30
+
+
+@dataclass
+class Command:
+    """scripts/gateway as a process of its own."""
+
+    process: subprocess.Popen
+    url: str
+
+    @property
+    def children(self):
+        return psutil.Process(self.process.pid).children()
+
+    @property
+    def gateway(self):
+        (found,) = [child for child in self.children if "gateway" in child.cmdline()]
+        return found
+
+    @property
+    def nginx(self):
+        (found,) = [child for child in self.children if child.name() == "nginx"]
+        return found
+
+    def answers(self):
+        """Both, and nobody knows a TorchServe."""
+        try:
+            gateway = httpx.get(f"{self.url}/docs", timeout=2).status_code
+            nginx = httpx.get(f"{self.url}/nothing", timeout=2).status_code
+        except httpx.HTTPError:
+            return False
+        return (gateway, nginx) == (200, 404)
+
+    def restarts(self):
+        port = self.gateway.cmdline()[self.gateway.cmdline().index("--listen") + 1]
+        text = httpx.get(f"http://{port}/gateway/metrics", timeout=5).text
+        lines = [line for line in text.splitlines() if line.startswith("gateway_process_restarts_total{")]
+        return {
+            line.rsplit(" ", 1)[0].split("{")[1].rstrip("}"): float(line.rsplit(" ", 1)[1]) for line in lines
+        }
+
+
+@contextmanager
+def command(tmp_path, *options, **popen):
+    line = [sys.executable, "-P", "-m", "gateway.front", "--run-dir", str(tmp_path / "run"), "--port", "0"]
+    with (tmp_path / "stderr").open("w") as stderr:
+        popen = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True} | popen
+        process = subprocess.Popen(
+            [*line, "--grpc-port", "0", *options], env=os.environ | {"PYTHONPATH": str(ROOT)}, **popen
+        )
+    try:
+        url = process.stdout.readline().split()[1].rstrip(",")
+        running = Command(process, url)
+        wait_until(running.answers)
+        yield running
+    finally:
+        process.terminate()
+        process.stdout.close()
+        assert process.wait(30) in (0, 1)
+
+
+def wait_until(condition, seconds=BACK_S):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    with command(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+def test_a_killed_gateway_comes_back_while_nginx_answers(shared):
+    before, nginx = shared.gateway, shared.nginx
+    before.kill()
+    assert httpx.get(f"{shared.url}/nothing").status_code == 404
+    wait_until(lambda: not before.is_running() and shared.answers())
+    assert shared.nginx == nginx
+    assert shared.restarts()['process="gateway",reason="died"'] >= 1
+
+
+def test_a_stopped_gateway_is_replaced(shared):
+    before = shared.gateway
+    before.suspend()
+    wait_until(lambda: not before.is_running() and shared.answers())
+    assert shared.restarts()['process="gateway",reason="stopped"'] >= 1
+
+
+def test_a_killed_nginx_master_comes_back_without_orphans(shared):
+    master = shared.nginx
+    workers = master.children()
+    assert workers
+    master.kill()
+    wait_until(lambda: not any(worker.is_running() for worker in workers) and shared.answers())
+    assert shared.nginx != master
+    assert shared.restarts()['process="nginx",reason="died"'] >= 1
+
+
+def test_a_stopped_nginx_master_is_replaced(shared):
+    master = shared.nginx
+    master.suspend()
+    wait_until(lambda: not master.is_running() and shared.answers())
+
+
+@pytest.mark.parametrize("method", ["kill", "suspend"])
+def test_nginx_replaces_its_workers(shared, method):
+    master, workers = shared.nginx, shared.nginx.children()
+    for worker in workers:
+        getattr(worker, method)()
+    wait_until(lambda: not any(worker.is_running() for worker in workers) and shared.answers())
+    assert shared.nginx == master
+
+
+def test_removed_temporary_folders_come_back(shared):
+    parts = " ".join(shared.nginx.cmdline()).split()
+    folder = next(Path(part).parent for part in parts if part.endswith("nginx.conf"))
+    shutil.rmtree(folder, ignore_errors=True)  # some of it may be back before the end
+    wait_until((folder / "body").is_dir)
+    body = b'{"text": "' + b"x" * 3_000_000 + b'"}'  # more than nginx keeps in memory
+    answer = httpx.post(f"{shared.url}/predict/text_summarize", content=body, timeout=30)
+    assert answer.json()["type"] == "Unavailable"  # there is no TorchServe
+
+
+def test_messages_that_cannot_be_written_end_nothing(tmp_path):
+    """Its output goes to a full disk, and the reader of its messages is gone."""
+    reading, writing = os.pipe()
+    with command(tmp_path, stderr=writing) as running:
+        os.close(writing)
+        os.close(reading)
+        running.process.stdout.close()
+        for child in (running.gateway, running.nginx):
+            child.kill()
+        wait_until(running.answers)
+        assert running.process.poll() is None
+        assert sum(running.restarts().values()) == 2
+
+
+def test_readiness_is_false_in_the_drain_delay_and_what_has_begun_is_answered(tmp_path):
+    with command(tmp_path, "--drain-delay", "3", "--grace", "20") as running:
+        client = httpx.Client(timeout=30)
+        running.process.terminate()
+        start = time.monotonic()
+        ready = "/v2/health/ready"
+        wait_until(lambda: "shutting down" in client.get(f"{running.url}{ready}").text, 2)
+        assert client.get(f"{running.url}/ping").status_code == 503
+        assert running.answers()  # everything else goes on
+        slow = SlowUpload(running.url)
+        time.sleep(max(0.0, start + 3.5 - time.monotonic()))
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{running.url}/docs")
+        assert b'"Unavailable"' in slow.finish()
+        assert running.process.wait(30) == 0
+        assert time.monotonic() - start < 15  # it did not wait for the whole grace
+        client.close()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    with command(tmp_path, "--drain-delay", "60") as running:
+        running.process.terminate()
+        time.sleep(0.5)
+        assert running.process.poll() is None
+        running.process.terminate()
+        assert running.process.wait(20) == 0
+
+
+class SlowUpload:
+    """A request whose body is on its way."""
+
+    def __init__(self, url):
+        self.body = b'{"text": "a"}'
+        host, port = url.removeprefix("http://").split(":")
+        self.socket = socket.create_connection((host, int(port)), 10)
+        head = f"POST /predict/text_summarize HTTP/1.1\r\nHost: a\r\nContent-Length: {len(self.body)}\r\n"
+        self.socket.sendall(f"{head}Connection: close\r\n\r\n".encode() + self.body[:5])
+
+    def finish(self):
+        self.socket.sendall(self.body[5:])
+        answer = b""
+        while piece := self.socket.recv(65536):
+            answer += piece
+        self.socket.close()
+        return answer

@@ -1,0 +1,269 @@
+"""Readiness of a real TorchServe: true under load, and false exactly for the model that cannot answer."""
+
+import concurrent.futures
+import os
+import signal
+import statistics
+import threading
+import time
+
+import httpx
+import pytest
+
+import serving
+from client import Client
+from gateway.front import Running
+from gateway.nginx import Front, NginxError, program
+from gateway.settings import Settings
+from serving import health_repairs, readiness
+from tests.faults.test_workers import until
+from tests.faults.toys import BROKEN_AT_LOAD, LOADS_WHEN_ALLOWED, OBEDIENT, REPORTING, toy
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    """A model whose worker reports what it does, and one whose worker does not."""
+    store, run_dir = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("run")
+    names = [toy(store, "reports", REPORTING, queue=50, batch=4), toy(store, "silent")]
+    with serving.start(names, pack=False, run_dir=run_dir, store=store) as running:
+        yield running
+
+
+def readyz(server, path=""):
+    return httpx.get(f"{server.endpoints.health}/readyz{path}", timeout=10).status_code
+
+
+def state(server, name, version=None):
+    models = httpx.get(f"{server.endpoints.health}/state", timeout=10).json()["models"]
+    (found,) = [
+        each
+        for each in models
+        if each["name"] == name and (each["default"] if version is None else each["version"] == version)
+    ]
+    return found
+
+
+def pid(server, name="reports"):
+    return state(server, name)["workers"][0]["pid"]
+
+
+def order(server, what="", model="reports"):
+    return httpx.post(f"{server.inference}/predictions/{model}", content=what.encode(), timeout=60)
+
+
+def samples(server, name):
+    text = httpx.get(f"{server.endpoints.health}/metrics", timeout=10).text
+    return [line for line in text.splitlines() if line.startswith(name)]
+
+
+class Probing:
+    """Probes in the background as fast as a balancer of a hundred hosts would."""
+
+    def __init__(self, url):
+        self._url = url
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.statuses: list[int] = []
+        self.seconds: list[float] = []
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+    def _run(self):
+        with httpx.Client(timeout=10) as client:
+            while not self._over.wait(0.02):
+                start = time.perf_counter()
+                self.statuses.append(client.get(self._url).status_code)
+                self.seconds.append(time.perf_counter() - start)
+
+    @property
+    def p99(self):
+        return statistics.quantiles(self.seconds, n=100)[98]
+
+
+def work(server, seconds, clients=5, what="sleep 1.5", model="reports"):
+    """The statuses of those clients' requests, each of which waits in the queue behind others."""
+    end = time.monotonic() + seconds
+
+    def client(_):
+        statuses = []
+        while time.monotonic() < end:
+            statuses.append(order(server, what, model).status_code)
+        return statuses
+
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        return [status for statuses in pool.map(client, range(clients)) for status in statuses]
+
+
+@pytest.mark.parametrize("model", ["reports", "silent"])
+def test_long_batches_of_several_clients_leave_it_ready_and_probes_fast(toys, model):
+    until(lambda: readyz(toys) == 200)
+    with Probing(f"{toys.endpoints.health}/readyz") as probing:
+        statuses = work(toys, 12, model=model)
+    assert set(statuses) == {200}
+    assert set(probing.statuses) == {200}
+    assert len(probing.statuses) > 200
+    assert probing.p99 < 0.25, f"{probing.p99:.3f} s"  # usually 5 ms; the machine is shared
+    found = state(toys, model)
+    assert (found["ready"], found["idle"], found["in_flight"]) == (True, True, 0)
+
+
+def test_the_gateway_is_as_true_and_as_fast(toys):
+    try:
+        program()
+    except NginxError as error:
+        pytest.skip(str(error))
+    front = Front(http="127.0.0.1:0", grpc="127.0.0.1:0", gateway="127.0.0.1:0", endpoints=toys.endpoints)
+    with Running(front, Settings()) as running:
+        gateway = f"http://{running.front.gateway}"
+        until(lambda: httpx.get(f"{gateway}/readyz").status_code == 200, 10)
+        with Probing(f"{gateway}/readyz") as probing:
+            assert set(work(toys, 6)) == {200}
+        assert set(probing.statuses) == {200}
+        assert probing.p99 < 0.25
+        assert httpx.get(f"{gateway}/readyz/reports").json() == {"ready": True}
+        assert httpx.get(f"{gateway}/readyz/absent").status_code == 404
+        os.kill(pid(toys), signal.SIGKILL)
+        until(lambda: httpx.get(f"{gateway}/readyz").status_code == 503, 5)
+        until(lambda: httpx.get(f"{gateway}/v2/models/reports/ready").status_code == 503, 5)
+        assert httpx.get(f"{gateway}/v2/models/silent/ready").status_code == 200
+        assert httpx.get(f"{gateway}/livez").status_code == 200
+        until(lambda: httpx.get(f"{gateway}/ping").status_code == 200)
+
+
+def test_what_a_worker_is_computing_is_known(toys):
+    until(lambda: readyz(toys) == 200)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for model in ("reports", "silent"):
+            pending = pool.submit(order, toys, "sleep 3", model)
+            until(lambda model=model: state(toys, model)["in_flight"] == 1, 3)
+            assert not state(toys, model)["idle"]
+            assert pending.result().status_code == 200
+            until(lambda model=model: state(toys, model)["idle"], 3)
+    assert state(toys, "reports")["workers"][0]["answers"] > 0
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_after_a_kill_it_is_false_within_two_seconds(toys, busy):
+    until(lambda: readyz(toys) == 200)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        held = pool.submit(order, toys, "sleep 5") if busy else None
+        time.sleep(1.0)
+        victim = pid(toys)
+        os.kill(victim, signal.SIGKILL)
+        assert until(lambda: readyz(toys) == 503, 10) < 2
+        assert readyz(toys, "/silent") == 200
+        until(lambda: readyz(toys) == 200)
+        assert held is None or held.result().status_code != 200
+    assert pid(toys) != victim
+    assert order(toys).text == str(pid(toys))
+
+
+@pytest.mark.parametrize("model", ["reports", "silent"])
+def test_a_suspended_worker_is_not_ready_and_then_replaced(toys, model):
+    until(lambda: readyz(toys) == 200)
+    victim = pid(toys, model)
+    os.kill(victim, signal.SIGSTOP)
+    assert until(lambda: readyz(toys) == 503, 10) < 2
+    until(lambda: readyz(toys) == 200)
+    assert pid(toys, model) != victim
+    assert order(toys, model=model).status_code == 200
+    kills = f'torchserve_supervisor_worker_kills_total{{model="{model}",reason="suspended"}} 1.0'
+    assert kills in samples(toys, "torchserve_supervisor_worker_kills_total")
+
+
+def test_a_model_scaled_to_0_on_purpose_and_back_leaves_the_server_ready(toys):
+    until(lambda: readyz(toys) == 200)
+    with Client(endpoints=toys.endpoints) as client, Probing(f"{toys.endpoints.health}/readyz") as probing:
+        client.scale("silent", 0)
+        until(lambda: state(toys, "silent")["workers"] == [], 10)
+        time.sleep(1.0)
+        assert readyz(toys, "/silent") == 503
+        client.scale("silent", 1, synchronous=False)
+        until(lambda: readyz(toys, "/silent") == 200)
+    assert set(probing.statuses) == {200}
+
+
+def test_a_broken_version_and_a_registration_leave_the_server_ready(toys):
+    until(lambda: readyz(toys) == 200)
+    toy(toys.store, "broken", BROKEN_AT_LOAD, version="2")
+    toy(toys.store, "added", OBEDIENT.replace("self.asked = 0", "self.asked = time.sleep(4) or 0"))
+    with Client(endpoints=toys.endpoints) as client, Probing(f"{toys.endpoints.health}/readyz") as probing:
+        client.register("broken.mar", model_name="silent", initial_workers=1, synchronous=False)
+        client.register("added.mar", initial_workers=1, synchronous=False)
+        until(lambda: readyz(toys, "/added") == 503, 10)
+        assert readyz(toys, "/silent/2") == 503
+        assert readyz(toys, "?strict=1") == 503
+        until(lambda: readyz(toys, "/added") == 200)
+        client.unregister("added")
+        client.unregister("silent", "2")
+        until(lambda: readyz(toys, "?strict=1") == 200)
+    assert set(probing.statuses) == {200}
+
+
+def test_a_name_that_cannot_be_described_leaves_the_others_alone(toys):
+    until(lambda: readyz(toys) == 200)
+    toy(toys.store, "odd")
+    # What client.register refuses, others may send.
+    registered = httpx.post(
+        f"{toys.management}/models",
+        params={"url": "odd.mar", "model_name": "org/odd", "initial_workers": 1},
+        timeout=60,
+    )
+    assert registered.status_code == 200
+    described = f"{toys.endpoints.health}/state"
+    until(lambda: "org/odd" in httpx.get(described).json()["undescribed"], 10)
+    assert readyz(toys) == 200
+    assert readyz(toys, "?strict=1") == 503
+    assert readyz(toys, "/org%2Fodd") == 503
+    assert [model.name for model in readiness.inspect(toys.endpoints)] == ["reports", "silent"]
+    with Client(endpoints=toys.endpoints, protocol="grpc") as client:
+        client.unregister("org/odd")
+    until(lambda: readyz(toys, "?strict=1") == 200)
+
+
+def test_it_is_not_ready_from_the_moment_of_the_wish_to_stop(tmp_path):
+    toy(tmp_path, "reports", REPORTING)
+    server = serving.start(["reports"], pack=False, run_dir=tmp_path / "run", store=tmp_path)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        held = pool.submit(order, server, "sleep 2")
+        time.sleep(0.5)
+        stopping = pool.submit(server.stop)
+        until(lambda: readyz(server) == 503, 2)
+        assert httpx.get(f"{server.endpoints.health}/state").json()["phase"] == "stopping"
+        assert not held.done()
+        assert held.result().status_code == 200
+        stopping.result()
+
+
+def test_a_model_that_torchserve_has_given_up_is_revived(tmp_path, monkeypatch):
+    """TorchServe itself stops trying after maxRetryTimeoutInSec and never begins again."""
+    monkeypatch.setattr(health_repairs, "GIVEN_UP_AFTER_S", 15.0)
+    allowed = tmp_path / "allowed"
+    allowed.touch()
+    toy(
+        tmp_path,
+        "moody",
+        LOADS_WHEN_ALLOWED.format(allowed=str(allowed)),
+        more="maxRetryTimeoutInSec: 3\n",
+    )
+    with serving.start(["moody"], pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
+        allowed.unlink()
+        os.kill(pid(server, "moody"), signal.SIGKILL)
+        until(lambda: readyz(server) == 503, 5)
+        given_up = 0.0
+        while given_up < 8:  # TorchServe's own pauses are shorter
+            workers = state(server, "moody")["workers"]
+            given_up = 0.0 if any(worker["alive"] for worker in workers) else given_up + 0.1
+            time.sleep(0.1)
+        allowed.touch()
+        until(lambda: readyz(server) == 200, 60)
+        revivals = samples(server, "torchserve_supervisor_model_revivals_total")
+        assert revivals[0].startswith('torchserve_supervisor_model_revivals_total{model="moody"} ')
+        assert order(server, model="moody").status_code == 200
+        assert state(server, "moody")["min_workers"] == 1

@@ -1,0 +1,242 @@
+"""The Java front end is killed, stopped or runs out of memory: the same models serve again, without a person."""
+
+import concurrent.futures
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+
+import httpx
+import psutil
+import pytest
+
+import serving
+from client import Client
+from serving import budget, restore
+from serving.config import ROOT
+from tests.faults.test_workers import order, phase, until
+from tests.faults.toys import OBEDIENT, toy
+from tests.live_server import alive, free_offset, processes
+
+SECOND = "starter-5e6f7a8b"
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A server on which everything was changed that can be changed at run time."""
+    store = tmp_path / "store"
+    store.mkdir()
+    names = [toy(store, "first"), toy(store, "second"), toy(store, "third")]
+    with serving.start(names, pack=False, run_dir=tmp_path / "run", store=store) as server:
+        until(lambda: (store / ".versions").is_dir())
+        toy(store, "first", version=SECOND)  # takes the place of the archive that is served
+        toy(store, "late")
+        with Client(endpoints=server.endpoints, timeout=60) as manage:
+            manage.register("first.mar", model_name="first")
+            manage.set_default("first", SECOND)
+            manage.register("late.mar", model_name="late")
+            manage.scale("second", 2, 3)
+            manage.unregister("third")
+        wanted = served(server)
+        until(lambda: snapshot(server) == wanted, 60)
+        yield server, wanted
+
+
+def served(server):
+    """What has to be the same again."""
+    versions, failed = restore.describe_all(server.endpoints, 10)
+    assert failed == []
+    return {(each.name, each.version): (each.default, *each.workers) for each in versions}
+
+
+def snapshot(server):
+    content = json.loads((server.run_dir / "snapshot.json").read_text())["versions"]
+    return {
+        (each["name"], each["version"]): (each["default"], each["min_workers"], each["max_workers"])
+        for each in content
+    }
+
+
+def frontend(server):
+    return json.loads((server.run_dir / "state.json").read_text())["frontend"]["pid"]
+
+
+def answers(server, model):
+    with suppress(httpx.HTTPError):
+        return order(server, "", model).status_code == 200
+    return False
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+
+
+def stop(pid):
+    os.kill(pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("harm", [kill, stop])
+def test_a_front_end_that_is_killed_or_stopped_comes_back_with_what_it_served(changed, harm):
+    server, wanted = changed
+    assert wanted[("first", SECOND)][0]
+    assert wanted[("second", "starter-1a2b3c4d")][1:] == (2, 3)
+    assert ("third", "starter-1a2b3c4d") not in wanted
+    assert len(wanted) == 4
+    before = frontend(server)
+    family = processes(server)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for _ in range(4):
+            pool.submit(answers, server, "first")
+        harm(before)
+    until(lambda: frontend(server) != before and phase(server) == "ready", 180)
+    assert served(server) == wanted
+    assert all(
+        answers(server, model)
+        for model in ("first", f"first/{SECOND}", "first/starter-1a2b3c4d", "second", "late")
+    )
+    assert not any(alive(process) for process in family)
+    assert sorted(path.name for path in server.store.glob("*.mar")) == [
+        f"{name}.mar" for name in ("first", "late", "second", "third")
+    ]
+    assert [path for path in server.store.iterdir() if path.name.startswith(".first")] == []
+
+
+def test_a_model_that_cannot_be_loaded_again_does_not_keep_the_others_from_serving(tmp_path):
+    names = [toy(tmp_path, "first"), toy(tmp_path, "second")]
+    with serving.start(names, pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
+        until(lambda: (server.run_dir / "snapshot.json").exists())
+        shutil.rmtree(tmp_path / ".versions")
+        (tmp_path / "second.mar").write_bytes(b"no archive")
+        kill(frontend(server))
+        until(lambda: answers(server, "first"), 120)
+        until(
+            lambda: "second: not loaded" in json.loads((server.run_dir / "state.json").read_text())["message"]
+        )
+        assert phase(server) == "not ready"
+        toy(tmp_path, "second")
+        with Client(endpoints=server.endpoints, timeout=60) as manage:
+            manage.register("second.mar", model_name="second")
+        until(lambda: phase(server) == "ready", 60)
+
+
+def test_large_bodies_beyond_all_memory_end_in_answers_or_in_a_restart_but_not_in_a_wedge(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(budget, "memory_limit", lambda: (4 * budget.GIB, True))
+    toy(tmp_path, "first", queue=100)
+    body = b"x" * (16 * 2**20 - 100)
+    results = Counter()
+
+    def send(server):
+        try:
+            results[order(server, body.decode()).status_code] += 1
+        except httpx.HTTPError as error:
+            results[type(error).__name__] += 1
+
+    with serving.start(["first"], pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
+        before = frontend(server)
+        with concurrent.futures.ThreadPoolExecutor(200) as pool:
+            pool.submit(order, server, "sleep 5")
+            list(pool.map(lambda _: send(server), range(200)))
+        assert sum(results.values()) == 200
+        log = (server.run_dir / "logs" / "server.log").read_text()
+        assert "java.lang.OutOfMemoryError" not in log or frontend(server) != before
+        until(lambda: answers(server, "first"), 120)
+        until(lambda: phase(server) == "ready", 120)
+        assert answers(server, "first")
+
+
+COMMAND = [sys.executable, "-P", "-m", "serving", "serve", "first", "--no-pack"]
+
+
+@pytest.mark.parametrize("log", ["pipe", "/dev/full"])
+def test_a_log_that_cannot_be_written_ends_no_server(tmp_path, log):
+    toy(tmp_path, "first")
+    run_dir, offset = tmp_path / "run", free_offset()
+    full = open("/dev/full", "w") if log == "/dev/full" else None  # noqa: SIM115
+    server = subprocess.Popen(
+        [*COMMAND, "--run-dir", run_dir, "--store", tmp_path, "--port-offset", str(offset)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=full or subprocess.PIPE,
+        stderr=full or subprocess.PIPE,
+    )
+    try:
+        for stream in (server.stdout, server.stderr):
+            if stream is not None:
+                stream.close()
+        state = run_dir / "state.json"
+        until(lambda: state.exists() and json.loads(state.read_text())["phase"] == "ready", 120)
+        url = json.loads(state.read_text())["endpoints"]["inference"] + "/predictions/first"
+        worker = int(httpx.post(url, content=b"").text.split()[0])
+        kill(worker)
+        until(lambda: json.loads(state.read_text())["phase"] == "not ready")
+        until(lambda: json.loads(state.read_text())["phase"] == "ready", 60)
+        assert httpx.post(url, content=b"").status_code == 200
+        assert server.poll() is None
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=60)
+        assert json.loads(state.read_text())["phase"] == "stopped"
+    finally:
+        server.kill()
+        server.wait()
+        if full is not None:
+            full.close()
+
+
+# Reports its activity as our handlers do, and refuses what arrives while the server drains.
+REPORTING = OBEDIENT.replace(
+    "    def handle(self, data, context):\n",
+    """    def handle(self, data, context):
+        import struct
+        path = os.path.join(os.environ["WORKER_ACTIVITY_DIR"], str(os.getpid()))
+        def report(started):
+            now = time.monotonic()
+            with open(path, "wb") as file:
+                file.write(struct.pack("<4d3Q", now, started, started, now, len(data), self.asked, self.asked))
+        report(time.monotonic())
+        try:
+            if os.path.exists(os.path.join(os.environ["EDGE_EVENTS_DIR"], "draining")):
+                draining = "draining "
+            else:
+                draining = "serving "
+            return [draining + answer for answer in self.answer(data)]
+        finally:
+            report(0.0)
+
+    def answer(self, data):
+""",
+)
+
+
+def test_a_stop_under_load_answers_everything_that_was_accepted(tmp_path):
+    toy(tmp_path, "first", REPORTING, queue=100)
+    server = serving.start(["first"], pack=False, run_dir=tmp_path / "run", store=tmp_path)
+    statuses, broken, refused = [], [], []
+    over = []
+
+    def send():
+        while not over:
+            try:
+                statuses.append(order(server, "sleep 0.2").status_code)
+            except httpx.ConnectError:
+                refused.append(1)
+                return
+            except httpx.HTTPError as error:
+                broken.append(error)
+                return
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        sending = [pool.submit(send) for _ in range(8)]
+        time.sleep(2)
+        server.stop()
+        over.append(True)
+        concurrent.futures.wait(sending)
+    assert set(statuses) == {200}
+    if refused:  # where the system lets the listening sockets be closed, nothing is cut off
+        assert broken == []
+    assert psutil.pid_exists(os.getpid())

@@ -1,0 +1,183 @@
+"""Version changes, registrations and scaling while requests arrive: none may be lost.
+
+`CHANGES` in the environment repeats each change more often than the few times of the test suite.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Self
+
+import httpx
+import pytest
+
+import serving
+from client import Client, Conflict, InternalError, InvalidRequest, ServeError
+from tests.faults.toys import BROKEN_AT_LOAD, toy
+
+CHANGES = int(os.environ.get("CHANGES", "3"))
+REQUEST_TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, store):
+    names = [toy(store, "changed", queue=100), toy(store, "other", queue=100)]
+    with serving.start(names, pack=False, run_dir=tmp_path_factory.mktemp("run"), store=store) as server:
+        yield server
+
+
+@pytest.fixture
+def client(running):
+    with Client(endpoints=running.endpoints, timeout=180) as connection:
+        yield connection
+
+
+class Load:
+    """Threads that send one request after the other, each of `seconds` in the worker; counts the outcomes."""
+
+    def __init__(self, threads: int, send: Callable[[], str], close: Callable[[], None]) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.longest = 0.0
+        self._send, self._close = send, close
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(threads)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            start = time.monotonic()
+            outcome = self._send()
+            with self._lock:
+                self.outcomes[outcome] += 1
+                self.longest = max(self.longest, time.monotonic() - start)
+
+
+def raw(server: serving.Server, model: str, threads: int = 8) -> Load:
+    """Without any retry, by plain HTTP."""
+    connection = httpx.Client(timeout=REQUEST_TIMEOUT_S)
+    url = f"{server.inference}/predictions/{model}"
+
+    def send() -> str:
+        try:
+            response = connection.post(url, content=b"sleep 0.03")
+        except httpx.HTTPError as error:
+            return repr(error)
+        return "answered" if response.status_code == 200 else f"{response.status_code} {response.text}"
+
+    return Load(threads, send, connection.close)
+
+
+def by_client(server: serving.Server, model: str, threads: int = 8) -> Load:
+    """With the client, whose retries are part of what is tested. The toys answer no summary, but an answer."""
+    connection = Client(endpoints=server.endpoints, timeout=REQUEST_TIMEOUT_S)
+
+    def send() -> str:
+        try:
+            connection.classify(model, b"sleep 0.03")
+        except ServeError as error:
+            return "answered" if error.type == "UnexpectedAnswer" else repr(error)
+        return "answered"
+
+    return Load(threads, send, connection.close)
+
+
+def assert_all_answered(load: Load) -> None:
+    assert set(load.outcomes) == {"answered"}, load.outcomes
+    assert load.outcomes["answered"] > 20
+
+
+def test_version_changes_lose_no_request(running, client, store):
+    with raw(running, "changed") as load, raw(running, "other", threads=1) as other:
+        for number in range(CHANGES):
+            toy(store, "changed", queue=100, version=f"change-{number}")
+            assert f"version change-{number} replaces" in client.replace_model("changed", "changed.mar")
+            assert [each.version for each in client.describe_versions("changed")] == [f"change-{number}"]
+    assert_all_answered(load)
+    assert_all_answered(other)
+
+
+def test_a_version_that_does_not_load_changes_nothing(running, client, store):
+    before = client.describe("changed").version
+    toy(store, "changed", BROKEN_AT_LOAD, version="broken")
+    with raw(running, "changed", threads=2) as load, pytest.raises(InternalError, match="removed again"):
+        client.replace_model("changed", "changed.mar")
+    assert [each.version for each in client.describe_versions("changed")] == [before]
+    assert_all_answered(load)
+
+
+def test_registrations_do_not_block_other_models(running, client, store):
+    toy(store, "fresh")
+    with raw(running, "other") as load:
+        for _ in range(CHANGES):
+            assert 'Model "fresh" Version: starter-1a2b3c4d' in client.register("fresh.mar")
+            assert (
+                httpx.post(f"{running.inference}/predictions/fresh", content=b"", timeout=30).status_code
+                == 200
+            )
+            client.unregister("fresh")
+    assert_all_answered(load)
+
+
+@pytest.mark.parametrize("protocol", ["rest", "grpc"])
+def test_scaling_loses_no_request_of_the_client(running, store, protocol):
+    with Client(endpoints=running.endpoints, timeout=180, protocol=protocol) as client:
+        with by_client(running, "other") as load:
+            for _ in range(CHANGES):
+                client.scale("other", 3)
+                assert len(client.describe("other").workers) == 3
+                client.scale("other", 1, drain_timeout=2)
+                assert len(client.describe("other").workers) == 1
+        assert_all_answered(load)
+
+
+def test_removing_an_unused_version_with_queued_requests_waits_for_them(running, client, store):
+    old = client.describe("changed").version
+    toy(store, "changed", queue=100, version="beside")
+    client.register("changed.mar")
+    answers: list[Any] = []
+
+    def ask() -> None:
+        url = f"{running.inference}/predictions/changed/{old}"
+        answers.append(httpx.post(url, content=b"sleep 0.2", timeout=REQUEST_TIMEOUT_S).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    client.set_default("changed", "beside")
+    client.unregister("changed", old)
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 20
+
+
+def test_what_is_registered_twice_or_under_a_bad_name(running, client, store):
+    with pytest.raises(Conflict, match="already registered"):
+        client.register("other.mar")
+    with pytest.raises(InvalidRequest, match="Hugging Face"):
+        client.register("other.mar", model_name="org/other")
+    url = f"{running.management}/models"
+    done = httpx.post(url, params={"url": "other.mar", "model_name": "org/other"}, timeout=60)
+    assert done.status_code == 200
+    assert "org/other" in {entry.name for entry in client.list_models()}
+    assert client.ready()
+    client.unregister("org/other")
+    assert "org/other" not in {entry.name for entry in client.list_models()}

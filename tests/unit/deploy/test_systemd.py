@@ -1,0 +1,32 @@
+"""The systemd unit: systemd takes it, and its times fit the supervisor's."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from serving.plan import GRACE_S, SHUTDOWN_S
+from tests.conftest import ROOT
+
+UNIT = ROOT / "deploy" / "systemd" / "torchserve-models.service"
+
+
+def setting(name):
+    (value,) = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+    return value
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_finds_no_fault(tmp_path):
+    copy = tmp_path / UNIT.name
+    program = setting("ExecStart").split()[0]
+    copy.write_text(UNIT.read_text().replace(program, "/bin/true"))  # only an installed one exists
+    done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_there_is_time_for_the_end():
+    assert float(setting("TimeoutStopSec").removesuffix("s")) > GRACE_S + SHUTDOWN_S + 1
+    assert setting("KillMode") == "mixed"
+    assert setting("Type") == "notify"

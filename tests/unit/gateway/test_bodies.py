@@ -1,0 +1,116 @@
+"""Bodies are read within bounds: of one body, of all together, and of time."""
+
+import asyncio
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from client import Overloaded
+from gateway.bodies import SMALL_BODY_BYTES, BodyReader
+from gateway.metrics import GatewayMetrics
+from handlers.core.errors import TooLarge
+
+KIB = 2**10
+
+
+def request(*chunks, headers=(), pause=0.0):
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+
+    async def receive():
+        await asyncio.sleep(pause)
+        return messages.pop(0)
+
+    found = Request({"type": "http", "method": "POST", "headers": list(headers)}, receive)
+    found.left = messages
+    return found
+
+
+def refused(metrics, reason):
+    return metrics.registry.get_sample_value("gateway_refused_bodies_total", {"reason": reason})
+
+
+@pytest.fixture
+def metrics():
+    return GatewayMetrics()
+
+
+async def test_a_body_counts_until_its_answer(metrics):
+    reader = BodyReader(metrics)
+    async with reader.read(request(b"abc", b"def"), 100, copies=6) as body:
+        assert body == b"abcdef"
+        assert reader.used_bytes == 36
+        assert metrics.registry.get_sample_value("gateway_body_bytes") == 36
+    assert reader.used_bytes == 0
+
+
+async def test_reading_ends_where_the_limit_is_exceeded(metrics):
+    sent = request(*[b"x" * KIB] * 100)
+    with pytest.raises(TooLarge, match="larger than 4096 bytes"):
+        async with BodyReader(metrics).read(sent, 4 * KIB, copies=1):
+            pass
+    assert len(sent.left) > 90
+    assert refused(metrics, "too_large") == 1
+
+
+async def test_a_declared_length_is_refused_unread(metrics):
+    sent = request(b"x", headers=[(b"content-length", b"5000")])
+    with pytest.raises(TooLarge):
+        async with BodyReader(metrics).read(sent, 4 * KIB, copies=1):
+            pass
+    assert len(sent.left) == 2
+
+
+async def test_what_does_not_fit_is_refused_at_once(metrics):
+    reader = BodyReader(metrics, budget_bytes=400 * KIB)
+    large = b"x" * 200 * KIB
+    async with reader.read(request(large), KIB * KIB, copies=1):
+        with pytest.raises(Overloaded) as error:
+            async with reader.read(request(large), KIB * KIB, copies=1):
+                pass
+        assert error.value.code == 429
+        assert reader.used_bytes == len(large)
+        # A quarter is for small bodies alone.
+        async with reader.read(request(b"x" * 64 * KIB), KIB * KIB, copies=3):
+            assert reader.used_bytes > 300 * KIB
+            with pytest.raises(Overloaded):
+                async with reader.read(request(b"x" * (SMALL_BODY_BYTES + 1)), KIB * KIB, copies=1):
+                    pass
+    assert reader.used_bytes == 0
+    assert refused(metrics, "busy") == 2
+    async with reader.read(request(large), KIB * KIB, copies=1) as body:
+        assert len(body) == len(large)
+
+
+async def test_what_parsing_takes_counts_too(metrics):
+    reader = BodyReader(metrics, budget_bytes=400 * KIB)
+    with pytest.raises(Overloaded):
+        async with reader.read(request(b"x" * 100 * KIB), KIB * KIB, copies=4):
+            pass
+    assert reader.used_bytes == 0
+
+
+async def test_a_slow_body_is_ended(metrics):
+    reader = BodyReader(metrics, read_timeout_s=0.05)
+    with pytest.raises(HTTPException) as error:
+        async with reader.read(request(b"a", b"b", b"c", pause=0.04), 100, copies=1):
+            pass
+    assert error.value.status_code == 408
+    assert reader.used_bytes == 0
+    assert refused(metrics, "slow") == 1
+
+
+async def test_waiting_for_the_answer_is_no_slow_body(metrics):
+    async with BodyReader(metrics, read_timeout_s=0.05).read(request(b"a"), 100, copies=1):
+        await asyncio.sleep(0.1)
+
+
+async def test_the_number_of_requests_is_bounded(metrics):
+    reader = BodyReader(metrics, max_requests=1)
+    async with reader.read(request(b"a"), 100, copies=1):
+        with pytest.raises(Overloaded):
+            async with reader.read(request(b"a"), 100, copies=1):
+                pass
+    async with reader.read(request(b"a"), 100, copies=1) as body:
+        assert body == b"a"

@@ -1,0 +1,171 @@
+"""What the monitor makes of descriptions that change: scale-downs, registrations, deaths, names that are odd."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+import client
+from serving import health_monitor
+from serving.health_monitor import HealthMonitor
+from serving.plan import plan
+from serving.ports import Ports
+from serving.readiness import Model, Survey, Worker
+
+READY = Worker("1", "READY", os.getpid(), True, 1)
+LOADING = replace(READY, status="UNLOADING")
+MODEL = Model("m", "1", True, "m.mar", 1, 1, 20, 20, 0, 10, (READY,))
+OTHER = replace(MODEL, name="other")
+
+
+class Scene:
+    """A monitor of a running server with these models, whose threads are not started."""
+
+    def __init__(self, tmp_path, monkeypatch):
+        self.said = []
+        self.models = [MODEL]
+        self.undescribed = {}
+        self.error = None
+        made = plan(["m"], tmp_path, tmp_path)
+        made.run.make()
+        self.monitor = HealthMonitor(made, self.said.append)
+        monkeypatch.setattr(health_monitor, "survey", self._survey)
+        self.monitor.serve([MODEL])
+
+    def _survey(self, _connection, _timeout, answered):
+        if self.error:
+            raise self.error
+        answered()
+        return Survey(tuple(self.models), self.undescribed)
+
+    def look(self, *models, undescribed=None):
+        """What keeps the server from being ready once TorchServe describes these models."""
+        self.models, self.undescribed = list(models), undescribed or {}
+        self.monitor._describe(None)
+        self.monitor._observe()
+        return self.monitor.problem()
+
+
+@pytest.fixture
+def scene(tmp_path, monkeypatch):
+    return Scene(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def child():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def kill(process):
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_it_is_ready_at_once_when_it_begins_to_serve(scene):
+    assert scene.monitor.problem() is None
+    assert scene.monitor.phase == "running"
+    scene.monitor.phase = "stopping"
+    assert scene.monitor.problem() == "the server is stopping"
+
+
+def test_a_registration_counts_once_the_model_was_ready(scene, monkeypatch):
+    assert scene.look(MODEL, replace(OTHER, workers=(LOADING,))) is None
+    assert scene.look(MODEL, OTHER) is None
+    assert scene.look(MODEL, replace(OTHER, workers=(LOADING,))) is not None
+    assert scene.look(MODEL) is None  # unregistered
+
+
+def test_a_registration_that_takes_too_long_counts(scene, monkeypatch):
+    assert scene.look(MODEL, replace(OTHER, workers=(LOADING,))) is None
+    later = time.monotonic() + 20 + 31
+    scene.monitor._answered_at = later
+    monkeypatch.setattr(health_monitor.time, "monotonic", lambda: later)
+    assert "other: worker" in scene.look(MODEL, replace(OTHER, workers=(LOADING,)))
+
+
+def test_a_model_that_comes_back_from_0_is_like_a_registration(scene):
+    assert scene.look(replace(MODEL, min_workers=0, workers=()), OTHER) is None
+    assert scene.look(replace(MODEL, workers=(LOADING,)), OTHER) is None
+    assert scene.look(MODEL, OTHER) is None
+    assert scene.look(replace(MODEL, workers=(LOADING,)), OTHER) is not None
+
+
+@pytest.mark.parametrize("min_workers", [0, 1])
+def test_a_worker_that_is_killed_is_told_from_one_that_is_scaled_away(scene, child, min_workers):
+    model = replace(MODEL, workers=(replace(READY, pid=child.pid),))
+    assert scene.look(model) is None
+    scene.monitor._wake.clear()
+    kill(child)
+    scene.monitor._observe()
+    assert scene.monitor.problem() is None
+    assert scene.monitor.snapshot().named("m") is not None
+    assert scene.monitor._wake.is_set()  # TorchServe is asked at once
+    assert (scene.look(replace(model, min_workers=min_workers)) is None) == (min_workers == 0)
+
+
+def test_a_death_counts_after_a_second_when_torchserve_cannot_be_asked(scene, child):
+    assert scene.look(replace(MODEL, workers=(replace(READY, pid=child.pid),))) is None
+    kill(child)
+    scene.monitor._observe()
+    assert scene.monitor.problem() is None
+    time.sleep(health_monitor.CONFIRM_LIMIT_S + 0.05)
+    scene.monitor._observe()
+    assert scene.monitor.problem() == f"m: worker {child.pid} has died"
+
+
+def test_a_name_that_cannot_be_described_is_logged_once(scene):
+    for _ in range(10):
+        assert scene.look(MODEL, undescribed={"a/b": "no such model"}) is None
+    assert scene.said == ["a/b: TorchServe lists this model and cannot describe it: no such model"]
+    assert scene.monitor.snapshot().undescribed == {"a/b": "no such model"}
+    assert scene.look(MODEL) is None
+    assert scene.monitor.snapshot().undescribed == {}
+
+
+def test_a_model_that_cannot_be_described_any_more_is_judged_by_what_was_known(scene, child):
+    model = replace(MODEL, workers=(replace(READY, pid=child.pid),))
+    assert scene.look(model) is None
+    assert scene.look(undescribed={"m": "internal error"}) is None
+    kill(child)
+    scene.monitor._observe()
+    assert scene.look(undescribed={"m": "internal error"}) == f"m: worker {child.pid} has died"
+
+
+def test_a_front_end_that_does_not_answer_keeps_what_is_known(scene, monkeypatch):
+    scene.error = client.Timeout("no answer")
+    with pytest.raises(client.Timeout):
+        scene.look()
+    assert scene.monitor.problem() is None
+    scene.monitor._answered_at -= 11
+    scene.monitor._observe()
+    assert "the front end has not answered for 11 s" in scene.monitor.problem()
+    assert scene.monitor.front_end_silent_s > 10
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(scene):
+    def say(_):
+        raise OSError("disk full")
+
+    scene.monitor._say = say
+    for _ in range(5):
+        assert scene.look(MODEL, undescribed={"a/b": "no such model"}) is None
+
+
+def test_the_threads_start_and_end(tmp_path):
+    made = plan(["m"], tmp_path, tmp_path, ports=Ports.free())
+    made.run.make()
+    monitor = HealthMonitor(made, lambda _: None)
+    monitor.start()
+    try:
+        assert monitor.problem() == "the server is starting"
+        time.sleep(0.6)
+        assert monitor.stalled_s < 0.5
+    finally:
+        monitor.close()
+    monitor.close()
