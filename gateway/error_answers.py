@@ -38,7 +38,7 @@ MEANINGS = {
     500: "The server's fault; its log has the reason.",
     502: "TorchServe does not answer.",
     503: "No worker, a worker that died twice, or not computed within the worker's time.",
-    504: "No answer in time.",
+    504: "No answer in time, or the request's deadline had passed before it was begun.",
     507: "This input does not fit into memory.",
 }
 EXAMPLES = {
@@ -51,6 +51,7 @@ EXAMPLES = {
     "TooManyItems": "40 inputs in one request; at most 32 are allowed",
     "InternalError": "internal error; the worker's log has the details",
     "Overloaded": "the server's time for this batch of requests is over; retry, or ask for less",
+    "DeadlineExceeded": "the request's deadline passed before it was begun",
     "OutOfMemory": "there is not enough memory for this input; try a smaller one",
 }
 
