@@ -8,7 +8,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Self
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 import httpx
 import pytest
@@ -148,25 +149,22 @@ def test_scaling_loses_no_request_of_the_client(running, store, protocol):
         assert_all_answered(load)
 
 
-def test_removing_an_unused_version_with_queued_requests_waits_for_them(running, client, store):
+def test_a_version_with_queued_requests_is_removed_after_they_are_answered(running, client, store):
     old = client.describe("changed").version
     toy(store, "changed", queue=100, version="beside")
     client.register("changed.mar")
-    answers: list[Any] = []
-
-    def ask() -> None:
-        url = f"{running.inference}/predictions/changed/{old}"
-        answers.append(httpx.post(url, content=b"sleep 0.2", timeout=REQUEST_TIMEOUT_S).status_code)
-
-    threads = [threading.Thread(target=ask) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    client.set_default("changed", "beside")
-    client.unregister("changed", old)
-    for thread in threads:
-        thread.join()
-    assert answers == [200] * 20
+    url = f"{running.inference}/predictions/changed/{old}"
+    with httpx.Client(timeout=REQUEST_TIMEOUT_S) as http, ThreadPoolExecutor(20) as pool:
+        orders = [b"sleep 4"] + [b"sleep 0.05"] * 19
+        answers = [pool.submit(http.post, url, content=order) for order in orders]
+        end = time.monotonic() + 30
+        while client.describe("changed", old).queue_waiting != 19:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        client.set_default("changed", "beside")
+        client.unregister("changed", old)
+        assert [answer.result().status_code for answer in answers] == [200] * 20
+    assert [each.version for each in client.describe_versions("changed")] == ["beside"]
 
 
 def test_what_is_registered_twice_or_under_a_bad_name(running, client, store):
