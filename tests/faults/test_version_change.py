@@ -16,7 +16,7 @@ import pytest
 
 import serving
 from client import Client, Conflict, InternalError, InvalidRequest, ServeError
-from tests.faults.toys import BROKEN_AT_LOAD, toy
+from tests.faults.toys import BROKEN_AT_LOAD, OBEDIENT, REPORTING, toy
 
 CHANGES = int(os.environ.get("CHANGES", "3"))
 REQUEST_TIMEOUT_S = 60.0
@@ -27,9 +27,15 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
 
 
+@pytest.fixture(scope="module", params=[OBEDIENT, REPORTING], ids=["silent workers", "workers that report"])
+def handler(request):
+    """Whether the supervisor knows what the workers do."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def running(tmp_path_factory, store):
-    names = [toy(store, "changed", queue=100), toy(store, "other", queue=100)]
+def running(tmp_path_factory, store, handler):
+    names = [toy(store, name, handler, queue=100) for name in ("changed", "other")]
     with serving.start(names, pack=False, run_dir=tmp_path_factory.mktemp("run"), store=store) as server:
         yield server
 
@@ -105,10 +111,10 @@ def assert_all_answered(load: Load) -> None:
     assert load.outcomes["answered"] > 20
 
 
-def test_version_changes_lose_no_request(running, client, store):
+def test_version_changes_lose_no_request(running, client, store, handler):
     with raw(running, "changed") as load, raw(running, "other", threads=1) as other:
         for number in range(CHANGES):
-            toy(store, "changed", queue=100, version=f"change-{number}")
+            toy(store, "changed", handler, queue=100, version=f"change-{number}")
             assert f"version change-{number} replaces" in client.replace_model("changed", "changed.mar")
             assert [each.version for each in client.describe_versions("changed")] == [f"change-{number}"]
     assert_all_answered(load)
@@ -149,9 +155,9 @@ def test_scaling_loses_no_request_of_the_client(running, store, protocol):
         assert_all_answered(load)
 
 
-def test_a_version_with_queued_requests_is_removed_after_they_are_answered(running, client, store):
+def test_a_version_with_queued_requests_is_removed_after_they_are_answered(running, client, store, handler):
     old = client.describe("changed").version
-    toy(store, "changed", queue=100, version="beside")
+    toy(store, "changed", handler, queue=100, version="beside")
     client.register("changed.mar")
     url = f"{running.inference}/predictions/changed/{old}"
     with httpx.Client(timeout=REQUEST_TIMEOUT_S) as http, ThreadPoolExecutor(20) as pool:

@@ -4,10 +4,12 @@ import json
 import zipfile
 from pathlib import Path
 
+from handlers.core import activity
+
 CONFIG = """
 minWorkers: {workers}
 maxWorkers: {workers}
-batchSize: 1
+batchSize: {batch}
 maxBatchDelay: 1
 responseTimeout: 20
 startupTimeout: 20
@@ -84,15 +86,55 @@ class Toy:
 KILLED_AT_LOAD = BROKEN_AT_LOAD.replace("        try:\n", "        import os; os._exit(9)\n        try:\n")
 
 
+REPORTING = """
+import os, sys, time
+from activity import ActivityWriter
+
+class Toy:
+    def initialize(self, context):
+        self.activity = ActivityWriter.from_environment()
+        self.activity.start_heartbeat()
+
+    def handle(self, data, context):
+        self.activity.begin_batch(len(data))
+        orders = [bytes(fields.get("body", b"")).decode() for fields in data]
+        longest = max(float(order.removeprefix("sleep ") or 0) for order in orders)
+        end = time.monotonic() + longest
+        while time.monotonic() < end:
+            time.sleep(0.05)
+            self.activity.advance()
+        self.activity.end_batch()
+        return [str(os.getpid())] * len(data)
+"""
+"""Reports what it does, as the handlers do."""
+
+LOADS_WHEN_ALLOWED = """
+import os
+
+class Toy:
+    def initialize(self, context):
+        if not os.path.exists({allowed!r}):
+            raise ValueError("not allowed to load")
+
+    def handle(self, data, context):
+        return [str(os.getpid())] * len(data)
+"""
+
+ACTIVITY = Path(activity.__file__).read_text()
+
+
 def toy(
     store: Path,
     name: str,
     handler: str = OBEDIENT,
     workers: int = 1,
     queue: int = 10,
+    *,
+    batch: int = 1,
     version: str = "starter-1a2b3c4d",
+    more: str = "",
 ) -> str:
-    """Writes `name`.mar and returns the name."""
+    """Writes `name`.mar and returns the name. `more`: further lines of its model-config.yaml."""
     model = {
         "modelName": name,
         "modelVersion": version,
@@ -107,6 +149,7 @@ def toy(
     }
     with zipfile.ZipFile(store / f"{name}.mar", "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        archive.writestr("model-config.yaml", CONFIG.format(workers=workers, queue=queue))
+        archive.writestr("model-config.yaml", CONFIG.format(workers=workers, queue=queue, batch=batch) + more)
         archive.writestr("toy.py", handler)
+        archive.writestr("activity.py", ACTIVITY)
     return name
