@@ -172,10 +172,10 @@ class Abuse:
         return raw_socket.connect(raw_socket.address_of(self._endpoints.inference), source=SOURCE)
 
     def _note(self, started: float, event: Event, category: Category, label: str, message: str = "") -> None:
-        wanted = "hostile" if event.kind == "hostile" else "abandoned"
+        kind = "hostile" if event.kind == "hostile" else "abandoned"
         name = f"{event.kind} {event.action}"
         message = "" if category in (Category.RIGHT, Category.ABANDONED) else message[:200]
-        self._log.add(Record(started, now(), wanted, name, event.target, "raw", category, label, message))
+        self._log.add(Record(started, now(), kind, name, event.target, "raw", category, label, message))
 
 
 def brackets(size: int) -> bytes:

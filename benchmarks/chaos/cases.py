@@ -127,18 +127,18 @@ def find_good(endpoints: Endpoints, models: Sequence[str]) -> list[Good]:
         for model in models:
             text = model in keys
             task: Task = "text" if text else "image"
-            found: list[Good] = []
+            distinct: list[Good] = []
             for number in range(4 * INPUTS_PER_MODEL):
                 content = report(31, number)[0].encode() if text else picture(31, number)[1]
                 case = Good(f"{model}/{number}", model, task, content, Answer(""), keys.get(model, ""))
                 answer = _ask(connection, request_of(case, "native"))
-                if all(_differs(answer, other.answer) for other in found):
-                    found.append(Good(case.name, model, task, content, answer, case.key))
-                if len(found) == INPUTS_PER_MODEL:
+                if all(_differs(answer, other.answer) for other in distinct):
+                    distinct.append(Good(case.name, model, task, content, answer, case.key))
+                if len(distinct) == INPUTS_PER_MODEL:
                     break
-            if len(found) < 2:
+            if len(distinct) < 2:
                 raise BenchError(f"{model} gives every input the same answer, so a mix-up would not be seen")
-            cases += found
+            cases += distinct
     return cases
 
 
@@ -156,14 +156,14 @@ def _differs(one: Answer, other: Answer) -> bool:
 
 def bad_requests(cases: Sequence[Good], with_front: bool) -> list[Request]:
     """REST requests that are the client's fault; each has to get a 4xx."""
-    found: list[Request] = []
+    requests: list[Request] = []
     for model in dict.fromkeys(case.model for case in cases):
         case = next(case for case in cases if case.model == model)
         path, infer = f"/predictions/{model}", f"/v2/models/{model}/infer"
         encoded = base64.b64encode(case.content).decode() if case.task == "image" else case.content.decode()
         unknown = json.dumps({"inputs": encoded, "parameters": {"no_such_parameter": 1}}).encode()
         wrong = json.dumps({"inputs": [{"name": "nothing", "shape": [2], "datatype": "BYTES", "data": []}]})
-        found += [
+        requests += [
             Request(f"{model}/malformed JSON", model, path, JSON, b'{"inputs": '),
             Request(f"{model}/empty", model, path, OCTETS),
             Request(f"{model}/unknown parameter", model, path, JSON, unknown),
@@ -171,10 +171,10 @@ def bad_requests(cases: Sequence[Good], with_front: bool) -> list[Request]:
             Request(f"{model}/no input", model, path, JSON, b"{}"),
         ]
         junk = b"\xff\xfe not an image, no UTF-8 either"
-        found.append(Request(f"{model}/unreadable", model, path, OCTETS, junk))
+        requests.append(Request(f"{model}/unreadable", model, path, OCTETS, junk))
     model = cases[0].model
     zeros = bytes(TOO_LARGE)
-    found += [
+    requests += [
         Request("unknown model", "", "/predictions/no-such-model", OCTETS, b"x"),
         Request("unknown version", "", f"/predictions/{model}/99.9", OCTETS, b"x"),
         Request("unknown route", "", "/no/such/route", OCTETS, b"x"),
@@ -182,23 +182,23 @@ def bad_requests(cases: Sequence[Good], with_front: bool) -> list[Request]:
         Request("too large", "", f"/predictions/{model}", OCTETS, zeros, may_close=True),
     ]
     if with_front:
-        found += [
+        requests += [
             Request("known route/malformed JSON", "", "/predict/text_summarize?model=t5", JSON, b"{"),
             Request("known route/no pixels", "", "/model", JSON, b'{"img": []}'),
         ]
-    return found
+    return requests
 
 
 def bad_calls(cases: Sequence[Good]) -> list[BadCall]:
     """Requests that the Python client can send, and the server has to reject."""
-    found = []
+    calls = []
     for model in dict.fromkeys(case.model for case in cases):
         case = next(case for case in cases if case.model == model)
         limit = {"top_k": 0} if case.task == "image" else {"num_beams": -1}
         empty = b"not an image" if case.task == "image" else b"   "
-        found += [
+        calls += [
             BadCall(f"{model}/bad input", model, case.task, empty),
             BadCall(f"{model}/out of range", model, case.task, case.content, limit),
             BadCall(f"{model}/unknown parameter", model, case.task, case.content, {"no_such_parameter": 1}),
         ]
-    return [*found, BadCall("unknown model", "no-such-model", cases[0].task, cases[0].content)]
+    return [*calls, BadCall("unknown model", "no-such-model", cases[0].task, cases[0].content)]

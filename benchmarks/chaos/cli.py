@@ -69,11 +69,11 @@ def _store(options: argparse.Namespace, folder: Path) -> Path:
 
 
 @contextmanager
-def _run_dir(wanted: Path | None) -> Iterator[Path]:
+def _run_dir(named: Path | None) -> Iterator[Path]:
     """A temporary folder, removed after the run, where none is named."""
-    if wanted is not None:
-        wanted.mkdir(parents=True, exist_ok=True)
-        yield wanted.resolve()
+    if named is not None:
+        named.mkdir(parents=True, exist_ok=True)
+        yield named.resolve()
         return
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)

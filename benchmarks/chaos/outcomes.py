@@ -45,11 +45,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request. Times are on the monotonic clock; `wanted` is "good", "bad" or "hostile"."""
+    """One request. Times are on the monotonic clock; `kind` is "good", "bad" or "hostile"."""
 
     started: float
     ended: float
-    wanted: str
+    kind: str
     case: str
     model: str
     protocol: str
@@ -58,9 +58,9 @@ class Record:
     message: str = ""
 
 
-def classify(wanted: str, reply: Reply, matches: bool = False, may_close: bool = False) -> Category:
+def classify(kind: str, reply: Reply, matches: bool = False, may_close: bool = False) -> Category:
     """`matches`: a good answer is the known one. `may_close`: the server may answer by closing the connection."""
-    good = wanted == "good"
+    good = kind == "good"
     if reply.failure is not None:
         if reply.failure == "unsent":
             return Category.REFUSED

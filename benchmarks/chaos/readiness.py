@@ -36,7 +36,7 @@ def judge(
     samples: Mapping[str, Sequence[Sample]], records: Sequence[Record], gap: float = GAP_S
 ) -> dict[str, Verdict]:
     """By model, and under "" for the server, which answers when all models do."""
-    good = [record for record in records if record.wanted == "good"]
+    good = [record for record in records if record.kind == "good"]
     models = sorted({record.model for record in good})
     answering = {model: answering_intervals(_of(good, model), gap) for model in models}
     silent = {model: silent_intervals(_of(good, model)) for model in models}
@@ -52,15 +52,15 @@ def answering_intervals(records: Sequence[Record], gap: float = GAP_S) -> list[I
     """When a model surely answered: right answers closely one after another, and none lost or refused meanwhile."""
     ends = sorted(record.ended for record in records if record.category is Category.RIGHT)
     failed = [(record.started, record.ended) for record in records if record.category is not Category.RIGHT]
-    found: list[Interval] = []
+    intervals: list[Interval] = []
     for before, after in pairwise(ends):
         if after - before > gap or any(start < after and end > before for start, end in failed):
             continue
-        if found and found[-1][1] == before:
-            found[-1] = (found[-1][0], after)
+        if intervals and intervals[-1][1] == before:
+            intervals[-1] = (intervals[-1][0], after)
         else:
-            found.append((before, after))
-    return [(start + SETTLE_S, end) for start, end in found if end - start > SETTLE_S]
+            intervals.append((before, after))
+    return [(start + SETTLE_S, end) for start, end in intervals if end - start > SETTLE_S]
 
 
 def silent_intervals(records: Sequence[Record]) -> list[Interval]:
@@ -70,12 +70,12 @@ def silent_intervals(records: Sequence[Record]) -> list[Interval]:
     ends = sorted(record.ended for record in records if record.category is Category.RIGHT)
     starts = sorted(record.started for record in records)
     last = max((record.ended for record in records), default=0.0)
-    found = []
+    intervals = []
     for before, after in pairwise([float("-inf"), *ends, last]):
         asked = next((start for start in starts if before <= start < after), None)
         if asked is not None and after - asked > limit:
-            found.append((asked + limit, after))
-    return found
+            intervals.append((asked + limit, after))
+    return intervals
 
 
 def _of(records: Sequence[Record], model: str) -> list[Record]:
@@ -110,7 +110,7 @@ def _holds(intervals: Sequence[Interval], start: float, end: float) -> bool:
 def _intersection(several: Sequence[Sequence[Interval]]) -> list[Interval]:
     if not several:
         return []
-    found = list(several[0])
+    common = list(several[0])
     for other in several[1:]:
-        found = [(max(a, c), min(b, d)) for a, b in found for c, d in other if max(a, c) < min(b, d)]
-    return found
+        common = [(max(a, c), min(b, d)) for a, b in common for c, d in other if max(a, c) < min(b, d)]
+    return common

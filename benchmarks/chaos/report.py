@@ -40,7 +40,7 @@ class Result:
 
 @dataclass
 class Summary:
-    """`counts` by what was wanted and category; `lost` outside of kills; `lost_in_kill` by kind of kill."""
+    """`counts` by kind and category; `lost` outside of kills; `lost_in_kill` by kind of kill."""
 
     counts: dict[str, dict[str, int]]
     labels: dict[str, int]
@@ -54,63 +54,65 @@ class Summary:
 
 
 def summarize(result: Result) -> Summary:
-    found = windows(result.faults, result.records)
+    fault_windows = windows(result.faults, result.records)
     counts: dict[str, Counter[str]] = {}
     labels: Counter[str] = Counter()
     for record in result.records:
-        counts.setdefault(record.wanted, Counter())[record.category] += 1
+        counts.setdefault(record.kind, Counter())[record.category] += 1
         if record.category is not Category.RIGHT:
-            labels[f"{record.wanted} {record.category}: {record.label}"] += 1
+            labels[f"{record.kind} {record.category}: {record.label}"] += 1
     lost = [record for record in result.records if record.category is Category.LOST]
     wrong = [record for record in result.records if record.category is Category.WRONG]
-    reasons = [explain(record, found, result.via) for record in lost]
+    reasons = [explain(record, fault_windows, result.via) for record in lost]
     unexplained = [record for record, reason in zip(lost, reasons, strict=True) if reason is None]
     excused = [record for record, reason in zip(lost, reasons, strict=True) if reason is not None]
     good = [
         1000 * (record.ended - record.started)
         for record in result.records
-        if record.wanted == "good" and record.category is Category.RIGHT
+        if record.kind == "good" and record.category is Category.RIGHT
     ]
     shown = [*wrong, *unexplained, *excused][:EXAMPLES]
     start = min((record.started for record in result.records), default=0.0)
     summary = Summary(
-        counts={wanted: dict(each) for wanted, each in counts.items()},
+        counts={kind: dict(item) for kind, item in counts.items()},
         labels=dict(labels.most_common()),
         lost=len(unexplained),
         lost_in_kill=dict(Counter(reason for reason in reasons if reason)),
         wrong=len(wrong),
         latency_ms={f"p{share}": round(percentile(good, share / 100), 1) for share in (50, 99)},
         examples=[_example(record, result.faults, start) for record in shown],
-        recoveries=[_recovery(window) for window in found if window.fault.kind not in ("scale", "version")],
+        recoveries=[
+            _recovery(window) for window in fault_windows if window.fault.kind not in ("scale", "version")
+        ],
     )
-    summary.problems = problems(result, summary, found)
+    summary.problems = problems(result, summary, fault_windows)
     return summary
 
 
-def problems(result: Result, summary: Summary, found: Sequence[Window]) -> list[str]:
+def problems(result: Result, summary: Summary, fault_windows: Sequence[Window]) -> list[str]:
     """What speaks against the server; empty when it passed."""
-    said = []
+    findings = []
     if not summary.counts.get("good", {}).get(Category.RIGHT):
-        said.append("no good request was answered")
+        findings.append("no good request was answered")
     if summary.wrong:
-        said.append(f"{summary.wrong} wrong answers")
+        findings.append(f"{summary.wrong} wrong answers")
     if summary.lost:
-        said.append(f"{summary.lost} requests lost outside of kills")
+        findings.append(f"{summary.lost} requests lost outside of kills")
     for name, verdict in result.readiness.items():
         what = name or "server"
         if verdict.false_alarm_s > LAG_S:
-            said.append(f"readiness of {what}: {verdict.false_alarm_s:.1f} s false while it answered")
+            findings.append(f"readiness of {what}: {verdict.false_alarm_s:.1f} s false while it answered")
         if verdict.missed_s > LAG_S:
-            said.append(f"readiness of {what}: {verdict.missed_s:.1f} s true while it answered nothing")
+            findings.append(f"readiness of {what}: {verdict.missed_s:.1f} s true while it answered nothing")
     server = result.readiness.get("")
     if server and server.p99_ms > result.ready_p99_ms:
-        said.append(f"readiness took {server.p99_ms:.0f} ms (p99; {result.ready_p99_ms:.0f} allowed)")
-    for window in found:
+        findings.append(f"readiness took {server.p99_ms:.0f} ms (p99; {result.ready_p99_ms:.0f} allowed)")
+    for window in fault_windows:
         if window.seconds is None or window.seconds > RESTORE_S:
             took = "never" if window.seconds is None else f"after {window.seconds:.0f} s"
-            said.append(f"service came back {took} from: {window.fault.name}")
-    said += [f"{fault.name} failed: {fault.problem}" for fault in result.faults if fault.problem]
-    return [*said, *result.structure, *result.leaks]
+            findings.append(f"service came back {took} from: {window.fault.name}")
+    findings += [f"{fault.name} failed: {fault.problem}" for fault in result.faults if fault.problem]
+    return [*findings, *result.structure, *result.leaks]
 
 
 def as_json(result: Result, summary: Summary) -> dict[str, Any]:
@@ -122,8 +124,8 @@ def as_json(result: Result, summary: Summary) -> dict[str, Any]:
         **asdict(summary),
         "readiness": {name or "server": asdict(verdict) for name, verdict in result.readiness.items()},
         "faults": [asdict(fault) for fault in result.faults],
-        "before": {role: asdict(each) for role, each in result.before.items()},
-        "after": {role: asdict(each) for role, each in result.after.items()},
+        "before": {role: asdict(item) for role, item in result.before.items()},
+        "after": {role: asdict(item) for role, item in result.after.items()},
         "abuses_left_out": result.left_out,
         "abuse_errors": list(result.errors),
     }
@@ -134,14 +136,14 @@ def table(result: Result, summary: Summary) -> str:
     lines = [f"{result.seconds:.0f} s, seed {result.seed}, via {result.via}", ""]
     columns = [category.value for category in Category]
     lines.append(f"{'requests':12}" + "".join(f"{name:>11}" for name in columns))
-    for wanted in ("good", "bad", "hostile", "abandoned"):
-        if wanted in summary.counts:
-            row = summary.counts[wanted]
-            lines.append(f"{wanted:12}" + "".join(f"{row.get(name, 0):>11}" for name in columns))
+    for kind in ("good", "bad", "hostile", "abandoned"):
+        if kind in summary.counts:
+            row = summary.counts[kind]
+            lines.append(f"{kind:12}" + "".join(f"{row.get(name, 0):>11}" for name in columns))
     excused = sum(summary.lost_in_kill.values())
     if excused:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(summary.lost_in_kill.items()))
-        lines.append(f"of the lost, {excused} in a kill that no one between could hide: {kinds}")
+        lines.append(f"of the lost, {excused} in a kill that nothing in between could hide: {kinds}")
     lines.append(f"latency of right answers: {_milliseconds(summary.latency_ms)}")
     lines += [
         "",
@@ -151,9 +153,9 @@ def table(result: Result, summary: Summary) -> str:
         numbers = f"{verdict.probes:>8}{verdict.p50_ms:>9.1f}{verdict.p99_ms:>9.1f}"
         lines.append(f"{name or 'server':18}{numbers}{verdict.false_alarm_s:>15.1f}{verdict.missed_s:>10.1f}")
     lines += ["", f"{'fault':34}{'service back after':>20}"]
-    for each in summary.recoveries:
-        seconds = each["seconds"]
-        lines.append(f"{each['fault']:34}{'never' if seconds is None else f'{seconds:.1f} s':>20}")
+    for item in summary.recoveries:
+        seconds = item["seconds"]
+        lines.append(f"{item['fault']:34}{'never' if seconds is None else f'{seconds:.1f} s':>20}")
     lines += ["", f"{'processes':12}{'before':>24}{'after':>24}"]
     for role, old in result.before.items():
         lines.append(f"{role:12}{_used(old):>24}{_used(result.after.get(role, Usage(0, 0, 0))):>24}")
@@ -165,12 +167,12 @@ def table(result: Result, summary: Summary) -> str:
 
 
 def _examples(summary: Summary) -> list[str]:
-    said = [
-        f"  {each['category']} after {each['at']:.1f} s: {each['case']} by {each['protocol']}, {each['took']:.2f} s,"
-        f" {each['label']}; {each['near']}; {each['message'][:120]}"
-        for each in summary.examples
+    findings = [
+        f"  {item['category']} after {item['at']:.1f} s: {item['case']} by {item['protocol']}, {item['took']:.2f} s,"
+        f" {item['label']}; {item['near']}; {item['message'][:120]}"
+        for item in summary.examples
     ]
-    return ["examples:", *said, ""] if said else []
+    return ["examples:", *findings, ""] if findings else []
 
 
 def _example(record: Record, faults: Sequence[Fault], start: float) -> dict[str, Any]:
@@ -178,7 +180,7 @@ def _example(record: Record, faults: Sequence[Fault], start: float) -> dict[str,
         "at": round(record.started - start, 2),
         "took": round(record.ended - record.started, 3),
         "category": record.category.value,
-        "wanted": record.wanted,
+        "kind": record.kind,
         "case": record.case,
         "protocol": record.protocol,
         "label": record.label,

@@ -25,7 +25,7 @@ class Usage:
 
 
 def usage(stack: Stack) -> dict[str, Usage]:
-    found = {}
+    usages = {}
     for role, processes in stack.processes().items():
         memory = fds = count = 0
         for process in processes:
@@ -35,22 +35,22 @@ def usage(stack: Stack) -> dict[str, Usage]:
                 count += 1
             except psutil.Error:  # it ended just now
                 continue
-        found[role] = Usage(count, memory, fds)
-    return found
+        usages[role] = Usage(count, memory, fds)
+    return usages
 
 
 def problems(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> list[str]:
     """What is not as it was; growth within GROWTH and a role's slack does not count."""
-    found = []
+    differences = []
     for role, old in before.items():
         new = after.get(role, Usage(0, 0, 0))
         if new.count != old.count:
-            found.append(f"{role}: {new.count} processes instead of {old.count}")
+            differences.append(f"{role}: {new.count} processes instead of {old.count}")
         if new.memory > old.memory * GROWTH + SLACK_MB.get(role, 50) * MB:
-            found.append(f"{role}: {new.memory // MB} MB instead of {old.memory // MB}")
+            differences.append(f"{role}: {new.memory // MB} MB instead of {old.memory // MB}")
         if new.fds > old.fds * GROWTH + SLACK_FDS:
-            found.append(f"{role}: {new.fds} file descriptors instead of {old.fds}")
-    return found
+            differences.append(f"{role}: {new.fds} file descriptors instead of {old.fds}")
+    return differences
 
 
 def settled(stack: Stack, before: Mapping[str, Usage], timeout: float) -> tuple[dict[str, Usage], list[str]]:
@@ -58,8 +58,8 @@ def settled(stack: Stack, before: Mapping[str, Usage], timeout: float) -> tuple[
     end = time.monotonic() + timeout
     while True:
         after = usage(stack)
-        found = problems(before, after)
-        found += [f"orphaned process {process.pid}" for process in stack.orphans()]
-        if not found or time.monotonic() > end:
-            return after, found
+        differences = problems(before, after)
+        differences += [f"orphaned process {process.pid}" for process in stack.orphans()]
+        if not differences or time.monotonic() > end:
+            return after, differences
         time.sleep(POLL_S)

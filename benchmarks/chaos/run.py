@@ -47,7 +47,7 @@ def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
             second_archive(stack.store, name)
     say(f"{len(good)} good requests with known answers, {len(bad) + len(load.bad_calls)} bad ones")
     _warm_up(edge, load, options)
-    before, wanted = resources.usage(stack), stack.describe(30)
+    before, expected = resources.usage(stack), stack.describe(30)
     log = Log()
     traffic = Traffic(edge, load, options.seed, log)
     abuse, faults = Abuse(edge, good, options.seed, log), Faults(stack)
@@ -64,7 +64,7 @@ def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
         seconds = time.monotonic() - started
         samples = probes.samples
     records = log.records
-    structure = _structure(stack, wanted, faults)
+    structure = _structure(stack, expected, faults)
     after, leaks = resources.settled(stack, before, SETTLE_S)
     return Result(
         seed=options.seed,
@@ -115,13 +115,13 @@ def _play(
     thread.join(120)
 
 
-def _structure(stack: Stack, wanted: Sequence[Workers], faults: Faults) -> list[str]:
+def _structure(stack: Stack, expected: Sequence[Workers], faults: Faults) -> list[str]:
     """How models, versions and worker counts differ from before; a version that was changed may have changed."""
     expected = [
-        replace(each, version=faults.versions[each.name])
-        if each.default and each.name in faults.versions
-        else each
-        for each in wanted
+        replace(version, version=faults.versions[version.name])
+        if version.default and version.name in faults.versions
+        else version
+        for version in expected
     ]
     if stack.wait_described(expected, STRUCTURE_S):
         return []
@@ -129,6 +129,6 @@ def _structure(stack: Stack, wanted: Sequence[Workers], faults: Faults) -> list[
         found = stack.describe(10)
     except Exception as error:  # a server that is gone is a finding, not a mistake of this program
         return [f"models cannot be described after the run: {error}"]
-    return [f"{each} is missing" for each in expected if each not in found] + [
-        f"{each} is new" for each in found if each not in expected
+    return [f"{version} is missing" for version in expected if version not in found] + [
+        f"{version} is new" for version in found if version not in expected
     ]

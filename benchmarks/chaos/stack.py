@@ -81,19 +81,19 @@ class Stack:
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """The living ones by role: supervisor, java, worker, front, gateway, nginx."""
-        found: dict[str, list[psutil.Process]] = {"supervisor": [], "java": [], "worker": []}
+        by_role: dict[str, list[psutil.Process]] = {"supervisor": [], "java": [], "worker": []}
         if self.with_front:
-            found |= {"front": [], "gateway": [], "nginx": []}
+            by_role |= {"front": [], "gateway": [], "nginx": []}
         for role, parent in (("supervisor", self.supervisor), ("front", self.front)):
             if parent is None or parent.poll() is not None:
                 continue
             process = psutil.Process(parent.pid)
-            found[role].append(process)
+            by_role[role].append(process)
             for child in _children(process):
                 if kind := _role(child):
-                    found.setdefault(kind, []).append(child)
-        self._seen.update(process for several in found.values() for process in several)
-        return found
+                    by_role.setdefault(kind, []).append(child)
+        self._seen.update(process for several in by_role.values() for process in several)
+        return by_role
 
     def orphans(self) -> list[psutil.Process]:
         """Java, workers and nginx of this stack that outlived what started them."""
@@ -111,12 +111,12 @@ class Stack:
     def describe(self, timeout: float = 5.0) -> list[Workers]:
         """Every version of every model. Raises client.ServeError."""
         with Client(endpoints=self.direct, timeout=timeout, retries=0) as connection:
-            found = []
+            versions = []
             for name in sorted(entry.name for entry in connection.list_models()):
                 default = connection.describe(name).version
                 for each in connection.describe_versions(name):
                     ready = sum(worker.ready for worker in each.workers)
-                    found.append(
+                    versions.append(
                         Workers(
                             name,
                             each.version,
@@ -126,7 +126,7 @@ class Stack:
                             ready,
                         )
                     )
-        return found
+        return versions
 
     def worker_pids(self, model: str, timeout: float = 3.0) -> list[int]:
         """Of the default version. Raises client.ServeError."""
@@ -134,12 +134,12 @@ class Stack:
             described: Model = connection.describe(model)
         return [worker.pid for worker in described.workers if worker.pid > 0]
 
-    def wait_described(self, wanted: list[Workers], timeout: float) -> bool:
+    def wait_described(self, expected: list[Workers], timeout: float) -> bool:
         """Waits until models, versions and worker counts are those; False when the time is over."""
         end = time.monotonic() + timeout
         while True:
             try:
-                if self.describe() == wanted:
+                if self.describe() == expected:
                     return True
             except ServeError:
                 pass
@@ -243,8 +243,8 @@ def send_signal(process: psutil.Process, number: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def _send(process: psutil.Process, number: int) -> bool:

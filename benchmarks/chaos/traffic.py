@@ -130,7 +130,7 @@ class Traffic:
     def _note(
         self,
         started: float,
-        wanted: str,
+        kind: str,
         case: str,
         model: str,
         protocol: str,
@@ -138,7 +138,7 @@ class Traffic:
         reply: Reply,
     ) -> Category:
         message = "" if category is Category.RIGHT else str(reply.value or reply.message)[:200]
-        self._log.add(Record(started, now(), wanted, case, model, protocol, category, reply.label, message))
+        self._log.add(Record(started, now(), kind, case, model, protocol, category, reply.label, message))
         return category
 
 

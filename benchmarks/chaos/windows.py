@@ -43,9 +43,9 @@ class Window:
 
 def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
     """Of every fault that was done, in order."""
-    right = [r for r in records if r.wanted == "good" and r.category is Category.RIGHT]
-    models = sorted({record.model for record in records if record.wanted == "good"})
-    found = []
+    right = [r for r in records if r.kind == "good" and r.category is Category.RIGHT]
+    models = sorted({record.model for record in records if record.kind == "good"})
+    fault_windows = []
     for fault in faults:
         if fault.problem:
             continue
@@ -55,13 +55,13 @@ def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
             for model in hit
         ]
         known = [at for at in first if at is not None]
-        found.append(Window(fault, max(known) if len(known) == len(first) and known else None))
-    return found
+        fault_windows.append(Window(fault, max(known) if len(known) == len(first) and known else None))
+    return fault_windows
 
 
-def explain(record: Record, found: Sequence[Window], via: str) -> str | None:
+def explain(record: Record, fault_windows: Sequence[Window], via: str) -> str | None:
     """The kind of kill in which it was lost, if that excuses it."""
-    for window in found:
+    for window in fault_windows:
         if window.fault.kind in EXCUSES[via] and window.holds(record):
             return window.fault.kind
     return None

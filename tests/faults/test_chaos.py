@@ -67,7 +67,7 @@ def test_many_calls_on_one_grpc_connection(stack):
 
 def test_hostile_json(stack):
     routes = ("/predictions/t5-small", "/v2/models/resnet-50/infer", "/model")
-    assert failed(bodies.hostile_json(stack, each=4, routes=routes)) == []
+    assert failed(bodies.hostile_json(stack, copies=4, routes=routes)) == []
 
 
 def test_long_batches(stack):

@@ -8,14 +8,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Self
+from concurrent.futures import ThreadPoolExecutor
+from typing import Self
 
 import httpx
 import pytest
 
 import serving
 from client import Client, Conflict, InternalError, InvalidRequest, ServeError
-from tests.faults.toys import BROKEN_AT_LOAD, toy
+from tests.faults.toys import BROKEN_AT_LOAD, OBEDIENT, REPORTING, toy
 
 CHANGES = int(os.environ.get("CHANGES", "3"))
 REQUEST_TIMEOUT_S = 60.0
@@ -26,9 +27,15 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
 
 
+@pytest.fixture(scope="module", params=[OBEDIENT, REPORTING], ids=["silent workers", "workers that report"])
+def handler(request):
+    """Whether the supervisor knows what the workers do."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def running(tmp_path_factory, store):
-    names = [toy(store, "changed", queue=100), toy(store, "other", queue=100)]
+def running(tmp_path_factory, store, handler):
+    names = [toy(store, name, handler, queue=100) for name in ("changed", "other")]
     with serving.start(names, pack=False, run_dir=tmp_path_factory.mktemp("run"), store=store) as server:
         yield server
 
@@ -104,10 +111,10 @@ def assert_all_answered(load: Load) -> None:
     assert load.outcomes["answered"] > 20
 
 
-def test_version_changes_lose_no_request(running, client, store):
+def test_version_changes_lose_no_request(running, client, store, handler):
     with raw(running, "changed") as load, raw(running, "other", threads=1) as other:
         for number in range(CHANGES):
-            toy(store, "changed", queue=100, version=f"change-{number}")
+            toy(store, "changed", handler, queue=100, version=f"change-{number}")
             assert f"version change-{number} replaces" in client.replace_model("changed", "changed.mar")
             assert [each.version for each in client.describe_versions("changed")] == [f"change-{number}"]
     assert_all_answered(load)
@@ -148,25 +155,22 @@ def test_scaling_loses_no_request_of_the_client(running, store, protocol):
         assert_all_answered(load)
 
 
-def test_removing_an_unused_version_with_queued_requests_waits_for_them(running, client, store):
+def test_a_version_with_queued_requests_is_removed_after_they_are_answered(running, client, store, handler):
     old = client.describe("changed").version
-    toy(store, "changed", queue=100, version="beside")
+    toy(store, "changed", handler, queue=100, version="beside")
     client.register("changed.mar")
-    answers: list[Any] = []
-
-    def ask() -> None:
-        url = f"{running.inference}/predictions/changed/{old}"
-        answers.append(httpx.post(url, content=b"sleep 0.2", timeout=REQUEST_TIMEOUT_S).status_code)
-
-    threads = [threading.Thread(target=ask) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    client.set_default("changed", "beside")
-    client.unregister("changed", old)
-    for thread in threads:
-        thread.join()
-    assert answers == [200] * 20
+    url = f"{running.inference}/predictions/changed/{old}"
+    with httpx.Client(timeout=REQUEST_TIMEOUT_S) as http, ThreadPoolExecutor(20) as pool:
+        orders = [b"sleep 4"] + [b"sleep 0.05"] * 19
+        answers = [pool.submit(http.post, url, content=order) for order in orders]
+        end = time.monotonic() + 30
+        while client.describe("changed", old).queue_waiting != 19:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        client.set_default("changed", "beside")
+        client.unregister("changed", old)
+        assert [answer.result().status_code for answer in answers] == [200] * 20
+    assert [each.version for each in client.describe_versions("changed")] == ["beside"]
 
 
 def test_what_is_registered_twice_or_under_a_bad_name(running, client, store):

@@ -174,10 +174,10 @@ class Peak:
     def _run(self) -> None:
         while not self._over.wait(self._every):
             try:
-                found = usage(self._stack)
+                usages = usage(self._stack)
             except psutil.Error:
                 continue
-            for role, each in found.items():
+            for role, each in usages.items():
                 self.memory[role] = max(self.memory.get(role, 0), each.memory)
 
 

@@ -54,19 +54,19 @@ def large_bodies(stack: Stack, count: int = 200, size: int = LIMIT - 4096, at_on
 def hostile_json(
     stack: Stack,
     size: int = LIMIT - 4096,
-    each: int = 8,
+    copies: int = 8,
     routes: Sequence[str] = PARSING_ROUTES,
 ) -> Result:
-    """`each` times {"inputs": [[],[],...]} to every route that parses JSON, all of one route at once."""
-    result = Result("hostile-json", {"bytes each": size, "times": each, "routes": len(routes)})
+    """`copies` times {"inputs": [[],[],...]} to every route that parses JSON, all of one route at once."""
+    result = Result("hostile-json", {"bytes each": size, "times": copies, "routes": len(routes)})
     body = brackets(size)
     pixels = body.replace(b'"inputs"', b'"img"', 1)
     texts = body.replace(b'"inputs"', b'"text"', 1)
     bodies = {"/model": pixels, "/predict/text_summarize?model=t5": texts}
     requests = [
-        Request(route, "", route, JSON, bodies.get(route, body)) for route in routes for _ in range(each)
+        Request(route, "", route, JSON, bodies.get(route, body)) for route in routes for _ in range(copies)
     ]
-    _measure(stack, result, requests, each)
+    _measure(stack, result, requests, copies)
     return result
 
 

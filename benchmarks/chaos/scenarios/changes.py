@@ -57,7 +57,7 @@ def registrations(stack: Stack, times: int = TIMES, model: str = "resnet-50") ->
 def _under_load(stack: Stack, name: str, change: Change, times: int, changed: str) -> Result:
     """Requests straight to TorchServe and through nginx; half of the clients each."""
     good = find_good(stack.direct, stack.models)
-    wanted = stack.describe(30)
+    expected = stack.describe(30)
     result, failed = Result(name, {"changes": times}), list[str]()
     loads: list[tuple[Via, Log, Traffic]] = []
     ways: tuple[tuple[Via, client.Endpoints], ...] = (("raw", stack.direct), ("nginx", stack.edge))
@@ -82,11 +82,11 @@ def _under_load(stack: Stack, name: str, change: Change, times: int, changed: st
     _answers(result, loads)
     _others(result, records, start, end, changed)
     if name == "version-changes":
-        wanted = [each for each in wanted if each.name != changed]
+        expected = [each for each in expected if each.name != changed]
         left = [each for each in stack.describe(30) if each.name != changed]
-        result.holds("models, versions and workers are as before", left == wanted)
+        result.holds("models, versions and workers are as before", left == expected)
     else:
-        result.holds("models, versions and workers are as before", stack.wait_described(wanted, 30))
+        result.holds("models, versions and workers are as before", stack.wait_described(expected, 30))
     return result
 
 

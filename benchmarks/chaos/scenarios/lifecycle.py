@@ -100,7 +100,7 @@ def restore(
     stack: Stack, kind: str, action: str, result: Result, say: Say = print, model: str = "resnet-50"
 ) -> bool:
     """Seconds until every model answers again with the same versions and workers; False when it never did."""
-    wanted, roles = stack.describe(30), _counts(stack)
+    expected, roles = stack.describe(30), _counts(stack)
     faults = Faults(stack)
     # Of nginx all processes at once: while one of them lives, it serves on.
     done = "kill-all" if (kind, action) == ("nginx", "kill") else action
@@ -113,7 +113,7 @@ def restore(
             failed = answer_all(stack, 4.0)
             moment = round(time.monotonic() - fault.at, 2)
             served = served or (None if failed else moment)
-            problem = "; ".join(failed) or _difference(stack, wanted, roles)
+            problem = "; ".join(failed) or _difference(stack, expected, roles)
             back = moment if not problem else None
             time.sleep(0.2)
         unready = _first_false(probes.samples[""], fault.at)
@@ -137,13 +137,13 @@ def _counts(stack: Stack) -> dict[str, int]:
     return {role: len(processes) for role, processes in stack.processes().items()}
 
 
-def _difference(stack: Stack, wanted: Sequence[Workers], roles: dict[str, int]) -> str:
+def _difference(stack: Stack, expected: Sequence[Workers], roles: dict[str, int]) -> str:
     try:
-        found = stack.describe()
+        current = stack.describe()
     except ServeError as error:
         return f"management: {error}"
-    if found != wanted:
-        return f"models are {found} instead of {wanted}"
+    if current != expected:
+        return f"models are {current} instead of {expected}"
     counts = _counts(stack)
     return "" if counts == roles else f"processes are {counts} instead of {roles}"
 

@@ -54,11 +54,11 @@ def impatient(
     attempts = asyncio.run(_open(stack, request, rate, seconds, give_up))
     time.sleep(1.0)
     after = _alone(stack, request)
-    useful = [each for each in attempts if each.status == 200 and each.took <= give_up]
+    useful = [attempt for attempt in attempts if attempt.status == 200 and attempt.took <= give_up]
     # Of those that were sent after the queue had filled, so that an empty queue at the start counts for nothing.
-    late = [each for each in useful if each.started > attempts[0].started + give_up]
+    late = [attempt for attempt in useful if attempt.started > attempts[0].started + give_up]
     goodput = len(late) / max(1e-9, seconds - give_up)
-    result.numbers["answers"] = dict(Counter(str(each.status) for each in attempts))
+    result.numbers["answers"] = dict(Counter(str(attempt.status) for attempt in attempts))
     result.numbers["latency of useful answers p50 s"] = round(percentile([a.took for a in useful], 0.5), 2)
     result.numbers["usual s"] = round(usual, 3)
     result.at_least("goodput of the peak", goodput / peak, MIN_GOODPUT)
@@ -89,11 +89,11 @@ def long_batches(
         for thread in threads:
             thread.join(seconds + 900)
         samples = probes.samples
-    took = [each.took for each in answers]
-    result.numbers["answers"] = dict(Counter(str(each.status) for each in answers))
+    took = [attempt.took for attempt in answers]
+    result.numbers["answers"] = dict(Counter(str(attempt.status) for attempt in answers))
     result.numbers["latency p50/max s"] = f"{percentile(took, 0.5):.1f} / {max(took):.1f}"
     result.numbers["asked at"] = probes.urls[""]
-    result.holds("every request was answered", all(each.status == 200 for each in answers))
+    result.holds("every request was answered", all(attempt.status == 200 for attempt in answers))
     times = [sample.milliseconds for sample in samples[""]]
     result.at_most("readiness p99", percentile(times, 0.99), READY_P99_MS, " ms")
     for name, several in samples.items():
@@ -120,7 +120,7 @@ def _alone(stack: Stack, request: Request) -> float:
 
 
 def _rate(attempts: list[Attempt], seconds: float) -> float:
-    return sum(each.status == 200 for each in attempts) / seconds
+    return sum(attempt.status == 200 for attempt in attempts) / seconds
 
 
 async def _closed(stack: Stack, request: Request, seconds: float) -> list[Attempt]:

@@ -4,8 +4,8 @@ from benchmarks.chaos.outcomes import Category, Record
 from benchmarks.chaos.probes import Sample
 
 
-def record(started, ended, category="right", model="m", wanted="good", label="200", message=""):
-    return Record(started, ended, wanted, f"{model}/0", model, "rest", Category(category), label, message)
+def record(started, ended, category="right", model="m", kind="good", label="200", message=""):
+    return Record(started, ended, kind, f"{model}/0", model, "rest", Category(category), label, message)
 
 
 def steady(start, end, model="m", every=0.25, took=0.2):

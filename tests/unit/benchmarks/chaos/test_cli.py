@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--kinds", "worker,earthquake"], "unknown kind 'earthquake'; known: worker, java"),
         (["--minutes", "0"], "0 is not a number of minutes (0-120)"),
@@ -19,11 +19,11 @@ from tests.conftest import ROOT
         (["--scenario", "nothing"], "invalid choice: 'nothing'"),
     ],
 )
-def test_a_wrong_command_line_is_said(arguments, said, capsys):
+def test_a_wrong_command_line_is_said(arguments, message, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_page_names_every_scenario():

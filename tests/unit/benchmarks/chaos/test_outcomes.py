@@ -33,7 +33,7 @@ def test_a_good_request(reply, matches, category):
     assert classify("good", reply, matches) == category
 
 
-@pytest.mark.parametrize("wanted", ["bad", "hostile"])
+@pytest.mark.parametrize("kind", ["bad", "hostile"])
 @pytest.mark.parametrize(
     ("reply", "may_close", "category"),
     [
@@ -53,8 +53,8 @@ def test_a_good_request(reply, matches, category):
         (Reply(failure="unsent"), True, "refused"),
     ],
 )
-def test_a_bad_request(wanted, reply, may_close, category):
-    assert classify(wanted, reply, may_close=may_close) == category
+def test_a_bad_request(kind, reply, may_close, category):
+    assert classify(kind, reply, may_close=may_close) == category
 
 
 @pytest.mark.parametrize(

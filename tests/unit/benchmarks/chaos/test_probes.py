@@ -46,7 +46,7 @@ def test_probes_find_the_routes_and_see_changes(health):
     assert all(0 < sample.milliseconds < 3000 for sample in samples)
 
 
-def test_nobody_there_is_status_0(health):
+def test_no_answer_is_status_0(health):
     with Probes([health], ["m"], interval=0.02) as probes:
         wait(lambda: probes.samples["m"])
         probes_of_nothing = Probes([health], ["m"], interval=0.02)

@@ -40,7 +40,7 @@ def test_true_while_nothing_is_answered_is_missed():
     assert judge({"m": false}, records)["m"].missed_s < 0.5
 
 
-def test_a_model_that_nobody_asks_is_not_silent():
+def test_a_model_without_requests_is_not_silent():
     assert silent_intervals(steady(0, 5) + steady(60, 65)) == []
 
 

@@ -21,16 +21,16 @@ def result(records, **changes):
 
 
 def test_a_run_without_findings_passes():
-    found = result([*steady(0, 60), record(3.0, 3.1, wanted="bad", label="400")])
-    summary = report.summarize(found)
+    run = result([*steady(0, 60), record(3.0, 3.1, kind="bad", label="400")])
+    summary = report.summarize(run)
     assert summary.problems == []
     assert summary.counts == {"good": {"right": 240}, "bad": {"right": 1}}
     assert summary.latency_ms == {"p50": 200.0, "p99": 200.0}
-    assert "PASSED" in report.table(found, summary)
+    assert "PASSED" in report.table(run, summary)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "finding"),
     [
         (
             {"readiness": {"m": Verdict(9, 1.0, 1.0, 1.0, 3.0, 0.0)}},
@@ -53,12 +53,12 @@ def test_a_run_without_findings_passes():
         ),
     ],
 )
-def test_each_finding_fails_it(changes, said):
-    found = result(steady(0, 60), **changes)
-    summary = report.summarize(found)
-    assert any(said in problem for problem in summary.problems)
-    assert "FAILED" in report.table(found, summary)
-    assert report.as_json(found, summary)["passed"] is False
+def test_each_finding_fails_it(changes, finding):
+    run = result(steady(0, 60), **changes)
+    summary = report.summarize(run)
+    assert any(finding in problem for problem in summary.problems)
+    assert "FAILED" in report.table(run, summary)
+    assert report.as_json(run, summary)["passed"] is False
 
 
 def test_wrong_answers_and_lost_requests_fail_it_and_are_shown():
@@ -88,7 +88,7 @@ def test_silence_is_no_success():
 
 
 def test_all_of_it_is_json():
-    found = result(steady(0, 5), faults=[Fault(1.0, "worker", "kill", "m", 1.0)])
-    value = json.loads(json.dumps(report.as_json(found, report.summarize(found))))
+    run = result(steady(0, 5), faults=[Fault(1.0, "worker", "kill", "m", 1.0)])
+    value = json.loads(json.dumps(report.as_json(run, report.summarize(run))))
     assert value["passed"] is True
     assert value["recoveries"] == [{"fault": "worker kill m", "seconds": 0.2}]

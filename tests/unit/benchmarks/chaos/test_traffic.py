@@ -74,7 +74,7 @@ def test_every_kind_of_answer_gets_its_category(endpoints):
         time.sleep(0.05)
     traffic.stop()
     rest = [record for record in log.records if "grpc" not in record.protocol]
-    seen = Counter((r.wanted, r.category.value, r.label) for r in rest)
+    seen = Counter((r.kind, r.category.value, r.label) for r in rest)
     assert set(seen) == {
         ("good", "right", "200"),
         ("good", "wrong", "200"),
@@ -83,7 +83,7 @@ def test_every_kind_of_answer_gets_its_category(endpoints):
         ("good", "lost", "broken"),
         ("bad", "right", "400"),
     }
-    # Nobody listens for gRPC: nothing was accepted.
+    # Nothing listens for gRPC, so nothing was accepted.
     assert {r.category.value for r in log.records if "grpc" in r.protocol} == {"refused"}
     assert all(record.started <= record.ended for record in log.records)
     (wrong, *_) = [r for r in rest if r.category == "wrong"]

@@ -43,18 +43,18 @@ def test_a_fault_that_could_not_be_done_has_no_window():
         ("nginx", "version", False),
     ],
 )
-def test_what_no_one_between_could_hide(via, kind, excused):
+def test_kills_that_cannot_be_hidden(via, kind, excused):
     target = "" if kind in ("java", "nginx") else "m"
-    found = windows([Fault(10.0, kind, "kill", target, 10.1)], [record(11.0, 13.0)])
+    fault_windows = windows([Fault(10.0, kind, "kill", target, 10.1)], [record(11.0, 13.0)])
     lost = record(9.0, 10.2, "lost")
-    assert (explain(lost, found, via) == kind) is excused
+    assert (explain(lost, fault_windows, via) == kind) is excused
 
 
 def test_requests_before_after_and_of_other_models_are_not_excused():
-    found = windows([WORKER], [*steady(0, 10), record(11.0, 13.0)])
-    assert explain(record(5.0, 8.0, "lost"), found, "raw") is None
-    assert explain(record(20.0, 21.0, "lost"), found, "raw") is None
-    assert explain(record(9.0, 10.2, "lost", model="other"), found, "raw") is None
+    fault_windows = windows([WORKER], [*steady(0, 10), record(11.0, 13.0)])
+    assert explain(record(5.0, 8.0, "lost"), fault_windows, "raw") is None
+    assert explain(record(20.0, 21.0, "lost"), fault_windows, "raw") is None
+    assert explain(record(9.0, 10.2, "lost", model="other"), fault_windows, "raw") is None
 
 
 def test_a_lost_request_names_the_faults_before_it():
