@@ -134,8 +134,9 @@ def _check_keys(path: Path, content: Mapping[Any, Any], task: Task) -> None:
         close = _closest(str(key), known)
         if close is None and isinstance(key, str) and task.name not in _HANDLER_CONFIGS:
             continue
-        hint = f"; did you mean {close!r}?" if close else f"; known: {', '.join(known)}."
-        raise BadSource(f"{path}: unknown key {key!r}{hint}")
+        if close:
+            raise BadSource(f"{path}: unknown key {key!r}; did you mean {close!r}?")
+        raise BadSource(f"{path}: unknown key {key!r}; known: {', '.join(known)}.")
 
 
 def _closest(key: str, known: Sequence[str]) -> str | None:

@@ -73,7 +73,7 @@ def check_served(config: Mapping[str, Any], source: str = "config.json") -> None
 
     Raises ConfigurationError with the reason; `source` is named in it.
     """
-    kind = config.get("model_type")
+    kind: Any = config.get("model_type")
     if kind in REFUSED:
         raise ConfigurationError(f"{source}: model type {kind!r} is not served: {REFUSED[kind]}")
     if kind not in SERVED:

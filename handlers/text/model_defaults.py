@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig
 
-from handlers.text.architectures import check_served, check_start, position_limits
+from handlers.text.architectures import check_served, position_limits
 from handlers.text.generation import GenerationParameters
 
 FALLBACK_NEW_TOKENS = 256
@@ -34,16 +34,14 @@ class ModelDefaults:
 def read_defaults(folder: Path) -> ModelDefaults:
     """Read `config.json` and `generation_config.json` of a folder in the hub's layout.
 
-    Raises ConfigurationError for an architecture that is not served, or whose decoding has no start.
+    Raises ConfigurationError for an architecture that is not served.
     """
     check_served(_config_json(folder))
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    generation = generation_config(folder)
-    check_start(config.model_type, generation)
     encoder_positions, decoder_positions = position_limits(config)
     return ModelDefaults(
         prefix=str(_merged(folder).get("prefix") or ""),
-        parameters=_parameters(generation),
+        parameters=_parameters(generation_config(folder)),
         encoder_positions=encoder_positions,
         decoder_positions=decoder_positions,
         suggested_input_tokens=getattr(config, "n_positions", None),

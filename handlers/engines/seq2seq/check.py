@@ -9,7 +9,7 @@ from transformers import AutoModelForSeq2SeqLM
 
 from handlers.core.errors import ConfigurationError
 from handlers.engines.weights import check_values, fit, line
-from handlers.text.architectures import check_served
+from handlers.text.architectures import check_served, check_start
 from handlers.text.checks import check_generation, check_tokenizer
 from handlers.text.config import SummarizerConfig
 from handlers.text.model_defaults import generation_config, read_defaults
@@ -31,6 +31,7 @@ def check_summarizer(folder: Path, settings: Mapping[str, Any] | None = None) ->
         generation = generation_config(folder)
     except Exception as error:
         raise ConfigurationError(f"the generation config cannot be read: {line(error)}") from error
+    check_start(network.config.model_type, generation)
     check_generation(generation, inputs if output is None else output.weight.shape[0])
     config = SummarizerConfig.from_mapping(settings)
     Tokeniser(folder, read_defaults(folder), config.max_input_tokens)

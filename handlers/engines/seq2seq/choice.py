@@ -1,5 +1,6 @@
 """Which engine generates text for this model, and why."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -7,8 +8,10 @@ from handlers.core.device import FAST_INT8, Device, has_any
 from handlers.engines.base import Engine, EngineUnavailable
 from handlers.engines.native_seq2seq import NativeSeq2Seq
 from handlers.engines.torch_seq2seq import TorchSeq2Seq
+from handlers.text.architectures import check_start
 from handlers.text.config import SummarizerConfig
 from handlers.text.generation import GeneratedTokens, GenerationBatch
+from handlers.text.model_defaults import generation_config
 
 Generator = Engine[GenerationBatch, GeneratedTokens]
 
@@ -16,10 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def choose(folder: Path, config: SummarizerConfig, device: Device) -> tuple[Generator, str]:
-    """A loaded engine, and the reason for it in a sentence. Raises what loading with transformers raises.
+    """A loaded engine, and the reason for it in a sentence.
 
-    What is asked for and cannot be had is replaced with a warning.
+    What is asked for and cannot be had is replaced with a warning. Raises ConfigurationError for a model that does not
+    say how decoding starts, and what loading with transformers raises.
     """
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    check_start(kind, generation_config(folder))
     said: list[str] = []
     if config.engine != "torch":
         int8 = config.precision == "int8" and _has_int8(device, said)

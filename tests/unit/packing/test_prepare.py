@@ -120,7 +120,7 @@ def test_the_key_is_of_all_that_decides(
 
 def test_the_cache_keeps_what_was_used_last(bench: Bench, own_cache: Path) -> None:
     fake(bench, *SUCCESS)
-    engines = ["auto", *"abc"]
+    engines = ["auto", "torch", "openvino", "torch-compiled"]
     made: list[set[str]] = []
     for engine in engines:
         set_engine(bench, engine)

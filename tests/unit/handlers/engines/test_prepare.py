@@ -9,7 +9,7 @@ import pytest
 
 from handlers.core.errors import ConfigurationError
 from handlers.engines import prepare
-from handlers.engines.base import EngineUnavailable
+from handlers.engines.base import REFUSED, EngineUnavailable
 from handlers.engines.prepare import prepare_classifier
 from tests.conftest import ROOT
 from tests.unit.handlers.architectures import write_timm
@@ -52,7 +52,7 @@ def test_a_failure_is_one_line(small, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text((small / "config.json").read_text())
     done = run(tmp_path / "model", tmp_path / "target")
-    assert done.returncode == 1
+    assert done.returncode == REFUSED
     assert "preprocessor_config.json" in done.stderr.splitlines()[-1]
 
 

@@ -52,7 +52,14 @@ def test_a_text_that_may_not_be_cut(folder: Path, defaults: ModelDefaults) -> No
 def test_the_model_and_the_server_bound_the_input(folder: Path, defaults: ModelDefaults) -> None:
     most = {None: 64, 48: 48}[defaults.encoder_positions]
     assert Tokeniser(folder, defaults).max_tokens == most
-    assert Tokeniser(folder, defaults, 10_000).max_tokens == most
+    if defaults.encoder_positions is None:  # relative ones
+        assert Tokeniser(folder, defaults, 10_000).max_tokens == 10_000
+        ids, truncated = Tokeniser(folder, defaults, 10_000).encode(TEXTS[2], truncate=True)
+        assert len(ids) > most
+        assert not truncated
+    else:
+        with pytest.raises(ConfigurationError, match="'handler.max_input_tokens' is 10000.* at most 48"):
+            Tokeniser(folder, defaults, 10_000)
     assert Tokeniser(folder, defaults, 40).max_tokens == 40
     assert len(Tokeniser(folder, defaults, 40).encode(TEXTS[2], truncate=True)[0]) == 40
 

@@ -1,0 +1,110 @@
+"""A model that a worker could not load fails the pack, and the store stays as it was."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from packing import errors
+from tests.unit.packing.conftest import Bench
+
+
+def change(path: Path, **settings: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def change_weights(folder: Path, value: float | None) -> None:
+    """Set the last weight to `value`, or remove it."""
+    path = sorted(folder.glob("*.safetensors"))[-1]
+    weights = load_file(path)
+    name = sorted(weights)[-1]
+    if value is None:
+        del weights[name]
+    else:
+        weights[name] = torch.full_like(weights[name], value)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+SUMMARIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing weights": (lambda folder: change_weights(folder, None), "cannot be served: the weights lack 1 "),
+    "NaN": (lambda folder: change_weights(folder, float("nan")), "cannot be served: .* are not numbers"),
+    "an empty tokenizer": (
+        lambda folder: (folder / "tokenizer.json").write_text("{}"),
+        "cannot be served: the tokenizer does not load, encode and decode",
+    ),
+    "tokens out of range": (
+        lambda folder: change(folder / "generation_config.json", eos_token_id=99),
+        "cannot be served: 'eos_token_id' must be token ids from 0 to 15, not 99",
+    ),
+    "audio": (
+        lambda folder: change(
+            folder / "config.json",
+            model_type="qwen2_audio",
+            architectures=["Qwen2AudioForConditionalGeneration"],
+        ),
+        "config.json of the folder .* 'qwen2_audio' is not served: it reads audio",
+    ),
+}
+CLASSIFIERS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing weights": (
+        lambda folder: change_weights(folder, None),
+        "cannot be served: the weights .* missing",
+    ),
+    "infinity": (lambda folder: change_weights(folder, float("inf")), "cannot be served: .* are not numbers"),
+    "a hole in the labels": (
+        lambda folder: change(folder / "config.json", id2label={"0": "a", "1": "b", "3": "d"}),
+        "cannot be served: config.json: 'id2label' has 3 labels and none for index 2",
+    ),
+    "labels that are no mapping": (
+        lambda folder: change(folder / "config.json", id2label=["a", "b", "c"]),
+        "cannot be served: .*'id2label' must map",
+    ),
+    "too many labels": (
+        lambda folder: change(folder / "config.json", id2label={str(index): "x" for index in range(4)}),
+        "cannot be served: .* do not fit",
+    ),
+    "quantized": (
+        lambda folder: change(folder / "config.json", quantization_config={"quant_method": "awq"}),
+        r"cannot be served: .*'quantization_config' \(awq\) is not served",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUMMARIZERS)
+def test_a_summarizer(name: str, bench: Bench, t5_folder: Path, tmp_path: Path) -> None:
+    mutate, words = SUMMARIZERS[name]
+    folder = shutil.copytree(t5_folder, tmp_path / "broken")
+    mutate(folder)
+    with pytest.raises(errors.BadSource, match=words):
+        bench.pack("report", source=folder)
+    assert not (bench.store / "report.mar").exists()
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_an_image_classifier(name: str, bench: Bench, resnet_folder: Path, tmp_path: Path) -> None:
+    mutate, words = CLASSIFIERS[name]
+    folder = shutil.copytree(resnet_folder, tmp_path / "broken")
+    mutate(folder)
+    with pytest.raises(errors.BadSource, match=words):
+        bench.pack("net", source=folder)
+    assert not (bench.store / "net.mar").exists()
+
+
+def test_a_summarizers_settings_are_checked_against_it(bench: Bench, tmp_path: Path) -> None:
+    from tests.unit.handlers.text.tiny import write_bart
+
+    model = bench.layout.models / "report"
+    model.mkdir()
+    folder = write_bart(tmp_path / "bart")
+    (model / "model-config.yaml").write_text("handler:\n  max_input_tokens: 48\n")
+    bench.pack("report", source=folder)
+    (model / "model-config.yaml").write_text("handler:\n  max_input_tokens: 49\n")
+    with pytest.raises(
+        errors.BadSource, match="this model has positions for 48 tokens; set it to at most 48"
+    ):
+        bench.pack("report", source=folder)
