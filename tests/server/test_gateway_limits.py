@@ -180,9 +180,14 @@ def test_without_a_worker_it_is_503_and_a_broken_handler_is_500(front, http, ser
     for response in responses:
         assert slow_model in error(response, 503, "NoWorker")
         assert "retry-after" not in response.headers
-    time.sleep(1.0)  # the state that probes are answered from is up to a second and a half old
-    response = http.get(f"/v2/models/{slow_model}/ready")
-    assert (response.status_code, response.json()["ready"]) == (503, False)
+    deadline = time.monotonic() + 15
+    while http.get(f"/v2/models/{slow_model}/ready").json() != {
+        "name": slow_model,
+        "ready": False,
+        "reason": "it has no worker",
+    }:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     # Scaled to 0 on purpose: the other models are no less ready for it.
     assert http.get("/v2/health/ready").status_code == 200
     assert http.get("/ping").json()["status"] == "Healthy"
