@@ -27,8 +27,9 @@ from serving.readiness import Model, survey
 DESCRIBE_INTERVAL_S = 1.0
 DESCRIBE_ALARM_INTERVAL_S = 0.5
 DESCRIBE_TIMEOUT_S = 2.0
-MAX_DESCRIBE_SHARE = 0.2
-"""Descriptions take at most this share of the time: with workers on GPUs, TorchServe runs nvidia-smi for each."""
+MAX_DESCRIBE_PAUSE_S = 2.0
+"""Descriptions that take long, as with workers on GPUs, for each of which TorchServe runs nvidia-smi, are followed by
+pauses that are as long, up to this one."""
 OBSERVE_INTERVAL_S = 0.25
 CONFIRM_LIMIT_S = 1.0
 """Within this time after a worker's end, TorchServe is asked whether it was meant to end, as for a scale-down."""
@@ -101,7 +102,8 @@ class HealthMonitor:
         self._note_origins(models)
         self._description = _Description(tuple(models), {}, now, time.time())
         self._was_ready |= {model.name for model in models if model.default}
-        self.phase = "running"
+        if self.phase != "stopping":  # asked for meanwhile
+            self.phase = "running"
         self._observe()
 
     def close(self) -> None:
@@ -157,7 +159,7 @@ class HealthMonitor:
                 took = time.monotonic() - start
                 calm = self.phase == "running" and self._all_is_well()
                 interval = DESCRIBE_INTERVAL_S if calm else DESCRIBE_ALARM_INTERVAL_S
-                self._wake.wait(max(interval - took, took * (1 / MAX_DESCRIBE_SHARE - 1), 0.05))
+                self._wake.wait(max(interval - took, min(took, MAX_DESCRIBE_PAUSE_S), 0.05))
                 self._wake.clear()
 
     def _describe(self, connection: Client) -> None:

@@ -176,6 +176,10 @@ def test_without_a_worker_it_is_503_and_a_broken_handler_is_500(front, http, ser
     with Client(endpoints=server.endpoints) as client:
         client.scale(slow_model, 0)
     time.sleep(1.1)  # what was found out before is kept for a second
+    deadline = time.monotonic() + 15
+    while "no worker" not in http.get(f"/v2/models/{slow_model}/ready").json().get("reason", ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     responses = [http.post(f"/predictions/{slow_model}", content=b"x") for _ in range(3)]
     for response in responses:
         assert slow_model in error(response, 503, "NoWorker")
