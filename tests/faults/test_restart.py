@@ -12,7 +12,6 @@ from collections import Counter
 from contextlib import suppress
 
 import httpx
-import psutil
 import pytest
 
 import serving
@@ -237,6 +236,6 @@ def test_a_stop_under_load_answers_everything_that_was_accepted(tmp_path):
         over.append(True)
         concurrent.futures.wait(sending)
     assert set(statuses) == {200}
+    assert len(statuses) >= 8
     if refused:  # where the system lets the listening sockets be closed, nothing is cut off
         assert broken == []
-    assert psutil.pid_exists(os.getpid())
