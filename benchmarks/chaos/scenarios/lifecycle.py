@@ -18,8 +18,8 @@ from benchmarks.chaos.send import http_client, now, send
 from benchmarks.chaos.stack import STOP_TIMEOUT_S, Stack, Workers
 from client import ServeError
 
-DRAIN_DELAY_S = 5.0
-"""Requests are accepted for at most so long after readiness was false."""
+DRAIN_DELAY_S = 1.0
+"""Requests are accepted for at most so long after readiness was false: the default delay, 0, and a few probes."""
 RESTORE_S = 30.0
 NOTICE_S = 2.0
 GIVE_UP_S = 75.0
