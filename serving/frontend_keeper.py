@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from serving import logs, restore
+from serving.backoff import Backoff
 from serving.config import write
 from serving.errors import FrontendFailed, Interrupted, RunError
 from serving.frontend import Frontend, Launcher
 from serving.frontend_monitor import FrontendMonitor
 from serving.plan import Plan
 from serving.ports import TORCHSERVE_PORTS, check_free
-from serving.restart_policy import RestartPolicy
 from serving.snapshot import Key, Snapshot
 from serving.startup import wait_for_frontend
 from serving.supervisor_metrics import (
@@ -21,6 +21,9 @@ from serving.supervisor_metrics import (
 )
 from serving.versions import VersionLinks
 
+_LONGEST_DELAY_S = 30.0
+_STABLE_S = 60.0
+_MAX_RESTARTS = 10
 _PORTS_TIMEOUT_S = 10.0
 _DESCRIBE_TIMEOUT_S = 10.0
 _STEP_S = 0.1
@@ -49,7 +52,9 @@ class FrontendKeeper:
         self._launcher = Launcher()
         self._monitor: FrontendMonitor | None = None
         self._links = VersionLinks(plan.store, say)
-        self._policy = RestartPolicy()
+        self._backoff = Backoff(
+            first_s=0.2, longest_s=_LONGEST_DELAY_S, stable_s=_STABLE_S, max_restarts=_MAX_RESTARTS
+        )
 
     @property
     def is_running(self) -> bool:
@@ -99,13 +104,13 @@ class FrontendKeeper:
         Raises FrontendFailed when the limit of restarts is reached, and whatever `check` raises.
         """
         while True:
-            delay = self._policy.next_delay()
+            delay = self._backoff.next_delay()
             if delay is None and reason == "out_of_memory":  # requests alone must not end the server for good
-                delay = self._policy.longest_delay
+                delay = _LONGEST_DELAY_S
             if delay is None:
                 raise FrontendFailed(
-                    f"TorchServe's front end does not stay up: {self._policy.max_restarts} restarts within "
-                    f"{self._policy.window / 60:.0f} minutes; the last reason: {problem}; "
+                    f"TorchServe's front end does not stay up: it ended more than {_MAX_RESTARTS} times in a row "
+                    f"within {_STABLE_S:.0f} s of its start; the last reason: {problem}; "
                     f"its log: {self._plan.run.server_log}"
                 )
             FRONTEND_RESTARTS.labels(reason).inc()

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from serving import frontend_keeper
+from serving.backoff import Backoff
 from serving.errors import FrontendFailed, Interrupted
 from serving.frontend_keeper import FrontendKeeper
 from serving.plan import plan
-from serving.restart_policy import RestartPolicy
 from serving.restore import RestorePlan
 from serving.snapshot import ServedVersion, Snapshot
 
@@ -44,7 +44,7 @@ def keeper(tmp_path, monkeypatch):
     made = FrontendKeeper(plan(["m"], tmp_path, tmp_path / "run"), print, lambda: None, lambda _: None)
     made.plan_missing, made.failures, made.adjusted = {}, [], []
     made.frontend, made.snapshot = FakeFrontend(), Snapshot.of([SERVED])
-    made._policy = RestartPolicy((0.0,), max_restarts=3, window=600)
+    made._backoff = Backoff(first_s=0.0, longest_s=0.0, max_restarts=3)
 
     @contextmanager
     def in_store(*_):
@@ -93,11 +93,12 @@ def test_a_restart_ends_the_old_one_and_goes_on_after_failed_attempts(keeper):
     assert keeper.adjusted == [[]]
 
 
-def test_the_limit_ends_it_but_not_where_requests_used_up_the_memory(keeper):
+def test_the_limit_ends_it_but_not_where_requests_used_up_the_memory(keeper, monkeypatch):
     for _ in range(3):
         keeper.restart("ended", "killed")
-    with pytest.raises(FrontendFailed, match=r"does not stay up: 3 restarts within 10 minutes.*killed"):
+    with pytest.raises(FrontendFailed, match=r"does not stay up: .* in a row .*killed"):
         keeper.restart("ended", "killed")
+    monkeypatch.setattr(frontend_keeper, "_LONGEST_DELAY_S", 0.0)
     keeper.restart("out_of_memory", "no direct memory")
 
 
