@@ -138,7 +138,7 @@ def adjust(endpoints: Endpoints, wanted: Sequence[ServedVersion]) -> dict[Key, s
                         served.name, served.min_workers, served.max_workers, served.version, synchronous=False
                     )
                 if served.default and not now.default:
-                    connection.set_default(served.name, served.version)
+                    connection.set_default(served.name, served.version, force=True)
             except client.ServeError as error:
                 failed[served.key] = str(error)
     return failed

@@ -115,7 +115,7 @@ class FakeManagement:
             raise client.Timeout("no answer")
         self.done.append(("scale", name, version, least, most))
 
-    def set_default(self, name, version):
+    def set_default(self, name, version, *, force):
         self.done.append(("default", name, version))
 
 
