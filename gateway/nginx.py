@@ -66,7 +66,8 @@ class Front:
     """What nginx does. Addresses are `host:port`.
 
     `gateway_key`: a secret shared with the gateway, which proves that an inner request comes from nginx.
-    `internal` is nginx's listener for itself, for Prometheus and for health checks.
+    `internal` is nginx's listener for itself, for Prometheus and for health checks; with the port 0 a free one, which
+    gateway.front chooses.
     `others` are further TorchServes, (REST, gRPC), that share the predictions with the one of `endpoints`.
     `rate`: requests a second of one client, None for any number; `burst` more of them are taken at once.
     `client_timeout`: seconds for a header, and between two pieces of a body.
@@ -82,7 +83,7 @@ class Front:
     grpc: str = "127.0.0.1:7000"
     gateway: str = "127.0.0.1:8090"
     gateway_key: str = ""
-    internal: str = "127.0.0.1:8091"
+    internal: str = "127.0.0.1:0"
     endpoints: Endpoints = field(default_factory=Endpoints)
     others: tuple[tuple[str, str], ...] = ()
     tls: Tls | None = None
@@ -119,12 +120,13 @@ def variables(front: Front, work: Path) -> dict[str, str]:
     if front.tls:
         files = _quoted(front.tls.certificate), _quoted(front.tls.key)
         tls, secure = "ssl_certificate {}; ssl_certificate_key {};".format(*files), " ssl http2"
+    internal = _plain(re.sub(":0$", ":8091", front.internal))
     proxied = " proxy_protocol" if front.proxy_protocol else ""
     return {
         "HTTP_LISTEN": _plain(front.http) + secure + proxied,
         "GRPC_LISTEN": _plain(front.grpc) + (secure or " http2") + proxied,
-        "INTERNAL_LISTEN": _plain(front.internal),
-        "INTERNAL": _plain(front.internal),
+        "INTERNAL_LISTEN": internal,
+        "INTERNAL": internal,
         "TLS": tls,
         "REAL_IP": _real_ip(front),
         "GATEWAY": _plain(front.gateway),
