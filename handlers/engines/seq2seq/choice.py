@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 def choose(folder: Path, config: SummarizerConfig, device: Device) -> tuple[Generator, str]:
     """A loaded engine, and the reason for it in a sentence.
 
-    What is asked for and cannot be had is replaced with a warning. Raises ConfigurationError for a model that does not
-    say how decoding starts, and what loading with transformers raises.
+    What is asked for and cannot be had is replaced with a warning. Raises ConfigurationError for a model that does
+    not say how decoding starts, and what loading with transformers raises.
     """
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     check_start(kind, generation_config(folder))
