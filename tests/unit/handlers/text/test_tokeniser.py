@@ -58,7 +58,7 @@ def test_the_model_and_the_server_bound_the_input(folder: Path, defaults: ModelD
         assert len(ids) > most
         assert not truncated
     else:
-        with pytest.raises(ConfigurationError, match=r"'handler.max_input_tokens' is 10000.* at most 48"):
+        with pytest.raises(ConfigurationError, match=r"'handler\.max_input_tokens' is 10000.* at most 48"):
             Tokeniser(folder, defaults, 10_000)
     assert Tokeniser(folder, defaults, 40).max_tokens == 40
     assert len(Tokeniser(folder, defaults, 40).encode(TEXTS[2], truncate=True)[0]) == 40
