@@ -116,6 +116,7 @@ class FakeManagement:
         self.done.append(("scale", name, version, least, most))
 
     def set_default(self, name, version, *, force):
+        assert force  # its workers may still load
         self.done.append(("default", name, version))
 
 
