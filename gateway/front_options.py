@@ -4,6 +4,8 @@ import argparse
 from typing import Any
 
 from gateway.nginx import Limits
+from serving import config
+from serving.budget import budget_here
 
 MIB = 2**20
 
@@ -35,9 +37,8 @@ def add_edge_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--body-memory",
         type=_positive,
-        default=limits.body_bytes // MIB,
         metavar="MIB",
-        help=f"all bodies that TorchServe holds at a time; {limits.body_bytes // MIB}",
+        help="all bodies that TorchServe holds at a time; default: what its memory budget allows",
     )
     group.add_argument(
         "--text-model",
@@ -77,7 +78,9 @@ def edge_settings(options: argparse.Namespace, summarizers: tuple[str, ...]) -> 
             connections=options.connections,
             client_requests=options.client_requests,
             client_uploads=options.client_uploads,
-            body_bytes=options.body_memory * MIB,
+            body_bytes=options.body_memory * MIB
+            if options.body_memory
+            else budget_here(config.read()).body_bytes,
         ),
         "text_models": tuple(dict.fromkeys((*summarizers, *options.text_model))),
         "real_ip_from": tuple(options.real_ip_from),

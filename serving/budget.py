@@ -18,9 +18,7 @@ JAVA_NATIVE_BYTES = 256 * MIB
 SUPERVISOR_BYTES = 128 * MIB
 GATEWAY_BYTES = 512 * MIB
 NGINX_BYTES = 256 * MIB
-NGINX_BASE_BYTES = 64 * MIB
-NGINX_CONNECTION_BYTES = 64 * 2**10
-"""Buffers of one proxied connection: two sockets, request and response headers, body and proxy buffers, TLS."""
+"""Its connections and buffers; docs/gateway.md has the measurements."""
 
 _HEAP_BASE_BYTES = 256 * MIB
 """What the front end needs of its heap without any request."""
@@ -53,7 +51,6 @@ class Budget:
     """The largest request body."""
     bodies: int
     """How many such bodies may be under way at once: the bound that the proxy in front has to hold."""
-    nginx_connections: int
 
     @property
     def body_bytes(self) -> int:
@@ -61,7 +58,7 @@ class Budget:
         return self.bodies * self.body
 
     def parts(self) -> dict[str, int]:
-        """For metrics and logs: the parts in bytes, and the two counts."""
+        """For metrics and logs: the parts in bytes, and the number of bodies."""
         return asdict(self) | {"body_bytes": self.body_bytes}
 
     def __str__(self) -> str:
@@ -92,7 +89,6 @@ def compute_budget(total: int, body: int = DEFAULT_BODY_BYTES, *, has_edge: bool
         bodies=max(
             1, min((heap - _HEAP_BASE_BYTES) // (_HEAP_COPIES * body), direct // (_DIRECT_COPIES * body))
         ),
-        nginx_connections=(NGINX_BYTES - NGINX_BASE_BYTES) // NGINX_CONNECTION_BYTES,
     )
 
 
