@@ -62,7 +62,8 @@ class ActivityWriter:
         self._buffer: mmap.mmap | bytearray = bytearray(_LAYOUT.size)
         if path is not None:
             with open(path, "w+b") as file:
-                file.truncate(_LAYOUT.size)
+                file.write(bytes(_LAYOUT.size))  # a page that a full disk does not hold would end the worker
+                file.flush()
                 self._buffer = mmap.mmap(file.fileno(), _LAYOUT.size)
         self._values = [time.monotonic(), 0.0, 0.0, 0.0, 0, 0, 0]
         self._lock = threading.Lock()

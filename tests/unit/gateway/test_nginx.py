@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gateway.front import _parser
 from gateway.front_options import edge_settings
 from gateway.nginx import TEMPLATE, Front, Limits, NginxError, Tls, command, render, variables
 from gateway.refusals import WORKER_DIED
+from serving.budget import budget_here
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"
@@ -171,6 +173,8 @@ def test_the_options_for_limits_and_addresses():
     assert front.text_models == ("t5-small", "a")
     assert front.real_ip_from == ("10.0.0.0/8", "fd00::/8")
     assert (front.proxy_protocol, front.streaming, front.server_names) == (True, True, ("models.example",))
-    assert Front(**edge_settings(_parser().parse_args([]), Front().text_models)) == Front()
+    default = Front(**edge_settings(_parser().parse_args([]), Front().text_models))
+    assert default.limits.body_bytes == budget_here({}).body_bytes
+    assert replace(default, limits=Front().limits) == Front()
     with pytest.raises(SystemExit):
         _parser().parse_args(["--client-requests", "0"])

@@ -126,6 +126,7 @@ def test_every_metric_of_the_handlers_is_declared_with_its_dimensions():
     assert ours == {
         names.REQUESTS: ("counter", ["ModelName"]),
         names.FAILED_ITEMS: ("counter", ["ModelName", "ErrorType"]),
+        names.SKIPPED_REQUESTS: ("counter", ["ModelName", "Reason"]),
         names.GENERATED_TOKENS: ("counter", ["ModelName"]),
         names.CPU_SECONDS: ("counter", ["ModelName"]),
         names.MEMORY_BYTES: ("gauge", ["ModelName"]),

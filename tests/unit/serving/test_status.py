@@ -128,7 +128,7 @@ def test_a_server_object_asks_the_supervisor(supervisor, monkeypatch):
         supervisor.report = {"ready": ready, "models": []}
         assert server.ready() is ready
     supervisor.report = None
-    surveyed(monkeypatch, MODEL)
+    surveyed(monkeypatch, replace(MODEL, workers=(FOREIGN,)))
     assert server.ready()
     surveyed(monkeypatch)
     assert not server.ready()
