@@ -40,11 +40,14 @@ def impatient(
     seconds: float = 60.0,
     give_up: float = 5.0,
     factor: float = 4.0,
-    model: str = "t5-small",
-    measure: float = 12.0,
+    model: str = "bart-large-cnn",
+    measure: float = 20.0,
 ) -> Result:
-    """Clients that leave after `give_up` seconds, at `factor` times the capacity."""
-    request = _summary(model, texts=1, num_beams=4, max_new_tokens=80)
+    """Clients that leave after `give_up` seconds, at `factor` times the capacity.
+
+    The requests are long, so that a full queue would mean waiting much longer than that.
+    """
+    request = _summary(model, texts=1, num_beams=8, max_new_tokens=200, min_new_tokens=190)
     result = Result("impatient")
     usual = statistics.median(_alone(stack, request) for _ in range(9))
     asyncio.run(_closed(stack, request, 3.0))
