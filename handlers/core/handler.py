@@ -140,20 +140,22 @@ class Handler(ABC, Generic[Item, Answer]):
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """One body for each request of the batch; statuses, content types and headers go through `context`."""
-        self._activity.begin_batch(len(data))
+        headers = [context.get_all_request_header(index) for index in range(len(data))]
+        is_description = len(data) == 1 and not data[0] and headers[0].get("describe") == "True"
+        # A client that drains a version asks for descriptions and waits until the workers answer no other request.
+        self._activity.begin_batch(0 if is_description else len(data))
         size = sum(map(size_of, data))
         try:
-            return self._handle(data, context)
+            return [to_json(self._description())] if is_description else self._handle(data, headers, context)
         finally:
             if size > TRIM_BYTES:
                 trim()
             self._metrics.flush()
             self._activity.end_batch()
 
-    def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        headers = [context.get_all_request_header(index) for index in range(len(data))]
-        if len(data) == 1 and not data[0] and headers[0].get("describe") == "True":
-            return [to_json(self._description())]
+    def _handle(
+        self, data: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]], context: Any
+    ) -> list[bytes]:
         # TorchServe kills a worker after responseTimeout, and all its requests with it. A quarter of it is for
         # opening and decoding, in equal shares; no run of the model begins after half of it, and a run that reports
         # its steps is ended at nine tenths.

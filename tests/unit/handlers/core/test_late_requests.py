@@ -257,3 +257,11 @@ def test_an_answer_may_be_an_error_that_was_raised(handler, context):
 
     handler.predict = predict
     assert send(handler, context, raw("a"))[1] == [400]
+
+
+def test_description_is_not_counted_as_an_answer(handler, context, folders):
+    """A drain asks for descriptions and waits until the number of answers stays the same."""
+    send(handler, context, ({}, {"describe": "True"}))
+    (file,) = (folders / "activity").iterdir()
+    described = read_activity(file)
+    assert (described.is_computing, described.batches, described.answers) == (False, 1, 0)
