@@ -1,6 +1,7 @@
 """deploy/compose.yaml: valid by the Compose Specification's own schema; what it names is there and fits."""
 
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -113,8 +114,10 @@ def test_nginx_gets_every_variable_of_its_template():
     assert set(re.findall(r"\$\{(\w+)\}", template)) == given
 
 
-def test_nginx_has_the_limits_of_the_gateways_command():
+def test_nginx_has_the_limits_of_the_gateways_command(monkeypatch):
     """The numbers of gateway/nginx.py, from which docs/gateway.md derives the memory."""
+    unlimited = resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (unlimited, unlimited))  # this machine's own limit
     at = Endpoints(inference="http://torchserve:8080", grpc_inference="torchserve:7070")
     values = variables(Front(endpoints=at), Path("/"))
     given = SERVICES["nginx"]["environment"]
