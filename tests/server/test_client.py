@@ -14,7 +14,6 @@ from client import (
     ClientError,
     Conflict,
     Endpoints,
-    InternalError,
     InvalidImage,
     InvalidParameter,
     InvalidText,
@@ -181,7 +180,7 @@ def test_a_model_comes_and_goes(client, endpoints, protocol):
         version = client.describe(name).version
         assert client.ready(name, version)
         assert client.classify(name, PICTURE)[0].label == LABEL
-        with pytest.raises(Conflict if protocol == "rest" else InternalError):  # its gRPC gives no reason
+        with pytest.raises(Conflict):
             client.register("resnet-50.mar", model_name=name)
         assert version in client.set_default(name, version)
         with pytest.raises(ModelNotFound):
