@@ -197,6 +197,7 @@ _BY_MESSAGE: tuple[tuple[str, type[ServeError]], ...] = (
     ("has no worker to serve", Overloaded),
     ("Worker died.", WorkerDied),
     ("Worker scaled down.", WorkerDied),
+    ("Prediction failed", InternalError),  # a handler that raises: 503, but nothing that waiting would change
     ("Model API disabled", NotAllowed),
 )
 

@@ -62,16 +62,17 @@ class RetryBudget:
         with self._lock:
             self._add(RETRIES_PER_CALL)
 
-    def take(self) -> bool:
-        """Take one retry; False if there is none."""
+    def take(self, max_wait_s: float = 0.0) -> float | None:
+        """Take one retry and return the seconds until it is earned; None if that is more than `max_wait_s`."""
         with self._lock:
             now = self._clock()
             self._add((now - self._updated) * MIN_RETRIES_PER_SECOND)
             self._updated = now
-            if self._tokens < 1:
-                return False
+            wait_s = max(0.0, (1 - self._tokens) / MIN_RETRIES_PER_SECOND)
+            if wait_s > max_wait_s:
+                return None
             self._tokens -= 1
-            return True
+            return wait_s
 
     def _add(self, tokens: float) -> None:
         self._tokens = min(self._tokens + tokens, MAX_SAVED_RETRIES)
@@ -114,10 +115,13 @@ class Attempts:
             error.request_id = self._execution.headers.get("x-request-id")
         if self._left == 0 or not self._may_resend(error):
             raise error
-        pause = self._pause * random.uniform(0.5, 1.0)
+        pause, max_wait = self._pause * random.uniform(0.5, 1.0), 0.0
+        left = self._execution.deadline.left()
         if isinstance(error, Overloaded) and error.retry_after is not None:
             pause += error.retry_after
-        if pause >= self._execution.deadline.left() or not self._execution.budget.take():
+            max_wait = left  # a server that says when to come back gets its retries, at the budget's rate
+        wait = self._execution.budget.take(max_wait) if pause < left else None
+        if wait is None or (pause := max(pause, wait)) >= left:
             raise error
         if isinstance(error, WorkerDied):
             self._execution.may_resend_after_death = False

@@ -58,8 +58,8 @@ def _read_version(model: Mapping[str, Any]) -> VersionState:
 
 
 def _reports(worker: Mapping[str, Any]) -> bool:
-    """A custom handler that does not report its activity has no answers, as has a worker that was never asked."""
-    return bool(worker.get("answers"))
+    """A custom handler need not report its activity; then what its worker does is not known."""
+    return bool(worker.get("reports"))
 
 
 def _is_computing(worker: Mapping[str, Any]) -> bool | None:

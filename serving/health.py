@@ -275,6 +275,7 @@ def _worker_json(worker: Worker, now: float) -> dict[str, Any]:
         "status": worker.status,
         "alive": worker.alive,
         "responsive": is_responsive(worker, now),
+        "reports": activity is not None,
         "computing_s": round(now - activity.batch_started, 3) if activity and activity.is_computing else None,
         "answers": activity.answers if activity else 0,
         "memory": worker.memory,

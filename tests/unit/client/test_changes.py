@@ -45,7 +45,7 @@ def state_of(fake, **computing):
         for name, versions in fake.versions.items():
             for version, value in versions.items():
                 workers = [
-                    {"id": str(9000 + place), "pid": pid, "answers": 5, "computing_s": None}
+                    {"id": str(9000 + place), "pid": pid, "reports": True, "answers": 5, "computing_s": None}
                     for place, pid in enumerate(value.pids)
                 ]
                 for worker in workers:
@@ -336,13 +336,13 @@ def test_a_request_between_queue_and_worker_is_seen(call, connection, fake):
     assert next(answers, None) is None
 
 
-@pytest.mark.parametrize("reports", ["no supervisor", "another server", None, 0])
+@pytest.mark.parametrize("reports", ["no supervisor", "another server", False])
 def test_without_a_supervisor_a_question_passes_through_the_queue(call, connection, fake, reports):
     def state():
         value = state_of(fake)()
         for model in value["models"]:
             for worker in model["workers"]:
-                worker.update({"pid": 1} if reports == "another server" else {"answers": reports})
+                worker.update({"pid": 1} if reports == "another server" else {"reports": reports})
         return value
 
     fake.state = None if reports == "no supervisor" else state

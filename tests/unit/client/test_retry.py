@@ -168,14 +168,23 @@ def test_the_budget_bounds_the_retries_of_all_operations():
 def test_the_budget_is_earned_by_calls_and_by_time():
     now = [0.0]
     budget = RetryBudget(clock=lambda: now[0])
-    assert [budget.take() for _ in range(31)] == [True] * 30 + [False]
+    assert [budget.take() for _ in range(31)] == [0.0] * 30 + [None]
     for _ in range(11):
         budget.add_call()
-    assert [budget.take() for _ in range(2)] == [True, False]
+    assert [budget.take() for _ in range(2)] == [0.0, None]
     now[0] = 1.0
-    assert [budget.take() for _ in range(4)] == [True] * 3 + [False]
+    assert [budget.take() for _ in range(4)] == [0.0] * 3 + [None]
     now[0] = 1000.0
-    assert sum(budget.take() for _ in range(100)) == MAX_SAVED_RETRIES
+    assert [budget.take() for _ in range(100)].count(0.0) == MAX_SAVED_RETRIES
+
+
+def test_retries_that_are_waited_for_come_at_the_budgets_rate():
+    budget = RetryBudget(clock=lambda: 0.0)
+    for _ in range(30):
+        budget.take()
+    waits = [budget.take(max_wait_s=2.0) for _ in range(7)]
+    assert waits[:6] == pytest.approx([(place + 1) / 3 for place in range(6)])
+    assert waits[6] is None
 
 
 def test_health_asks_once(call):
