@@ -56,8 +56,10 @@ class Drain:
         """Wait until no request is queued, in progress or on its way. Raises Timeout, with nothing changed."""
         described: Model = yield from self._queue_empty()
         while any(worker.ready for worker in described.workers):
-            before: VersionState | None = yield from self._look(described)
-            if (before is None or before.idle is not False) and (yield from self._fence()):
+            state: VersionState | None = yield from self._look(described)
+            if (state is None or state.idle is not False) and (yield from self._fence()):
+                # Only now: a handler without metadata counts the question as a request that it has answered.
+                before: VersionState | None = yield from self._look(described)
                 yield Pause(described.max_batch_delay / 1000 + MARGIN_S)
                 after: VersionState | None = yield from self._look(described)
                 described = yield from self._queue_empty()
