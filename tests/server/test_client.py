@@ -13,8 +13,6 @@ from client import (
     Client,
     ClientError,
     Conflict,
-    Endpoints,
-    InternalError,
     InvalidImage,
     InvalidParameter,
     InvalidText,
@@ -36,9 +34,7 @@ rest_and_grpc = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 
 @pytest.fixture(scope="module")
 def endpoints(server):
-    return Endpoints(
-        server.inference, server.management, server.metrics, server.grpc_inference, server.grpc_management
-    )
+    return server.endpoints
 
 
 @pytest.fixture
@@ -181,7 +177,7 @@ def test_a_model_comes_and_goes(client, endpoints, protocol):
         version = client.describe(name).version
         assert client.ready(name, version)
         assert client.classify(name, PICTURE)[0].label == LABEL
-        with pytest.raises(Conflict if protocol == "rest" else InternalError):  # its gRPC gives no reason
+        with pytest.raises(Conflict):
             client.register("resnet-50.mar", model_name=name)
         assert version in client.set_default(name, version)
         with pytest.raises(ModelNotFound):
@@ -226,6 +222,7 @@ def test_the_commands(server, endpoints, protocol, tmp_path, capsys):
         "--metrics-port": server.metrics,
         "--grpc-port": server.grpc_inference,
         "--grpc-management-port": server.grpc_management,
+        "--health-port": server.endpoints.health,
     }
     options = [part for name, address in ports.items() for part in (name, address.rpartition(":")[2])]
     photo = tmp_path / "photo.jpg"
