@@ -13,7 +13,6 @@ from client import (
     Client,
     ClientError,
     Conflict,
-    Endpoints,
     InvalidImage,
     InvalidParameter,
     InvalidText,
@@ -35,9 +34,7 @@ rest_and_grpc = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 
 @pytest.fixture(scope="module")
 def endpoints(server):
-    return Endpoints(
-        server.inference, server.management, server.metrics, server.grpc_inference, server.grpc_management
-    )
+    return server.endpoints
 
 
 @pytest.fixture
@@ -225,6 +222,7 @@ def test_the_commands(server, endpoints, protocol, tmp_path, capsys):
         "--metrics-port": server.metrics,
         "--grpc-port": server.grpc_inference,
         "--grpc-management-port": server.grpc_management,
+        "--health-port": server.endpoints.health,
     }
     options = [part for name, address in ports.items() for part in (name, address.rpartition(":")[2])]
     photo = tmp_path / "photo.jpg"
