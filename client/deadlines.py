@@ -12,6 +12,9 @@ from client.settings import is_loopback
 TIMEOUT = "x-request-timeout"
 """Seconds that are left for this attempt."""
 
+MAX_TIMEOUT_S = 1e6
+"""The largest number that the server takes."""
+
 START = "x-request-start"
 """When the attempt was sent, in Unix seconds."""
 
@@ -22,5 +25,5 @@ def deadline_fields(address: str, seconds_left: float) -> dict[str, str]:
     The start is sent to loopback addresses only: another machine's clock may differ by more than the timeout. There
     the proxy stamps the arrival, or the server counts from when the request reaches a worker.
     """
-    fields = {TIMEOUT: f"{max(seconds_left, 0.001):.3f}"}
+    fields = {TIMEOUT: f"{min(max(seconds_left, 0.001), MAX_TIMEOUT_S):.3f}"}
     return fields | {START: f"{time.time():.3f}"} if is_loopback(address) else fields

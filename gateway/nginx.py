@@ -142,7 +142,7 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "UPSTREAM_TIMEOUT": f"{front.upstream_timeout}s",
         "IMAGE_MODEL": _plain(front.image_model),
         "TEXT_MODELS": "|".join(map(_pattern, front.text_models)) or "(?!)",
-        "GRPC_STREAMS": "|StreamPredictions2?" if front.streaming else "",
+        "GRPC_STREAMS": "StreamPredictions2?" if front.streaming else "",
         "WORKER_PROCESSES": str(front.workers),
         # `access_log off` would also switch off the events of clients that left.
         "ACCESS_LOG": "/dev/null requests if=0" if front.access_log == "off" else front.access_log,

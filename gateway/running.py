@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gateway.managed_process import ManagedProcess, parts
+from gateway.managed_process import ManagedProcess, listens, parts
 from gateway.nginx import Front, NginxError, command
 from gateway.settings import Settings
 from gateway.stopping import SIGNAL as NOT_READY
@@ -26,6 +26,7 @@ GATEWAY_PROBE = "/livez"
 NGINX_PROBE = "/edge/nginx"
 """Answered by nginx itself, whatever the gateway and TorchServe do."""
 GATEWAY_GRACE_S = 10.0
+LONGEST_DELAY_S = 60.0
 TICK_S = 0.1
 
 
@@ -87,6 +88,10 @@ class Running:
         self._config = self._work.path / "nginx.conf"
         self._state = self._work.path / "state.json"
         try:
+            if listens(
+                self.front.grpc
+            ):  # nginx itself would share the port, and half of the connections be lost
+                raise NginxError(f"{self.front.grpc} is taken")
             self._config.touch(0o600)  # it holds the gateway's key
             self._nginx_command = command(self.front, self._work.path)
             self._config_text = self._config.read_bytes()
@@ -181,6 +186,8 @@ class Running:
     def _schedule_restart(self, process: ManagedProcess, problem: str) -> None:
         process.kill()
         delay_s = self._backoffs[process].next_delay()
+        if delay_s is None and process is self.gateway:
+            delay_s = LONGEST_DELAY_S  # nginx still serves predictions without it
         if delay_s is None:
             raise NginxError(f"{process.name} fails again and again ({problem}); it is not started any more")
         self._count(process, problem)
@@ -241,7 +248,7 @@ def say(text: str) -> None:
 
 
 def _backoff() -> Backoff:
-    return Backoff(first_s=0.5, longest_s=60.0, stable_s=10.0, max_restarts=10)
+    return Backoff(first_s=0.5, longest_s=LONGEST_DELAY_S, stable_s=60.0, max_restarts=10)
 
 
 def _free(address: str) -> str:

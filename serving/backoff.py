@@ -34,6 +34,10 @@ class Backoff:
         self.count = 0
         """Failures so far."""
 
+    def restarted(self) -> None:
+        """The start is over, however long it took: from now on the process counts as running."""
+        self._restart_at = self._clock()
+
     def next_delay(self) -> float | None:
         """Record a failure and return the seconds to wait before the restart; None when the limit is reached."""
         now = self._clock()

@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         "status",
         prog="scripts/status",
         parents=[place],
-        description="Models, weights, workers, queue and readiness, found out now; each model is asked a question. "
+        description="Models, weights, workers, queue and readiness, as the supervisor sees them. "
         "Exit code: 0 ready, 1 running but not ready, 3 not running.",
     )
     command.add_argument("--json", action="store_true")

@@ -33,11 +33,12 @@ def drain(
     while calm < _CALM_LOOKS and time.monotonic() < deadline and not hurry():
         try:
             models = inspect(endpoints, timeout=1.0)
-        except client.Timeout:
-            calm = 0
-            continue
+        except client.Unavailable:
+            return True  # the front end is gone, and nothing will be answered
         except client.ServeError:
-            return True  # nobody is there to answer anything
+            calm = 0
+            time.sleep(_STEP_S)
+            continue
         calm = calm + 1 if all(_is_idle(model, activity) for model in models) else 0
         time.sleep(_STEP_S)
     return calm >= _CALM_LOOKS

@@ -25,9 +25,11 @@ MAX_LEFT = 10_000
 LEFT_KEPT_S = 600.0
 MAX_MODELS = 200
 WAITS = 50
-MIN_WAITS = 5
-"""Clients that must have left before a wait is written: one that closes a tab says nothing about the others."""
-WAIT_QUANTILE = 0.1
+MIN_WAIT_S = 1.0
+"""A client that leaves sooner has not waited: it says nothing about the others."""
+MIN_WAITS = 10
+"""Clients that must have left lately before a wait is written."""
+WAIT_QUANTILE = 0.25
 WAIT_KEPT_S = 60.0
 MAX_DATAGRAMS_PER_S = 2_000
 _MAX_DATAGRAM = 2_048
@@ -136,6 +138,8 @@ class EdgeEvents:
         self._left.move_to_end(request_id)
 
     def _add_wait(self, model: str, seconds: float, now: float) -> None:
+        if seconds < MIN_WAIT_S:
+            return
         if model not in self._waits:
             while len(self._waits) >= MAX_MODELS:
                 self._forget_model(next(iter(self._waits)))

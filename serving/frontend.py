@@ -13,6 +13,7 @@ from serving import process
 from serving.rundir import RunDir
 from serving.state import Identity
 
+_OUT_OF_MEMORY_CODE = 3  # of -XX:+ExitOnOutOfMemoryError
 STOPPED_S = 3.0
 """A process in state T (SIGSTOP) for so long does not come back by itself."""
 
@@ -61,7 +62,14 @@ class Frontend:
     def ending(self) -> str:
         """How it ended, for a person."""
         code = self._java.returncode
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return (
+            f"killed by {signal.strsignal(-code) or f'signal {-code}'}" if code < 0 else f"exit code {code}"
+        )
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Whether it ended because its heap was full."""
+        return self._java.returncode == _OUT_OF_MEMORY_CODE
 
     def is_stopped(self) -> bool:
         """Whether it has been in state T for STOPPED_S. Call it several times a second."""

@@ -91,7 +91,8 @@ class FrontendKeeper:
         if self.frontend is None:
             return None
         if not self.frontend.is_running:
-            return "ended", f"it has ended by itself ({self.frontend.ending})"
+            reason = "out_of_memory" if self.frontend.is_out_of_memory else "ended"
+            return reason, f"it has ended by itself ({self.frontend.ending})"
         if self.frontend.is_stopped():
             return "stopped", "it was stopped by a signal and not continued"
         if self._monitor is not None and (problem := self._monitor.problem):
@@ -125,6 +126,8 @@ class FrontendKeeper:
                 raise
             except Exception as error:  # whatever it is, the next attempt is made
                 reason, problem = "start_failed", str(error) or repr(error)
+            finally:
+                self._backoff.restarted()
 
     def close_monitor(self) -> None:
         if self._monitor is not None:
@@ -148,7 +151,7 @@ class FrontendKeeper:
         with restore.archives_in_store(planned, plan.store) as unlinked:
             self.launch(planned.settings(plan.settings))
             wait_for_frontend(plan, self.check_start)
-        failed = restore.adjust(plan.endpoints, [load.served for load in planned.loads])
+        failed = restore.adjust(plan.endpoints, [load.served for load in planned.loads], self._pause)
         self.missing = {**planned.missing, **failed, **unlinked}
         for (name, version), why in self.missing.items():
             RESTORE_FAILURES.inc()

@@ -7,7 +7,7 @@ several times a second and publishes what it sees as a Snapshot, which probes ar
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -99,7 +99,8 @@ class HealthMonitor:
         """The front end is up. Each of these models has answered a question; none of them after a restart."""
         now = time.monotonic()
         self._answered_at = now
-        self._note_origins(models)
+        if models:
+            self._note_origins(models)
         self._description = _Description(tuple(models), {}, now, time.time())
         self._was_ready |= {model.name for model in models if model.default}
         if self.phase != "stopping":  # asked for meanwhile
@@ -173,7 +174,15 @@ class HealthMonitor:
         self._description = _Description((*found.models, *kept), dict(found.undescribed), start, time.time())
         self._note_undescribed(found.undescribed)
         if phase == self.phase == "running":
+            self._forget_removed(
+                {model.name for model in self._description.models} | found.undescribed.keys()
+            )
             self._replacements.step(self._description.models)
+
+    def _forget_removed(self, names: Set[str]) -> None:
+        """A model that is registered again has to become ready anew before it counts."""
+        self._was_ready &= names
+        self._joined = {name: at for name, at in self._joined.items() if name in names}
 
     def _all_is_well(self) -> bool:
         return health.server_problem(self.snapshot(), time.monotonic(), strict=True) is None
@@ -258,8 +267,14 @@ class HealthMonitor:
 
     def _note_ends(self, models: Sequence[Model], now: float) -> None:
         """When a worker's process has ended, ask TorchServe at once whether it is still meant to be there."""
+        usable = {
+            worker.pid
+            for version in self._snapshot.versions
+            for worker in health.usable_workers(version, self._snapshot.at)
+        }
+        # One that could not answer before its end was not scaled down: its model stays not ready.
         ended = {
-            worker.pid: self._ended.get(worker.pid, now)
+            worker.pid: self._ended.get(worker.pid, now if worker.pid in usable else 0.0)
             for model in models
             for worker in model.workers
             if worker.pid > 0 and not worker.alive

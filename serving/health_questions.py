@@ -1,4 +1,4 @@
-"""Ask idle models a small question, one at a time: after a worker's start, and after a long silence."""
+"""Ask idle models a small question, one at a time each: after a worker's start, and after a long silence."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ class Questions:
         self._ask = ask
         self._count = count
         self._records: dict[Key, _Record] = {}
-        self._pending: tuple[Key, frozenset[int], Pending] | None = None
+        self._pending: dict[Key, tuple[frozenset[int], Pending]] = {}
 
     def problem(self, key: Key) -> str | None:
         record = self._records.get(key)
@@ -62,20 +62,16 @@ class Questions:
         now = time.monotonic()
         by_key = {version.key: version for version in versions}
         self._records = {key: self._records.get(key) or _Record(now) for key in by_key}
-        if self._pending is not None:
-            key, pids, question = self._pending
-            if question.answer is None:
-                return
-            self._pending = None
-            if key in by_key:
-                self._take(by_key[key], pids, question.answer, now)
+        for key, (pids, question) in list(self._pending.items()):
+            if question.answer is not None:
+                del self._pending[key]
+                if key in by_key:
+                    self._take(by_key[key], pids, question.answer, now)
         for version in versions:
             self._clear(version)
         for version in sorted(versions, key=lambda each: not each.model.default):
-            if self._is_due(version, now):
-                pids = _pids(version, now)
-                self._pending = version.key, pids, self._ask(version.model)
-                return
+            if version.key not in self._pending and self._is_due(version, now):
+                self._pending[version.key] = _pids(version, now), self._ask(version.model)
 
     def _is_due(self, version: Version, now: float) -> bool:
         record = self._records[version.key]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
-from serving import process
+from serving import process, process_state
 from serving.plan import SHUTDOWN_S
 from serving.state import State
 
@@ -39,6 +39,14 @@ def remove_unused_models(
                     shutil.rmtree(folder, ignore_errors=True)
                     removed.append(folder)
     return removed
+
+
+def remove_stale_activity(folder: Path) -> None:
+    """Remove the activity files of workers that have ended, before another process gets their id."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.isdecimal() and not process_state.is_running(int(path.name)):
+                path.unlink(missing_ok=True)
 
 
 def _version(folder: Path) -> str | None:

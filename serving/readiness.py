@@ -35,9 +35,12 @@ class Worker:
 
     @property
     def computing(self) -> bool:
-        if not self.ready:
+        """Its own word, where it reports; `status` may be a second old."""
+        if not self.alive:
             return False
-        return self.activity.is_computing if self.activity else not self.waiting
+        if self.activity:
+            return self.activity.is_computing
+        return self.ready and not self.waiting
 
     @property
     def is_lost(self) -> bool:

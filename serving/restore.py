@@ -13,6 +13,8 @@ from serving.snapshot import Key, ServedVersion, Snapshot
 from serving.versions import kept_name
 
 _TIMEOUT_S = 5.0
+_ATTEMPTS = 5
+_ATTEMPT_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,19 +120,40 @@ def describe_all(endpoints: Endpoints, timeout: float) -> tuple[list[ServedVersi
     return versions, failed
 
 
-def adjust(endpoints: Endpoints, wanted: Sequence[ServedVersion]) -> dict[Key, str]:
+def adjust(
+    endpoints: Endpoints, wanted: Sequence[ServedVersion], pause: Callable[[float], None]
+) -> dict[Key, str]:
     """Set worker counts and default versions where they differ; what could not be brought back, with the reason.
 
-    Comes right after the start, while workers still load: scaling down then interrupts no request.
+    Comes right after the start, while workers still load: scaling down then interrupts no request. As the front end
+    is slow then, it is tried several times; `pause` waits between them. Raises client.ServeError if it never answers.
     """
-    versions, _ = describe_all(endpoints, _TIMEOUT_S)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            failed = _adjust_once(endpoints, wanted)
+        except client.ServeError:
+            if attempt == _ATTEMPTS:
+                raise
+            failed = {}
+        else:
+            if not failed or attempt == _ATTEMPTS:
+                return failed
+        pause(_ATTEMPT_INTERVAL_S)
+    return failed
+
+
+def _adjust_once(endpoints: Endpoints, wanted: Sequence[ServedVersion]) -> dict[Key, str]:
+    versions, undescribed = describe_all(endpoints, _TIMEOUT_S)
     present = {each.key: each for each in versions}
     failed: dict[Key, str] = {}
     with Client(endpoints=endpoints, timeout=_TIMEOUT_S, retries=0) as connection:
         for served in wanted:
             now = present.get(served.key)
             if now is None:
-                failed[served.key] = "TorchServe did not load its archive"
+                slow = served.name in undescribed
+                failed[served.key] = (
+                    "TorchServe does not describe it" if slow else "TorchServe did not load its archive"
+                )
                 continue
             try:
                 if now.workers != served.workers:

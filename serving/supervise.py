@@ -1,6 +1,7 @@
 """One run of the server: starts the front end, waits until its models answer, watches over both, ends everything."""
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from serving.errors import FrontendFailed, Interrupted
 from serving.frontend import Frontend
 from serving.frontend_keeper import FrontendKeeper
 from serving.health_monitor import HealthMonitor
-from serving.leftovers import clean_up, remove_unused_models
+from serving.leftovers import clean_up, remove_stale_activity, remove_unused_models
 from serving.listeners import close_listeners
 from serving.notify import Notifier
 from serving.plan import SHUTDOWN_S, Plan
@@ -26,6 +27,7 @@ from serving.state import Identity, Phase, State
 from serving.supervisor_metrics import MEMORY_BUDGET, STATE_WRITE_ERRORS, WATCH_ERRORS
 
 _STEP_S = 0.1
+_SECONDS = re.compile(r"\d+ s\b")  # a duration that grows is no news
 _HOUSEKEEPING_S = 30.0
 _HURRY_AFTER_S = 1.0
 _LONG_GRACE_S = 5.0
@@ -173,7 +175,7 @@ class Supervisor:
         self._monitor.missing = self._keeper.missing
         problem = self._monitor.problem()
         message = problem or "every model answers"
-        if self._state is not None and message != self._state.message:
+        if self._state is not None and _SECONDS.sub("", message) != _SECONDS.sub("", self._state.message):
             self._say(f"not ready: {message}" if problem else "ready again")
             self._set("not ready" if problem else "ready", message)
 
@@ -204,6 +206,7 @@ class Supervisor:
             log_files.rotate(path)
         versions = {each.version for each in self._keeper.snapshot.versions}
         remove_unused_models(self._keeper.frontend.temporary, versions)
+        remove_stale_activity(self.plan.run.activity)
 
     def _report_budget(self) -> None:
         budget = budget_here(self.plan.settings)

@@ -87,8 +87,9 @@ class Admission:
             self._clock.add(seconds)
 
     def _draining(self, arrival: Arrival) -> Refusal | None:
+        """A request that does not say when it started may have been accepted before the end was asked for."""
         since = self._edge.draining_since()
-        if since is None:
+        if since is None or not arrival.has_start:
             return None
         started = time.time() - arrival.age(time.monotonic())
         return Refusal(Overloaded("the server is shutting down"), "draining") if started > since else None
@@ -103,15 +104,19 @@ class Admission:
         if len(arrivals) < self._batch_size or expected is None:
             return []
         now, wait = time.monotonic(), self._edge.wait_s()
-        left: dict[int, float] = {}  # seconds until the client leaves
+        too_late: list[int] = []
+        left: dict[int, float] = {}  # seconds until the client probably leaves
         for index, arrival in enumerate(arrivals):
-            limits = [arrival.deadline] if arrival.deadline is not None else []
-            limits += [arrival.started + wait] if wait is not None else []
-            if refusals[index] is None and limits and arrival.age(now) >= _MIN_WAIT * expected:
-                left[index] = min(limits) - now
+            if refusals[index] is not None or arrival.age(now) < _MIN_WAIT * expected:
+                continue
+            if arrival.deadline is not None:  # the client's word goes before what others do
+                if arrival.deadline - now < expected:
+                    too_late.append(index)
+            elif wait is not None:
+                left[index] = arrival.started + wait - now
         candidates = sum(refusal is None for refusal in refusals)
         strict = len(left) == candidates and all(
             seconds < expected * (1 + _MARGIN) for seconds in left.values()
         )
         limit = expected * (1 + _MARGIN) if strict else expected
-        return [index for index, seconds in left.items() if seconds < limit]
+        return too_late + [index for index, seconds in left.items() if seconds < limit]

@@ -13,6 +13,8 @@ MAX_LISTS = 1_000_000
 MAX_NUMBERS = 5_000_000
 """Of a body; Python needs up to 40 bytes for each."""
 _BYTES_PER_LIST = 8  # [1,2,3],
+ANY_LISTS = 100_000
+"""Lists that any body may have, however short its rows; 10 MB of Python's memory."""
 
 
 def check_bounds(body: Any, takes_numbers: bool) -> None:
@@ -28,5 +30,5 @@ def check_bounds(body: Any, takes_numbers: bool) -> None:
     if not takes_numbers:
         check_json_bounds(body, MAX_ELEMENTS, MAX_DEPTH)
         return
-    lists = min(MAX_LISTS, len(body) // _BYTES_PER_LIST)
+    lists = min(MAX_LISTS, max(ANY_LISTS, len(body) // _BYTES_PER_LIST))
     check_json_bounds(body, MAX_ELEMENTS + lists, MAX_DEPTH, MAX_NUMBERS)

@@ -40,6 +40,7 @@ class Arrival:
         edge_id: The proxy's id of the request, 32 hexadecimal digits; "" without a proxy.
         request_id: The client's id, safe to log; "" if there is none.
         error: Why the timeout of the request is not valid.
+        has_start: Whether the request itself says when it started.
     """
 
     started: float
@@ -47,6 +48,7 @@ class Arrival:
     edge_id: str = ""
     request_id: str = ""
     error: InvalidRequest | None = None
+    has_start: bool = False
 
     def age(self, now: float) -> float:
         return now - self.started
@@ -67,7 +69,8 @@ def read_arrival(values: Mapping[str, str], now: float | None = None, wall: floa
     """
     now = time.monotonic() if now is None else now
     wall = time.time() if wall is None else wall
-    age = _age(values.get(START_HEADER, ""), wall)
+    known_age = _age(values.get(START_HEADER, ""), wall)
+    age = known_age or 0.0
     error, deadline = None, None
     try:
         timeout = parse_timeout(values.get(TIMEOUT_HEADER, ""))
@@ -83,6 +86,7 @@ def read_arrival(values: Mapping[str, str], now: float | None = None, wall: floa
         edge_id=edge_id if _EDGE_ID.fullmatch(edge_id) else "",
         request_id=request_id[:_MAX_REQUEST_ID],
         error=error,
+        has_start=known_age is not None,
     )
 
 
@@ -120,10 +124,10 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else bytes(value[:256]).decode("ascii", "replace")
 
 
-def _age(text: str, wall: float) -> float:
-    """Seconds since the start that `text` names; 0 if it names none that is plausible."""
+def _age(text: str, wall: float) -> float | None:
+    """Seconds since the start that `text` names; None if it names none that is plausible."""
     text = text.strip().removeprefix("t=")
     if not _NUMBER.fullmatch(text):
-        return 0.0
+        return None
     age = wall - float(text)
-    return max(0.0, age) if -MAX_CLOCK_SKEW_S <= age <= MAX_AGE_S else 0.0
+    return max(0.0, age) if -MAX_CLOCK_SKEW_S <= age <= MAX_AGE_S else None

@@ -17,7 +17,7 @@ from handlers.core.device import AMX, Device
 from handlers.core.edge import EdgeReader
 from handlers.core.errors import Overloaded, ServingError
 from handlers.core.faults import as_serving_error, check_time, end_process, is_device_lost
-from handlers.core.memory import TRIM_BYTES, size_of, trim
+from handlers.core.memory import TRIM_BYTES, release, size_of, trim
 from handlers.core.metrics import Metrics
 from handlers.core.opening import RequestOpener
 from handlers.core.parameters import Parameter
@@ -148,10 +148,12 @@ class Handler(ABC, Generic[Item, Answer]):
         try:
             return [to_json(self._description())] if is_description else self._handle(data, headers, context)
         finally:
+            self._activity.end_batch()
+            for fields in data:
+                release(fields)  # also those that tensors referred to
             if size > TRIM_BYTES:
                 trim()
             self._metrics.flush()
-            self._activity.end_batch()
 
     def _handle(
         self, data: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]], context: Any

@@ -26,8 +26,12 @@ class RequestFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         label = _label.get()
         if label and record.levelno >= logging.WARNING and not hasattr(record, "request"):
+            try:
+                message = record.getMessage()
+            except (TypeError, ValueError):  # not for a filter to report: the handler does
+                return True
             record.request = label
-            record.msg, record.args = f"[{label}] {record.getMessage()}", ()
+            record.msg, record.args = f"[{label}] {message}", ()
         return True
 
 

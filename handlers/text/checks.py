@@ -46,14 +46,18 @@ def check_tokenizer(folder: Path, rows: int) -> None:
             f"the tokenizer does not load, encode and decode ({type(error).__name__}: {text}); add what "
             "tokenizer.save_pretrained(folder) writes"
         ) from error
-    if not ids or not set(vocabulary.values()) - set(tokenizer.all_special_ids):
+    special = set(tokenizer.all_special_ids)
+    # Not the special ones: the embedding of facebook/bart-large-cnn has no row for <mask>, which no text becomes.
+    words = {token: number for token, number in vocabulary.items() if number not in special}
+    if not ids or not words:
         raise ConfigurationError(
             "the tokenizer has no words: its vocabulary is empty; add what tokenizer.save_pretrained(folder) writes"
         )
-    token = max(vocabulary, key=lambda each: vocabulary[each])
-    if vocabulary[token] >= rows:
+    needed = words | {token: number for token, number in vocabulary.items() if number in ids}
+    token = max(needed, key=lambda each: needed[each])
+    if needed[token] >= rows:
         raise ConfigurationError(
-            f"the tokenizer has the id {vocabulary[token]} ({token!r}), and the network's embedding ends at "
+            f"the tokenizer has the id {needed[token]} ({token!r}), and the network's embedding ends at "
             f"{rows - 1}: they do not belong together, or model.resize_token_embeddings() was forgotten"
         )
 

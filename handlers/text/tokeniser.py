@@ -74,7 +74,9 @@ class Tokeniser:
         return ids if len(ids) > self.max_tokens + _MARGIN else None
 
     def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+        """A text that contains the name of a special token, such as `</s>`, is text: it does not become the token."""
+        encoded = self._tokenizer(text, split_special_tokens=True, return_attention_mask=False, verbose=False)
+        ids: list[int] = encoded["input_ids"]
         return ids
 
 

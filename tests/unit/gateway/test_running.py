@@ -99,13 +99,22 @@ def test_each_problem_is_a_restart_that_is_counted(pair, capfd):
 
 def test_a_start_that_fails_is_tried_again_until_the_limit(pair):
     with pair() as both:
-        both.gateway.problems = ["died"]
-        both.gateway.fails = OSError("no memory")
+        both.nginx.problems = ["died"]
+        both.nginx.fails = OSError("no memory")
         for _ in range(3):
             both.supervise()
-        with pytest.raises(NginxError, match="gateway fails again and again"):
+        with pytest.raises(NginxError, match="nginx fails again and again"):
             both.supervise()
-        assert both.restarts["gateway"] == {"died": 1, "not started": 2}
+        assert both.restarts["nginx"] == {"died": 1, "not started": 2}
+
+
+def test_a_gateway_that_never_starts_does_not_end_nginx(pair):
+    with pair() as both:
+        both.gateway.problems = ["died"]
+        both.gateway.fails = OSError("no memory")
+        for _ in range(10):
+            both.supervise()
+        assert both.restarts["gateway"]["not started"] >= 3
 
 
 def test_stopped_workers_are_counted_and_nothing_is_restarted(pair):

@@ -30,15 +30,15 @@ def report(number=0, model="t5-small", seconds="5.001"):
 def test_a_reported_request_and_its_models_wait_reach_the_worker(events, tmp_path):
     reader = EdgeReader(tmp_path, "t5-small")
     assert not reader.has_left(f"{1:032x}")
-    for number in range(5):
-        assert events.receive(report(number, seconds=f"{5 + number / 10:.3f}"))
+    for number in range(10):
+        assert events.receive(report(number, seconds=f"{5 + number // 3:.3f}"))
     assert reader.has_left(f"{1:032x}")
     assert reader.wait_s() == 5.0
     assert EdgeReader(tmp_path, "resnet-50").wait_s() is None
 
 
 def test_a_few_clients_that_leave_say_nothing_about_the_others(events, tmp_path):
-    for number in range(4):
+    for number in range(9):
         events.receive(report(number))
     assert EdgeReader(tmp_path, "t5-small").wait_s() is None
 

@@ -20,6 +20,7 @@ class FakeFrontend:
     def __init__(self):
         self.is_running = True
         self.ending = "killed by SIGKILL"
+        self.is_out_of_memory = False
         self.stopped = False
         self.ended = []
 
@@ -55,7 +56,7 @@ def keeper(tmp_path, monkeypatch):
             raise made.failures.pop(0)
         made.frontend = FakeFrontend()
 
-    def adjust(_endpoints, served):
+    def adjust(_endpoints, served, _pause):
         made.adjusted.append(list(served))
         return {}
 

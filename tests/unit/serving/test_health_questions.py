@@ -80,15 +80,10 @@ def test_a_model_that_answers_its_clients_is_not_asked(scene):
         assert scene.step(1.0) == []
 
 
-def test_an_idle_model_is_asked_after_a_long_silence_and_one_at_a_time(scene):
+def test_an_idle_model_is_asked_after_a_long_silence_and_once_at_a_time(scene):
     assert scene.step(29) == []
-    assert scene.step(2) == ["a"]
+    assert scene.step(2) == ["a", "b"]  # a slow one holds up no other
     assert scene.step(10) == []  # no answer yet
-    assert scene.answer(OK) == ["b"]
-    assert scene.answer(OK) == []
-    assert scene.results == [("a", "answered"), ("b", "answered")]
-    assert scene.step(29) == []
-    assert scene.step(2) == ["a"]
 
 
 @pytest.mark.parametrize("busy", ["computing", "queued"])

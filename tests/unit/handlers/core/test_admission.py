@@ -1,6 +1,7 @@
 """Which requests of a batch are begun."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -87,7 +88,9 @@ def test_a_damaged_report_is_none(admission, edge, content):
 
 def test_a_server_that_drains_takes_nothing_new(admission, edge):
     (edge / "draining").write_text(f"{time.time() - 10:.3f}")
-    assert reasons(admission, aged(11, 1)) == [None, "draining"]
+    arrivals = [replace(arrival, has_start=True) for arrival in aged(11, 1)]
+    assert reasons(admission, arrivals) == [None, "draining"]
+    assert reasons(admission, aged(1)) == [None]  # it may have been accepted before
 
 
 def test_model_names_that_are_no_file_names_read_nothing(edge):

@@ -110,7 +110,10 @@ def test_an_invalid_timeout_is_named(handler, context):
 
 def test_a_server_that_drains_says_so_with_retry_after(handler, context, folders):
     (folders / "edge" / "draining").write_text(f"{time.time() - 1:.3f}")
-    answers, statuses = send(handler, context, raw("a"), ({"text": b"a"}, {"text": {"content-type": ""}}))
+    start = f"{time.time():.3f}"
+    by_rest = raw("a")[0], HTTP | {"X-Request-Start": start}
+    by_grpc = {"text": b"a", "x-request-start": start.encode()}, {"text": {"content-type": ""}}
+    answers, statuses = send(handler, context, by_rest, by_grpc)
     assert statuses == [503, 503]
     assert answers[0]["message"] == "the server is shutting down"
     assert context.response_headers[0] == {"Retry-After": "1"}
