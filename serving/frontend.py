@@ -62,9 +62,10 @@ class Frontend:
     def ending(self) -> str:
         """How it ended, for a person."""
         code = self._java.returncode
-        return (
-            f"killed by {signal.strsignal(-code) or f'signal {-code}'}" if code < 0 else f"exit code {code}"
-        )
+        if code >= 0:
+            return f"exit code {code}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"killed by {names.get(-code, f'signal {-code}')}"  # real-time signals have no name
 
     @property
     def is_out_of_memory(self) -> bool:

@@ -13,8 +13,8 @@ MAX_LISTS = 1_000_000
 MAX_NUMBERS = 5_000_000
 """Of a body; Python needs up to 40 bytes for each."""
 _BYTES_PER_LIST = 8  # [1,2,3],
-ANY_LISTS = 100_000
-"""Lists that any body may have, however short its rows; 10 MB of Python's memory."""
+ANY_LISTS = 60_000
+"""Lists that any body may have, however short: an image of 224 x 224 x 1 has 50,400."""
 
 
 def check_bounds(body: Any, takes_numbers: bool) -> None:

@@ -144,7 +144,8 @@ def test_large_bodies_beyond_all_memory_end_in_answers_or_in_a_restart_but_not_i
             list(pool.map(lambda _: send(server), range(200)))
         assert sum(results.values()) == 200
         log = (server.run_dir / "logs" / "server.log").read_text()
-        assert "java.lang.OutOfMemoryError" not in log or frontend(server) != before
+        if "java.lang.OutOfMemoryError" in log:  # the restart comes when the errors have stopped
+            until(lambda: frontend(server) != before)
         until(lambda: answers(server, "first"), 120)
         until(lambda: phase(server) == "ready", 120)
         assert answers(server, "first")
