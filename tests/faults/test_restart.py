@@ -114,7 +114,10 @@ def test_a_model_that_cannot_be_loaded_again_does_not_keep_the_others_from_servi
         kill(frontend(server))
         until(lambda: answers(server, "first"), 120)
         until(
-            lambda: "second: not loaded" in json.loads((server.run_dir / "state.json").read_text())["message"]
+            lambda: (
+                "second starter-1a2b3c4d: not loaded again"
+                in json.loads((server.run_dir / "state.json").read_text())["message"]
+            )
         )
         assert phase(server) == "not ready"
         toy(tmp_path, "second")
