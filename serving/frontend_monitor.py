@@ -28,7 +28,9 @@ MEMORY_QUIET_S = 2.0
 MEMORY_MAX_WAIT_S = 8.0
 _MIN_FAILURES = 4
 _INTERVAL_S = 3.0
-_STEP_S = 0.5
+_STEP_S = 0.1
+_CHANGE = " ModelManager - "
+"""In the log of the front end: a registration, a removal, a new default version or worker count."""
 _OUT_OF_MEMORY = re.compile(
     r"^(?:Caused by: )?(?:java\.lang\.OutOfMemoryError|io\.netty\S+\.OutOfDirectMemoryError)\b"
 )
@@ -137,8 +139,10 @@ class FrontendMonitor:
     def _run(self) -> None:
         next_look = 0.0
         while not self._over.is_set():
-            self._memory.record(self._log.lines())
-            if time.monotonic() >= next_look:
+            lines = self._log.lines()
+            self._memory.record(lines)
+            changed = any(_CHANGE in line for line in lines)
+            if changed or time.monotonic() >= next_look:
                 answered = self._describe() or is_answering(self._endpoints.inference, "/ping", TIMEOUT_S)
                 self._clock.record(answered=answered, batches=finished_batches(self._activity))
                 next_look = time.monotonic() + (_INTERVAL_S if answered else 0.0)
