@@ -75,3 +75,14 @@ def test_decoding_leaves_out_special_tokens(folder: Path, defaults: ModelDefault
     tokeniser = Tokeniser(folder, defaults)
     ids, _ = tokeniser.encode("The mayor.", truncate=True)
     assert tokeniser.decode(ids) == "summarize: The mayor."
+
+
+def test_text_that_names_a_special_token_of_bart_stays_text(tmp_path: Path) -> None:
+    """`<mask>` of facebook/bart-large-cnn has no row in the embedding, and `</s>` would end the text."""
+    folder = write_bart(tmp_path, {"prefix": ""})
+    special, tokeniser = AutoTokenizer.from_pretrained(folder), Tokeniser(folder, read_defaults(folder))
+    numbers = set(special.all_special_ids)
+    plain = [number for number in tokeniser.encode("Rain.", truncate=True)[0] if number in numbers]
+    for name in set(special.all_special_tokens):
+        ids, _ = tokeniser.encode(f"Rain {name} fell.", truncate=True)
+        assert [number for number in ids if number in numbers] == plain, name
