@@ -223,6 +223,7 @@ class HealthMonitor:
             models = self._processes.observe(description.models)
             now = time.monotonic()
             self._note_ends(models, now)
+            self._queues.keep({(model.name, model.version) for model in models})
             versions = tuple(self._version(model, now - description.at) for model in models)
             for version in versions:
                 self._note_service(version, now)

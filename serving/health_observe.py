@@ -1,7 +1,7 @@
 """Look at worker processes and their activity files: fresh facts for workers that TorchServe has described."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +92,6 @@ class QueueWatch:
         self._since[key] = since, answers
         return now - since
 
-    def forget(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Keep only these versions."""
-        self._since = {key: value for key, value in self._since.items() if key in set(keys)}
+    def keep(self, keys: Set[tuple[str, str]]) -> None:
+        """Forget all versions but these."""
+        self._since = {key: value for key, value in self._since.items() if key in keys}

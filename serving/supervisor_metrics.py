@@ -1,6 +1,6 @@
 """Metrics of the supervisor's own work, in a registry of their own.
 
-The health server exposes them: `monitor.metrics.registry.register(supervisor_metrics.REGISTRY)`.
+The health server exposes them, together with those of health_metrics.py.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
