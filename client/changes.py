@@ -86,7 +86,7 @@ class Changes:
     def scale_drained(
         self, model: str, version: str | None, workers: tuple[int, int], drain_timeout: float | None
     ) -> Plan[str]:
-        """Change the number of workers; end surplus ones one by one, each while it is idle."""
+        """Change the number of workers; end surplus ones one by one, each while it has no request."""
         least, most = workers
         self._management.scale(model, version, least, most)  # raises for what cannot be sent
         described: Model = yield self._management.describe_one(model, version)
@@ -217,7 +217,7 @@ class Changes:
         """TorchServe ends the last worker of its list."""
         current: Model = yield self._management.describe_one(described.name, described.version)
         if current.workers:
-            yield from drain.until_worker_idle(current.workers[-1].id)
+            yield from drain.until_worker_held(current.workers[-1].id)
         yield from self._scale_to(described, workers)
 
     def _scale_to(self, described: Model, workers: tuple[int, int]) -> Plan[None]:

@@ -2,12 +2,14 @@
 
 TorchServe ends workers at once: what they compute gets 500 `Worker died.`, and what is queued at a version that is
 removed is never answered. A version is drained when its queue is empty, no worker is computing, and no request is on
-the way from the queue to a worker. The supervisor's state says what the workers do. Where no supervisor answers, or a
-custom handler does not report, a question to a worker (describe with `customized`) passes through the queue like a
-request: its answer means that everything queued before it was taken. With several workers another one may still be
-computing what it took, for the model's response timeout at most.
+the way from the queue to a worker. The supervisor's state says what the workers do; of several workers, the one that
+is to be ended is held first. Where no supervisor answers, or a custom handler does not report, a question to a worker
+(describe with `customized`) passes through the queue like a request: its answer means that everything queued before
+it was taken. With several workers another one may still be computing what it took, for the model's response timeout
+at most.
 """
 
+import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -17,7 +19,7 @@ from client.calls import Call, Pause
 from client.errors import Overloaded, ServeError, Timeout, TransportError
 from client.management import Management
 from client.results import Model
-from client.state import State, VersionState, state_call
+from client.state import State, VersionState, hold_call, state_call
 
 POLL_S = 0.1
 """Between two looks at a queue."""
@@ -27,6 +29,9 @@ STEP_POLL_S = 0.01
 
 MARGIN_S = 0.2
 """What a request may take from the queue to a worker, beside the batch delay."""
+
+FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 0.3, 4.0
+"""How long a describe call is waited for before it is taken for held. Workers hold one for longer than that."""
 
 LOOKS = 20
 """How often a supervisor is asked that does not know the version's workers (yet)."""
@@ -71,11 +76,38 @@ class Drain:
             yield from self._wait("its workers have requests")
             described = yield from self._queue_empty()
 
-    def until_worker_idle(self, worker_id: str) -> Generator[Call[Any] | Pause, Any, bool]:
-        """Wait until that worker is not computing; False if it still is when the time is over.
+    def until_worker_held(self, worker_id: str) -> Generator[Call[Any] | Pause, Any, bool]:
+        """Wait until that worker has no request and gets none, for some seconds; False when the time is over first.
 
-        Where that is not known, wait until the queue is empty.
+        The worker is held: it keeps a describe call, beside which TorchServe collects no requests for it. Where that
+        cannot be had, wait until the worker is idle; a request that TorchServe hands out just then is not seen.
         """
+        described: Model = yield self._describe()
+        pids = {worker.id: worker.pid for worker in described.workers}
+        state: VersionState | None = yield from self._look(described)
+        if state is None or state.computing.get(worker_id) is None or worker_id not in pids:
+            return (yield from self._until_worker_idle(worker_id))
+        patience = FIRST_PATIENCE_S
+        asked_at = -math.inf
+        while self._clock() < self._end:
+            if self._clock() - asked_at > LONGEST_PATIENCE_S:
+                try:
+                    yield hold_call(pids[worker_id])
+                except ServeError:  # an older supervisor, or a worker that has just ended
+                    return (yield from self._until_worker_idle(worker_id))
+                asked_at = self._clock()
+            # Another worker answers at once; the one that holds the call does not.
+            answered = yield from self._fence(patience)
+            state = yield from self._look(described)
+            if state is not None and worker_id in state.held:
+                return True
+            if not answered:
+                yield Pause(STEP_POLL_S)
+                patience = min(2 * patience, LONGEST_PATIENCE_S)
+        return False
+
+    def _until_worker_idle(self, worker_id: str) -> Generator[Call[Any] | Pause, Any, bool]:
+        """Where it is not known whether the worker is computing, wait until the queue is empty."""
         while True:
             described: Model = yield self._describe()
             state: VersionState | None = yield from self._look(described)
@@ -115,9 +147,9 @@ class Drain:
             yield Pause(POLL_S)  # the supervisor may not have seen a new worker yet
         return None
 
-    def _fence(self) -> Generator[Call[Any] | Pause, Any, bool]:
-        """Ask a worker through the queue; whether it answered in time."""
-        left = max(self._end - self._clock(), POLL_S)
+    def _fence(self, patience: float = math.inf) -> Generator[Call[Any] | Pause, Any, bool]:
+        """Ask a worker through the queue; whether it answered in time, within `patience` seconds."""
+        left = min(max(self._end - self._clock(), POLL_S), patience)
         call = self._management.describe_one(self._name, self._version, customized=True)
         try:
             yield replace(call, resend="never", limit=left)

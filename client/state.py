@@ -1,4 +1,4 @@
-"""The supervisor's `GET /state`: what each worker of each version is doing now. Only draining reads it."""
+"""The supervisor's `GET /state`, what each worker of each version is doing now, and holds. Only draining uses it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class VersionState:
     """One version's activity. `idle` is None if a worker does not report what it is doing (a custom handler).
 
     `computing`: by worker id, whether the worker is computing; None if it does not report that. `answers`: requests
-    that the workers have answered.
+    that the workers have answered. `held`: ids of workers that keep a describe call and get no requests.
     """
 
     idle: bool | None
@@ -24,6 +24,7 @@ class VersionState:
     answers: int
     pids: frozenset[int]
     computing: Mapping[str, bool | None]
+    held: frozenset[str] = frozenset()
 
 
 State = Mapping[tuple[str, str], VersionState]
@@ -32,6 +33,12 @@ State = Mapping[tuple[str, str], VersionState]
 def state_call() -> RestCall[State]:
     """The state of all versions, by name and version."""
     return RestCall("health", "GET", path_of("state"), _read_state, resend="never", limit=TIMEOUT_S)
+
+
+def hold_call(pid: int) -> RestCall[None]:
+    """Ask the worker to keep its next describe call for some seconds (handlers/core/holding.py)."""
+    path = path_of("workers", str(pid), "hold")
+    return RestCall("health", "POST", path, lambda _: None, resend="never", limit=TIMEOUT_S)
 
 
 def _read_state(body: bytes) -> State:
@@ -54,6 +61,7 @@ def _read_version(model: Mapping[str, Any]) -> VersionState:
         answers=sum(int(worker.get("answers") or 0) for worker in workers),
         pids=frozenset(int(worker["pid"]) for worker in workers if worker.get("pid") is not None),
         computing={str(worker["id"]): _is_computing(worker) for worker in workers},
+        held=frozenset(str(worker["id"]) for worker in workers if worker.get("held")),
     )
 
 

@@ -5,6 +5,7 @@ The environment variable GATEWAY_KEY, where it is set, is a secret shared with n
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = Settings()
     parser = argparse.ArgumentParser(prog="python -m gateway", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--listen", default="127.0.0.1:8090", metavar="HOST:PORT")
+    parser.add_argument(
+        "--listen-fd", type=int, metavar="N", help="take connections from this inherited socket instead"
+    )
     parser.add_argument("--inference", default=default.inference, metavar="URL")
     parser.add_argument("--management", default=default.management, metavar="URL")
     parser.add_argument("--health", default=default.health, metavar="URL", help="of the supervisor")
@@ -49,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopping = Stopping()
     stopping.on_signal()
     server = uvicorn.Server(configure(create(settings, stopping=stopping), host.strip("[]"), int(port)))
-    server.run()
+    inherited = None if options.listen_fd is None else [socket.socket(fileno=options.listen_fd)]
+    server.run(sockets=inherited)
     return 0 if server.started else 1
 
 

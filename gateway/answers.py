@@ -30,7 +30,7 @@ def refuse(error: Exception) -> Response:
         code, type_, message = error.code, error.type, error.message
     elif isinstance(error, ServeError):
         # Without a status there was no answer of TorchServe's.
-        code = error.code or (504 if isinstance(error, Timeout) else 502)
+        code = error.code or (504 if isinstance(error, Timeout) else 503)
         type_, message = error.type, error.message
     elif isinstance(error, HTTPException):
         code, type_ = error.status_code, _TYPES.get(error.status_code, "InvalidRequest")

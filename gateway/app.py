@@ -17,7 +17,7 @@ from gateway import pages
 from gateway.answers import on_error, refuse
 from gateway.bodies import BodyReader
 from gateway.described import Described, Descriptions
-from gateway.forwarding import ForwardingTransport
+from gateway.forwarding import ForwardingTransport, run_until_disconnect
 from gateway.metrics import GatewayMetrics, MetricsMiddleware
 from gateway.open_inference import OpenInference
 from gateway.probes import Probes
@@ -27,6 +27,7 @@ from gateway.remembered import Remembered
 from gateway.settings import TIMEOUT, Settings
 from gateway.stopping import Stopping, StoppingMiddleware
 from gateway.translated import Translated
+from gateway.waiting import Waiting, WaitingTransport
 from handlers.core.errors import ServingError
 
 _ANSWERED = (ServeError, ServingError, HTTPException, ClientDisconnect, Exception)
@@ -42,15 +43,21 @@ def create(
     settings: Settings, transport: httpx.AsyncBaseTransport | None = None, stopping: Stopping | None = None
 ) -> Starlette:
     """`settings` say where TorchServe is, which need not be there yet. `transport` replaces httpx's in a test."""
-    # Nothing is sent again here: the client does that, and each try belongs to somebody who waits.
-    forwarding = ForwardingTransport(transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False))
-    predicting = AsyncClient(endpoints=settings.endpoints, timeout=TIMEOUT, retries=0, transport=forwarding)
     asking = AsyncClient(endpoints=settings.endpoints, timeout=QUICK, retries=0, transport=transport)
     metrics = GatewayMetrics(settings.state_file)
     bodies = BodyReader(metrics, settings.body_budget, settings.body_timeout)
     refusals = Refusals(asking)
     descriptions = Descriptions(asking)
     readiness = Readiness(settings.health, asking, strict=settings.strict, transport=transport)
+    waiting = Waiting(readiness)
+    # Beside what lost its connection, nothing is sent again here: the client does that.
+    plain = transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False)
+    predicting = AsyncClient(
+        endpoints=settings.endpoints,
+        timeout=TIMEOUT,
+        retries=0,
+        transport=ForwardingTransport(WaitingTransport(plain, waiting)),
+    )
     stopping = stopping or Stopping()
     metrics.ready.set_function(lambda: float(not stopping.begun and readiness.server() is None))
 
@@ -59,16 +66,25 @@ def create(
 
     models = Remembered(ask_all, MODELS_REMEMBERED)
 
+    def check_key(request: Request) -> None:
+        """Some routes are for nginx alone."""
+        given = request.headers.get(KEY_HEADER, "").encode()
+        if settings.key and not hmac.compare_digest(given, settings.key.encode()):
+            raise HTTPException(404)
+
     async def refused(request: Request) -> Response:
         """For nginx, where TorchServe has answered 503."""
-        if (
-            not hmac.compare_digest(request.headers.get(KEY_HEADER, "").encode(), settings.key.encode())
-            and settings.key
-        ):
-            raise HTTPException(404)
+        check_key(request)
         model, version = request.path_params["model"], request.path_params["version"]
         length = request.query_params.get("length", "")
         return refuse(await refusals.by_length(model, version, int(length) if length.isdecimal() else 0))
+
+    async def wait(request: Request) -> Response:
+        """For nginx, which has lost TorchServe: answers when a request may be sent again, or that it may not."""
+        check_key(request)
+        model, version = request.path_params.get("model", ""), request.path_params.get("version")
+        ready = await run_until_disconnect(request, waiting.until_ready(model, version or None))
+        return Response(status_code=204 if ready else 403)
 
     async def all_models() -> Sequence[Described]:
         return await models(None)
@@ -89,6 +105,8 @@ def create(
         *OpenInference(descriptions, server).routes(),
         *Translated(settings, predicting, refusals, bodies, metrics).routes(),
         Route("/refusals/{model}/{version:path}", refused),
+        Route("/wait", wait),
+        Route("/wait/{model}/{version:path}", wait),
         *pages.routes(all_models, settings),
         metrics.route(),
     ]

@@ -18,7 +18,7 @@ PROXY: dict[int, dict[str, str]] = {
     408: {"Timeout": "the body did not arrive within 30 s"},
     413: {"TooLarge": "the request is larger than the server accepts"},
     429: {"Overloaded": "the server is busy; send it again after the seconds of Retry-After"},
-    502: {"Unavailable": "TorchServe does not answer"},
+    502: {"Unavailable": "the server behind the proxy cannot be reached"},
     503: {
         "NoWorker": "the model has no worker",
         "WorkerDied": "Worker died.",
@@ -36,8 +36,8 @@ MEANINGS = {
     413: "Too large: the body, an input, or the number of inputs.",
     429: "Busy: the queue is full, or a client asks too often. The header Retry-After says when to come back.",
     500: "The server's fault; its log has the reason.",
-    502: "TorchServe does not answer.",
-    503: "No worker, a worker that died twice, or not computed within the worker's time.",
+    502: "The gateway does not answer.",
+    503: "TorchServe cannot be reached, no worker, a worker that died twice, or not computed within its time.",
     504: "No answer in time, or the request's deadline had passed before it was begun.",
     507: "This input does not fit into memory.",
 }

@@ -19,6 +19,7 @@ START_TIMEOUT_S = 20.0
 STOPPED_LIMIT_S = 3.0
 PROBE_INTERVAL_S = 2.0
 PROBE_TIMEOUT_S = 2.0
+START_PROBE_TIMEOUT_S = 0.2
 MAX_PROBE_FAILURES = 3
 _KILL_TIMEOUT_S = 3.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -31,6 +32,9 @@ class ManagedProcess:
         """`probe`: the address and path that are asked whether it still answers; any answer will do."""
         self.name = name
         self._address = address
+        self.listener: socket.socket | None = None
+        """A listening socket at its address, from which the process takes its connections. It stays open while the
+        process is started again, so that connections wait instead of being refused."""
         self._stop_signal = stop_signal
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -50,12 +54,13 @@ class ManagedProcess:
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         """Raises NginxError where something else listens on its address, OSError where it cannot be started."""
-        if listens(self._address):
+        if self.listener is None and listens(self._address):
             raise NginxError(f"{self._address} is taken")
         self._process = subprocess.Popen(
             command,
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,
+            pass_fds=[self.listener.fileno()] if self.listener else [],
             start_new_session=True,  # a terminal's Ctrl-C is for us; and its children are found by the session
             preexec_fn=_end_with_parent,
         )
@@ -70,7 +75,7 @@ class ManagedProcess:
         if self._process.poll() is not None:
             return "died"
         if not self._ready:
-            if listens(self._address):
+            if self._answers():
                 self._ready = True
                 self._probe.reset()
             elif time.monotonic() - self._started > START_TIMEOUT_S:
@@ -79,6 +84,10 @@ class ManagedProcess:
         if self.pid in self.stopped_for_long():
             return "stopped"
         return "hung" if self._probe.failures >= MAX_PROBE_FAILURES else None
+
+    def _answers(self) -> bool:
+        """Whether it has begun to serve."""
+        return self._probe.answers(START_PROBE_TIMEOUT_S) if self.listener else listens(self._address)
 
     def stopped_for_long(self) -> list[int]:
         """It and its children, of which some may be stopped (SIGSTOP) for longer than STOPPED_LIMIT_S."""
@@ -155,12 +164,13 @@ class Probe:
     def _run(self) -> None:
         while not self._ended.wait(PROBE_INTERVAL_S):
             generation = self._generation
-            answered = self._answers()
+            answered = self.answers(PROBE_TIMEOUT_S)
             if generation == self._generation:
                 self._failures = 0 if answered else self._failures + 1
 
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=PROBE_TIMEOUT_S)
+    def answers(self, timeout_s: float) -> bool:
+        """Ask once."""
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
         try:
             with contextlib.closing(connection):
                 connection.request("GET", self._path)

@@ -6,6 +6,7 @@ management API is asked for the workers of each model instead.
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -41,6 +42,7 @@ class Readiness:
         self._http = httpx.AsyncClient(transport=transport, timeout=POLL_TIMEOUT_S, trust_env=False)
         self._state: State = {}
         self._at: float | None = None
+        self._served_at = -math.inf
         self._supervised = False
         self._error = "TorchServe has not been asked yet"
 
@@ -98,6 +100,15 @@ class Readiness:
             raise ModelNotFound(f"Model version: {str(version)[:60]} does not exist for model: {name}")
         raise ModelNotFound(f"Model not found: {name[:60]}", type="ModelNotFoundException")
 
+    @property
+    def known_at(self) -> float:
+        """When TorchServe's state was last heard of, on the monotonic clock."""
+        return -math.inf if self._at is None else self._at
+
+    def may_return(self, limit_s: float) -> bool:
+        """Whether a model was ready within the last `limit_s` seconds, and the server is not being stopped."""
+        return self._state.get("phase") != "stopping" and time.monotonic() - self._served_at < limit_s
+
     def _stale(self) -> str | None:
         if self._at is None:
             return self._error
@@ -106,6 +117,8 @@ class Readiness:
 
     def _keep(self, state: State) -> None:
         self._state, self._at = state, time.monotonic()
+        if any(model["ready"] for model in state["models"]):
+            self._served_at = self._at
 
     async def _ask_supervisor(self) -> State:
         """Raises httpx.HTTPError, ValueError, KeyError or TypeError for what is not a supervisor's answer."""

@@ -28,6 +28,8 @@ NGINX_PROBE = "/edge/nginx"
 GATEWAY_GRACE_S = 10.0
 LONGEST_DELAY_S = 60.0
 TICK_S = 0.1
+BACKLOG = 1024
+"""Connections that may wait while the gateway is started again."""
 
 
 class StopRequest:
@@ -84,6 +86,7 @@ class Running:
         self._restarts: dict[str, Counter[str]] = {"gateway": Counter(), "nginx": Counter()}
 
     def __enter__(self) -> Self:
+        self.gateway.listener = _listen(self.front.gateway)
         self._work = WorkFolder()
         self._config = self._work.path / "nginx.conf"
         self._state = self._work.path / "state.json"
@@ -154,6 +157,8 @@ class Running:
             self.nginx.send(signal.SIGTERM)
             self._sleep_until_end(self.nginx, 3.0)
         self.nginx.kill()
+        if self.gateway.listener is not None:
+            self.gateway.listener.close()
         self.gateway.ask_to_end()
         self._sleep_until_end(self.gateway, GATEWAY_GRACE_S)
         self.gateway.kill()
@@ -224,7 +229,9 @@ class Running:
 
     def _gateway_command(self) -> list[str]:
         at, settings = self.front.endpoints, self._settings
+        assert self.gateway.listener is not None
         line = [sys.executable, "-P", "-m", "gateway", "--listen", self.front.gateway]
+        line += ["--listen-fd", str(self.gateway.listener.fileno())]
         line += ["--inference", at.inference, "--management", at.management, "--health", at.health]
         line += ["--state-file", str(self._state), "--image-model", settings.image_model]
         return line + [f"--summarizer={key}={name}" for key, name in settings.summarizers.items()]
@@ -249,6 +256,16 @@ def say(text: str) -> None:
 
 def _backoff() -> Backoff:
     return Backoff(first_s=0.5, longest_s=LONGEST_DELAY_S, stable_s=60.0, max_restarts=10)
+
+
+def _listen(address: str) -> socket.socket:
+    """A socket that listens there. Raises NginxError."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise NginxError(f"{address} cannot be listened on: {error.strerror}") from None
 
 
 def _free(address: str) -> str:

@@ -278,5 +278,6 @@ def _worker_json(worker: Worker, now: float) -> dict[str, Any]:
         "reports": activity is not None,
         "computing_s": round(now - activity.batch_started, 3) if activity and activity.is_computing else None,
         "answers": activity.answers if activity else 0,
+        "held": activity is not None and activity.held,
         "memory": worker.memory,
     }

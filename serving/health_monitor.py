@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import client
 from client import Client
+from handlers.core.holding import ask_to_hold
 from serving import canary, health, origin
 from serving.health import Phase, Snapshot, Version
 from serving.health_metrics import Metrics
@@ -146,6 +147,17 @@ class HealthMonitor:
             observed = self._processes.observe(version.model for version in snapshot.versions)
         versions = zip(snapshot.versions, observed, strict=True)
         return replace(snapshot, versions=tuple(replace(version, model=model) for version, model in versions))
+
+    def hold(self, pid: int) -> bool:
+        """Let that worker keep its next describe call (handlers/core/holding.py); False where it cannot."""
+        workers = [worker for version in self._snapshot.versions for worker in version.model.workers]
+        if not any(worker.pid == pid and worker.activity for worker in workers):
+            return False
+        try:
+            ask_to_hold(self._plan.run.activity, pid)
+        except OSError:  # a full disk
+            return False
+        return True
 
     def _describe_forever(self) -> None:
         with Client(endpoints=self._plan.endpoints, timeout=DESCRIBE_TIMEOUT_S, retries=0) as connection:

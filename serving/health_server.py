@@ -1,4 +1,4 @@
-"""The supervisor's HTTP server: probes, the state and metrics, all from memory.
+"""The supervisor's HTTP server: probes, the state and metrics, all from memory, and holds of workers.
 
 One thread runs an event loop; connections cost a few kilobytes and no thread. Their number is bounded: when it is
 reached, the one that has been open for longest without a request is closed, so that a probe always gets through.
@@ -8,7 +8,6 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -41,6 +40,8 @@ class Source(Protocol):
 
     def refreshed(self) -> Snapshot: ...
 
+    def hold(self, pid: int) -> bool: ...
+
 
 def answer(source: Source, target: str) -> Answer:
     """Status, content type and body for the path and query of a GET."""
@@ -67,6 +68,18 @@ def answer(source: Source, target: str) -> Answer:
     return _json(
         404, {"error": "no such route; there are /livez, /readyz, /readyz/NAME, /state and /metrics"}
     )
+
+
+def change(source: Source, target: str, from_page: bool) -> Answer:
+    """The answer to a POST. `from_page`: a browser sent it for a page, which has no business here."""
+    match target.split("/")[1:]:
+        case ["workers", pid, "hold"] if pid.isdecimal() and len(pid) < 10:
+            if from_page:
+                return _json(403, {"error": "not for pages in a browser"})
+            if source.hold(int(pid)):
+                return _json(202, {"held": True})
+            return _json(404, {"error": f"there is no worker {pid} that can be held"})
+    return 405, "text/plain", b"only GET and HEAD, and POST /workers/PID/hold\n"
 
 
 def _model(snapshot: Snapshot, name: str, version: str | None, now: float, strict: bool) -> Answer:
@@ -103,7 +116,7 @@ class HealthServer:
         try:
             server = loop.run_until_complete(
                 loop.create_server(
-                    lambda: _Connection(lambda target: answer(self._source, target), connections, loop),
+                    lambda: _Connection(self._source, connections, loop),
                     self._host,
                     self._port,
                     backlog=512,
@@ -137,11 +150,11 @@ class _Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        respond: Callable[[str], Answer],
+        source: Source,
         connections: dict["_Connection", None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._respond = respond
+        self._source = source
         self._connections = connections
         self._loop = loop
         self._received = bytearray()
@@ -186,16 +199,19 @@ class _Connection(asyncio.Protocol):
         target, _, protocol = rest.rpartition(" ")
         if not target.startswith("/") or not protocol.startswith("HTTP/1."):
             return self._send((400, "text/plain", b"not an HTTP/1.1 request\n"), keep=False)
-        if method not in ("GET", "HEAD"):
+        if method not in ("GET", "HEAD", "POST"):
             return self._send((405, "text/plain", b"only GET and HEAD\n"), keep=False)
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         wish = headers.get("connection", "").lower()
         keep = not has_body and wish != "close" and (protocol == "HTTP/1.1" or wish == "keep-alive")
         try:
-            found = self._respond(target)
+            if method == "POST":
+                found = change(self._source, target, from_page="origin" in headers)
+            else:
+                found = answer(self._source, target)
         except Exception as error:
             found = 500, "text/plain", f"internal error: {error!r}\n".encode()
-        return self._send(found, keep, body=method == "GET")
+        return self._send(found, keep, body=method != "HEAD")
 
     def _send(self, found: Answer, keep: bool, body: bool = True) -> bool:
         assert self._transport is not None

@@ -122,7 +122,8 @@ class Faults:
         second = second_archive(self._stack.store, name)
         with Client(endpoints=self._stack.direct, timeout=MANAGEMENT_TIMEOUT_S) as connection:
             old = connection.describe(name).version
-            archive = f"{name}.mar" if old == SECOND_VERSION else second
+            registered = {model.version for model in connection.describe_versions(name)}
+            archive = f"{name}.mar" if SECOND_VERSION in registered else second
             replace_version(connection, name, archive, old)
             self.versions[name] = connection.describe(name).version
         return name

@@ -15,8 +15,8 @@ NEAR_S = 10.0
 # and the killed process can send the request again.
 EXCUSES: Mapping[str, tuple[str, ...]] = {
     "raw": ("worker", "java"),
-    "nginx": ("java", "nginx", "gateway"),
-    "client": ("java",),
+    "nginx": ("nginx",),
+    "client": (),
 }
 
 

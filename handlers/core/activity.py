@@ -27,8 +27,8 @@ DIRECTORY_VARIABLE = "WORKER_ACTIVITY_DIR"
 
 HEARTBEAT_INTERVAL_S = 0.5
 
-# heartbeat, batch_started, progress, last_answer; requests in the batch, batches, answers.
-_LAYOUT = struct.Struct("<4d3Q")
+# heartbeat, batch_started, progress, last_answer; requests in the batch, batches, answers; held.
+_LAYOUT = struct.Struct("<4d3Q?")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Activity:
 
     `batch_started` is 0 while the worker is idle. `progress` is the last time that the current batch moved on: its
     start, the end of a sub-batch, or a decoding step. `answers` counts requests that were answered, errors included.
+    `held`: the worker keeps a describe call, so that it gets no requests (holding.py).
     """
 
     heartbeat: float
@@ -46,6 +47,7 @@ class Activity:
     batch_requests: int
     batches: int
     answers: int
+    held: bool = False
 
     @property
     def is_computing(self) -> bool:
@@ -59,13 +61,14 @@ class ActivityWriter:
     """
 
     def __init__(self, path: Path | None) -> None:
+        self.path = path
         self._buffer: mmap.mmap | bytearray = bytearray(_LAYOUT.size)
         if path is not None:
             with open(path, "w+b") as file:
                 file.write(bytes(_LAYOUT.size))  # a page that a full disk does not hold would end the worker
                 file.flush()
                 self._buffer = mmap.mmap(file.fileno(), _LAYOUT.size)
-        self._values = [time.monotonic(), 0.0, 0.0, 0.0, 0, 0, 0]
+        self._values = [time.monotonic(), 0.0, 0.0, 0.0, 0, 0, 0, False]
         self._lock = threading.Lock()
         self._write()
 
@@ -88,6 +91,12 @@ class ActivityWriter:
     def advance(self) -> None:
         """The current batch has moved on."""
         self._update(progress=time.monotonic())
+
+    def set_held(self, held: bool) -> None:
+        """Whether the current batch, a describe call, is kept on purpose."""
+        with self._lock:
+            self._values[7] = held
+            self._write()
 
     def end_batch(self) -> None:
         now = time.monotonic()

@@ -17,6 +17,7 @@ from handlers.core.device import AMX, Device
 from handlers.core.edge import EdgeReader
 from handlers.core.errors import Overloaded, ServingError
 from handlers.core.faults import as_serving_error, check_time, end_process, is_device_lost
+from handlers.core.holding import hold_if_asked
 from handlers.core.memory import TRIM_BYTES, release, size_of, trim
 from handlers.core.metrics import Metrics
 from handlers.core.opening import RequestOpener
@@ -146,7 +147,10 @@ class Handler(ABC, Generic[Item, Answer]):
         self._activity.begin_batch(0 if is_description else len(data))
         size = sum(map(size_of, data))
         try:
-            return [to_json(self._description())] if is_description else self._handle(data, headers, context)
+            if is_description:
+                hold_if_asked(self._activity)
+                return [to_json(self._description())]
+            return self._handle(data, headers, context)
         finally:
             self._activity.end_batch()
             for fields in data:

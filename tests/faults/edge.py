@@ -34,6 +34,8 @@ class Received:
 
 @dataclass
 class Answer:
+    """`status` 0: the connection breaks instead."""
+
     status: int = 200
     body: bytes = b"ok"
     seconds: float = 0.0
@@ -95,6 +97,8 @@ class FakeServer:
                     await asyncio.sleep(answer.seconds)
                 finally:
                     self.in_progress -= 1
+                if not answer.status:
+                    break
                 head = f"HTTP/1.1 {answer.status} X\r\nContent-Length: {len(answer.body)}\r\n"
                 head += "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
                 writer.write(head.encode() + b"\r\n" + answer.body)

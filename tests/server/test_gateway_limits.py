@@ -266,11 +266,11 @@ def test_a_rate_for_each_client(server):
 def test_without_torchserve_it_says_so():
     nowhere = Endpoints.at(inference_port=1, management_port=1, metrics_port=1, grpc_port=1)
     with in_front_of(nowhere) as running:
-        error(httpx.post(f"{running.url}/predictions/resnet-50", content=PICTURE), 502, "Unavailable")
+        error(httpx.post(f"{running.url}/predictions/resnet-50", content=PICTURE), 503, "Unavailable")
         response = httpx.get(f"{running.url}/v2/health/live")
         assert (response.status_code, response.json()["live"]) == (503, False)
         os.kill(running.gateway.pid, signal.SIGKILL)
-        error(httpx.get(f"{running.url}/v2"), 502, "Unavailable")
+        error(httpx.get(f"{running.url}/v2"), 503, "Unavailable")
     with pytest.raises(httpx.ConnectError):
         httpx.get(running.url)
 

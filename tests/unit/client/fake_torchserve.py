@@ -120,6 +120,9 @@ class FakeTorchServe:
         self.dies_at_load = False  # a new worker's process is another one at each description
         self.registers_as: str | None = None  # the name that the archive gives, where it is not the file's
         self.new_workers = 1
+        self.takes_holds = False  # whether the supervisor knows POST /workers/PID/hold
+        self.asked_to_hold: list[int] = []
+        self.customized = 0  # describe calls that went to a worker
         self.failing_scales = 0  # so many scale calls more answer 500, as TorchServe does in a race
         self.deaths: list[bool] = []  # whether the next predictions over gRPC end their worker
         self.state: Callable[[], Any] | None = None
@@ -170,6 +173,9 @@ class FakeTorchServe:
                 )
             case "GET", ["state"] if self.state:
                 return httpx.Response(200, json=self.state())
+            case "POST", ["workers", pid, "hold"] if self.takes_holds:
+                self.asked_to_hold.append(int(pid))
+                return httpx.Response(202, json={"held": True})
             case "PUT", ["models", model, version, "set-default"]:
                 return httpx.Response(200, json={"status": self.set_default(model, version)})
             case "PUT", ["models", model, *version]:
@@ -231,6 +237,7 @@ class FakeTorchServe:
                 described.pids = [pid + 1 for pid in described.pids]
             answer.append(description(model, name, described, status, max(self.queued + 1, 0)))
             if customized:
+                self.customized += 1
                 answer[-1]["customizedMetadata"] = {"engine": "torch"}
         return answer
 

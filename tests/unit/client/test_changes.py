@@ -34,7 +34,11 @@ def short_pauses(monkeypatch):
 def changes(fake):
     """What was sent that changes something."""
     names = ("RegisterModel", "ScaleWorker", "UnregisterModel")
-    return [seen for seen in fake.seen if seen in names or (seen[0] in ("PUT", "POST", "DELETE"))]
+    return [
+        seen
+        for seen in fake.seen
+        if seen in names or (seen[0] in ("PUT", "POST", "DELETE") and not seen[1].startswith("/workers/"))
+    ]
 
 
 def state_of(fake, **computing):
@@ -233,6 +237,38 @@ def test_scaling_down_goes_one_step_at_a_time(call, connection, fake, protocol):
             "min_worker=1&max_worker=2",
             "min_worker=1&max_worker=1",
         ]
+    assert fake.versions["texts"]["1.0"].pids == [1]
+
+
+@both
+@pytest.mark.parametrize("descriptions", [1, 3])
+def test_a_worker_is_held_before_it_is_ended(call, connection, fake, protocol, descriptions):
+    """Describe calls go to any worker; this one has it when the supervisor says so."""
+    fake.versions["texts"]["1.0"] = Version("texts.mar", 2, 2, [1, 2])
+    fake.takes_holds = True
+    held = []
+
+    def state():
+        assert len(fake.versions["texts"]["1.0"].pids) == 2
+        value = state_of(fake)()
+        workers = next(model["workers"] for model in value["models"] if model["name"] == "texts")
+        workers[1]["held"] = bool(fake.asked_to_hold) and fake.customized >= descriptions
+        held.append(workers[1]["held"])
+        return value
+
+    fake.state = state
+    call(lambda c: c.scale("texts", 1), protocol=protocol, **connection)
+    assert fake.asked_to_hold == [2]
+    assert held[-1]
+    assert not any(held[:-1])
+    assert fake.versions["texts"]["1.0"].pids == [1]
+
+
+def test_a_worker_that_cannot_be_held_is_ended_after_the_drain_timeout(call, connection, fake):
+    fake.versions["texts"]["1.0"] = Version("texts.mar", 2, 2, [1, 2])
+    fake.takes_holds = True
+    fake.state = state_of(fake)
+    call(lambda c: c.scale("texts", 1, drain_timeout=0.05), **connection)
     assert fake.versions["texts"]["1.0"].pids == [1]
 
 

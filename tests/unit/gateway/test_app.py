@@ -186,7 +186,7 @@ async def test_a_full_queue_is_429_while_there_is_a_worker_and_503_when_there_is
         (FAILED, 500, "InternalError"),
         (Refused(413, "ImageTooLarge", "too many pixels"), 413, "ImageTooLarge"),
         (Refused(500, "InternalServerException", "Worker died."), 500, "InternalServerException"),
-        (httpx.ConnectError("refused"), 502, "Unavailable"),
+        (httpx.ConnectError("refused"), 503, "Unavailable"),
         (httpx.ReadTimeout("late"), 504, "Timeout"),
     ],
 )
@@ -257,9 +257,9 @@ async def test_without_torchserve_there_is_no_metadata():
 
     app = create(SETTINGS, httpx.MockTransport(nobody))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
-        assert is_error(await client.get("/v2"), 502, "Unavailable")
-        assert is_error(await client.get("/v2/models/pictures"), 502, "Unavailable")
-        assert is_error(await client.get("/openapi.json"), 502, "Unavailable")
+        assert is_error(await client.get("/v2"), 503, "Unavailable")
+        assert is_error(await client.get("/v2/models/pictures"), 503, "Unavailable")
+        assert is_error(await client.get("/openapi.json"), 503, "Unavailable")
 
 
 async def test_the_documents_are_there(http):

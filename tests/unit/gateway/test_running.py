@@ -22,6 +22,7 @@ class Process:
     def __init__(self, name, address, probe, stop_signal):
         self.name = name
         self.is_ready = False
+        self.listener = None
         self.problems = []
         self.stopped_children = 0
         self.fails = None

@@ -44,6 +44,10 @@ class FakeMonitor:
 
     refreshed = snapshot
 
+    def hold(self, pid):
+        self.held = pid
+        return pid == 7
+
 
 @pytest.fixture
 def monitor():
@@ -61,10 +65,10 @@ def port(monitor):
     server.close()
 
 
-def get(port, path, method="GET"):
+def get(port, path, method="GET", headers=None):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     with contextlib.closing(connection):
-        connection.request(method, path)
+        connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
         return response.status, response.read()
 
@@ -124,6 +128,26 @@ def test_the_metrics(port, monitor):
     values = [sample.value for sample in families["torchserve_supervisor_model_ready"]]
     assert values == [1.0, 0.0]
     assert families["torchserve_supervisor_worker_kills"][0][1:3] == ({"model": "m", "reason": "stuck"}, 1.0)
+
+
+def test_a_worker_can_be_held(port, monitor):
+    assert get(port, "/workers/7/hold", "POST")[0] == 202
+    assert monitor.held == 7
+    assert get(port, "/workers/8/hold", "POST")[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/workers/-7/hold", "/workers/7", "/workers/7/hold/", "/livez", "/workers//hold"]
+)
+def test_nothing_else_can_be_posted(port, path):
+    assert get(port, path, "POST")[0] == 405
+
+
+def test_a_page_in_a_browser_cannot_hold_a_worker(port, monitor):
+    monitor.held = None
+    assert get(port, "/workers/7/hold", "POST", {"Origin": "http://evil.example"})[0] == 403
+    assert get(port, "/workers/7/hold")[0] == 404
+    assert monitor.held is None
 
 
 def test_other_routes_and_methods(port):

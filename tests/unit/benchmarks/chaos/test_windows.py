@@ -34,17 +34,18 @@ def test_a_fault_that_could_not_be_done_has_no_window():
         ("raw", "worker", True),
         ("raw", "java", True),
         ("nginx", "worker", False),
-        ("nginx", "java", True),
+        ("nginx", "java", False),
         ("nginx", "nginx", True),
+        ("nginx", "gateway", False),
         ("client", "worker", False),
         ("client", "nginx", False),
-        ("client", "java", True),
+        ("client", "java", False),
         ("raw", "scale", False),
         ("nginx", "version", False),
     ],
 )
 def test_kills_that_cannot_be_hidden(via, kind, excused):
-    target = "" if kind in ("java", "nginx") else "m"
+    target = "" if kind in ("java", "nginx", "gateway") else "m"
     fault_windows = windows([Fault(10.0, kind, "kill", target, 10.1)], [record(11.0, 13.0)])
     lost = record(9.0, 10.2, "lost")
     assert (explain(lost, fault_windows, via) == kind) is excused

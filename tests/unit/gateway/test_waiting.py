@@ -1,0 +1,157 @@
+"""What lost its connection to TorchServe waits until that is back, where there is hope."""
+
+import asyncio
+import math
+import time
+
+import httpx
+import pytest
+
+from client import ModelNotFound
+from gateway import waiting
+from gateway.waiting import Waiting, WaitingTransport
+
+
+class Known:
+    """What the gateway knows of readiness."""
+
+    def __init__(self):
+        self.ready = {"pictures": True}
+        self.hope = True
+        self.at = math.inf
+        self.asked = []
+
+    @property
+    def known_at(self):
+        return self.at
+
+    def may_return(self, limit_s):
+        assert limit_s == waiting.LONGEST_WAIT_S
+        return self.hope
+
+    def server(self):
+        return None if all(self.ready.values()) else "not all"
+
+    def model(self, name, version=None):
+        self.asked.append((name, version))
+        if name not in self.ready:
+            raise ModelNotFound(name)
+        return None if self.ready[name] else "restarting"
+
+
+@pytest.fixture
+def known(monkeypatch):
+    monkeypatch.setattr(waiting, "STEP_S", 0.01)
+    return Known()
+
+
+def until_ready(known, name="pictures", version=None, **options):
+    return asyncio.run(Waiting(known, **options).until_ready(name, version))
+
+
+def test_what_is_ready_is_not_waited_for(known):
+    known.ready["texts"] = False
+    assert until_ready(known, "pictures", "1.0")
+    assert known.asked == [("pictures", "1.0")]
+
+
+async def change(known, seconds, action):
+    task = asyncio.create_task(Waiting(known).until_ready("pictures"))
+    await asyncio.sleep(seconds)
+    assert not task.done()
+    action()
+    return await asyncio.wait_for(task, 10)
+
+
+def test_a_model_that_comes_back(known):
+    known.ready["pictures"] = False
+    assert asyncio.run(change(known, 0.1, lambda: known.ready.update(pictures=True)))
+
+
+def test_a_model_that_is_not_registered_again_yet(known):
+    known.ready = {"texts": False}
+    assert asyncio.run(change(known, 0.1, lambda: known.ready.update(pictures=True)))
+
+
+def test_what_was_known_before_the_loss_does_not_count(known):
+    known.at = time.monotonic()
+    assert asyncio.run(change(known, 0.1, lambda: setattr(known, "at", math.inf)))
+
+
+def test_without_hope_nobody_waits(known):
+    known.ready["pictures"] = False
+    assert not asyncio.run(change(known, 0.1, lambda: setattr(known, "hope", False)))
+
+
+def test_the_wait_has_an_end(known, monkeypatch):
+    monkeypatch.setattr(waiting, "LONGEST_WAIT_S", 0.1)
+    known.ready["pictures"] = False
+    assert not until_ready(known)
+
+
+def test_no_more_than_so_many_wait(known):
+    known.ready["pictures"] = False
+    assert not until_ready(known, max_waiting=0)
+
+
+def test_the_whole_server_where_no_model_is_named(known):
+    assert until_ready(known, "")
+    assert known.asked == []
+
+
+class Breaking(httpx.AsyncBaseTransport):
+    def __init__(self, *errors):
+        self.errors = list(errors)
+        self.bodies = []
+
+    async def handle_async_request(self, request):
+        self.bodies.append(await request.aread())
+        if self.errors:
+            raise self.errors.pop(0)
+        return httpx.Response(200)
+
+
+def send(known, transport, path):
+    async def run():
+        async with httpx.AsyncClient(transport=WaitingTransport(transport, Waiting(known))) as client:
+            return await client.post(f"http://torchserve{path}", content=b"body")
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError])
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/predictions/texts", ("texts", None)),
+        ("/predictions/texts/2.0", ("texts", "2.0")),
+        ("/v2/models/texts/infer", ("texts", None)),
+        ("/v2/models/texts/versions/2.0/infer", ("texts", "2.0")),
+    ],
+)
+def test_a_prediction_is_sent_once_more(known, error, path, asked):
+    known.ready |= {"texts": True, "other": False}
+    transport = Breaking(error("broken"))
+    assert send(known, transport, path).status_code == 200
+    assert transport.bodies == [b"body"] * 2
+    assert known.asked == [asked]
+
+
+def test_it_is_not_sent_a_third_time(known):
+    transport = Breaking(httpx.ReadError("1"), httpx.ReadError("2"))
+    with pytest.raises(httpx.ReadError, match="2"):
+        send(known, transport, "/predictions/pictures")
+
+
+def test_without_hope_the_error_passes(known):
+    known.hope = False
+    transport = Breaking(httpx.ReadError("1"))
+    with pytest.raises(httpx.ReadError, match="1"):
+        send(known, transport, "/predictions/pictures")
+    assert len(transport.bodies) == 1
+
+
+def test_a_timeout_is_final(known):
+    transport = Breaking(httpx.ReadTimeout("1"))
+    with pytest.raises(httpx.ReadTimeout):
+        send(known, transport, "/predictions/pictures")
