@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from handlers.core.activity import Activity
-from serving import health
+from serving import health, health_report
 from serving.health import Snapshot, Version
 from serving.readiness import Model, Worker
 
@@ -128,7 +128,7 @@ def test_only_a_running_server_is_ready(phase):
     assert health.server_problem(found, NOW) is not None
     # While the server starts, one model after another becomes ready; when it stops, none takes requests any more.
     assert (health.model_problem(found, SERVING, NOW) is None) == (phase == "starting")
-    assert health.as_json(found, NOW)["phase"] == phase
+    assert health_report.as_json(found, NOW)["phase"] == phase
 
 
 @pytest.mark.parametrize(("seconds", "ready"), [(3.0, True), (9.0, True), (11.0, False)])
@@ -136,7 +136,7 @@ def test_a_front_end_may_be_slow_for_a_moment(seconds, ready):
     found = snapshot(SERVING, front_end_answered=NOW - seconds)
     assert (health.server_problem(found, NOW) is None) == ready
     assert (health.model_problem(found, SERVING, NOW) is None) == ready
-    assert health.as_json(found, NOW)["live"] == ready
+    assert health_report.as_json(found, NOW)["live"] == ready
 
 
 def test_old_observations_are_no_observations():
@@ -146,13 +146,13 @@ def test_old_observations_are_no_observations():
 def test_the_state_counts_what_is_in_flight():
     busy = replace(READY, activity=COMPUTING)
     waiting = replace(workers(busy), model=replace(MODEL, workers=(busy, READY), queue_waiting=3))
-    (model,) = health.as_json(snapshot(waiting), NOW)["models"]
+    (model,) = health_report.as_json(snapshot(waiting), NOW)["models"]
     assert (model["queue_waiting"], model["in_flight"], model["idle"]) == (3, 4, False)
     assert [worker["computing_s"] for worker in model["workers"]] == [19.0, None]
     assert model["ready"]
-    (model,) = health.as_json(snapshot(SERVING), NOW)["models"]
+    (model,) = health_report.as_json(snapshot(SERVING), NOW)["models"]
     assert (model["in_flight"], model["idle"]) == (0, True)
-    (model,) = health.as_json(snapshot(workers(replace(FOREIGN, waiting=False))), NOW)["models"]
+    (model,) = health_report.as_json(snapshot(workers(replace(FOREIGN, waiting=False))), NOW)["models"]
     assert (model["in_flight"], model["idle"]) == (1, False)
 
 
