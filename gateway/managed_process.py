@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from gateway.nginx import NginxError
 from serving.process_state import is_stopped, processes_of_session
 
+RESTART_REASONS = ("died", "stopped", "hung", "not started", "worker stopped")
 START_TIMEOUT_S = 20.0
 STOPPED_LIMIT_S = 3.0
 PROBE_INTERVAL_S = 2.0

@@ -90,12 +90,15 @@ class Readiness:
         """The default version's where none is named. Raises ModelNotFound."""
         if self._at is None:
             return self._error
+        unavailable = self._state.get("unavailable", {})
+        if version is None and name in unavailable:
+            return self._stale() or str(unavailable[name])
         models = [model for model in self._state["models"] if model["name"] == name]
         for model in models:
             if model["default"] if version is None else model["version"] == version:
                 return self._stale() or _reason(model, strict or self._strict)
-        if name in self._state.get("undescribed", {}):
-            return f"TorchServe cannot describe it: {self._state['undescribed'][name]}"
+        if name in unavailable:
+            return self._stale() or str(unavailable[name])
         if models:
             raise ModelNotFound(f"Model version: {str(version)[:60]} does not exist for model: {name}")
         raise ModelNotFound(f"Model not found: {name[:60]}", type="ModelNotFoundException")
@@ -185,7 +188,7 @@ def _state(models: Sequence[State], undescribed: Mapping[str, str]) -> State:
         "reason": reason,
         "strict_reason": strict_reason,
         "models": models,
-        "undescribed": undescribed,
+        "unavailable": {name: f"TorchServe cannot describe it: {why}" for name, why in undescribed.items()},
     }
 
 

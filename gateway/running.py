@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gateway.managed_process import ManagedProcess, listens, parts
+from gateway.managed_process import RESTART_REASONS, ManagedProcess, listens, parts
 from gateway.nginx import Front, NginxError, command
 from gateway.settings import Settings
 from gateway.stopping import SIGNAL as NOT_READY
@@ -204,10 +204,14 @@ class Running:
         self._write_state()
 
     def _write_state(self) -> None:
-        """For gateway/metrics.py."""
+        """For gateway/metrics.py, with zeros: a rate does not see the first event of a series that begins at 1."""
         with contextlib.suppress(OSError):  # a full disk, for one; the next restart writes it again
             new = self._state.with_suffix(".new")
-            new.write_text(json.dumps({"restarts": self._restarts}), encoding="utf-8")
+            counts = {
+                name: {reason: reasons[reason] for reason in RESTART_REASONS}
+                for name, reasons in self._restarts.items()
+            }
+            new.write_text(json.dumps({"restarts": counts}), encoding="utf-8")
             new.replace(self._state)
 
     def _restore_work(self) -> None:

@@ -1,17 +1,20 @@
-"""Keeps a front end running: starts it, finds out that it is dead or hung, starts it again with what it served."""
+"""Keep a front end running: start it, find out that it is dead or hung, start it again with what it served."""
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
+from client import Client
 from serving import logs, restore
 from serving.backoff import Backoff
 from serving.config import write
 from serving.errors import FrontendFailed, Interrupted, RunError
 from serving.frontend import Frontend, Launcher
 from serving.frontend_monitor import FrontendMonitor
+from serving.model_poller import ModelPoller
 from serving.plan import Plan
 from serving.ports import TORCHSERVE_PORTS, check_free
-from serving.snapshot import Key, Snapshot
+from serving.readiness import Key, survey
+from serving.snapshot import ServedVersion, Snapshot, SnapshotFilter
 from serving.startup import wait_for_frontend
 from serving.supervisor_metrics import (
     FRONTEND_RESTARTS,
@@ -39,13 +42,21 @@ class FrontendKeeper:
     """
 
     def __init__(
-        self, plan: Plan, say: Report, check: Callable[[], None], launched: Callable[[Frontend], None]
+        self,
+        plan: Plan,
+        poller: ModelPoller,
+        say: Report,
+        check: Callable[[], None],
+        launched: Callable[[Frontend], None],
     ) -> None:
         self.frontend: Frontend | None = None
         self.snapshot = Snapshot()
         self.missing: Mapping[Key, str] = {}
         """Versions that the last restart could not load again, with the reason."""
+        self.lost_defaults: Mapping[str, str] = {}
+        """Default versions, by model, that the last restart could not bring back as such."""
         self._plan = plan
+        self._poller = poller
         self._say = say
         self._check = check
         self._launched = launched
@@ -82,9 +93,10 @@ class FrontendKeeper:
 
     def observe(self) -> None:
         """From now on the snapshot follows what the front end serves."""
-        versions, _ = restore.describe_all(self._plan.endpoints, _DESCRIBE_TIMEOUT_S)
-        self._save(Snapshot.of(versions), frozenset())
-        self._start_monitor(())
+        with Client(endpoints=self._plan.endpoints, timeout=_DESCRIBE_TIMEOUT_S, retries=0) as connection:
+            found = survey(connection, _DESCRIBE_TIMEOUT_S)
+        self._save(SnapshotFilter(Snapshot.of(ServedVersion.of(model) for model in found.models)))
+        self._start_monitor()
 
     def problem(self) -> tuple[str, str] | None:
         """Why the front end has to be restarted: the reason for the metrics, and a sentence. None if it need not."""
@@ -156,22 +168,30 @@ class FrontendKeeper:
         for (name, version), why in self.missing.items():
             RESTORE_FAILURES.inc()
             self._say(f"{name}, version {version}, could not be loaded again: {why}")
-        self._start_monitor(self.missing)
+        self.lost_defaults = {
+            each.name: each.version
+            for each in self.snapshot.versions
+            if each.default and each.key in self.missing
+        }
+        self._start_monitor()
 
-    def _start_monitor(self, keep: Collection[Key]) -> None:
+    def _start_monitor(self) -> None:
         plan = self._plan
-        self._monitor = FrontendMonitor(plan.endpoints, plan.run, self.snapshot, keep, self._save)
+        served = SnapshotFilter(self.snapshot, self.missing, self.lost_defaults)
+        self._monitor = FrontendMonitor(self._poller, plan.endpoints.inference, plan.run, served, self._save)
+        self._monitor.start()
 
-    def _save(self, snapshot: Snapshot, absent: frozenset[Key]) -> None:
-        """Called from the monitor's thread after each look. `absent`: versions that are not loaded again yet."""
-        self._links.sync(snapshot.versions)
-        self.missing = {key: why for key, why in self.missing.items() if key in absent}
-        if snapshot != self.snapshot:
-            self.snapshot = snapshot
+    def _save(self, served: SnapshotFilter) -> None:
+        """Called from the monitor's thread after each survey."""
+        self.missing = {key: why for key, why in self.missing.items() if key in served.absent}
+        self.lost_defaults = dict(served.lost_defaults)
+        if served.snapshot != self.snapshot:
+            self.snapshot = served.snapshot
             try:
-                snapshot.write(self._plan.run.snapshot)
+                self.snapshot.write(self._plan.run.snapshot)
             except OSError:  # a full disk; what is in memory is what a restart uses
                 STATE_WRITE_ERRORS.inc()
+        self._links.sync(self.snapshot.versions)
 
     def _wait_for_ports(self) -> None:
         """Those of the front end that was just ended. Raises PortTaken."""

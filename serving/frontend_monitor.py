@@ -1,4 +1,4 @@
-"""Finds out whether the front end still answers, and keeps the snapshot of what it serves."""
+"""Find out whether the front end still answers, and keep the snapshot of what it serves."""
 
 import re
 import socket
@@ -10,16 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import client
-from client import Endpoints
 from handlers.core.activity import read_activity
 from serving import logs
-from serving.restore import describe_all
+from serving.model_poller import ModelPoller
+from serving.readiness import Key, Survey
 from serving.rundir import RunDir
-from serving.snapshot import Key, Snapshot, SnapshotFilter
-from serving.supervisor_metrics import STATE_WRITE_ERRORS
+from serving.snapshot import ServedVersion, SnapshotFilter
+from serving.supervisor_metrics import STATE_WRITE_ERRORS, WATCH_ERRORS
 
-TIMEOUT_S = 2.0
+PING_TIMEOUT_S = 2.0
 NO_ANSWER_S = 12.0
 """A front end that has answered no fresh connection for so long is hung."""
 WORKING_NO_ANSWER_S = 60.0
@@ -27,13 +26,15 @@ WORKING_NO_ANSWER_S = 60.0
 MEMORY_QUIET_S = 2.0
 MEMORY_MAX_WAIT_S = 8.0
 _MIN_FAILURES = 4
-_INTERVAL_S = 3.0
 _STEP_S = 0.1
-_CHANGE = " ModelManager - "
-"""In the log of the front end: a registration, a removal, a new default version or worker count."""
+_CHANGES = (" ModelManager - ", " ModelVersionedRefs - ")
+"""In the log of the front end: a registration, a removal, new worker counts; a new default version."""
+_NEW_DEFAULT = re.compile(r" ModelVersionedRefs - Setting default version to .* for model (?P<model>.+)$")
 _OUT_OF_MEMORY = re.compile(
     r"^(?:Caused by: )?(?:java\.lang\.OutOfMemoryError|io\.netty\S+\.OutOfDirectMemoryError)\b"
 )
+
+Save = Callable[[SnapshotFilter], None]
 
 
 class AnswerClock:
@@ -97,28 +98,30 @@ class MemoryFailures:
 
 
 class FrontendMonitor:
-    """A thread that describes all models every few seconds over fresh connections, as a client of management would.
+    """A thread for one life of the front end: keeps the snapshot, and decides whether the front end hangs.
 
-    That is the snapshot, and evidence that the front end lives. Only when it fails, inference is pinged.
+    It works on what `poller` learns, and asks it to hurry when the front end logs a change. Only when the management
+    API does not answer, inference is pinged.
     """
 
     def __init__(
-        self,
-        endpoints: Endpoints,
-        run: RunDir,
-        snapshot: Snapshot,
-        keep: Iterable[Key],
-        save: Callable[[Snapshot, frozenset[Key]], None],
+        self, poller: ModelPoller, inference: str, run: RunDir, served: SnapshotFilter, save: Save
     ) -> None:
-        self._endpoints = endpoints
+        """`inference` is the address that is pinged. `save` is called after each survey, with `served` updated."""
+        self._poller = poller
+        self._inference = inference
         self._activity = run.activity
-        self._filter = SnapshotFilter(snapshot, keep)
+        self._served = served
         self._save = save
         self._clock = AnswerClock()
         self._memory = MemoryFailures()
         self._log = logs.Tail(run.server_log)
+        self._began = time.monotonic()
+        self._last_poll = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="frontend-monitor", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     @property
@@ -133,35 +136,44 @@ class FrontendMonitor:
     def close(self) -> None:
         """Nothing is saved any more after this."""
         self._over.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout=2 * TIMEOUT_S)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=2 * PING_TIMEOUT_S)
+
+    def step(self) -> None:
+        """One look at the log and at what the poller has learned since the last one."""
+        lines = self._log.lines()
+        self._memory.record(lines)
+        for line in lines:
+            if match := _NEW_DEFAULT.search(line):
+                self._served.note_default(match["model"])
+        if any(change in line for line in lines for change in _CHANGES):
+            self._poller.ask_soon()
+        poll = self._poller.latest
+        if poll is None or poll.number == self._last_poll or poll.started < self._began:
+            return
+        self._last_poll = poll.number
+        if poll.survey is not None:
+            self._update(poll.survey, poll.repairing)
+        answered = poll.survey is not None or is_answering(self._inference, "/ping", PING_TIMEOUT_S)
+        self._clock.record(answered=answered, batches=finished_batches(self._activity))
 
     def _run(self) -> None:
-        next_look = 0.0
         while not self._over.is_set():
-            lines = self._log.lines()
-            self._memory.record(lines)
-            changed = any(_CHANGE in line for line in lines)
-            if changed or time.monotonic() >= next_look:
-                answered = self._describe() or is_answering(self._endpoints.inference, "/ping", TIMEOUT_S)
-                self._clock.record(answered=answered, batches=finished_batches(self._activity))
-                next_look = time.monotonic() + (_INTERVAL_S if answered else 0.0)
+            try:
+                self.step()
+            except Exception:  # what watches must go on
+                WATCH_ERRORS.inc()
             self._over.wait(_STEP_S)
 
-    def _describe(self) -> bool:
+    def _update(self, found: Survey, repairing: frozenset[Key]) -> None:
+        if self._over.is_set():
+            return
+        versions = [ServedVersion.of(model) for model in found.models]
         try:
-            versions, failed = describe_all(self._endpoints, TIMEOUT_S)
-        except client.ServeError:
-            return False
-        except Exception:  # an answer that we do not understand is one
-            return True
-        if not self._over.is_set():
-            try:
-                snapshot = self._filter.update(versions, failed)
-                self._save(snapshot, self._filter.absent)
-            except Exception:
-                STATE_WRITE_ERRORS.inc()
-        return True
+            self._served.update(versions, {*found.undescribed, *found.unreached}, repairing)
+            self._save(self._served)
+        except Exception:
+            STATE_WRITE_ERRORS.inc()
 
 
 def is_answering(url: str, path: str, timeout: float) -> bool:

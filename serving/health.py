@@ -1,14 +1,15 @@
 """Decide from observations whether workers, model versions and the server can answer: the one definition of ready.
 
-Everything here is pure. health_monitor.py collects the observations, health_server.py publishes the results.
+Everything here is pure. health_monitor.py collects the observations; health_server.py and health_report.py publish
+the results.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from serving.origin import Origin
-from serving.readiness import Model, Worker
+from serving.readiness import Key, Model, Worker
 
 Phase = Literal["starting", "running", "restarting", "stopping"]
 
@@ -46,7 +47,7 @@ class Version:
     origin: Origin = field(default_factory=Origin)
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         return self.model.name, self.model.version
 
     @property
@@ -137,6 +138,7 @@ class Snapshot:
 
     `front_end_answered`: when the management API last answered. `described`: the wall time of that answer.
     `missing`: versions that a restart of the front end could not load again, with the reason.
+    `lost_defaults`: default versions, by model, that a restart could not bring back as such.
     """
 
     at: float
@@ -146,7 +148,8 @@ class Snapshot:
     undescribed: Mapping[str, str] = field(default_factory=dict)
     front_end_answered: float = 0.0
     described: float = 0.0
-    missing: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    missing: Mapping[Key, str] = field(default_factory=dict)
+    lost_defaults: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, name: str, version: str | None = None) -> Version | None:
         """That version, or the default one."""
@@ -187,6 +190,47 @@ def model_problem(
     return version_problem(version, now)
 
 
+def unavailable_models(snapshot: Snapshot) -> dict[str, str]:
+    """Models whose requests without a version have no version, or not the right one, to answer them; with the reason.
+
+    After a restart that could not load the default version, TorchServe makes another version the default by itself.
+    Its answers are not those that were asked for.
+    """
+    served = {version.model.name for version in snapshot.versions}
+    reasons = {
+        name: f"TorchServe cannot describe it: {reason}"
+        for name, reason in snapshot.undescribed.items()
+        if name not in served
+    }
+    for (name, version), reason in snapshot.missing.items():
+        if name not in served:
+            reasons[name] = f"version {version} was not loaded again: {reason}"
+    for name, version in snapshot.lost_defaults.items():
+        found = snapshot.named(name)
+        if found is not None and found.model.version != version:
+            reason = snapshot.missing.get((name, version), "TorchServe has another default version")
+            reasons[name] = (
+                f"its default version {version} was not restored: {reason}; {found.model.version} is the default "
+                "version instead until you register the old one again or set the default version"
+            )
+    return reasons
+
+
+def probe_problem(
+    snapshot: Snapshot, name: str, version: str | None, now: float, *, strict: bool = False
+) -> str | None:
+    """Why a probe of this model, or of this version of it, is answered with 503. Raises KeyError if it is unknown."""
+    unavailable = unavailable_models(snapshot)
+    if version is None and name in unavailable:
+        return unavailable[name]
+    found = snapshot.named(name, version)
+    if found is not None:
+        return model_problem(snapshot, found, now, strict=strict)
+    if version is not None and (name, version) in snapshot.missing:
+        return f"version {version} was not loaded again: {snapshot.missing[name, version]}"
+    return unavailable[name]
+
+
 def server_problem(snapshot: Snapshot, now: float, *, strict: bool = False) -> str | None:
     """Why the server as a whole is not ready; None when it is.
 
@@ -215,69 +259,12 @@ def _problems(snapshot: Snapshot, now: float, strict: bool) -> Iterator[str]:
             and (problem := version_problem(version, now))
         ):
             yield f"{model.name}: {problem}"
-    answering = {version.model.name for version in snapshot.versions}
-    for (name, number), why in snapshot.missing.items():
-        if strict or name not in answering:
-            yield f"{name} {number}: not loaded again: {why}"
+    served = {version.model.name for version in snapshot.versions}
+    for (name, number), reason in snapshot.missing.items():
+        if strict or name not in served:
+            yield f"{name} {number}: not loaded again: {reason}"
+    for name, reason in unavailable_models(snapshot).items():
+        if name in snapshot.lost_defaults and name in served:
+            yield f"{name}: {reason}"
     if strict:
         yield from (f"{name}: it cannot be described: {why}" for name, why in snapshot.undescribed.items())
-
-
-def as_json(snapshot: Snapshot, now: float) -> dict[str, Any]:
-    """The body of GET /state."""
-    problem = server_problem(snapshot, now)
-    strict_problem = server_problem(snapshot, now, strict=True)
-    phase = snapshot.phase
-    running: str = "not ready" if problem else "ready"
-    return {
-        "phase": running if phase == "running" else phase,
-        "ready": problem is None,
-        "strict": strict_problem is None,
-        "live": now - snapshot.front_end_answered <= FRONT_END_LIMIT_S,
-        "reason": problem,
-        "strict_reason": strict_problem,
-        "updated": snapshot.wall_time,
-        "described": snapshot.described,
-        "models": [_version_json(snapshot, version, now) for version in snapshot.versions],
-        "undescribed": dict(snapshot.undescribed),
-    }
-
-
-def _version_json(snapshot: Snapshot, version: Version, now: float) -> dict[str, Any]:
-    model = version.model
-    problem = model_problem(snapshot, version, now)
-    strict_problem = model_problem(snapshot, version, now, strict=True)
-    return {
-        "name": model.name,
-        "version": model.version,
-        "default": model.default,
-        "archive": model.archive,
-        **asdict(version.origin),
-        "ready": problem is None,
-        "reason": problem,
-        "strict": strict_problem is None,
-        "strict_reason": strict_problem,
-        "min_workers": version.min_workers,
-        "max_workers": model.max_workers,
-        "queue_waiting": model.queue_waiting,
-        "queue_free": model.queue_free,
-        "in_flight": version.in_flight,
-        "idle": is_idle(version),
-        "workers": [_worker_json(worker, now) for worker in model.workers],
-    }
-
-
-def _worker_json(worker: Worker, now: float) -> dict[str, Any]:
-    activity = worker.activity
-    return {
-        "id": worker.id,
-        "pid": worker.pid,
-        "status": worker.status,
-        "alive": worker.alive,
-        "responsive": is_responsive(worker, now),
-        "reports": activity is not None,
-        "computing_s": round(now - activity.batch_started, 3) if activity and activity.is_computing else None,
-        "answers": activity.answers if activity else 0,
-        "held": activity is not None and activity.held,
-        "memory": worker.memory,
-    }

@@ -1,14 +1,16 @@
 """The supervisor's metrics in Prometheus' format: what it sees, and what it had to do."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from serving.health import Snapshot, model_problem, server_problem, usable_workers
+from serving.health import Snapshot, model_problem, server_problem, unavailable_models, usable_workers
 from serving.supervisor_metrics import PREFIX, REGISTRY
 
+KILL_REASONS = ("suspended", "unresponsive", "stuck", "starved")
+QUESTION_RESULTS = ("answered", "failed", "inconclusive")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -35,6 +37,22 @@ class Metrics:
             "model",
             "result",
         )
+        self._models: set[str] = set()
+
+    def keep_models(self, names: Set[str]) -> None:
+        """Start all counters of new models at 0, so that rates see the first event; drop those of removed models."""
+        series = (
+            *((self.kills, (reason,)) for reason in KILL_REASONS),
+            (self.replacements, ()),
+            (self.revivals, ()),
+            *((self.questions, (result,)) for result in QUESTION_RESULTS),
+        )
+        for counter, labels in series:
+            for name in names:
+                counter.labels(name, *labels)
+            for name in self._models - names:
+                counter.remove(name, *labels)
+        self._models = set(names)
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(f"{PREFIX}_{name}", description, labels, registry=self.registry)
@@ -65,11 +83,12 @@ class _Observed(Collector):
         in_flight = _gauge("requests_in_flight", "Requests in batches that are being computed.", *labels)
         undescribed = _gauge("models_undescribed", "Models that TorchServe lists and cannot describe.")
         undescribed.add_metric([], float(len(snapshot.undescribed)))
+        unavailable = unavailable_models(snapshot)
         for version in snapshot.versions:
             name = version.model.name
             is_ready = float(model_problem(snapshot, version, now) is None)
             if version.model.default and version.min_workers:
-                ready.add_metric([name], is_ready)
+                ready.add_metric([name], 0.0 if name in unavailable else is_ready)
             key = [name, version.model.version]
             model_ready.add_metric(key, is_ready)
             usable.add_metric(key, float(len(usable_workers(version, now))))

@@ -1,52 +1,35 @@
 """Watch a running server: observe its workers, decide about readiness, and repair what TorchServe does not.
 
-Two threads. One asks the management API, and may have to wait for it. The other looks at processes and activity files
-several times a second and publishes what it sees as a Snapshot, which probes are answered from.
+Two threads. The poller's asks the management API, and may have to wait for it. The other looks at processes and
+activity files several times a second and publishes what it sees as a Snapshot, which probes are answered from.
 """
 
 import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from urllib.parse import urlsplit
 
-import client
-from client import Client
 from handlers.core.holding import ask_to_hold
-from serving import canary, health, origin
+from serving import canary, health
 from serving.health import Phase, Snapshot, Version
 from serving.health_metrics import Metrics
 from serving.health_observe import Processes, QueueWatch
 from serving.health_questions import Questions
 from serving.health_repairs import HangingWorkers, Replacements
 from serving.health_server import HealthServer
-from serving.origin import Origin
+from serving.known_models import KnownModels
+from serving.model_poller import ModelPoller, Poll
 from serving.plan import Plan
-from serving.readiness import Model, survey
+from serving.readiness import Key, Model
+from serving.supervisor_metrics import WATCH_ERRORS
 
-DESCRIBE_INTERVAL_S = 1.0
-DESCRIBE_ALARM_INTERVAL_S = 0.5
-DESCRIBE_TIMEOUT_S = 2.0
-MAX_DESCRIBE_PAUSE_S = 2.0
-"""Descriptions that take long, as with workers on GPUs, for each of which TorchServe runs nvidia-smi, are followed by
-pauses that are as long, up to this one."""
 OBSERVE_INTERVAL_S = 0.25
 CONFIRM_LIMIT_S = 1.0
 """Within this time after a worker's end, TorchServe is asked whether it was meant to end, as for a scale-down."""
-LOG_UNDESCRIBED_AFTER = 3
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class _Description:
-    """The management API's latest answer; `at`: when it was asked for it, monotonic."""
-
-    models: tuple[Model, ...] = ()
-    undescribed: dict[str, str] = field(default_factory=dict)
-    at: float = 0.0
-    wall_time: float = 0.0
 
 
 class HealthMonitor:
@@ -57,22 +40,24 @@ class HealthMonitor:
             happen only while it is "running". Safe to set in a signal handler.
         metrics: What GET /metrics answers.
         missing: Versions that a restart of the front end could not load again, with the reason.
+        lost_defaults: Default versions, by model, that a restart could not bring back as such.
     """
 
-    def __init__(self, plan: Plan, say: Say) -> None:
+    def __init__(self, plan: Plan, poller: ModelPoller, say: Say) -> None:
+        """Starts and closes `poller` with itself."""
         self.phase: Phase = "starting"
-        self.missing: Mapping[tuple[str, str], str] = {}
+        self.missing: Mapping[Key, str] = {}
+        self.lost_defaults: Mapping[str, str] = {}
         self._plan = plan
+        self._poller = poller
         self._say = say
-        self._answered_at = time.monotonic()
-        self._description = _Description()
+        self._known = KnownModels(plan.store, self._log)
+        self._serving_since = 0.0
         self._processes = Processes(plan.run.activity)
         self._queues = QueueWatch()
-        self._origins: dict[tuple[str, str], Origin] = {}
         self._joined: dict[str, float] = {}
         self._ended: dict[int, float] = {}
         self._was_ready: set[str] = set()
-        self._failed_describes: dict[str, int] = {}
         self._snapshot = Snapshot(time.monotonic(), time.time())
         self.metrics = Metrics(lambda: (self.snapshot(), time.monotonic()))
         self._questions = Questions(
@@ -80,29 +65,30 @@ class HealthMonitor:
         )
         self._hanging = HangingWorkers(self._processes.kill, self.metrics, self._log)
         self._replacements = Replacements(plan.endpoints, self.metrics, self._log)
+        self._last_error = ""
         self._closing = threading.Event()
-        self._wake = threading.Event()
         self._observing = threading.Lock()
-        self._threads = [
-            threading.Thread(target=self._describe_forever, name="health-describe", daemon=True),
-            threading.Thread(target=self._observe_forever, name="health-observe", daemon=True),
-        ]
+        self._thread = threading.Thread(target=self._observe_forever, name="health-observe", daemon=True)
         parts = urlsplit(plan.settings.get("health_address", plan.endpoints.health))
         self._server = HealthServer(parts.hostname or "127.0.0.1", parts.port or 8083, self)
 
     def start(self) -> None:
         """Raises OSError when the health port cannot be bound."""
         self._server.start()
-        for thread in self._threads:
-            thread.start()
+        self._poller.start(self._take, self._is_calm)
+        self._thread.start()
 
     def serve(self, models: Sequence[Model]) -> None:
-        """The front end is up. Each of these models has answered a question; none of them after a restart."""
+        """The front end is up, and each of these models has answered a question.
+
+        None of them after a restart: then what was known stays, with workers that have died, until the next poll.
+        """
         now = time.monotonic()
-        self._answered_at = now
+        self._poller.note_answer()
+        self._serving_since = now
         if models:
-            self._note_origins(models)
-        self._description = _Description(tuple(models), {}, now, time.time())
+            self._known.begin(models, now, time.time())
+        self._poller.ask_soon()
         self._was_ready |= {model.name for model in models if model.default}
         if self.phase != "stopping":  # asked for meanwhile
             self.phase = "running"
@@ -111,11 +97,10 @@ class HealthMonitor:
     def close(self) -> None:
         """Stop watching and answering probes; twice does no harm."""
         self._closing.set()
-        self._wake.set()
         self._server.close()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(2 * DESCRIBE_TIMEOUT_S)
+        self._poller.close()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
 
     def problem(self) -> str | None:
         """Why the server is not ready; None when it is."""
@@ -124,7 +109,7 @@ class HealthMonitor:
     @property
     def front_end_silent_s(self) -> float:
         """How long ago the management API last answered anything."""
-        return time.monotonic() - self._answered_at
+        return time.monotonic() - self._poller.answered_at
 
     @property
     def stalled_s(self) -> float:
@@ -136,8 +121,9 @@ class HealthMonitor:
         return replace(
             self._snapshot,
             phase=self.phase,
-            front_end_answered=self._answered_at,
+            front_end_answered=self._poller.answered_at,
             missing=dict(self.missing),
+            lost_defaults=dict(self.lost_defaults),
         )
 
     def refreshed(self) -> Snapshot:
@@ -159,62 +145,26 @@ class HealthMonitor:
             return False
         return True
 
-    def _describe_forever(self) -> None:
-        with Client(endpoints=self._plan.endpoints, timeout=DESCRIBE_TIMEOUT_S, retries=0) as connection:
-            while not self._closing.is_set():
-                start = time.monotonic()
-                try:
-                    self._describe(connection)
-                except client.ServeError:
-                    pass  # how long it lasts is what counts: front_end_silent_s
-                except Exception as error:
-                    self._log(f"the models could not be looked at: {error!r}")
-                took = time.monotonic() - start
-                calm = self.phase == "running" and self._all_is_well()
-                interval = DESCRIBE_INTERVAL_S if calm else DESCRIBE_ALARM_INTERVAL_S
-                self._wake.wait(max(interval - took, min(took, MAX_DESCRIBE_PAUSE_S), 0.05))
-                self._wake.clear()
+    def _take(self, poll: Poll) -> None:
+        """Called in the poller's thread."""
+        if poll.survey is None:
+            return
+        self._known.update(poll)
+        if self.phase == "running" and poll.started >= self._serving_since:
+            self._forget_removed(self._known.current.names | poll.survey.unreached.keys())
+            self._replacements.step(self._known.current.models)
+            self._poller.repairing = self._replacements.pending
 
-    def _describe(self, connection: Client) -> None:
-        def answered() -> None:
-            self._answered_at = time.monotonic()
-
-        phase, start = self.phase, time.monotonic()
-        found = survey(connection, 2 * DESCRIBE_TIMEOUT_S, answered)
-        self._note_origins(found.models)
-        kept = [model for model in self._description.models if model.name in found.undescribed]
-        self._description = _Description((*found.models, *kept), dict(found.undescribed), start, time.time())
-        self._note_undescribed(found.undescribed)
-        if phase == self.phase == "running":
-            self._forget_removed(
-                {model.name for model in self._description.models} | found.undescribed.keys()
-            )
-            self._replacements.step(self._description.models)
+    def _is_calm(self) -> bool:
+        snapshot, now = self.snapshot(), time.monotonic()
+        return self.phase == "running" and health.server_problem(snapshot, now, strict=True) is None
 
     def _forget_removed(self, names: Set[str]) -> None:
         """A model that is registered again has to become ready anew before it counts."""
-        self._was_ready &= names
-        self._joined = {name: at for name, at in self._joined.items() if name in names}
-
-    def _all_is_well(self) -> bool:
-        return health.server_problem(self.snapshot(), time.monotonic(), strict=True) is None
-
-    def _note_origins(self, models: Sequence[Model]) -> None:
-        """When a version appears, its archive is still in the store."""
-        self._origins = {
-            key: self._origins.get(key) or origin.from_archive(self._plan.store, model) or Origin()
-            for model in models
-            for key in [(model.name, model.version)]
-        }
-
-    def _note_undescribed(self, undescribed: Mapping[str, str]) -> None:
-        """A model that is just being unregistered is not worth a line."""
-        for name in self._failed_describes.keys() - undescribed.keys():
-            del self._failed_describes[name]
-        for name, reason in undescribed.items():
-            self._failed_describes[name] = self._failed_describes.get(name, 0) + 1
-            if self._failed_describes[name] == LOG_UNDESCRIBED_AFTER:
-                self._log(f"{name}: TorchServe lists this model and cannot describe it: {reason}")
+        with self._observing:
+            self._was_ready &= names
+            self._joined = {name: at for name, at in self._joined.items() if name in names}
+        self.metrics.keep_models(names)
 
     def _observe_forever(self) -> None:
         while not self._closing.wait(OBSERVE_INTERVAL_S):
@@ -225,22 +175,26 @@ class HealthMonitor:
                     self._hanging.step(versions, now)
                     self._questions.step(versions)
             except Exception as error:  # what watches must go on
-                self._log(f"the workers could not be looked at: {error!r}")
+                WATCH_ERRORS.inc()
+                if repr(error) != self._last_error:
+                    self._last_error = repr(error)
+                    self._log(f"the workers could not be looked at: {error!r}")
                 self._closing.wait(1.0)
 
     def _observe(self) -> tuple[Version, ...]:
         """Publish what is true now."""
         with self._observing:
-            description = self._description
+            description = self._known.current
             models = self._processes.observe(description.models)
             now = time.monotonic()
             self._note_ends(models, now)
             self._queues.keep({(model.name, model.version) for model in models})
-            versions = tuple(self._version(model, now - description.at) for model in models)
+            described_at = description.described_at
+            versions = tuple(self._version(model, now - described_at[model.name]) for model in models)
             for version in versions:
                 self._note_service(version, now)
             versions = tuple(
-                replace(each, in_service=self._in_service(each.model, description.at, now))
+                replace(each, in_service=self._in_service(each.model, described_at[each.model.name], now))
                 for each in versions
             )
             self._snapshot = Snapshot(
@@ -249,7 +203,7 @@ class HealthMonitor:
                 self.phase,
                 versions,
                 description.undescribed,
-                self._answered_at,
+                self._poller.answered_at,
                 description.wall_time,
             )
         return versions
@@ -262,7 +216,7 @@ class HealthMonitor:
             needs_answer=self._questions.needs_answer(key),
             question_problem=self._questions.problem(key),
             queue_stalled_s=self._queues.stalled_s(model, described_s),
-            origin=self._origins.get(key, Origin()),
+            origin=self._known.origin(model),
         )
 
     def _note_service(self, version: Version, now: float) -> None:
@@ -293,14 +247,14 @@ class HealthMonitor:
             if worker.pid > 0 and not worker.alive
         }
         if ended.keys() - self._ended.keys():
-            self._wake.set()
+            self._poller.ask_soon()
         self._ended = ended
 
     def _in_service(self, model: Model, described_at: float, now: float) -> bool:
         """Also when it should have become ready by now; not while it may just be scaled down or unregistered."""
         for worker in model.workers:
             ended = self._ended.get(worker.pid, 0.0)
-            if described_at <= ended and now - ended < CONFIRM_LIMIT_S:
+            if self._serving_since <= described_at <= ended and now - ended < CONFIRM_LIMIT_S:
                 return False
         limit = model.startup_timeout + health.REGISTRATION_SLACK_S
         return model.name in self._was_ready or now - self._joined.get(model.name, now) > limit

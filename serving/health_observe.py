@@ -9,7 +9,7 @@ import psutil
 
 from handlers.core.activity import read_activity
 from serving.drain import is_waiting
-from serving.readiness import Model, Worker
+from serving.readiness import Key, Model, Worker
 
 
 class Processes:
@@ -69,7 +69,7 @@ class QueueWatch:
     """
 
     def __init__(self) -> None:
-        self._since: dict[tuple[str, str], tuple[float, int]] = {}
+        self._since: dict[Key, tuple[float, int]] = {}
 
     def stalled_s(self, model: Model, described_s: float) -> float:
         """`described_s`: how old TorchServe's word on the queue is, in seconds."""
@@ -92,6 +92,6 @@ class QueueWatch:
         self._since[key] = since, answers
         return now - since
 
-    def keep(self, keys: Set[tuple[str, str]]) -> None:
+    def keep(self, keys: Set[Key]) -> None:
         """Forget all versions but these."""
         self._since = {key: value for key, value in self._since.items() if key in keys}

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from serving import canary
 from serving.health import Version, is_idle, usable_workers
-from serving.readiness import Model, Worker
+from serving.readiness import Key, Model, Worker
 
 IDLE_LIMIT_S = 30.0
 """A model that has answered nothing for so long is asked."""
@@ -15,8 +15,6 @@ FAILURES = 2
 """A model that was ready stays so until so many questions in a row were not answered."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-
-Key = tuple[str, str]
 
 
 class Pending(Protocol):

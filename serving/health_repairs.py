@@ -8,7 +8,7 @@ import client
 from client import Client, Endpoints
 from serving.health import QUEUE_STALL_LIMIT_S, Version
 from serving.health_metrics import Metrics
-from serving.readiness import Model, Worker, replace_lost
+from serving.readiness import Key, Model, Worker, replace_lost
 
 STOPPED_LIMIT_S = 3.0
 """Of a worker that a signal has suspended."""
@@ -26,7 +26,6 @@ WORKER_GIVEN_UP_AFTER_S = 600.0
 FIRST_REVIVAL_PAUSE_S = 30.0
 LONGEST_REVIVAL_PAUSE_S = 600.0
 
-Key = tuple[str, str]
 Say = Callable[[str], None]
 
 
@@ -114,6 +113,11 @@ class Replacements:
         """What the model is meant to have, while TorchServe is told other numbers."""
         intended = self._intended.get((model.name, model.version))
         return intended[0] if intended else model.min_workers
+
+    @property
+    def pending(self) -> frozenset[Key]:
+        """Versions whose worker counts are not yet what they are meant to be."""
+        return frozenset(self._intended)
 
     def step(self, models: Iterable[Model]) -> None:
         models = list(models)

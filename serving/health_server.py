@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from serving import health
+from serving import health, health_report
 from serving.health import Snapshot
 from serving.health_metrics import CONTENT_TYPE, Metrics
 
@@ -62,7 +62,7 @@ def answer(source: Source, target: str) -> Answer:
         case ["readyz", name, version] if name and version:
             return _model(source.snapshot(), name, version, now, strict)
         case ["state"]:
-            return _json(200, health.as_json(source.refreshed(), time.monotonic()))
+            return _json(200, health_report.as_json(source.refreshed(), time.monotonic()))
         case ["metrics"]:
             return 200, CONTENT_TYPE, source.metrics.exposition()
     return _json(
@@ -83,12 +83,10 @@ def change(source: Source, target: str, from_page: bool) -> Answer:
 
 
 def _model(snapshot: Snapshot, name: str, version: str | None, now: float, strict: bool) -> Answer:
-    found = snapshot.named(name, version)
-    if found is not None:
-        return _probe("ready", health.model_problem(snapshot, found, now, strict=strict))
-    if name in snapshot.undescribed:
-        return _probe("ready", f"TorchServe cannot describe it: {snapshot.undescribed[name]}")
-    return _json(404, {"ready": False, "reason": f"model not found: {name[:60]}"})
+    try:
+        return _probe("ready", health.probe_problem(snapshot, name, version, now, strict=strict))
+    except KeyError:
+        return _json(404, {"ready": False, "reason": f"model not found: {name[:60]}"})
 
 
 def _probe(word: str, problem: str | None) -> Answer:

@@ -1,8 +1,8 @@
 """Which models the server has, and which of their workers are truly there: what it says, and what the system says."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -10,6 +10,9 @@ import psutil
 import client
 from client import Client, Endpoints
 from handlers.core.activity import Activity
+
+Key = tuple[str, str]
+"""Name and version of a model."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class Model:
     queue_waiting: int
     queue_free: int
     workers: tuple[Worker, ...]
+    batch_size: int = 1
+    max_batch_delay: int = 0
+    """In milliseconds."""
 
     @property
     def ready(self) -> bool:
@@ -85,46 +91,77 @@ class Model:
 
 @dataclass(frozen=True)
 class Survey:
-    """Every version of the models that could be described; for the other names, the reason why not."""
+    """Every version of the models that could be described.
+
+    Attributes:
+        undescribed: Models that TorchServe lists and cannot describe, with the reason.
+        unreached: Models about which nothing was learned, with the reason: no answer came, or the time ran out.
+        out_of_time: Those of them that were not even asked for.
+    """
 
     models: tuple[Model, ...]
     undescribed: Mapping[str, str]
+    unreached: Mapping[str, str] = field(default_factory=dict)
+    out_of_time: frozenset[str] = frozenset()
 
 
-def survey(connection: Client, timeout: float = 5.0, answered: Callable[[], None] = lambda: None) -> Survey:
+def survey(
+    connection: Client,
+    timeout: float = 5.0,
+    answered: Callable[[], None] = lambda: None,
+    first: Collection[str] = (),
+) -> Survey:
     """Describe every registered model; one that cannot be described does not keep the others from it.
 
-    `answered` is called after each answer. Raises client.ServeError when the front end does not list its models, or
-    takes longer than `timeout` seconds.
+    Args:
+        connection: Its timeout is for one answer.
+        timeout: Seconds after which no further model is asked for.
+        answered: Called after each answer.
+        first: Names of the models to begin with, such as those that the last survey had no time for.
+
+    Raises:
+        client.ServeError: The front end does not list its models.
     """
     deadline = time.monotonic() + timeout
     models: list[Model] = []
     undescribed: dict[str, str] = {}
-    names = sorted(entry.name for entry in connection.list_models())
+    unreached: dict[str, str] = {}
+    out_of_time: set[str] = set()
+    names = sorted(
+        (entry.name for entry in connection.list_models()), key=lambda name: (name not in first, name)
+    )
     answered()
     for name in names:
         if time.monotonic() > deadline:
-            raise client.Timeout(f"the front end took longer than {timeout:g} s to describe its models")
+            unreached[name] = "the other models took too long to describe"
+            out_of_time.add(name)
+            continue
         try:
             models += _versions(connection, name)
-        except (client.TransportError, client.MissingStubs):
+        except client.MissingStubs:
             raise
+        except client.TransportError as error:
+            unreached[name] = error.message
+            continue
         except client.ServeError as error:
             undescribed[name] = error.message
         answered()
-    return Survey(tuple(models), undescribed)
+    return Survey(tuple(models), undescribed, unreached, frozenset(out_of_time))
 
 
 def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0) -> list[Model]:
     """Every version of the named models, or of all that can be described.
 
     `timeout` is for one answer, and no further question is asked when it is over. Raises client.ServeError when the
-    server does not answer, and for a named model that cannot be described.
+    server does not answer each question, and for a named model that cannot be described.
     """
     deadline = time.monotonic() + timeout
     with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
         if names is None:
-            return list(survey(connection, timeout).models)
+            found = survey(connection, timeout)
+            for name, reason in found.unreached.items():
+                raise client.Timeout(f"the front end did not describe {name}: {reason}")
+            return list(found.models)
         models: list[Model] = []
         for name in names:
             if time.monotonic() > deadline:
@@ -175,6 +212,8 @@ def _model(described: client.Model, default: bool) -> Model:
         queue_waiting=described.queue_waiting or 0,
         queue_free=described.queue_free or 0,
         workers=tuple(_worker(worker) for worker in described.workers),
+        batch_size=described.batch_size,
+        max_batch_delay=described.max_batch_delay,
     )
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import client
 from client import Client, Endpoints
-from serving.snapshot import Key, ServedVersion, Snapshot
+from serving.readiness import Key, survey
+from serving.snapshot import ServedVersion, Snapshot
 from serving.versions import kept_name
 
 _TIMEOUT_S = 5.0
+_SURVEY_TIMEOUT_S = 20.0
 _ATTEMPTS = 5
 _ATTEMPT_INTERVAL_S = 1.0
 
@@ -101,25 +103,6 @@ def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]
                 link.unlink()
 
 
-def describe_all(endpoints: Endpoints, timeout: float) -> tuple[list[ServedVersion], list[str]]:
-    """Every version that the front end has, and the names of models that it cannot describe.
-
-    Raises client.ServeError when it does not answer at all.
-    """
-    versions: list[ServedVersion] = []
-    failed: list[str] = []
-    with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
-        for name in sorted(entry.name for entry in connection.list_models()):
-            try:
-                default = connection.describe(name).version
-                described = connection.describe_versions(name)
-            except client.ServeError:
-                failed.append(name)
-                continue
-            versions += [ServedVersion.of(each, each.version == default) for each in described]
-    return versions, failed
-
-
 def adjust(
     endpoints: Endpoints, wanted: Sequence[ServedVersion], pause: Callable[[float], None]
 ) -> dict[Key, str]:
@@ -143,16 +126,16 @@ def adjust(
 
 
 def _adjust_once(endpoints: Endpoints, wanted: Sequence[ServedVersion]) -> dict[Key, str]:
-    versions, undescribed = describe_all(endpoints, _TIMEOUT_S)
-    present = {each.key: each for each in versions}
     failed: dict[Key, str] = {}
     with Client(endpoints=endpoints, timeout=_TIMEOUT_S, retries=0) as connection:
+        found = survey(connection, _SURVEY_TIMEOUT_S)
+        present = {each.key: each for each in map(ServedVersion.of, found.models)}
         for served in wanted:
             now = present.get(served.key)
             if now is None:
-                slow = served.name in undescribed
+                is_unknown = served.name in found.undescribed or served.name in found.unreached
                 failed[served.key] = (
-                    "TorchServe does not describe it" if slow else "TorchServe did not load its archive"
+                    "TorchServe does not describe it" if is_unknown else "TorchServe did not load its archive"
                 )
                 continue
             try:

@@ -2,18 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import client
+from serving.readiness import Key, Model
 
 SCHEMA = 1
-
-Key = tuple[str, str]
-"""Name and version of a model."""
 
 
 @dataclass(frozen=True)
@@ -43,19 +40,8 @@ class ServedVersion:
         return self.min_workers, self.max_workers
 
     @classmethod
-    def of(cls, described: client.Model, default: bool) -> "ServedVersion":
-        return cls(
-            name=described.name,
-            version=described.version,
-            default=default,
-            archive=Path(described.url).name,
-            min_workers=described.min_workers,
-            max_workers=described.max_workers,
-            batch_size=described.batch_size,
-            max_batch_delay=described.max_batch_delay,
-            response_timeout=described.response_timeout,
-            startup_timeout=described.startup_timeout,
-        )
+    def of(cls, model: Model) -> "ServedVersion":
+        return cls(**{each.name: getattr(model, each.name) for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -98,34 +84,61 @@ class Snapshot:
 class SnapshotFilter:
     """Turns successive looks at the server into snapshots.
 
-    A worker count has to be seen twice before it counts: while a lost worker is replaced, the server is told other
-    numbers for a moment. Versions that `keep` names stay in the snapshot although the server lacks them: those that a
-    restart could not load.
+    Versions that `keep` names stay in the snapshot although the server lacks them: those that a
+    restart could not load. A default version that a restart could not bring back stays the default in the snapshot
+    until the default version is set again: TorchServe makes another version the default by itself.
+
+    Attributes:
+        absent: Versions in the snapshot that the server lacks.
+        lost_defaults: For models whose default version a restart could not bring back, that version.
     """
 
-    def __init__(self, snapshot: Snapshot, keep: Iterable[Key] = ()) -> None:
+    def __init__(
+        self, snapshot: Snapshot, keep: Iterable[Key] = (), lost_defaults: Mapping[str, str] | None = None
+    ) -> None:
         self.snapshot = snapshot
         self.absent = frozenset(keep)
-        """Versions in the snapshot that the server lacks."""
-        self._seen: dict[Key, tuple[int, int]] = {}
+        self.lost_defaults = dict(lost_defaults or {})
 
-    def update(self, versions: Sequence[ServedVersion], unknown: Iterable[str] = ()) -> Snapshot:
-        """The snapshot after this look. Models in `unknown` could not be described and stay as they were."""
-        unknown = set(unknown)
-        settled = [self._settle(each) for each in versions]
+    def update(
+        self,
+        versions: Sequence[ServedVersion],
+        unknown: Collection[str] = (),
+        repairing: Collection[Key] = (),
+    ) -> Snapshot:
+        """The snapshot after this look.
+
+        Args:
+            versions: What the server has.
+            unknown: Models that could not be described; they stay as they were.
+            repairing: Versions whose worker counts the supervisor has changed for a repair; the counts stay as they
+                were.
+        """
         present = {each.key for each in versions}
         self.absent -= present
+        for each in versions:
+            if each.default and self.lost_defaults.get(each.name) == each.version:
+                del self.lost_defaults[each.name]
+        settled = [self._settle(each, each.key in repairing) for each in versions]
         kept = [
             each
             for each in self.snapshot.versions
             if each.key not in present and (each.key in self.absent or each.name in unknown)
         ]
-        self._seen = {each.key: each.workers for each in versions}
         self.snapshot = Snapshot.of([*settled, *kept])
         return self.snapshot
 
-    def _settle(self, seen: ServedVersion) -> ServedVersion:
+    def note_default(self, name: str) -> None:
+        """Someone has set the default version of this model: what it was before no longer counts."""
+        if self.lost_defaults.pop(name, None) is not None:
+            self.snapshot = Snapshot.of(
+                replace(each, default=False) if each.name == name else each for each in self.snapshot.versions
+            )
+
+    def _settle(self, seen: ServedVersion, is_repairing: bool) -> ServedVersion:
+        if seen.name in self.lost_defaults:
+            seen = replace(seen, default=seen.version == self.lost_defaults[seen.name])
         known = self.snapshot.get(seen.key)
-        if known is None or self._seen.get(seen.key) == seen.workers:
+        if known is None or not is_repairing:
             return seen
         return replace(seen, min_workers=known.min_workers, max_workers=known.max_workers)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 import client
+from client import Client
 from serving import canary, logs
 from serving.errors import FrontendFailed, ModelFailed
 from serving.plan import Plan
@@ -15,11 +16,12 @@ _CANARY_SLACK = 10.0
 
 
 def wait_for_frontend(plan: Plan, check: Callable[[], None]) -> None:
-    """Returns when the front end describes its models. Raises FrontendFailed, and what `check` raises."""
+    """Return when the front end lists its models. Raises FrontendFailed, and what `check` raises."""
     start = time.monotonic()
     while True:
         try:
-            inspect(plan.endpoints, timeout=2.0)
+            with Client(endpoints=plan.endpoints, timeout=2.0, retries=0) as connection:
+                connection.list_models()
             return
         except client.ServeError as error:
             _check_timeout(plan, error, start)
@@ -63,7 +65,7 @@ class Start:
         while True:
             self._look_for_dead([])
             try:
-                models = inspect(self._plan.endpoints, self._plan.models, timeout=3.0)
+                models = inspect(self._plan.endpoints, self._plan.models, timeout=10.0)
             except client.ModelNotFound as error:
                 raise self._refused(str(error)) from error
             except client.ServeError as error:  # models that load can take all of the machine

@@ -12,7 +12,7 @@ from rich.table import Table
 
 import client
 from client import Client, Endpoints
-from serving import health, origin
+from serving import health, health_report, origin
 from serving.health_observe import Processes
 from serving.origin import Origin
 from serving.readiness import survey
@@ -23,7 +23,7 @@ STATE_TIMEOUT_S = 2.0
 SURVEY_TIMEOUT_S = 3.0
 
 Report = Mapping[str, Any]
-"""What GET /state answers (health.as_json)."""
+"""What GET /state answers (health_report.as_json)."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ def survey_models(endpoints: Endpoints, run: RunDir | None = None, store: Path |
         for model in models
     )
     now, wall_time = time.monotonic(), time.time()
-    snapshot = health.Snapshot(now, wall_time, "running", versions, found.undescribed, now, wall_time)
-    return health.as_json(snapshot, now)
+    undescribed = {**found.undescribed, **found.unreached}
+    snapshot = health.Snapshot(now, wall_time, "running", versions, undescribed, now, wall_time)
+    return health_report.as_json(snapshot, now)
 
 
 def look(run: RunDir) -> Status:

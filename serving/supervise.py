@@ -18,6 +18,7 @@ from serving.frontend_keeper import FrontendKeeper
 from serving.health_monitor import HealthMonitor
 from serving.leftovers import clean_up, remove_stale_activity, remove_unused_models
 from serving.listeners import close_listeners
+from serving.model_poller import ModelPoller
 from serving.notify import Notifier
 from serving.plan import SHUTDOWN_S, Plan
 from serving.ports import Ports, check_free
@@ -51,7 +52,8 @@ class Supervisor:
         self._lock: IO[str] | None = None
         self._state: State | None = None
         self._notifier = Notifier()
-        self._keeper = FrontendKeeper(plan, self._say, self._check, self._note_frontend)
+        self._poller = ModelPoller(plan.endpoints, self._say)
+        self._keeper = FrontendKeeper(plan, self._poller, self._say, self._check, self._note_frontend)
         self._monitor: HealthMonitor | None = None
         self._edge_events: EdgeEvents | None = None
         self._next_housekeeping = 0.0
@@ -74,7 +76,7 @@ class Supervisor:
             self._begin()
             check_free(self.plan.settings)
             self._report_budget()
-            self._monitor = HealthMonitor(self.plan, self._say)
+            self._monitor = HealthMonitor(self.plan, self._poller, self._say)
             self._monitor.start()
             self._receive_edge_events()
             start = Start(self.plan, self._keeper.check_start, self._now_at)
@@ -172,7 +174,7 @@ class Supervisor:
         if failure := self._keeper.problem():
             self._restart(*failure)
         assert self._monitor is not None
-        self._monitor.missing = self._keeper.missing
+        self._pass_losses()
         problem = self._monitor.problem()
         message = problem or "every model answers"
         if self._state is not None and _SECONDS.sub("", message) != _SECONDS.sub("", self._state.message):
@@ -184,7 +186,14 @@ class Supervisor:
         self._set("restarting", problem)
         self._monitor.phase = "restarting"
         self._keeper.restart(reason, problem)
+        self._pass_losses()
         self._monitor.serve(())
+
+    def _pass_losses(self) -> None:
+        """What the last restart could not bring back keeps the server from being ready."""
+        assert self._monitor is not None
+        self._monitor.missing = self._keeper.missing
+        self._monitor.lost_defaults = self._keeper.lost_defaults
 
     def _receive_edge_events(self) -> None:
         """nginx reports clients that left to the health port's number, over UDP. A failure only costs saved work."""

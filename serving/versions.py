@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
-from serving.snapshot import Key, ServedVersion
+from serving.readiness import Key
+from serving.snapshot import ServedVersion
 
 FOLDER = ".versions"
 

@@ -16,8 +16,9 @@ import pytest
 
 import serving
 from client import Client
-from serving import budget, restore
+from serving import budget
 from serving.config import ROOT
+from serving.readiness import inspect
 from tests.faults.test_workers import order, phase, until
 from tests.faults.toys import OBEDIENT, toy
 from tests.live_server import alive, free_offset, processes
@@ -48,9 +49,10 @@ def changed(tmp_path):
 
 def served(server):
     """What has to be the same again."""
-    versions, failed = restore.describe_all(server.endpoints, 10)
-    assert failed == []
-    return {(each.name, each.version): (each.default, *each.workers) for each in versions}
+    return {
+        (each.name, each.version): (each.default, each.min_workers, each.max_workers)
+        for each in inspect(server.endpoints, timeout=10)
+    }
 
 
 def snapshot(server):

@@ -20,6 +20,8 @@ OF_THE_SUPERVISOR = {
     "torchserve_supervisor_worker_kills_total",
 }
 """What its /metrics has for the alerts (serving/health_metrics.py, serving/supervisor_metrics.py)."""
+OF_THE_GATEWAY = {"gateway_process_restarts_total"}
+"""What the alerts ask of gateway/metrics.py."""
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 
 
@@ -33,7 +35,7 @@ def declared() -> set[str]:
     """The series that a server offers, by serving/metrics.yaml; a histogram has three. And those of the edge."""
     kinds = yaml.safe_load((ROOT / "serving" / "metrics.yaml").read_text())
     template = (ROOT / "deploy" / "nginx" / "nginx.conf.template").read_text()
-    names = {"up"} | set(re.findall(r"# TYPE (\w+) ", template)) | OF_THE_SUPERVISOR
+    names = {"up"} | set(re.findall(r"# TYPE (\w+) ", template)) | OF_THE_SUPERVISOR | OF_THE_GATEWAY
     for group in (kinds["ts_metrics"], kinds["model_metrics"]):
         for kind, entries in group.items():
             endings = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)

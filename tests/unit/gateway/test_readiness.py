@@ -24,7 +24,7 @@ def model(name, version="1.0", default=True, **changes) -> dict[str, Any]:
 
 def state(*models, **changes) -> dict[str, Any]:
     ready = {"ready": True, "strict": True, "reason": None, "strict_reason": None, "live": True}
-    return {"phase": "ready", "models": list(models), "undescribed": {}} | ready | changes
+    return {"phase": "ready", "models": list(models), "unavailable": {}} | ready | changes
 
 
 class Behind:
@@ -145,7 +145,7 @@ async def test_an_unknown_model_or_version_is_404(behind, supervised):
 
 
 async def test_a_model_that_cannot_be_described_is_there_and_not_ready(behind):
-    behind.state = state(model("texts"), undescribed={"odd": "no such route"})
+    behind.state = state(model("texts"), unavailable={"odd": "TorchServe cannot describe it: no such route"})
     async with gateway(behind) as client:
         assert await get(client, "/readyz/odd") == (
             503,

@@ -32,8 +32,12 @@ class FakeFrontend:
 
 
 class FakeMonitor:
-    def __init__(self, *_):
+    def __init__(self, _poller, _inference, _run, served, _save):
         self.problem = None
+        self.served = served
+
+    def start(self):
+        pass
 
     def close(self):
         pass
@@ -42,7 +46,7 @@ class FakeMonitor:
 @pytest.fixture
 def keeper(tmp_path, monkeypatch):
     """Its starts succeed unless a test adds errors to `failures`."""
-    made = FrontendKeeper(plan(["m"], tmp_path, tmp_path / "run"), print, lambda: None, lambda _: None)
+    made = FrontendKeeper(plan(["m"], tmp_path, tmp_path / "run"), None, print, lambda: None, lambda _: None)
     made.plan_missing, made.failures, made.adjusted = {}, [], []
     made.frontend, made.snapshot = FakeFrontend(), Snapshot.of([SERVED])
     made._backoff = Backoff(first_s=0.0, longest_s=0.0, max_restarts=3)
@@ -80,7 +84,7 @@ def test_each_problem_is_a_reason(keeper):
     keeper.frontend.is_running = False
     assert keeper.problem() == ("ended", "it has ended by itself (killed by SIGKILL)")
     keeper.frontend = FakeFrontend()
-    keeper._monitor = FakeMonitor()
+    keeper._monitor = FakeMonitor(*[None] * 5)
     keeper._monitor.problem = ("no_answer", "silent")
     assert keeper.problem() == ("no_answer", "silent")
 
@@ -115,8 +119,23 @@ def test_who_asks_for_the_end_gets_it(keeper):
 def test_a_version_is_missing_until_it_is_there(keeper):
     keeper.plan_missing = {SERVED.key: "its archive is gone"}
     keeper.restart("ended", "killed")
+    served = keeper._monitor.served
+    other = replace(SERVED, version="2")
     assert keeper.missing == {SERVED.key: "its archive is gone"}
-    keeper._save(Snapshot.of([SERVED, replace(SERVED, version="2")]), frozenset([SERVED.key]))
+    assert keeper.lost_defaults == {"m": "1"}
+    served.update([other])  # TorchServe makes it the default one
+    keeper._save(served)
     assert keeper.missing == {SERVED.key: "its archive is gone"}
-    keeper._save(Snapshot.of([SERVED]), frozenset())
+    assert keeper.lost_defaults == {"m": "1"}
+    served.update([SERVED, replace(other, default=False)])
+    keeper._save(served)
     assert keeper.missing == {}
+    assert keeper.lost_defaults == {}
+
+
+def test_a_version_that_is_not_the_default_one_is_no_lost_default(keeper):
+    other = replace(SERVED, version="2", default=False)
+    keeper.snapshot = Snapshot.of([SERVED, other])
+    keeper.plan_missing = {other.key: "its archive is gone"}
+    keeper.restart("ended", "killed")
+    assert (keeper.missing, keeper.lost_defaults) == ({other.key: "its archive is gone"}, {})

@@ -2,11 +2,25 @@
 
 import socket
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 
 from handlers.core.activity import ActivityWriter
-from serving.frontend_monitor import AnswerClock, MemoryFailures, finished_batches, is_answering
+from serving import frontend_monitor
+from serving.frontend_monitor import (
+    AnswerClock,
+    FrontendMonitor,
+    MemoryFailures,
+    finished_batches,
+    is_answering,
+)
+from serving.model_poller import Poll
+from serving.readiness import Survey
+from serving.rundir import RunDir
+from serving.snapshot import ServedVersion, Snapshot, SnapshotFilter
+from tests.unit.serving.test_health import MODEL
 
 
 class Clock:
@@ -101,3 +115,145 @@ def test_batches_of_all_workers_are_counted(tmp_path):
         writer.end_batch()
     (tmp_path / "3").write_text("half a file")
     assert finished_batches(tmp_path) == 2
+
+
+class FakePoller:
+    """Its `answers` makes it learn these models; None for an attempt without an answer."""
+
+    def __init__(self):
+        self.latest = None
+        self.hurried = 0
+
+    def ask_soon(self):
+        self.hurried += 1
+
+    def answers(self, survey, started=None, repairing=frozenset()):
+        number = self.latest.number + 1 if self.latest else 1
+        started = time.monotonic() if started is None else started
+        self.latest = Poll(number, started, 0.0, survey, repairing)
+
+
+SERVED = ServedVersion.of(MODEL)
+OTHER = replace(MODEL, version="2", default=False)
+
+
+class Watched:
+    """A monitor whose thread is not started, and what it has saved."""
+
+    def __init__(self, tmp_path):
+        self.poller = FakePoller()
+        self.saved = []
+        self.run = RunDir(tmp_path)
+        self.run.make()
+        self.run.server_log.parent.mkdir(exist_ok=True)
+        self.run.server_log.write_text("2026 INFO  main ModelManager - Model before loaded.\n")
+        self.served = SnapshotFilter(Snapshot.of([SERVED]))
+        self.monitor = FrontendMonitor(
+            self.poller, "http://127.0.0.1:9", self.run, self.served, lambda s: self.saved.append(s.snapshot)
+        )
+
+    def log(self, line):
+        with open(self.run.server_log, "a") as file:
+            file.write(f"2026-11-29 10:00:00,000 DEBUG epollEventLoopGroup-3-1 {line}\n")
+
+
+@pytest.fixture
+def watched(tmp_path):
+    return Watched(tmp_path)
+
+
+def test_each_survey_is_saved_once(watched):
+    watched.monitor.step()
+    assert watched.saved == []
+    watched.poller.answers(Survey((MODEL, OTHER), {}))
+    for _ in range(3):
+        watched.monitor.step()
+    assert watched.saved == [Snapshot.of([SERVED, ServedVersion.of(OTHER)])]
+
+
+def test_a_survey_that_began_before_this_life_of_the_front_end_is_not_about_it(watched):
+    watched.poller.answers(Survey((), {}), started=watched.monitor._began - 1.0)
+    watched.monitor.step()
+    assert watched.saved == []
+
+
+def test_what_could_not_be_described_or_is_being_repaired_stays_as_it_was(watched):
+    reviving = replace(MODEL, min_workers=0, max_workers=0)
+    for survey, repairing in [
+        (Survey((), {"m": "internal error"}), frozenset()),
+        (Survey((), {}, {"m": "no time"}), frozenset()),
+        (Survey((reviving,), {}), frozenset([SERVED.key])),
+    ]:
+        watched.poller.answers(survey, repairing=repairing)
+        watched.monitor.step()
+    assert watched.saved == [Snapshot.of([SERVED])] * 3
+
+
+@pytest.mark.parametrize(
+    ("line", "hurried"),
+    [
+        ("ModelManager - Model x loaded.", 1),
+        ("ModelManager - updateModel: x, count: 2", 1),
+        ("ModelVersionedRefs - Setting default version to 2 for model x", 1),
+        ("WorkerThread - 9000 Worker disconnected. WORKER_STOPPED", 0),
+    ],
+)
+def test_a_change_in_the_log_makes_the_poller_hurry(watched, line, hurried):
+    watched.log(line)
+    watched.monitor.step()
+    watched.monitor.step()
+    assert watched.poller.hurried == hurried
+
+
+def test_setting_the_default_version_settles_which_one_it_is(watched):
+    watched.served.lost_defaults["m"] = "1"
+    by_itself = replace(OTHER, default=True)
+    watched.poller.answers(Survey((by_itself,), {}))
+    watched.monitor.step()
+    assert not watched.saved[-1].versions[0].default
+    watched.log("ModelVersionedRefs - Setting default version to 2 for model other")
+    watched.monitor.step()
+    assert watched.served.lost_defaults == {"m": "1"}
+    watched.log("ModelVersionedRefs - Setting default version to 2 for model m")
+    watched.poller.answers(Survey((by_itself,), {}))
+    watched.monitor.step()
+    assert watched.served.lost_defaults == {}
+    assert watched.saved[-1].versions[0].default
+
+
+def test_inference_is_pinged_only_when_management_does_not_answer(watched, monkeypatch, clock):
+    pings = []
+    monkeypatch.setattr(frontend_monitor, "is_answering", lambda *_: pings.append(1))
+    watched.monitor._clock = AnswerClock(clock)
+    watched.poller.answers(Survey((), {}))
+    watched.monitor.step()
+    assert pings == []
+    for _ in range(6):
+        clock.now += 2.5
+        watched.poller.answers(None)
+        watched.monitor.step()
+    assert len(pings) == 6
+    assert watched.monitor.problem[0] == "no_answer"
+
+
+def test_an_error_does_not_end_the_thread(watched, monkeypatch):
+    steps = []
+    enough = threading.Event()
+
+    def step():
+        steps.append(1)
+        if len(steps) == 3:
+            enough.set()
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(watched.monitor, "step", step)
+    watched.monitor.start()
+    assert enough.wait(10)
+    watched.monitor.close()
+
+
+def test_nothing_is_saved_after_the_end(watched):
+    watched.monitor.close()
+    watched.poller.answers(Survey((MODEL,), {}))
+    watched.monitor.step()
+    assert watched.saved == []

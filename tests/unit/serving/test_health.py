@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from handlers.core.activity import Activity
-from serving import health
+from serving import health, health_report
 from serving.health import Snapshot, Version
 from serving.readiness import Model, Worker
 
@@ -128,7 +128,7 @@ def test_only_a_running_server_is_ready(phase):
     assert health.server_problem(found, NOW) is not None
     # While the server starts, one model after another becomes ready; when it stops, none takes requests any more.
     assert (health.model_problem(found, SERVING, NOW) is None) == (phase == "starting")
-    assert health.as_json(found, NOW)["phase"] == phase
+    assert health_report.as_json(found, NOW)["phase"] == phase
 
 
 @pytest.mark.parametrize(("seconds", "ready"), [(3.0, True), (9.0, True), (11.0, False)])
@@ -136,7 +136,7 @@ def test_a_front_end_may_be_slow_for_a_moment(seconds, ready):
     found = snapshot(SERVING, front_end_answered=NOW - seconds)
     assert (health.server_problem(found, NOW) is None) == ready
     assert (health.model_problem(found, SERVING, NOW) is None) == ready
-    assert health.as_json(found, NOW)["live"] == ready
+    assert health_report.as_json(found, NOW)["live"] == ready
 
 
 def test_old_observations_are_no_observations():
@@ -146,17 +146,69 @@ def test_old_observations_are_no_observations():
 def test_the_state_counts_what_is_in_flight():
     busy = replace(READY, activity=COMPUTING)
     waiting = replace(workers(busy), model=replace(MODEL, workers=(busy, READY), queue_waiting=3))
-    (model,) = health.as_json(snapshot(waiting), NOW)["models"]
+    (model,) = health_report.as_json(snapshot(waiting), NOW)["models"]
     assert (model["queue_waiting"], model["in_flight"], model["idle"]) == (3, 4, False)
     assert [worker["computing_s"] for worker in model["workers"]] == [19.0, None]
     assert model["ready"]
-    (model,) = health.as_json(snapshot(SERVING), NOW)["models"]
+    (model,) = health_report.as_json(snapshot(SERVING), NOW)["models"]
     assert (model["in_flight"], model["idle"]) == (0, True)
-    (model,) = health.as_json(snapshot(workers(replace(FOREIGN, waiting=False))), NOW)["models"]
+    (model,) = health_report.as_json(snapshot(workers(replace(FOREIGN, waiting=False))), NOW)["models"]
     assert (model["in_flight"], model["idle"]) == (1, False)
 
 
-def test_model_that_a_restart_could_not_load_makes_the_server_unready():
-    missing = {("resnet", "2"): "its archive is gone"}
+GONE = {("m", "0"): "its archive is gone"}
+SECOND = replace(SERVING, model=replace(MODEL, version="2", default=False))
 
-    assert "resnet 2: not loaded again" in health.server_problem(snapshot(missing=missing), NOW)
+
+@pytest.mark.parametrize(
+    ("case", "versions", "missing", "lost_defaults", "ready", "strict"),
+    [
+        ("its only version was not restored", (), GONE, {"m": "0"}, False, False),
+        (
+            "the default version was not restored, another one answers",
+            (SERVING,),
+            GONE,
+            {"m": "0"},
+            False,
+            False,
+        ),
+        ("a version that is not the default one was not restored", (SERVING,), GONE, {}, True, False),
+        (
+            "the default version is there, and another one is the default",
+            (SERVING,),
+            {},
+            {"m": "2"},
+            False,
+            False,
+        ),
+        ("what was lost is the default version again", (SERVING,), {}, {"m": "1"}, True, True),
+        ("another model's", (SERVING,), {("n", "0"): "gone"}, {"n": "0"}, False, False),
+    ],
+)
+def test_versions_that_a_restart_could_not_bring_back(case, versions, missing, lost_defaults, ready, strict):
+    losses = {"missing": missing, "lost_defaults": lost_defaults}
+    assert verdicts(*versions, **losses) == (ready, strict), case
+
+
+def test_only_requests_without_a_version_suffer_from_a_lost_default_version():
+    found = snapshot(SERVING, SECOND, missing=GONE, lost_defaults={"m": "0"})
+    reason = health.probe_problem(found, "m", None, NOW)
+    assert "default version 0 was not restored: its archive is gone; 1 is the default version" in reason
+    assert health.probe_problem(found, "m", "1", NOW) is None
+    assert health.probe_problem(found, "m", "2", NOW) is None
+    assert health.probe_problem(found, "m", "0", NOW) == "version 0 was not loaded again: its archive is gone"
+    with pytest.raises(KeyError):
+        health.probe_problem(found, "n", None, NOW)
+    state = health_report.as_json(found, NOW)
+    assert state["unavailable"] == {"m": reason}
+    assert [model["ready"] for model in state["models"]] == [True, True]
+
+
+def test_a_model_of_which_nothing_was_restored_is_not_unknown():
+    found = snapshot(missing=GONE, lost_defaults={"m": "0"})
+    for version in (None, "0"):
+        assert (
+            health.probe_problem(found, "m", version, NOW)
+            == "version 0 was not loaded again: its archive is gone"
+        )
+    assert health.server_problem(found, NOW) == "m 0: not loaded again: its archive is gone"

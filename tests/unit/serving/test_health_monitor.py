@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 
 import client
-from serving import health_monitor
+from serving import health, health_monitor, known_models, model_poller
 from serving.health_monitor import HealthMonitor
+from serving.health_server import answer
+from serving.model_poller import ModelPoller
 from serving.plan import plan
 from serving.ports import Ports
 from serving.readiness import Model, Survey, Worker
@@ -29,24 +31,26 @@ class Scene:
         self.models = [MODEL]
         self.undescribed = {}
         self.error = None
+        self.unreached = {}
         made = plan(["m"], tmp_path, tmp_path)
         made.run.make()
-        self.monitor = HealthMonitor(made, self.said.append)
-        monkeypatch.setattr(health_monitor, "survey", self._survey)
+        self.poller = ModelPoller(made.endpoints, self.said.append)
+        self.monitor = HealthMonitor(made, self.poller, self.said.append)
+        monkeypatch.setattr(model_poller, "survey", self._survey)
         self.monitor.serve([MODEL])
 
-    def _survey(self, _connection, _timeout, answered):
+    def _survey(self, _connection, _timeout, answered, _first):
         if self.error:
             raise self.error
         answered()
-        return Survey(tuple(self.models), self.undescribed)
+        return Survey(tuple(self.models), self.undescribed, self.unreached)
 
-    def look(self, *models, undescribed=None):
+    def look(self, *models, undescribed=None, unreached=None, strict=False):
         """What keeps the server from being ready once TorchServe describes these models."""
-        self.models, self.undescribed = list(models), undescribed or {}
-        self.monitor._describe(None)
+        self.models, self.undescribed, self.unreached = list(models), undescribed or {}, unreached or {}
+        self.monitor._take(self.poller.poll())
         self.monitor._observe()
-        return self.monitor.problem()
+        return health.server_problem(self.monitor.snapshot(), time.monotonic(), strict=strict)
 
 
 @pytest.fixture
@@ -84,7 +88,7 @@ def test_a_registration_counts_once_the_model_was_ready(scene, monkeypatch):
 def test_a_registration_that_takes_too_long_counts(scene, monkeypatch):
     assert scene.look(MODEL, replace(OTHER, workers=(LOADING,))) is None
     later = time.monotonic() + 20 + 31
-    scene.monitor._answered_at = later
+    scene.poller.answered_at = later
     monkeypatch.setattr(health_monitor.time, "monotonic", lambda: later)
     assert "other: worker" in scene.look(MODEL, replace(OTHER, workers=(LOADING,)))
 
@@ -100,12 +104,12 @@ def test_a_model_that_comes_back_from_0_is_like_a_registration(scene):
 def test_a_worker_that_is_killed_is_told_from_one_that_is_scaled_away(scene, child, min_workers):
     model = replace(MODEL, workers=(replace(READY, pid=child.pid),))
     assert scene.look(model) is None
-    scene.monitor._wake.clear()
+    scene.poller._wake.clear()
     kill(child)
     scene.monitor._observe()
     assert scene.monitor.problem() is None
     assert scene.monitor.snapshot().named("m") is not None
-    assert scene.monitor._wake.is_set()  # TorchServe is asked at once
+    assert scene.poller._wake.is_set()  # TorchServe is asked at once
     assert (scene.look(replace(model, min_workers=min_workers)) is None) == (min_workers == 0)
 
 
@@ -134,18 +138,66 @@ def test_a_model_that_cannot_be_described_any_more_is_judged_by_what_was_known(s
     assert scene.look(undescribed={"m": "internal error"}) is None
     kill(child)
     scene.monitor._observe()
+    assert scene.look(undescribed={"m": "internal error"}) is None  # it may just be unregistered
+    time.sleep(health_monitor.CONFIRM_LIMIT_S + 0.05)
     assert scene.look(undescribed={"m": "internal error"}) == f"m: worker {child.pid} has died"
 
 
 def test_a_front_end_that_does_not_answer_keeps_what_is_known(scene, monkeypatch):
     scene.error = client.Timeout("no answer")
-    with pytest.raises(client.Timeout):
-        scene.look()
-    assert scene.monitor.problem() is None
-    scene.monitor._answered_at -= 11
+    assert scene.look() is None
+    scene.poller.answered_at -= 11
     scene.monitor._observe()
     assert "the front end has not answered for 11 s" in scene.monitor.problem()
     assert scene.monitor.front_end_silent_s > 10
+
+
+def test_a_model_that_the_time_did_not_suffice_for_stays_as_it_was_and_becomes_stale(scene, monkeypatch):
+    assert scene.look(MODEL, OTHER) is None
+    assert scene.look(MODEL, unreached={"other": "no time"}, strict=True) is None
+    assert scene.monitor.snapshot().named("other") is not None
+    monkeypatch.setattr(known_models, "UNREACHED_LIMIT_S", 0.0)
+    time.sleep(0.01)
+    assert scene.look(MODEL, unreached={"other": "no time"}) is None
+    assert "other: it cannot be described: no time" in scene.look(
+        MODEL, unreached={"other": "no time"}, strict=True
+    )
+    assert scene.look(MODEL, OTHER, strict=True) is None
+
+
+def test_a_model_that_was_never_reached_is_unknown(scene):
+    scene.look(MODEL, unreached={"new": "no time"})
+    assert answer(scene.monitor, "/readyz/new")[0] == 503
+    assert answer(scene.monitor, "/readyz/newer")[0] == 404
+
+
+def test_the_models_of_before_are_there_and_not_ready_right_after_a_restart(scene, child):
+    model = replace(MODEL, workers=(replace(READY, pid=child.pid),))
+    assert scene.look(model) is None
+    scene.monitor.phase = "restarting"
+    assert answer(scene.monitor, "/readyz/m")[0] == 503
+    kill(child)
+    scene.poller._wake.clear()
+    scene.monitor.serve(())
+    assert scene.poller._wake.is_set()
+    status, _, body = answer(scene.monitor, "/readyz/m")
+    assert (status, b"has died" in body) == (503, True)
+    assert scene.monitor.problem() is not None
+    assert scene.look(MODEL) is None
+
+
+def test_each_counter_of_a_registered_model_begins_at_0(scene):
+    def killed(name):
+        labels = {"model": name, "reason": "stuck"}
+        return scene.monitor.metrics.registry.get_sample_value(
+            "torchserve_supervisor_worker_kills_total", labels
+        )
+
+    scene.look(MODEL, OTHER)
+    scene.monitor.metrics.kills.labels("m", "stuck").inc()
+    assert (killed("m"), killed("other"), killed("absent")) == (1, 0, None)
+    scene.look(MODEL)
+    assert (killed("m"), killed("other")) == (1, None)
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(scene):
@@ -160,7 +212,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(scene):
 def test_the_threads_start_and_end(tmp_path):
     made = plan(["m"], tmp_path, tmp_path, ports=Ports.free())
     made.run.make()
-    monitor = HealthMonitor(made, lambda _: None)
+    monitor = HealthMonitor(made, ModelPoller(made.endpoints, lambda _: None), lambda _: None)
     monitor.start()
     try:
         assert monitor.problem() == "the server is starting"

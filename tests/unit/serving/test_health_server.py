@@ -49,6 +49,16 @@ class FakeMonitor:
         return pid == 7
 
 
+class Restarted(FakeMonitor):
+    """A restart could not bring back the default version of `m`, and nothing of `gone`."""
+
+    def snapshot(self):
+        losses = {("m", "0"): "its archive is gone", ("gone", "5"): "its archive is gone"}
+        return replace(super().snapshot(), missing=losses, lost_defaults={"m": "0", "gone": "5"})
+
+    refreshed = snapshot
+
+
 @pytest.fixture
 def monitor():
     return FakeMonitor()
@@ -89,6 +99,25 @@ def get(port, path, method="GET", headers=None):
 )
 def test_probes(port, path, status, body):
     assert get(port, path) == (status, json.dumps(body).encode() + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/readyz", 503),
+        ("/readyz/m", 503),
+        ("/readyz/m/1", 200),
+        ("/readyz/m/0", 503),
+        ("/readyz/gone", 503),
+        ("/readyz/gone/5", 503),
+        ("/readyz/no", 404),
+    ],
+)
+def test_probes_after_a_restart_that_lost_versions(path, status):
+    monitor = Restarted()
+    assert health_server.answer(monitor, path)[0] == status
+    ready = monitor.metrics.registry.get_sample_value("torchserve_supervisor_ready", {"model": "m"})
+    assert ready == 0.0
 
 
 def test_strict_mode_names_what_is_not_at_full_strength(port, monitor):

@@ -1,12 +1,13 @@
 """How a restarted front end gets what it served: what is loaded from where, and what cannot be."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 import client
 from serving import restore
+from serving.readiness import Model, Survey
 from serving.restore import Load, RestorePlan, adjust, archives_in_store, plan_restore
 from serving.snapshot import ServedVersion, Snapshot
 from serving.versions import VersionLinks, archive_version
@@ -120,14 +121,20 @@ class FakeManagement:
         self.done.append(("default", name, version))
 
 
+def served_model(served):
+    return Model(**asdict(served), queue_waiting=0, queue_free=0, workers=())
+
+
 def test_only_what_differs_is_changed_and_one_failure_stops_nothing(monkeypatch):
     management = FakeManagement()
     same = replace(SERVED, default=True)
     scaled = replace(SERVED, name="scaled")
     bad, missing = replace(SERVED, name="bad"), replace(SERVED, name="missing")
-    present = [same, replace(scaled, min_workers=4), replace(bad, max_workers=9)]
+    present = [
+        served_model(each) for each in (same, replace(scaled, min_workers=4), replace(bad, max_workers=9))
+    ]
     monkeypatch.setattr(restore, "Client", management)
-    monkeypatch.setattr(restore, "describe_all", lambda *_: (present, []))
+    monkeypatch.setattr(restore, "survey", lambda *_: Survey(present, {}))
     failed = adjust(client.Endpoints(), [same, bad, replace(scaled, default=True), missing], lambda _: None)
     once = [("scale", "scaled", OLD, 1, 2), ("default", "scaled", OLD)]
     assert management.done[:2] == once

@@ -42,14 +42,39 @@ def test_the_file_names_its_schema(tmp_path):
     assert json.loads((tmp_path / "s.json").read_text())["schema"] == 1
 
 
-def test_a_number_of_workers_counts_once_it_was_seen_twice():
+def test_a_number_of_workers_counts_unless_a_repair_has_set_it():
     watched = SnapshotFilter(Snapshot.of([FIRST]))
     reviving = replace(FIRST, min_workers=0, max_workers=0)
-    assert watched.update([reviving]).versions == (FIRST,)
+    assert watched.update([reviving], repairing=[FIRST.key]).versions == (FIRST,)
     assert watched.update([FIRST]).versions == (FIRST,)
     scaled = replace(FIRST, min_workers=2)
-    watched.update([scaled])
     assert watched.update([scaled]).versions == (scaled,)
+
+
+def test_a_default_version_that_was_lost_stays_the_default_until_one_is_set():
+    """TorchServe has made the second version the default one by itself."""
+    by_itself = replace(SECOND, default=True)
+    watched = SnapshotFilter(Snapshot.of([FIRST, SECOND]), [FIRST.key], {"m": FIRST.version})
+    for _ in range(2):
+        assert watched.update([by_itself]) == Snapshot.of([FIRST, replace(SECOND, default=False)])
+        assert watched.lost_defaults == {"m": FIRST.version}
+    # Registered again, it is not the default one yet.
+    watched.update([replace(FIRST, default=False), by_itself])
+    assert (watched.absent, watched.lost_defaults) == (frozenset(), {"m": FIRST.version})
+    both = [FIRST, replace(SECOND, default=False)]
+    assert watched.update(both) == Snapshot.of(both)
+    assert watched.lost_defaults == {}
+
+
+def test_a_default_version_that_was_set_replaces_the_lost_one():
+    by_itself = replace(SECOND, default=True)
+    watched = SnapshotFilter(Snapshot.of([FIRST, SECOND]), [FIRST.key], {"m": FIRST.version})
+    watched.update([by_itself])
+    watched.note_default("other")
+    assert watched.lost_defaults == {"m": FIRST.version}
+    watched.note_default("m")
+    assert watched.update([by_itself]) == Snapshot.of([replace(FIRST, default=False), by_itself])
+    assert watched.lost_defaults == {}
 
 
 def test_versions_come_and_go_and_the_default_changes_at_once():

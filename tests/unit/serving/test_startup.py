@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 import client
+from client import Client
 from serving import canary, startup
 from serving.errors import FrontendFailed, ModelFailed
 from serving.plan import plan
@@ -26,6 +27,7 @@ def start(tmp_path, monkeypatch):
             return answer
 
         monkeypatch.setattr(startup, "inspect", inspect)
+        monkeypatch.setattr(Client, "list_models", inspect)
         monkeypatch.setattr(startup, "_STEP", 0.001)
         archive(tmp_path, task=None)
         return Start(plan(["m"], tmp_path, tmp_path / "run"), check, lambda _: None)

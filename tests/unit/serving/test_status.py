@@ -9,7 +9,7 @@ import pytest
 
 import client
 from client import Endpoints
-from serving import health, status
+from serving import health_report, status
 from serving.readiness import Survey
 from serving.rundir import RunDir
 from serving.server import Server
@@ -69,7 +69,7 @@ def surveyed(monkeypatch, *models):
 
 def test_the_supervisors_word(run, supervisor, capsys):
     busy = replace(SERVING, model=replace(MODEL, queue_waiting=3))
-    supervisor.report = health.as_json(snapshot(busy), NOW)
+    supervisor.report = health_report.as_json(snapshot(busy), NOW)
     found = status.look(run)
     assert found.exit_code == 0
     shown = status.as_json(found)
@@ -84,7 +84,7 @@ def test_the_supervisors_word(run, supervisor, capsys):
 
 def test_not_ready_has_the_supervisors_reason(run, supervisor, capsys):
     broken = replace(SERVING, model=replace(MODEL, workers=(replace(FOREIGN, alive=False),)))
-    supervisor.report = health.as_json(snapshot(broken), NOW)
+    supervisor.report = health_report.as_json(snapshot(broken), NOW)
     found = status.look(run)
     assert found.exit_code == 1
     assert found.problem == "m: worker 7 has died"
@@ -94,7 +94,7 @@ def test_not_ready_has_the_supervisors_reason(run, supervisor, capsys):
 
 @pytest.mark.parametrize("phase", ["starting", "restarting", "stopping"])
 def test_a_server_that_starts_or_stops_runs_and_is_not_ready(run, supervisor, phase):
-    supervisor.report = health.as_json(snapshot(SERVING, phase=phase), NOW)
+    supervisor.report = health_report.as_json(snapshot(SERVING, phase=phase), NOW)
     rewrite(run, phase="starting", frontend=None)
     found = status.look(run)
     assert (found.exit_code, found.problem) == (1, f"it is {phase}")
