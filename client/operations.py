@@ -12,6 +12,7 @@ from client.management import GrpcManagement, Management, RestManagement
 from client.metrics import metrics_call
 from client.native import NativeGrpc, NativeRest
 from client.open_inference import OpenInferenceGrpc, OpenInferenceRest
+from client.recording import recorded
 from client.results import (
     Inference,
     Label,
@@ -115,26 +116,28 @@ class Operations:
             )
         _check_seconds(drain_timeout)
         if force or not synchronous:
-            return self._changes.scale(model, version, wanted, wait=synchronous)
-        return self._changes.scale_drained(model, version, wanted, drain_timeout)
+            plan = self._changes.scale(model, version, wanted, wait=synchronous)
+            return recorded(plan) if synchronous else plan
+        return recorded(self._changes.scale_drained(model, version, wanted, drain_timeout))
 
     def register(self, archive: str, fields: Mapping[str, Any], synchronous: bool) -> Operation[str]:
-        return self._changes.register(archive, fields, synchronous)
+        plan = self._changes.register(archive, fields, synchronous)
+        return recorded(plan) if synchronous else plan
 
     def set_default(self, model: str, version: str, force: bool) -> Operation[str]:
-        return self._changes.set_default(model, version, force)
+        return recorded(self._changes.set_default(model, version, force))
 
     def unregister(
         self, model: str, version: str | None, drain_timeout: float | None, force: bool
     ) -> Operation[str]:
-        return self._changes.unregister(model, version, _check_seconds(drain_timeout), force)
+        return recorded(self._changes.unregister(model, version, _check_seconds(drain_timeout), force))
 
     def replace_model(
         self, model: str, archive: str, workers: int | None, drain_timeout: float | None
     ) -> Operation[str]:
         if workers is not None and workers < 1:
             raise InvalidParameter(f"workers must be at least 1, not {workers}")
-        return self._changes.replace(model, archive, workers, _check_seconds(drain_timeout))
+        return recorded(self._changes.replace(model, archive, workers, _check_seconds(drain_timeout)))
 
     def metrics(self, names: Sequence[str]) -> Operation[Metrics]:
         return metrics_call(names)

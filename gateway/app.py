@@ -27,7 +27,7 @@ from gateway.remembered import Remembered
 from gateway.settings import TIMEOUT, Settings
 from gateway.stopping import Stopping, StoppingMiddleware
 from gateway.translated import Translated
-from gateway.waiting import Waiting, WaitingTransport
+from gateway.waiting import ResendingTransport, Waiting
 from handlers.core.errors import ServingError
 
 _ANSWERED = (ServeError, ServingError, HTTPException, ClientDisconnect, Exception)
@@ -50,13 +50,13 @@ def create(
     descriptions = Descriptions(asking)
     readiness = Readiness(settings.health, asking, strict=settings.strict, transport=transport)
     waiting = Waiting(readiness)
-    # Beside what lost its connection, nothing is sent again here: the client does that.
+    # Beside what lost its connection or its worker, nothing is sent again here: the client does that.
     plain = transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False)
     predicting = AsyncClient(
         endpoints=settings.endpoints,
         timeout=TIMEOUT,
         retries=0,
-        transport=ForwardingTransport(WaitingTransport(plain, waiting)),
+        transport=ForwardingTransport(ResendingTransport(plain, waiting)),
     )
     stopping = stopping or Stopping()
     metrics.ready.set_function(lambda: float(not stopping.begun and readiness.server() is None))

@@ -1,4 +1,4 @@
-"""Requests that lost TorchServe on the way: they wait until it is back, and are then sent once more.
+"""Requests that lost TorchServe or their worker on the way: when it is back, they are sent once more.
 
 The supervisor starts a front end that has died again within seconds. A prediction changes nothing, so it may be sent
 twice.
@@ -10,7 +10,9 @@ import time
 import httpx
 
 from client import ModelNotFound
+from client.retry import RetryBudget
 from gateway.readiness import Readiness
+from gateway.refusals import WORKER_DIED
 
 LONGEST_WAIT_S = 25.0
 MAX_WAITING = 512
@@ -57,23 +59,37 @@ class Waiting:
             return False
 
 
-class WaitingTransport(httpx.AsyncBaseTransport):
-    """Sends a prediction that lost its connection once more when its model is ready again."""
+class ResendingTransport(httpx.AsyncBaseTransport):
+    """Sends a prediction once more: after a broken connection when its model is ready again, and at once when the
+    worker died that had it, within a retry budget.
+    """
 
     def __init__(self, transport: httpx.AsyncBaseTransport, waiting: Waiting) -> None:
         self._transport = transport
         self._waiting = waiting
+        self._budget = RetryBudget()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._budget.add_call()
         try:
-            return await self._transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(request)
         except (httpx.NetworkError, httpx.RemoteProtocolError):
             if not await self._waiting.until_ready(*_model_of(request.url.path)):
                 raise
+        else:
+            if not _worker_died(response) or self._budget.take() is None:
+                return response
+            await response.aclose()
         return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def _worker_died(response: httpx.Response) -> bool:
+    """By the length of the answer, as nginx does."""
+    length = response.headers.get("content-length")
+    return response.status_code in (500, 507) and length == str(len(WORKER_DIED))
 
 
 def _model_of(path: str) -> tuple[str, str | None]:

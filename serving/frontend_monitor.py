@@ -154,6 +154,7 @@ class FrontendMonitor:
         self._last_poll = poll.number
         if poll.survey is not None:
             self._update(poll.survey, poll.repairing)
+            self._poller.recorded = poll.wall_time
         answered = poll.survey is not None or is_answering(self._inference, "/ping", PING_TIMEOUT_S)
         self._clock.record(answered=answered, batches=finished_batches(self._activity))
 

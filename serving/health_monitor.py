@@ -112,6 +112,11 @@ class HealthMonitor:
         return time.monotonic() - self._poller.answered_at
 
     @property
+    def recorded(self) -> float:
+        """The wall time of the state that a restart of the front end would go back to."""
+        return self._poller.recorded
+
+    @property
     def stalled_s(self) -> float:
         """How long ago this monitor last observed anything; well below a second when it works."""
         return time.monotonic() - self._snapshot.at

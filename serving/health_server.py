@@ -36,6 +36,9 @@ class Source(Protocol):
     @property
     def stalled_s(self) -> float: ...
 
+    @property
+    def recorded(self) -> float: ...
+
     def snapshot(self) -> Snapshot: ...
 
     def refreshed(self) -> Snapshot: ...
@@ -63,10 +66,13 @@ def answer(source: Source, target: str) -> Answer:
             return _model(source.snapshot(), name, version, now, strict)
         case ["state"]:
             return _json(200, health_report.as_json(source.refreshed(), time.monotonic()))
+        case ["recorded"]:
+            return _json(200, {"recorded": source.recorded, "now": time.time()})
         case ["metrics"]:
             return 200, CONTENT_TYPE, source.metrics.exposition()
     return _json(
-        404, {"error": "no such route; there are /livez, /readyz, /readyz/NAME, /state and /metrics"}
+        404,
+        {"error": "no such route; there are /livez, /readyz, /readyz/NAME, /state, /recorded and /metrics"},
     )
 
 

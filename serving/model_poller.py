@@ -51,12 +51,14 @@ class ModelPoller:
         latest: The last attempt that is over; None before the first.
         answered_at: When the management API last answered anything, in `time.monotonic()` seconds.
         repairing: For the next attempt; set it in `take`.
+        recorded: The wall time of the latest attempt that the snapshot holds; who saves it sets this.
     """
 
     def __init__(self, endpoints: Endpoints, say: Callable[[str], None]) -> None:
         self.latest: Poll | None = None
         self.answered_at = time.monotonic()
         self.repairing: frozenset[Key] = frozenset()
+        self.recorded = 0.0
         self._endpoints = endpoints
         self._say = say
         self._closing = threading.Event()

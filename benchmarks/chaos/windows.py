@@ -18,6 +18,8 @@ EXCUSES: Mapping[str, tuple[str, ...]] = {
     "nginx": ("nginx",),
     "client": (),
 }
+# nginx cannot see the status of a gRPC call, and so not send it again after a worker's death.
+GRPC_EXCUSES: Mapping[str, tuple[str, ...]] = {"nginx": ("worker",)}
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
 def explain(record: Record, fault_windows: Sequence[Window], via: str) -> str | None:
     """The kind of kill in which it was lost, if that excuses it."""
     for window in fault_windows:
-        if window.fault.kind in EXCUSES[via] and window.holds(record):
+        kinds = EXCUSES[via] + (GRPC_EXCUSES.get(via, ()) if "grpc" in record.protocol else ())
+        if window.fault.kind in kinds and window.holds(record):
             return window.fault.kind
     return None
 

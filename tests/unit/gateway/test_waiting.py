@@ -9,7 +9,8 @@ import pytest
 
 from client import ModelNotFound
 from gateway import waiting
-from gateway.waiting import Waiting, WaitingTransport
+from gateway.refusals import WORKER_DIED
+from gateway.waiting import ResendingTransport, Waiting
 
 
 class Known:
@@ -107,13 +108,16 @@ class Breaking(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request):
         self.bodies.append(await request.aread())
         if self.errors:
-            raise self.errors.pop(0)
+            error = self.errors.pop(0)
+            if isinstance(error, httpx.Response):
+                return error
+            raise error
         return httpx.Response(200)
 
 
 def send(known, transport, path):
     async def run():
-        async with httpx.AsyncClient(transport=WaitingTransport(transport, Waiting(known))) as client:
+        async with httpx.AsyncClient(transport=ResendingTransport(transport, Waiting(known))) as client:
             return await client.post(f"http://torchserve{path}", content=b"body")
 
     return asyncio.run(run())
@@ -155,3 +159,32 @@ def test_a_timeout_is_final(known):
     transport = Breaking(httpx.ReadTimeout("1"))
     with pytest.raises(httpx.ReadTimeout):
         send(known, transport, "/predictions/pictures")
+
+
+def died(status, body=WORKER_DIED):
+    return httpx.Response(status, content=body)
+
+
+@pytest.mark.parametrize("status", [500, 507])
+def test_a_worker_that_died_costs_one_more_attempt(known, status):
+    transport = Breaking(died(status))
+    assert send(known, transport, "/predictions/pictures").status_code == 200
+    assert transport.bodies == [b"body"] * 2
+    transport = Breaking(died(status), died(status))
+    assert send(known, transport, "/predictions/pictures").status_code == status
+    assert len(transport.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [(500, b"another reason"), (507, b"out of memory"), (503, WORKER_DIED), (200, WORKER_DIED)]
+)
+def test_other_answers_pass(known, answer):
+    transport = Breaking(died(*answer))
+    assert send(known, transport, "/predictions/pictures").status_code == answer[0]
+    assert len(transport.bodies) == 1
+
+
+def test_deaths_beyond_the_budget_are_not_sent_again(known, monkeypatch):
+    monkeypatch.setattr("client.retry.MAX_SAVED_RETRIES", 0.0)
+    transport = Breaking(died(500))
+    assert send(known, transport, "/predictions/pictures").status_code == 500

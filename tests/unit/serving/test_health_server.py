@@ -25,6 +25,7 @@ class FakeMonitor:
         self.versions = (SERVING, OTHER)
         self.phase = "running"
         self.stalled_s = 0.1
+        self.recorded = 5.0
         self.metrics = Metrics(lambda: (self.snapshot(), time.monotonic()))
 
     def snapshot(self):
@@ -157,6 +158,14 @@ def test_the_metrics(port, monitor):
     values = [sample.value for sample in families["torchserve_supervisor_model_ready"]]
     assert values == [1.0, 0.0]
     assert families["torchserve_supervisor_worker_kills"][0][1:3] == ({"model": "m", "reason": "stuck"}, 1.0)
+
+
+def test_what_a_restart_would_go_back_to(port):
+    before = time.time()
+    status, body = get(port, "/recorded")
+    value = json.loads(body)
+    assert (status, value["recorded"]) == (200, 5.0)
+    assert before <= value["now"] <= time.time()
 
 
 def test_a_worker_can_be_held(port, monitor):

@@ -1,5 +1,7 @@
 """Which lost requests a kill explains."""
 
+from dataclasses import replace
+
 import pytest
 
 from benchmarks.chaos.faults import Fault
@@ -49,6 +51,13 @@ def test_kills_that_cannot_be_hidden(via, kind, excused):
     fault_windows = windows([Fault(10.0, kind, "kill", target, 10.1)], [record(11.0, 13.0)])
     lost = record(9.0, 10.2, "lost")
     assert (explain(lost, fault_windows, via) == kind) is excused
+
+
+def test_a_plain_grpc_client_loses_what_a_killed_worker_had():
+    fault_windows = windows([Fault(10.0, "worker", "kill", "m", 10.1)], [record(11.0, 13.0)])
+    lost = replace(record(9.0, 10.2, "lost"), protocol="open-inference-grpc")
+    assert explain(lost, fault_windows, "nginx") == "worker"
+    assert explain(lost, fault_windows, "client") is None
 
 
 def test_requests_before_after_and_of_other_models_are_not_excused():
