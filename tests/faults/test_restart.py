@@ -107,6 +107,20 @@ def test_a_front_end_that_is_killed_or_stopped_comes_back_with_what_it_served(ch
     assert [path for path in server.store.iterdir() if path.name.startswith(".first")] == []
 
 
+def test_a_change_that_was_acknowledged_survives_a_kill_at_once(tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    toy(store, "first")
+    with serving.start(["first"], pack=False, run_dir=tmp_path / "run", store=store) as server:
+        toy(store, "first", version=SECOND)
+        with Client(endpoints=server.endpoints, timeout=60) as manage:
+            manage.replace_model("first", "first.mar")
+            before = frontend(server)
+            kill(before)
+        until(lambda: frontend(server) != before and phase(server) == "ready", 120)
+        assert served(server) == {("first", SECOND): (True, 1, 1)}
+
+
 def test_a_model_that_cannot_be_loaded_again_does_not_keep_the_others_from_serving(tmp_path):
     names = [toy(tmp_path, "first"), toy(tmp_path, "second")]
     with serving.start(names, pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
