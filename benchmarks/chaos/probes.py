@@ -47,6 +47,7 @@ class Probes:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # the kernel's autogroups: the load's threads do not compete with the prober
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
