@@ -2,8 +2,9 @@
 
 import argparse
 
+from client.endpoints import Endpoints
 from client.errors import ServeError, Unavailable
-from client.settings import PROTOCOLS, Endpoints
+from client.settings import PROTOCOLS
 
 PORTS = {
     "port": 8080,
