@@ -7,6 +7,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 INFERENCE_PORT = 8080
+RUN_DIR = Path(__file__).resolve().parent.parent / ".run"
+"""Where scripts/serve keeps a server's state unless it is told otherwise."""
 GATEWAY_PORTS = (8000, 7000)
 """REST and gRPC of scripts/gateway."""
 

@@ -2,7 +2,16 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic
 
@@ -66,7 +75,7 @@ class MapMethods:
         inputs: Iterable[InputT],
         *,
         ordered: bool = True,
-    ) -> Iterator[MapResult[InputT, OutputT]]:
+    ) -> Generator[MapResult[InputT, OutputT], None, None]:
         """Call a function with each input, several at a time, and yield an output or an error for each input.
 
         The number of calls in progress follows the server, up to `max_concurrency`. Inputs are read when they are
@@ -121,7 +130,7 @@ class AsyncMapMethods:
         inputs: Iterable[InputT] | AsyncIterable[InputT],
         *,
         ordered: bool = True,
-    ) -> AsyncIterator[MapResult[InputT, OutputT]]:
+    ) -> AsyncGenerator[MapResult[InputT, OutputT], None]:
         """As `Client.map`, for `async for`. `inputs` may be asynchronous as well."""
         window: Window[InputT, OutputT] = Window(self._slots, ordered)
         source = _as_async(inputs)

@@ -20,7 +20,7 @@ class ShortQueue:
     `retry_after` is the header of a refusal; `refusing` makes every request meet a full queue.
     """
 
-    def __init__(self, queue_size=4, batch_size=4, seconds=0.002, retry_after=None):
+    def __init__(self, queue_size=4, batch_size=4, seconds=0.004, retry_after=None):
         self.sent = self.refused = self.most = self.in_progress = 0
         self.batch_size, self.seconds, self.retry_after = batch_size, seconds, retry_after
         self.refusing = False
