@@ -31,9 +31,7 @@ def connection() -> argparse.ArgumentParser:
     place.add_argument("--host", help="default: 127.0.0.1")
     add_run_dir(place, None)
     add_port_offset(group)
-    for name, service in PORTS.items():
-        default = _port_of(getattr(Endpoints(), service))
-        group.add_argument(f"--{name}", type=port, metavar="N", help=f"default: {default}")
+    add_ports(group)
     group.add_argument("--timeout", type=seconds, default=120.0, metavar="S", help="seconds; default: 120")
     return parser
 
@@ -52,6 +50,19 @@ def add_port_offset(
 ) -> None:
     """`--port-offset`, of every command that deals with a server of scripts/serve."""
     parser.add_argument("--port-offset", type=int, default=default, metavar="N", help=help)
+
+
+def add_ports(parser: argparse._ActionsContainer) -> None:
+    """An option for each port of a server."""
+    for name, service in PORTS.items():
+        default = _port_of(getattr(Endpoints(), service))
+        parser.add_argument(f"--{name}", type=port, metavar="N", help=f"default: {default}")
+
+
+def given_ports(options: argparse.Namespace) -> dict[str, int]:
+    """The ports of `add_ports` that were given, by the service's name."""
+    ports = {service: getattr(options, name.replace("-", "_")) for name, service in PORTS.items()}
+    return {service: number for service, number in ports.items() if number is not None}
 
 
 def port(text: str) -> int:
@@ -82,8 +93,7 @@ def endpoints(options: argparse.Namespace) -> Endpoints:
     Without any of them, those of the server that runs in the default run folder, or TorchServe's default ports.
     Raises ValueError.
     """
-    ports = {service: getattr(options, name.replace("-", "_")) for name, service in PORTS.items()}
-    ports = {service: number for service, number in ports.items() if number is not None}
+    ports = given_ports(options)
     if options.url is not None:
         found = Endpoints.of(options.url)
     elif options.run_dir is not None:
