@@ -123,7 +123,7 @@ def _folder(folder: Path, kind: Format) -> Expanded:
             counts = " and ".join(f"{len(names)} {other}s" for other, names in chosen.items())
             return _failing(str(folder), f"{folder} has {counts}; use --input-format image or text")
         names = chosen["image"] or chosen["text"]
-    note = f"{folder}: {len(others)} files of other kinds are left out" if others else ""
+    note = f"{folder}: left out as of another kind: {len(others)}" if others else ""
     return _files(names, kind, str(folder), note)
 
 

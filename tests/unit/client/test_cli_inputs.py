@@ -61,7 +61,7 @@ def test_a_folder(predict, tmp_path):
     assert code == 0
     assert names(records) == ["in/a.png", "in/b/c.JPG", "in/b/no-suffix"]
     assert all("labels" in record for record in records)
-    assert errors == "in: 1 files of other kinds are left out\n"
+    assert errors == "in: left out as of another kind: 1\n"
 
 
 @pytest.mark.parametrize("pattern", ["in/*.txt", "in/**/*.txt", "*/[ab].txt"])
