@@ -95,6 +95,8 @@ def endpoints(options: argparse.Namespace) -> Endpoints:
     """
     ports = given_ports(options)
     if options.url is not None:
+        if options.port_offset:
+            raise ValueError("--port-offset is not for --url, which names a port itself")
         found = Endpoints.of(options.url)
     elif options.run_dir is not None:
         found = Endpoints.of_run_dir(options.run_dir)

@@ -67,6 +67,7 @@ def test_a_host_with_ports():
     "arguments",
     [
         ["--run-dir", "absent"],
+        ["--url", "http://there:8080", "--port-offset", "100"],
         ["--host", "there:8080"],
         ["--url", "http://there:9000", "--protocol", "grpc"],
     ],
