@@ -161,6 +161,7 @@ class AsyncMapMethods:
             for unfinished_task in unfinished:
                 unfinished_task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
+            await source.aclose()
 
 
 def _apply(function: Callable[[InputT], OutputT], index: int, item: InputT) -> MapResult[InputT, OutputT]:
@@ -179,7 +180,7 @@ async def _apply_async(
         return MapResult(index, item, error=error)
 
 
-async def _as_async(inputs: Iterable[InputT] | AsyncIterable[InputT]) -> AsyncIterator[InputT]:
+async def _as_async(inputs: Iterable[InputT] | AsyncIterable[InputT]) -> AsyncGenerator[InputT, None]:
     if isinstance(inputs, AsyncIterable):
         async for item in inputs:
             yield item
