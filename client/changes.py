@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from client.calls import Pause, Plan, check_name, is_name
 from client.drain import Drain
+from client.endpoints import Endpoints, has_grpc_management
 from client.errors import (
     Conflict,
     InternalError,
@@ -26,7 +27,6 @@ from client.errors import (
 )
 from client.management import GrpcManagement, Management, RestManagement
 from client.results import Model
-from client.settings import Endpoints, has_grpc_management
 
 POLL = 0.2
 """Seconds between two looks at workers that start or end."""

@@ -56,6 +56,7 @@ def create(
         endpoints=settings.endpoints,
         timeout=TIMEOUT,
         retries=0,
+        max_concurrency=None,
         transport=ForwardingTransport(ResendingTransport(plain, waiting)),
     )
     stopping = stopping or Stopping()

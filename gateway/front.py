@@ -10,12 +10,14 @@ from pathlib import Path
 from types import FrameType
 
 from client import Endpoints
+from client.cli_options import add_port_offset, add_run_dir
+from client.endpoints import GATEWAY_PORTS
 from gateway.__main__ import add_models
 from gateway.front_options import add_edge_options, edge_settings
 from gateway.nginx import Front, NginxError, Tls
 from gateway.running import Running, StopRequest, say
 from gateway.settings import Settings
-from serving.rundir import DEFAULT, RunDir
+from serving.rundir import RunDir
 from serving.state import State
 
 __all__ = ["Running", "main"]
@@ -29,10 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
     )
     front = Front(
-        http=_address(options.host, options.port),
-        grpc=_address(options.host, options.grpc_port),
+        http=_address(options.host, _port(options.port, GATEWAY_PORTS[0], options.port_offset)),
+        grpc=_address(options.host, _port(options.grpc_port, GATEWAY_PORTS[1], options.port_offset)),
         gateway=_address("127.0.0.1", options.gateway_port),
-        endpoints=_endpoints(options.run_dir),
+        endpoints=_endpoints(options.run_dir, options.port_offset),
         others=tuple(options.upstream),
         tls=Tls(*options.tls) if options.tls else None,
         open_management=options.open_management,
@@ -65,10 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _endpoints(run_dir: Path) -> Endpoints:
+def _endpoints(run_dir: Path, port_offset: int) -> Endpoints:
     """Of the server that runs there; without one, TorchServe's own ports, for when it comes."""
     state = State.read(RunDir(run_dir.resolve()).state)
-    return state.endpoints if state else Endpoints()
+    return state.endpoints if state else Endpoints.at(port_offset=port_offset)
+
+
+def _port(given: int | None, default: int, offset: int) -> int:
+    return default + offset if given is None else given
 
 
 def _print(text: str) -> None:
@@ -106,13 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="listen there; 0.0.0.0 for all"
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="REST; 8000")
-    parser.add_argument("--grpc-port", type=int, default=7000, metavar="N", help="gRPC; 7000")
+    parser.add_argument("--port", type=int, metavar="N", help="REST; 8000")
+    parser.add_argument("--grpc-port", type=int, metavar="N", help="gRPC; 7000")
+    add_port_offset(parser, help="added to both defaults, and to the server's where none runs yet; 0")
     parser.add_argument("--gateway-port", type=int, default=0, metavar="N", help="inner; a free one")
     parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="PEM files, for both")
-    parser.add_argument(
-        "--run-dir", type=Path, default=DEFAULT, metavar="FOLDER", help="of the server; .run/"
-    )
+    add_run_dir(parser)
     parser.add_argument(
         "--upstream",
         action="append",

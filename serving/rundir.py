@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from serving.config import ROOT
 from serving.errors import AlreadyRunning, RunError
 from serving.state import State
-
-DEFAULT = ROOT / ".run"
 
 # A Unix socket's path has at most 107 bytes; the front end puts the workers' there, as .ts.sock.<number>.
 _LONGEST = 107 - len("/.ts.sock.65535")

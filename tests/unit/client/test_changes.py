@@ -13,7 +13,7 @@ from client import (
     InvalidRequest,
     Timeout,
 )
-from client.settings import has_grpc_management
+from client.endpoints import has_grpc_management
 from tests.unit.client.fake_grpc import over_grpc
 from tests.unit.client.fake_torchserve import Version
 
@@ -119,13 +119,13 @@ def test_a_bad_name_can_be_removed(call, connection, fake, protocol, name):
     fake.register("texts.mar", name)
     call(lambda c: c.unregister(name), protocol=protocol, **connection)
     assert name not in fake.versions
-    assert call(lambda c: c.ready(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.ready(), protocol=protocol, **connection)
 
 
 @both
 def test_a_bad_name_of_another_client_does_not_hide_the_others(call, connection, fake, protocol):
     fake.register("texts.mar", "org/texts")
-    assert call(lambda c: c.ready(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.ready(), protocol=protocol, **connection)
     assert 'Model "new" Version: 1.0' in call(
         lambda c: c.register("new.mar"), protocol=protocol, **connection
     )
