@@ -1,7 +1,8 @@
 """Forms that the proxy of deploy/nginx hands on as bytes, with what the client called them in a header of its own.
 
 TorchServe answers 500, before any handler sees it, to a malformed multipart form, and to what curl sends with --data:
-curl says of whatever it is, pictures and JSON too, that it is an urlencoded form.
+curl says of whatever it is, pictures and JSON too, that it is an urlencoded form. What it can read of such a body it
+hands on, and drops the rest: all behind a line break, and behind the last `&` what has no `=`.
 """
 
 import re
@@ -11,12 +12,15 @@ from urllib.parse import unquote_to_bytes
 
 from handlers.core.errors import InvalidRequest
 from handlers.core.multipart import read_multipart
+from handlers.core.raw_parameters import joined
 
 HEADER = "x-form-content-type"
 _NAME = re.compile(rb"[A-Za-z_][\w.-]*=")
 _FIELDS_ALONE = re.compile(rb"[A-Za-z_][\w.-]*=[!-%'-~]*(?:&[A-Za-z_][\w.-]*=[!-%'-~]*)*")
 """Values of visible ASCII other than `&`: a true form has no spaces, and prose and pictures are more than this."""
 _VISIBLE = re.compile(rb"[!-~]*")
+_NEVER_ESCAPED = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-_"
+_ALWAYS_ESCAPED = b"%&+\r\n"
 _MOST_FIELDS = 100
 _CHUNK = 2**16
 
@@ -24,7 +28,7 @@ _CHUNK = 2**16
 def open_form(
     sent: str, fields: Mapping[str, Any], headers: Mapping[str, Any], payload_fields: tuple[str, ...]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The fields and headers as TorchServe hands on a true form, or JSON; anything else stays one raw body.
+    """The fields and headers as TorchServe hands on a true form; anything else stays one raw body.
 
     `sent` is the Content-Type that the client gave. What it calls urlencoded is a form if it begins with a field's
     name and has a field for the input, or is nothing but fields. Raises InvalidRequest.
@@ -34,24 +38,37 @@ def open_form(
         return fields, headers
     others = {name: value for name, value in fields.items() if name != "body"}
     if sent.lower().startswith("multipart/form-data"):
-        return joined(others, read_multipart(body, sent)), headers
+        form, part_headers = read_multipart(body, sent)
+        return joined(others, form), {**headers, **part_headers}
     if _is_form(body, payload_fields):
         return joined(others, _read(body)), headers
-    if body.lstrip()[:1] == b"{" and b'"inputs"' in body:
-        kept = {name: value for name, value in headers.items() if name.lower() != "content-type"}
-        return fields, kept | {"content-type": "application/json"}
     return fields, headers
 
 
-def joined(some: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the query and the body, or of two places of a form: what is said twice would be ignored once.
+def check_whole(fields: Mapping[str, Any], content_length: str) -> None:
+    """Check that an urlencoded form that TorchServe has read was handed on whole.
 
-    Raises InvalidRequest.
+    Encoders escape a byte as three. None escapes letters, digits and `.-_`, and each treats all spaces alike, so that
+    the values leave few possible lengths. Raises InvalidRequest for any other length.
     """
-    for name in others:
-        if name in some:
-            raise InvalidRequest(f"'{name[:60]}' is given twice")
-    return {**some, **others}
+    if not (content_length.isdecimal() and len(content_length) < 12):
+        return
+    named = [(name.encode(), bytes(value)) for name, value in fields.items()]
+    dropped = int(content_length) - len(b"&".join(b"=".join(pair) for pair in named))
+    if dropped == 1:  # a last `&` or line break
+        return
+    escaped, odd = divmod(dropped, 2)
+    text = b"".join(b"".join(pair) for pair in named)
+    escapable = len(text.translate(None, _NEVER_ESCAPED))
+    always = len(text) - len(text.translate(None, _ALWAYS_ESCAPED))
+    spaces = text.count(b" ")
+    as_plus, as_hex = range(always, escapable - spaces + 1), range(always + spaces, escapable + 1)
+    if odd or (escaped not in as_plus and escaped not in as_hex):
+        raise InvalidRequest(
+            "TorchServe could not read the whole body as the form that its Content-Type "
+            "(application/x-www-form-urlencoded) says it is. Set Content-Type: application/json for JSON, text/plain "
+            "for a text; in a form, write '&' as %26 and a line break as %0A"
+        )
 
 
 def _is_form(body: bytes | bytearray, payload_fields: tuple[str, ...]) -> bool:
@@ -71,8 +88,12 @@ def _read(body: bytes | bytearray) -> dict[str, bytes]:
     for pair in bytes(body).split(b"&"):
         if not pair:
             continue
-        key, _, value = pair.partition(b"=")
+        key, equals, value = pair.partition(b"=")
         name = _unquoted(key).decode("latin-1")
+        if not equals:
+            raise InvalidRequest(
+                f"the form has '{name[:60]}' without '='; write '&' in a value as %26, or send the text as text/plain"
+            )
         if name in found:
             raise InvalidRequest(f"the form has the field '{name[:60]}' twice")
         found[name] = _unquoted(value)

@@ -248,7 +248,7 @@ CURL = HTTP | {
         (b"Profit & loss: a=b&c=d", b"Profit & loss: a=b&c=d", {}),
         (b"x=1&y=2 or so", b"x=1&y=2 or so", {}),
         (b' {"inputs": "hi", "parameters": {"top_k": 3}}', "hi", {"top_k": 3}),
-        (b'{"words": "hi"}', b'{"words": "hi"}', {}),
+        (b"{words}: hi", b"{words}: hi", {}),
     ],
 )
 def test_what_curl_calls_a_form_is_looked_at(sent, payload, parameters):
