@@ -48,22 +48,23 @@ def open_form(
 def check_whole(fields: Mapping[str, Any], content_length: str) -> None:
     """Check that an urlencoded form that TorchServe has read was handed on whole.
 
-    Encoders escape a byte as three. None escapes letters, digits and `.-_`, and each treats all spaces alike, so that
-    the values leave few possible lengths. Raises InvalidRequest for any other length.
+    Names are words. Encoders escape a byte as three; none escapes letters, digits and `.-_`, and each treats all
+    spaces alike, so that the values leave few possible lengths. Raises InvalidRequest for any other length.
     """
     if not (content_length.isdecimal() and len(content_length) < 12):
         return
     named = [(name.encode(), bytes(value)) for name, value in fields.items()]
     dropped = int(content_length) - len(b"&".join(b"=".join(pair) for pair in named))
     if dropped == 1:  # a last `&` or line break
-        return
+        dropped = 0
     escaped, odd = divmod(dropped, 2)
     text = b"".join(b"".join(pair) for pair in named)
     escapable = len(text.translate(None, _NEVER_ESCAPED))
     always = len(text) - len(text.translate(None, _ALWAYS_ESCAPED))
     spaces = text.count(b" ")
     as_plus, as_hex = range(always, escapable - spaces + 1), range(always + spaces, escapable + 1)
-    if odd or (escaped not in as_plus and escaped not in as_hex):
+    is_named = all(_NAME.fullmatch(name + b"=") for name, _ in named)
+    if odd or not is_named or (escaped not in as_plus and escaped not in as_hex):
         raise InvalidRequest(
             "TorchServe could not read the whole body as the form that its Content-Type "
             "(application/x-www-form-urlencoded) says it is. Set Content-Type: application/json for JSON, text/plain "

@@ -11,7 +11,10 @@ from handlers.core.open_inference import OpenInferenceReply, Wanted
 from handlers.core.request import Door, Request
 
 HTTP = {"explain": "False", "url_path": "", "host": "127.0.0.1"}
-JSON = HTTP | {"Content-Type": "application/json; charset=utf-8"}
+JSON = HTTP | {
+    "Content-Type": "application/json; charset=utf-8",
+    "body": {"content-type": "application/json"},
+}
 GRPC_TENSORS = {"body": {"content-type": "application/json"}}
 
 
@@ -236,6 +239,7 @@ def test_headers_keep_the_clients_case():
 CURL = HTTP | {
     "X-Form-Content-Type": "application/x-www-form-urlencoded",
     "Content-Type": "application/octet-stream",
+    "body": {"content-type": "application/octet-stream"},
 }
 
 
