@@ -9,7 +9,7 @@ import pytest
 from handlers.core import repeated_fields
 from handlers.core.errors import InvalidRequest
 from handlers.core.repeated_fields import MARK, check_not_repeated, mark_repeated_names
-from tests.unit.handlers.recorded import Service
+from tests.unit.handlers.torchserve import Service
 
 
 def frame(*names: str) -> dict[str, Any]:
