@@ -72,7 +72,7 @@ def decode_text(content: bytes | bytearray | memoryview, charset: str) -> str:
         text = codecs.decode(content, codec)
     except UnicodeDecodeError as error:
         raise InvalidText(
-            f"the text is not {charset}, as its Content-Type says: byte {error.start} cannot be read"
+            f"the text is not in the charset {charset} that is declared: byte {error.start} cannot be read"
         ) from None
     return text.removeprefix("\ufeff")
 

@@ -6,6 +6,7 @@ hands on, and drops the rest: all behind a line break, and behind the last `&` w
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -21,6 +22,8 @@ _FIELDS_ALONE = re.compile(rb"[A-Za-z_][\w.-]*=[!-%'-~]*(?:&[A-Za-z_][\w.-]*=[!-
 _VISIBLE = re.compile(rb"[!-~]*")
 _NEVER_ESCAPED = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-_"
 _ALWAYS_ESCAPED = b"%&+\r\n"
+_BYTE_CLASSES = bytes(min(byte, 0x80) for byte in range(256))
+"""ASCII as it is, and one for all other bytes."""
 _MOST_FIELDS = 100
 _CHUNK = 2**16
 
@@ -46,10 +49,10 @@ def open_form(
 
 
 def check_whole(fields: Mapping[str, Any], content_length: str) -> None:
-    """Check that an urlencoded form that TorchServe has read was handed on whole.
+    """Check that an urlencoded form that TorchServe has read was handed on whole, as far as its length tells.
 
-    Names are words. Encoders escape a byte as three; none escapes letters, digits and `.-_`, and each treats all
-    spaces alike, so that the values leave few possible lengths. Raises InvalidRequest for any other length.
+    Names are words. Encoders escape a byte as three. None escapes letters, digits and `.-_`; each treats all bytes of
+    one value alike, and all that are not ASCII, so that a form can have few lengths. Raises InvalidRequest for others.
     """
     if not (content_length.isdecimal() and len(content_length) < 12):
         return
@@ -58,13 +61,12 @@ def check_whole(fields: Mapping[str, Any], content_length: str) -> None:
     if dropped == 1:  # a last `&` or line break
         dropped = 0
     escaped, odd = divmod(dropped, 2)
-    text = b"".join(b"".join(pair) for pair in named)
-    escapable = len(text.translate(None, _NEVER_ESCAPED))
-    always = len(text) - len(text.translate(None, _ALWAYS_ESCAPED))
-    spaces = text.count(b" ")
-    as_plus, as_hex = range(always, escapable - spaces + 1), range(always + spaces, escapable + 1)
+    counts = Counter(b"".join(b"".join(pair) for pair in named).translate(_BYTE_CLASSES, _NEVER_ESCAPED))
+    possible = 1 << sum(counts.pop(byte, 0) for byte in _ALWAYS_ESCAPED)  # bit n: n bytes may be escaped
+    for count in counts.values():
+        possible |= possible << count
     is_named = all(_NAME.fullmatch(name + b"=") for name, _ in named)
-    if odd or not is_named or (escaped not in as_plus and escaped not in as_hex):
+    if odd or escaped < 0 or not possible >> escaped & 1 or not is_named:
         raise InvalidRequest(
             "TorchServe could not read the whole body as the form that its Content-Type "
             "(application/x-www-form-urlencoded) says it is. Set Content-Type: application/json for JSON, text/plain "

@@ -25,7 +25,7 @@ def parameters_field(values: dict[str, Any]) -> dict[str, Any]:
     if parameters is None:
         return values
     if not isinstance(parameters, dict):
-        raise InvalidRequest("the field 'parameters' must be a JSON object")
+        raise InvalidRequest("the field 'parameters' must be a JSON object, such as {\"top_k\": 3}")
     return joined(values, parameters)
 
 
@@ -43,13 +43,13 @@ def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return flat | nested
 
 
-def scalar(value: Any) -> Any:
+def scalar(name: str, value: Any) -> Any:
     """A form field's text as JSON reads it (`3`, `0.5`, `true`, `{...}`), else, and for `null`, as it is."""
     if not isinstance(value, str):
         try:
             value = bytes(value).decode()
         except UnicodeDecodeError:
-            raise InvalidRequest("a form field other than the input is not UTF-8 text") from None
+            raise InvalidRequest(f"the field '{name[:60]}' is not UTF-8 text") from None
     if value.lstrip()[:1] in ("[", "{"):
         check_bounds(value, takes_numbers=False)
     try:

@@ -99,7 +99,9 @@ class Door:
         # Query parameters, on the routes where TorchServe hands them on, arrive as further fields.
         # `model_name`, which /invocations takes to find the model, is none of its parameters.
         query = {
-            name: scalar(value) for name, value in self.fields.items() if name not in ("body", "model_name")
+            name: scalar(name, value)
+            for name, value in self.fields.items()
+            if name not in ("body", "model_name")
         }
         length = self.header(HEADER_LENGTH.lower())
         binary = None
@@ -128,9 +130,13 @@ class Door:
         try:
             return parse_json(content, label)
         except InvalidRequest as error:
-            if content_type.is_json or self.is_open_inference_route:
+            if _is_json(content):
+                hint = "what looks like JSON is read as JSON; a text that looks so goes into the JSON field 'inputs'"
+            elif content_type.is_json and not self.is_open_inference_route:
+                raw = "text/plain" if self.takes_text else "application/octet-stream"
+                hint = f"its Content-Type says JSON; to send an input as it is, set Content-Type: {raw}"
+            else:
                 raise
-            hint = "it looks like JSON; a text that is to be read as it is goes into the JSON field 'inputs'"
             raise InvalidRequest(f"{error.message}; {hint}") from None
 
     def _message(
@@ -197,7 +203,7 @@ class Door:
         if len(given) > 1:
             raise InvalidRequest(f"several inputs: '{given[0]}' and '{given[1]}'; send one of '{names}'")
         others = {
-            name: scalar(self._content(name, value))
+            name: scalar(name, self._content(name, value))
             for name, value in self.fields.items()
             if name not in (given[0], CHARSET_FIELD)
         }
@@ -283,9 +289,7 @@ def parse_json(body: Any, label: str = "the body") -> Any:
         text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
         return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{label} is JSON by its Content-Type, but not UTF-8: byte {error.start} cannot be read"
-        ) from None
+        raise InvalidRequest(f"{label} is not UTF-8, as JSON is: byte {error.start} cannot be read") from None
     except RecursionError:
         raise InvalidRequest(f"{label} is JSON that is nested too deeply") from None
     except ValueError as error:

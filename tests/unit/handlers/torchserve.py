@@ -127,7 +127,9 @@ def _multipart(body: bytes, content_type: str) -> Iterable[Field]:
         head, _, content = part.removeprefix(mark).removeprefix(b"\r\n").partition(b"\r\n\r\n")
         lines = [line.decode("latin-1") for line in head.split(b"\r\n")]
         values = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-        disposition = values["content-disposition"]
+        disposition = values.get("content-disposition", "")
+        if not disposition:
+            raise NotReceived
         is_file = header_parameter("content-disposition", disposition, "filename") != ""
         part_type = values.get("content-type", "application/octet-stream").partition(";")[0]
         yield (

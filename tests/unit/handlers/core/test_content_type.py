@@ -69,7 +69,9 @@ def test_what_is_no_charset_of_texts(charset: str) -> None:
 
 
 def test_bytes_of_another_charset_are_named() -> None:
-    with pytest.raises(InvalidText, match="the text is not Shift_JIS, as its Content-Type says: byte 1"):
+    with pytest.raises(
+        InvalidText, match="the text is not in the charset Shift_JIS that is declared: byte 1"
+    ):
         decode_text(b"a\xff", "Shift_JIS")
 
 

@@ -39,6 +39,8 @@ def test_whole_forms(value: str, encode: Callable[[str], str]) -> None:
         ("text=AT&T rose.", {"text": b"AT"}),
         ("text=Shares of AT&T rose on Monday, the paper said.", {"text": b"Shares of AT"}),
         ("text=Rain fell.\nSun shone.", {"text": b"Rain fell."}),
+        ("text=Rain! Rain! Rain!\nSun shone.", {"text": b"Rain! Rain! Rain!"}),
+        ("text=caf\u00e9s\nin sun.", {"text": "caf\u00e9s".encode()}),
         ('{"inputs": "Rain fell."}', {}),
         ('{"inputs": "Fish &text=chips"}', {'{"inputs": "Fish': b"", "text": b'chips"}'}),
         ("Rain fell.", {}),
@@ -46,7 +48,7 @@ def test_whole_forms(value: str, encode: Callable[[str], str]) -> None:
 )
 def test_forms_of_which_torchserve_drops_a_part(sent: str, fields: dict[str, bytes]) -> None:
     with pytest.raises(InvalidRequest, match="could not read the whole body as the form"):
-        check_whole(fields, str(len(sent)))
+        check_whole(fields, str(len(sent.encode())))
 
 
 def test_a_line_break_at_the_end_is_no_loss() -> None:

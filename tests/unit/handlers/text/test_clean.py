@@ -32,7 +32,7 @@ def test_text_is_kept_without_control_characters(payload: bytes | str, text: str
         ("Rain fell.".encode("utf-16-le"), InvalidText, "NUL bytes, as UTF-16 has"),
         ("Rain fell.".encode("utf-16"), InvalidText, "UTF-16"),
         ("Rain fell.".encode("utf-32-be"), InvalidText, "NUL bytes"),
-        (b"%PDF-1.7\n1 0 obj", InvalidText, "a file of the kind PDF"),
+        (b"%PDF-1.7\n1 0 obj", InvalidText, "the input is a PDF file; this model reads plain text"),
         (b"{\\rtf1\\ansi Rain fell.}", InvalidText, "RTF"),
         (b"\xed\xa0\x80", InvalidText, "UTF-8"),
         (b"\xf0\x9f", InvalidText, "UTF-8"),
