@@ -52,7 +52,7 @@ def check_whole(fields: Mapping[str, Any], content_length: str) -> None:
     """Check that an urlencoded form that TorchServe has read was handed on whole, as far as its length tells.
 
     Names are words. Encoders escape a byte as three. None escapes letters, digits and `.-_`; each treats all bytes of
-    one value alike, and all that are not ASCII, so that a form can have few lengths. Raises InvalidRequest for others.
+    one value alike, and all that are not ASCII: a form can have few lengths. Raises InvalidRequest for others.
     """
     if not (content_length.isdecimal() and len(content_length) < 12):
         return
