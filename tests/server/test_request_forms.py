@@ -1,4 +1,4 @@
-"""Requests as people's programs send them, at TorchServe and through nginx: the right answer, or an error that helps."""
+"""Requests as people's programs send them, at TorchServe and through nginx: the right answer, or a clear error."""
 
 import base64
 import json
