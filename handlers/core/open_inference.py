@@ -12,8 +12,10 @@ from typing import Any, cast
 import numpy as np
 
 from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
+from handlers.core.json_source import is_json_source
 from handlers.core.open_inference_tensors import Values, name_of, read_values, unbase64
 from handlers.core.parameters import shown
+from handlers.core.raw_parameters import joined
 from handlers.core.reply import Body, Writer, to_json
 from handlers.core.tensor import Payload, Tensor
 
@@ -128,11 +130,11 @@ def read_message(
         if grpc and name == GRPC_OUTPUTS and values.datatype == "BYTES":
             wanted = tuple(Wanted(_text(name, item, True)) for item in values.data)
         elif name not in payload_fields:
-            parameters[name] = _parameter(name, values, is_base64)
+            parameters = joined(parameters, {name: _parameter(name, values, is_base64)})
         elif payloads is not None:
             raise InvalidRequest(f"several inputs: send one of '{', '.join(payload_fields)}'")
         else:
-            parameters |= own
+            parameters = joined(parameters, own)
             payloads = _payloads(name, values, is_base64)
     if binary is not None and start != len(binary):
         raise InvalidRequest(
@@ -148,9 +150,14 @@ def _payloads(name: str, values: Values, is_base64: bool) -> Sequence[Payload]:
     if len(values.data) == 0:  # of a shape such as [1000000, 0, 0, 3], as well
         raise InvalidRequest(f"the input '{name}' is empty")
     if values.datatype == "BYTES":
-        return tuple(
+        payloads = tuple(
             unbase64(name, item) if is_base64 and isinstance(item, str) else item for item in values.data
         )
+        if any(map(is_json_source, payloads)):
+            raise InvalidRequest(
+                f"the input '{name}' holds JSON; send the text or image itself, and parameters as 'parameters'"
+            )
+        return payloads
     array = values.array(name)
     # An array of several is their sequence as it is: there may be more than are allowed, too many for a view of each.
     return cast(Sequence[Payload], array) if array.ndim == 4 else (array,)
