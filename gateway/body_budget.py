@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.supervisor_metrics import MEMORY_BUDGET
 
 _TIMEOUT_S = 2.0
-_METRIC, _PART = MEMORY_BUDGET.describe()[0].name, "body_bytes"
+_METRIC, _PART = next(iter(MEMORY_BUDGET.describe())).name, "body_bytes"
 
 
 def supervised_body_bytes(health: str) -> int | None:
