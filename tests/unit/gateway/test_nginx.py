@@ -196,7 +196,7 @@ def test_names_are_looked_up_again_where_a_resolver_is_named(tmp_path):
     text = render(front, tmp_path)
     assert "resolver 127.0.0.11 valid=2s ipv6=off;" in text
     servers = re.findall(r"server (torchserve:\d+)( resolve)?", text)
-    assert len(servers) == 11
+    assert len(servers) == 12
     assert all(resolve for _, resolve in servers)
     for upstream in re.findall(r"upstream \w+ \{[^}]*\}", text):
         assert ("zone " in upstream) or "resolve" not in upstream  # nginx asks for it
