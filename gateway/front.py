@@ -13,10 +13,13 @@ from client import Endpoints
 from client.cli_options import add_port_offset, add_run_dir
 from client.endpoints import GATEWAY_PORTS
 from gateway.__main__ import add_models
+from gateway.body_budget import supervised_body_bytes
 from gateway.front_options import add_edge_options, edge_settings
-from gateway.nginx import Front, NginxError, Tls
+from gateway.nginx import Front, NginxError
 from gateway.running import Running, StopRequest, say
 from gateway.settings import Settings
+from serving import config
+from serving.budget import budget_here
 from serving.rundir import RunDir
 from serving.state import State
 
@@ -30,19 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(
         image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
     )
+    endpoints = _endpoints(options.run_dir, options.port_offset)
+    body_bytes = supervised_body_bytes(endpoints.health) or budget_here(config.read()).body_bytes
     front = Front(
         http=_address(options.host, _port(options.port, GATEWAY_PORTS[0], options.port_offset)),
         grpc=_address(options.host, _port(options.grpc_port, GATEWAY_PORTS[1], options.port_offset)),
         gateway=_address("127.0.0.1", options.gateway_port),
-        endpoints=_endpoints(options.run_dir, options.port_offset),
+        endpoints=endpoints,
         others=tuple(options.upstream),
-        tls=Tls(*options.tls) if options.tls else None,
-        open_management=options.open_management,
-        rate=options.rate,
-        burst=options.burst,
-        access_log="/dev/stdout requests" if options.access_log else "off",
         internal="127.0.0.1:0",
-        **edge_settings(options, tuple(settings.summarizers.values())),
+        **edge_settings(options, tuple(settings.summarizers.values()), body_bytes),
     )
     stop = StopRequest()
 
@@ -116,7 +116,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--grpc-port", type=int, metavar="N", help="gRPC; 7000")
     add_port_offset(parser, help="added to both defaults, and to the server's where none runs yet; 0")
     parser.add_argument("--gateway-port", type=int, default=0, metavar="N", help="inner; a free one")
-    parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="PEM files, for both")
     add_run_dir(parser)
     parser.add_argument(
         "--upstream",
@@ -126,11 +125,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT:GRPC_PORT",
         help="a further TorchServe that shares the predictions; may be repeated",
     )
-    parser.add_argument(
-        "--open-management", action="store_true", help="/models and /metrics too: who reaches them runs code"
-    )
-    parser.add_argument("--rate", type=int, metavar="N", help="requests a second of one address; any number")
-    parser.add_argument("--burst", type=int, default=50, metavar="N", help="above it at once; 50")
     parser.add_argument(
         "--drain-delay",
         type=_seconds,
@@ -145,7 +139,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="at the end, how long requests in progress may take; 60; a second signal ends at once",
     )
-    parser.add_argument("--access-log", action="store_true", help="a line for each request on stdout")
     add_edge_options(parser)
     add_models(parser)
     return parser

@@ -73,6 +73,11 @@ class RunDir:
         return self.edge / "draining"
 
     @property
+    def queues_emptied(self) -> Path:
+        """Holds the Unix time from which on every queued request came after `draining`; there is none before."""
+        return self.edge / "queues-emptied"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 
@@ -122,6 +127,7 @@ class RunDir:
             for folder in (self.activity, self.edge):
                 folder.mkdir(parents=True, exist_ok=True)
             self.draining.unlink(missing_ok=True)
+            self.queues_emptied.unlink(missing_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
 

@@ -104,7 +104,7 @@ def test_a_build_sees_what_runs_and_nothing_else():
     named = {line[1:] for line in lines if line.startswith("!")}
     imported = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert named - {"gateway"} == (imported - {"gateway", "tests", "benchmarks", "demo"}) | {
-        *("LICENSE", "requirements.txt", "config.properties", "models", "scripts")
+        *("LICENSE", "requirements.txt", "config.properties", "models", "scripts", "deploy/nginx")
     }
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     for source in " ".join(copied).split():
