@@ -33,13 +33,15 @@ def label(number):
     return str(number).encode()
 
 
-async def test_gather_over_many_images_loses_none(short_queue):
+async def test_gather_over_many_images_loses_none():
+    short_queue = ShortQueue(queue_size=12, batch_size=12)
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
         calls = (connection.classify("pictures", label(number)) for number in range(2000))
         answers = await asyncio.gather(*calls)
     assert [answer[0].label for answer in answers] == [str(number) for number in range(2000)]
     assert short_queue.refused > 0
     assert short_queue.sent < 2 * 2000  # most were not refused: the limit has found what the server takes
+    short_queue.close()
 
 
 def test_many_threads_lose_none(short_queue):
