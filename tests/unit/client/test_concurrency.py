@@ -91,8 +91,8 @@ async def test_a_server_that_refuses_for_a_while_loses_none(short_queue):
 def test_a_refusing_server_ends_at_the_timeout(call, short_queue):
     short_queue.refusing = True
     transport = httpx.MockTransport(short_queue.answer)
-    with pytest.raises(Overloaded):
-        call(lambda c: c.classify("pictures", b"x"), transport=transport, timeout=0.3)
+    with pytest.raises((Overloaded, Timeout)):  # Timeout if the time was over when it was to be sent again
+        call(lambda c: c.classify("pictures", b"x"), transport=transport, timeout=1.0)
     assert short_queue.sent > 4
 
 
