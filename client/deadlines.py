@@ -36,6 +36,10 @@ class Deadline:
             raise self.passed()
         return left
 
+    def allows(self, seconds: float) -> bool:
+        """Whether time is left after a pause of that length."""
+        return self._clock() + seconds < self._end
+
     def passed(self, detail: str = "") -> Timeout:
         """The error. `detail` says whose answer, or what was waited for."""
         return Timeout(f"no answer within {self._seconds:g} s {detail}".rstrip())

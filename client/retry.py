@@ -137,7 +137,7 @@ class Attempts:
         pause = self._pause * random.uniform(0.5, 1.0)
         if isinstance(error, Overloaded):
             pause += error.retry_after or 0.0
-        if pause >= self._execution.deadline.left():
+        if not self._execution.deadline.allows(pause):
             raise error
         if isinstance(error, Overloaded):
             self._overloads += 1

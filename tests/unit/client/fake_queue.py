@@ -79,4 +79,5 @@ class ShortQueue:
                 return
             time.sleep(self.seconds)
             for content, future in batch:
-                future.set_result(content)
+                if future.set_running_or_notify_cancel():  # otherwise the client has left
+                    future.set_result(content)
