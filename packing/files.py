@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from packing.tasks import Task
 
 CONFIG = "config.json"
 CARD = "README.md"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
+_BYTES = "ByT5Tokenizer"
 _CHUNK = 1 << 20
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
@@ -101,14 +103,26 @@ def _shards_of(index: Path, name: str, names: Collection[str], source: str) -> l
     return shards
 
 
-def side_files(names: Collection[str], task: Task, source: str, config: Mapping[str, Any]) -> list[str]:
+def side_files(
+    names: Collection[str],
+    task: Task,
+    source: str,
+    config: Mapping[str, Any],
+    read_tokenizer_config: Callable[[], Mapping[str, Any]],
+) -> list[str]:
     """The preprocessor or tokenizer files among `names`, config.json included; BadSource when they do not suffice.
 
-    timm's config.json says itself how pictures are prepared.
+    timm's config.json says itself how pictures are prepared, and tokenizers of bytes (ByT5) have no vocabulary.
+    `read_tokenizer_config` is called only where no other file suffices and there is a tokenizer_config.json.
     """
     if "pretrained_cfg" not in config and not any(
         all(name in names for name in group) for group in task.needs_one_of
     ):
+        classes = [config.get("tokenizer_class")]
+        if TOKENIZER_CONFIG in names and TOKENIZER_CONFIG in task.side_files:
+            classes.append(read_tokenizer_config().get("tokenizer_class"))
+            if _BYTES in classes:
+                return sorted(task.side_files.intersection(names) | {CONFIG})
         groups = " or ".join(" with ".join(group) for group in task.needs_one_of)
         raise BadSource(f"{source} lacks what a model for {task.name} needs beside its weights: {groups}.")
     return sorted(task.side_files.intersection(names) | {CONFIG})
@@ -119,7 +133,7 @@ def read_json(path: Path, source: str) -> dict[str, Any]:
     try:
         with explained(f"reading {path.name} of {source}"):
             raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSource(f"{path.name} of {source} is not valid JSON: {error}.") from error
     if not isinstance(raw, dict):
         raise BadSource(f"{path.name} of {source} is not a JSON object.")

@@ -2,7 +2,9 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -10,6 +12,7 @@ from packing.errors import BadSource, explained
 from packing.files import (
     CARD,
     CONFIG,
+    TOKENIZER_CONFIG,
     ModelFile,
     check_safetensors,
     is_index,
@@ -40,7 +43,11 @@ def collect(folder: Path, task: Task, source: str, pickled: bool = False) -> lis
     weights = weight_files(names, source, pickled)
     tensors = tensor_files(weights, folder / weights if is_index(weights) else None, names, source)
     config = read_json(folder / CONFIG, source)
-    wanted = sorted({*side_files(names, task, source, config), weights, *tensors})
+
+    def read_tokenizer_config() -> Mapping[str, Any]:
+        return read_json(folder / TOKENIZER_CONFIG, source)
+
+    wanted = sorted({*side_files(names, task, source, config, read_tokenizer_config), weights, *tensors})
     files = []
     with explained(f"reading {source}"):
         for name in tensors:

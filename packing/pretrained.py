@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packing import download, hub
 from packing.errors import BadSource, WrongContent
 from packing.files import (
     CONFIG,
+    TOKENIZER_CONFIG,
     ModelFile,
     check_safetensors,
     is_index,
@@ -54,7 +56,12 @@ def first(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
     weights = weight_files(repository.files, hub_id, pickled)
     index = get(weights) if is_index(weights) else None
     tensors = tensor_files(weights, index, repository.files, hub_id)
-    for name in (*side_files(repository.files, task, hub_id, config), weights, *tensors):
+
+    def read_tokenizer_config() -> Mapping[str, Any]:
+        return read_json(get(TOKENIZER_CONFIG), hub_id)
+
+    sides = side_files(repository.files, task, hub_id, config, read_tokenizer_config)
+    for name in (*sides, weights, *tensors):
         get(name)
     for name in tensors:
         if not is_pickle(name):
