@@ -21,9 +21,18 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
 _BYTES = "ByT5Tokenizer"
+ADAPTER = "adapter_config.json"
+CHECKPOINTS = (".pth.tar", ".pth", ".pt", ".ckpt")
+OF_CHECKPOINT = (
+    "A checkpoint alone does not say how its network is built. For timm: `model = timm.create_model(NAME, "
+    "checkpoint_path=FILE, num_classes=N)`, then `timm.models.save_for_hf(model, folder, safe_serialization=True)`, "
+    "and pack that folder. For torchvision: --from torchvision:ARCHITECTURE --state-dict FILE --labels FILE."
+)
+"""What to do with a file of weights."""
+
 _CHUNK = 1 << 20
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
+_PICKLES = (".bin", ".pt", ".pth", ".pth.tar", ".tar", ".ckpt", ".h5", ".msgpack", ".pkl")
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -50,6 +59,21 @@ def git_blob_id(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_is_model(names: Collection[str], source: str) -> None:
+    """Raises BadSource for a LoRA adapter, a lone checkpoint or no model at all, with the way to one."""
+    if ADAPTER in names and not {WEIGHTS, INDEX, PICKLE, PICKLE_INDEX}.intersection(names):
+        raise BadSource(
+            f"{source} is an adapter (LoRA, {ADAPTER}), not a model. Merge it into its base model with PEFT, "
+            "`model.merge_and_unload().save_pretrained(folder)`, save its tokenizer or image processor beside it, "
+            "and pack that folder."
+        )
+    if CONFIG not in names:
+        checkpoints = sorted(name for name in names if name.endswith(CHECKPOINTS))
+        if checkpoints:
+            raise BadSource(f"{source} has {checkpoints[0]} and no {CONFIG}. {OF_CHECKPOINT}")
+        raise BadSource(f"{source} has no {CONFIG}: it is not a model in the hub's layout.")
 
 
 def weight_files(names: Collection[str], source: str, pickled: bool = False) -> str:

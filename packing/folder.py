@@ -14,6 +14,7 @@ from packing.files import (
     CONFIG,
     TOKENIZER_CONFIG,
     ModelFile,
+    check_is_model,
     check_safetensors,
     is_index,
     is_pickle,
@@ -31,8 +32,7 @@ def inspect(folder: Path, source: str) -> tuple[Task, str]:
     """Task and architecture from the folder's config.json; `source` is what errors call the folder."""
     if not folder.is_dir():
         raise BadSource(f"{source} is not a folder.")
-    if CONFIG not in _names(folder, source):
-        raise BadSource(f"{source} has no {CONFIG}: it is not a model in the hub's layout.")
+    check_is_model(_names(folder, source), source)
     config = read_json(folder / CONFIG, source)
     return task_of(config, source), architecture_of(config, source)
 

@@ -11,6 +11,7 @@ from packing.files import (
     CONFIG,
     TOKENIZER_CONFIG,
     ModelFile,
+    check_is_model,
     check_safetensors,
     is_index,
     is_pickle,
@@ -42,8 +43,7 @@ def first(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
     The configuration comes first: an architecture that cannot be served is known before a gigabyte is downloaded.
     """
     repository = hub.resolve(hub_id)
-    if CONFIG not in repository.files:
-        raise BadSource(f"{hub_id} has no {CONFIG}: it is not a model in the format of transformers.")
+    check_is_model(repository.files, hub_id)
     got: dict[str, ModelFile] = {}
 
     def get(name: str) -> Path:

@@ -95,7 +95,7 @@ TASKS: Mapping[str, Task] = {task.name: task for task in (IMAGE_CLASSIFICATION, 
 def task_of(config: Mapping[str, Any], source: str) -> Task:
     """The task whose auto class loads this config.json with its head; `source` is named in the error.
 
-    The weights are not looked at. Raises UnknownArchitecture when there is none, BadSource for sizes that no model has.
+    The weights are not looked at. Raises UnknownArchitecture when there is none, BadSource for impossible sizes.
     """
     _check_sizes(config, source)
     if is_timm(config):

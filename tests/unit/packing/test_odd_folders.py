@@ -36,7 +36,8 @@ KEYS: Mapping[str, list[str]] = {
     "config.json": [
         "architectures", "auto_map", "dtype", "eos_token_id", "id2label", "label2id", "label_names", "model_type",
         "num_channels", "num_labels", "pad_token_id", "prefix", "pretrained_cfg", "problem_type",
-        "quantization_config", "return_dict", "task_specific_params", "tie_word_embeddings", "torch_dtype", "vocab_size",
+        "quantization_config", "return_dict",
+        "task_specific_params", "tie_word_embeddings", "torch_dtype", "vocab_size",
     ],
     "generation_config.json": [
         "bad_words_ids", "decoder_start_token_id", "early_stopping", "eos_token_id", "forced_bos_token_id",
