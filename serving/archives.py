@@ -18,9 +18,9 @@ def prepare(names: Sequence[str], weights: Weights, store: Path, report: Report)
     """The names to serve, all with starters when none is given, each with its archive in `store`.
 
     Packing leaves an archive that is already right as it is. One that was packed from somebody's own folder or hub
-    repository is taken as it is, unless models/ has its name and the weights are named: packing again would put others in its
-    place. So is one
-    of pretrained weights while the hub cannot be had: the starter is for where there is nothing else.
+    repository is taken as it is, unless models/ has its name and the weights are named: packing again would put
+    others in its place. So is one of pretrained weights while the hub cannot be had: the starter is for where
+    there is nothing else.
     Raises RunError.
     """
     chosen = list(dict.fromkeys(names)) or default_models()

@@ -150,7 +150,7 @@ def folder(resnet_folder: Path, tmp_path: Path) -> Path:
 
 def test_a_classifier_that_answers_with_tuples(folder: Path, resnet_folder: Path, tmp_path: Path) -> None:
     """`return_dict: false`, as models for torch.jit are saved."""
-    edit(folder, return_dict=False, use_return_dict=False)
+    edit(folder, return_dict=False)
     model, _ = prepared(folder, tmp_path / "tuples")
     plain, _ = prepared(resnet_folder, tmp_path / "plain")
     assert answer_of(model) == answer_of(plain)
