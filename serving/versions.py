@@ -5,30 +5,20 @@ the old one at no cost in space, for as long as the version is registered and th
 """
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from serving.manifests import archive_version
 from serving.readiness import Key
 from serving.snapshot import ServedVersion
 
 FOLDER = ".versions"
-
-
-def archive_version(archive: Path) -> str | None:
-    """The version in the archive's manifest; None for a file that is missing or no archive."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            return str(json.loads(content.read("MAR-INF/MANIFEST.json"))["model"]["modelVersion"])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError):
-        return None
 
 
 def kept_name(key: Key) -> str:

@@ -7,10 +7,11 @@ import pytest
 
 import client
 from serving import restore
+from serving.manifests import archive_version
 from serving.readiness import Model, Survey
 from serving.restore import Load, RestorePlan, adjust, archives_in_store, plan_restore
 from serving.snapshot import ServedVersion, Snapshot
-from serving.versions import VersionLinks, archive_version
+from serving.versions import VersionLinks
 from tests.faults.toys import toy
 
 OLD, NEW = "starter-1a2b3c4d", "starter-5e6f7a8b"
