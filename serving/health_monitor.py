@@ -36,8 +36,8 @@ class HealthMonitor:
     """Call `start` before the front end starts, `serve` when it serves, and `close` in any case.
 
     Attributes:
-        phase: Set it to "starting", "restarting" or "stopping"; `serve` sets it to "running". Repairs and questions
-            happen only while it is "running". Safe to set in a signal handler.
+        phase: Set it to "restarting" or "stopping"; `serve` sets it to "running". Repairs and questions happen only
+            while it is "running". Safe to set in a signal handler: after "stopping" it stays so.
         metrics: What GET /metrics answers.
         missing: Versions that a restart of the front end could not load again, with the reason.
         lost_defaults: Default versions, by model, that a restart could not bring back as such.
@@ -45,7 +45,8 @@ class HealthMonitor:
 
     def __init__(self, plan: Plan, poller: ModelPoller, say: Say) -> None:
         """Starts and closes `poller` with itself."""
-        self.phase: Phase = "starting"
+        self._phase: Phase = "starting"
+        self._is_stopping = False
         self.missing: Mapping[Key, str] = {}
         self.lost_defaults: Mapping[str, str] = {}
         self._plan = plan
@@ -72,6 +73,17 @@ class HealthMonitor:
         parts = urlsplit(plan.settings.get("health_address", plan.endpoints.health))
         self._server = HealthServer(parts.hostname or "127.0.0.1", parts.port or 8083, self)
 
+    @property
+    def phase(self) -> Phase:
+        return "stopping" if self._is_stopping else self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        if phase == "stopping":
+            self._is_stopping = True
+        else:
+            self._phase = phase
+
     def start(self) -> None:
         """Raises OSError when the health port cannot be bound."""
         self._server.start()
@@ -90,8 +102,7 @@ class HealthMonitor:
             self._known.begin(models, now, time.time())
         self._poller.ask_soon()
         self._was_ready |= {model.name for model in models if model.default}
-        if self.phase != "stopping":  # asked for meanwhile
-            self.phase = "running"
+        self.phase = "running"
         self._observe()
 
     def close(self) -> None:

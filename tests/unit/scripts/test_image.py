@@ -117,7 +117,9 @@ def test_no_script_is_in_the_image_whose_program_is_not():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     inside = {line[1:] for line in lines if line.startswith("!")}
     for script in (ROOT / "scripts").iterdir():
-        programs = set(re.findall(r" -m ([a-z]+)", script.read_text())) & {path.name for path in ROOT.iterdir()}
+        programs = set(re.findall(r" -m ([a-z]+)", script.read_text())) & {
+            path.name for path in ROOT.iterdir()
+        }
         if not programs <= inside:
             assert f"scripts/{script.name}" in lines, script.name
 
