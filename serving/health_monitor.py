@@ -21,6 +21,7 @@ from serving.health_repairs import HangingWorkers, Replacements
 from serving.health_server import HealthServer
 from serving.known_models import KnownModels
 from serving.model_poller import ModelPoller, Poll
+from serving.origin import Origin
 from serving.plan import Plan
 from serving.readiness import Key, Model
 from serving.supervisor_metrics import WATCH_ERRORS
@@ -232,7 +233,7 @@ class HealthMonitor:
             needs_answer=self._questions.needs_answer(key),
             question_problem=self._questions.problem(key),
             queue_stalled_s=self._queues.stalled_s(model, described_s),
-            origin=self._known.origin(model),
+            origin=self._known.origin(model) or Origin(),
         )
 
     def _note_service(self, version: Version, now: float) -> None:
@@ -276,9 +277,9 @@ class HealthMonitor:
         return model.name in self._was_ready or now - self._joined.get(model.name, now) > limit
 
     def _ask(self, model: Model) -> canary.Question:
-        return canary.Question(
-            self._plan.endpoints, self._plan.store, model, float(model.response_timeout or 60)
-        )
+        timeout = float(model.response_timeout or 60)
+        known = self._known.origin(model)
+        return canary.Question(self._plan.endpoints, self._plan.store, model, timeout, known)
 
     def _log(self, message: str) -> None:
         """A log that cannot be written is no reason to stop watching."""
