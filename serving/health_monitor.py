@@ -169,7 +169,8 @@ class HealthMonitor:
         self._known.update(poll)
         if self.phase == "running" and poll.started >= self._serving_since:
             self._forget_removed(self._known.current.names | poll.survey.unreached.keys())
-            self._replacements.step(self._known.current.models)
+            unknown = poll.survey.undescribed.keys() | poll.survey.unreached.keys()
+            self._replacements.step(self._known.current.models, unknown)
             self._poller.repairing = self._replacements.pending
 
     def _is_calm(self) -> bool:
