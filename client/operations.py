@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from client.calls import Call, Operation, Plan, RestCall, is_name, path_of
+from client.calls import Call, Operation, Plan, RestCall, path_of
 from client.changes import Changes
 from client.errors import InvalidParameter, InvalidRequest, ServeError, ServerError, TransportError
 from client.inputs import Image, check_parameters, image_bytes, text_list
 from client.management import GrpcManagement, Management, RestManagement
 from client.metrics import metrics_call
+from client.names import is_addressable
 from client.native import NativeGrpc, NativeRest
 from client.open_inference import OpenInferenceGrpc, OpenInferenceRest
 from client.recording import recorded
@@ -160,7 +161,7 @@ class Operations:
                 names = [model]
             else:
                 entries = yield from self._management.list_models()
-                names = [entry.name for entry in entries if is_name(entry.name)]
+                names = [entry.name for entry in entries if is_addressable(entry.name)]
             for name in names:
                 described: Model = yield self._describe_now(name, version)
                 if not described.ready:

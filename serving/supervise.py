@@ -86,7 +86,7 @@ class Supervisor:
             self._keeper.launch(self.plan.settings)
             self._now_at("starting TorchServe")
             models = start.wait()
-            self._keeper.observe()
+            self._keeper.observe(models)
             self._monitor.serve(models)
             self._set("ready", "every model answers")
             self._notifier.ready()
@@ -224,8 +224,10 @@ class Supervisor:
         self._next_housekeeping = now + _HOUSEKEEPING_S
         for path in (self.plan.run.output, self.plan.run.supervisor_log):
             log_files.rotate(path)
-        versions = {each.version for each in self._keeper.snapshot.versions}
-        remove_unused_models(self._keeper.frontend.temporary, versions)
+        poll = self._poller.latest
+        if poll is not None and poll.survey is not None and poll.survey.is_complete:
+            versions = {model.version for model in poll.survey.models}
+            remove_unused_models(self._keeper.frontend.temporary, versions)
         remove_stale_activity(self.plan.run.activity)
 
     def _report_budget(self) -> None:
