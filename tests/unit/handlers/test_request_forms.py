@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from handlers.core.errors import ServingError
@@ -28,7 +29,7 @@ from handlers.text.parameters import GenerationLimits
 from tests.unit.handlers.torchserve import NotReceived, by_grpc, model_infer, received
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
-EXAMPLES = 100
+EXAMPLES = 30
 """For each form and seed."""
 ALLOWED = GenerationLimits(256, 8).parameters()
 MULTIPART = "multipart/form-data; boundary=2f7c"
@@ -43,6 +44,9 @@ CHARSETS = (
     "gb18030",
     "koi8-r",
     "utf-32be",
+)
+LIMITS = hypothesis.settings(
+    max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
 )
 Handed = tuple[dict[str, Any], dict[str, Any]]
 
@@ -366,14 +370,14 @@ def check(
         assert got == wanted, (form.__name__, handed)
 
 
+@pytest.mark.timeout(SECONDS + 600)
 def test_every_form_is_read_as_the_canonical_one() -> None:
     end = time.monotonic() + SECONDS
     for seed, form in itertools.product(itertools.count(), FORMS):
         examples = hypothesis.given(CONTENTS, st.data())(
             lambda content, data, form=form: check(form, content, data)
         )
-        limited = hypothesis.settings(max_examples=EXAMPLES, deadline=None, database=None)(examples)
-        hypothesis.seed(seed)(limited)()
+        hypothesis.seed(seed)(LIMITS(examples))()
         if seed > 0 and time.monotonic() > end:
             break
 

@@ -163,6 +163,11 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(datatype="UINT8", data=[True])], "'True' is no element of UINT8"),
         ([tensor(), tensor(name="top_k", datatype="INT32", data=[1, 2], shape=[2])], "one element, not 2"),
         ([tensor(parameters=3)], "'parameters' must be an object"),
+        (
+            [tensor(parameters={"top_k": 1}), tensor(name="top_k", datatype="INT32", data=[3])],
+            "'top_k' is given twice",
+        ),
+        ([tensor(data=['{"inputs": "x"}'])], "the input 'image' holds JSON"),
         ([tensor(datatype="FP32", data=[10**400])], "do not fit FP32"),
         ([tensor(shape=[1] * 100)], "at most 8 integers"),
         ([tensor(shape=[0, 10**30])], "at most 8 integers"),
