@@ -49,6 +49,10 @@ def read_multipart(
         fields[name] = bytes(body[blank + 4 : end])
         headers[name] = {"content-type": part_type}
         start = end + 2 + len(mark)
+    if body.find(mark, start) >= 0:
+        raise InvalidRequest(
+            "the form goes on behind its last boundary; a boundary must not occur in a field"
+        )
     return fields, headers
 
 

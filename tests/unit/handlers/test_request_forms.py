@@ -317,6 +317,7 @@ def as_grpc_tensor(content: Content, choose: Choose) -> tuple[Handed, str]:
 
 
 def twice(content: Content, choose: Choose) -> tuple[Handed, str]:
+    need("--2f7c" not in content.text)
     text, proxied = content.text.encode(), choose(True, False)
     forms: list[Callable[[], Handed]] = [
         lambda: received(part("text", text) * 2 + b"--2f7c--\r\n", MULTIPART, proxied=proxied),

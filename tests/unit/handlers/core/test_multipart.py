@@ -44,6 +44,7 @@ HEAD = "Content-Disposition: form-data; name=a\r\n\r\n"
         (f"--x\r\n{HEAD}hi", "cut off"),
         (f"--x\r\n{HEAD}hi\r\n--x", "malformed boundary"),
         (f"--x\r\n{HEAD}hi\r\n--xy\r\n--x--", "malformed boundary"),
+        (f"--x\r\n{HEAD}hi\r\n--x--\r\nho\r\n--x--", "goes on behind its last boundary"),
         ("--x\r\nhi\r\n--x--", "no header"),
         ("--x\r\n--x--", "no header"),
         ('--x\r\nContent-Disposition: form-data; name=""\r\n\r\nhi\r\n--x--', "no name"),
