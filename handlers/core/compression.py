@@ -8,6 +8,7 @@ from handlers.core.errors import InvalidRequest, TooLarge
 MAX_DECOMPRESSED_BYTES = 16 * 2**20
 """As a body that is not compressed (max_request_size in config.properties)."""
 ENCODINGS = ("gzip", "deflate")
+_CHUNK_BYTES = 2**18
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 
 
@@ -36,6 +37,21 @@ def decompress(body: Any, encoding: str) -> Any:
             return _inflate(body, -zlib.MAX_WBITS)  # deflate without zlib's header, as some clients send it
         except zlib.error:
             raise InvalidRequest(f"the body is not {name}, as its Content-Encoding says ({error})") from None
+
+
+def decompressed_size(body: bytes | bytearray, encoding: str) -> int:
+    """How many bytes `decompress` would give, without keeping them. Raises what `decompress` raises."""
+    if encoding.strip().lower() not in ENCODINGS:
+        return len(decompress(body, encoding))
+    inflating = zlib.decompressobj(_GZIP_OR_ZLIB)
+    size, left = 0, bytes(body)
+    try:
+        while left and not inflating.eof and size <= MAX_DECOMPRESSED_BYTES:
+            size += len(inflating.decompress(left, _CHUNK_BYTES))
+            left = inflating.unconsumed_tail
+    except zlib.error:
+        return len(decompress(body, encoding))  # deflate without zlib's header, or no compressed body
+    return size
 
 
 def _inflate(body: bytes | bytearray, window_bits: int) -> bytes:
