@@ -35,6 +35,7 @@ _FIELDS = {
     "BYTES": "bytes_contents",
 }
 """Where a tensor's elements are in `contents`; FP16 and BF16 have no field."""
+_WIDEST = {"i": np.int64, "u": np.uint64}
 # Of an InferParameter: Triton's proto has two kinds more than TorchServe's.
 _DOUBLE, _UINT64 = 4, 5
 
@@ -154,9 +155,11 @@ def _packed(tensor: Any) -> bytes:
     values = getattr(tensor.contents, field)
     if field == "bytes_contents":
         return pack_bytes(list(values))
-    array = np.array(values)
     dtype = NUMPY_TYPES[tensor.datatype]
-    if dtype.kind in "iu":  # a field holds wider integers than the datatype, which numpy would wrap around
+    array = np.array(values, _WIDEST.get(dtype.kind, dtype))
+    if (
+        dtype.kind in _WIDEST
+    ):  # fields hold wider integers than their datatypes, which numpy would wrap around
         limits = np.iinfo(dtype)
         if array.min() < limits.min or array.max() > limits.max:
             raise InvalidRequest(f"{label}: a number is outside the range of {tensor.datatype}")
