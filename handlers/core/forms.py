@@ -1,22 +1,29 @@
 """Forms that the proxy of deploy/nginx hands on as bytes, with what the client called them in a header of its own.
 
 TorchServe answers 500, before any handler sees it, to a malformed multipart form, and to what curl sends with --data:
-curl says of whatever it is, pictures and JSON too, that it is an urlencoded form.
+curl says of whatever it is, pictures and JSON too, that it is an urlencoded form. What it can read of such a body it
+hands on, and drops the rest: all behind a line break, and behind the last `&` what has no `=`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from handlers.core.errors import InvalidRequest
 from handlers.core.multipart import read_multipart
+from handlers.core.raw_parameters import joined
 
 HEADER = "x-form-content-type"
 _NAME = re.compile(rb"[A-Za-z_][\w.-]*=")
 _FIELDS_ALONE = re.compile(rb"[A-Za-z_][\w.-]*=[!-%'-~]*(?:&[A-Za-z_][\w.-]*=[!-%'-~]*)*")
 """Values of visible ASCII other than `&`: a true form has no spaces, and prose and pictures are more than this."""
 _VISIBLE = re.compile(rb"[!-~]*")
+_NEVER_ESCAPED = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-_"
+_ALWAYS_ESCAPED = b"%&+\r\n"
+_BYTE_CLASSES = bytes(min(byte, 0x80) for byte in range(256))
+"""ASCII as it is, and one for all other bytes."""
 _MOST_FIELDS = 100
 _CHUNK = 2**16
 
@@ -24,7 +31,7 @@ _CHUNK = 2**16
 def open_form(
     sent: str, fields: Mapping[str, Any], headers: Mapping[str, Any], payload_fields: tuple[str, ...]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The fields and headers as TorchServe hands on a true form, or JSON; anything else stays one raw body.
+    """The fields and headers as TorchServe hands on a true form; anything else stays one raw body.
 
     `sent` is the Content-Type that the client gave. What it calls urlencoded is a form if it begins with a field's
     name and has a field for the input, or is nothing but fields. Raises InvalidRequest.
@@ -34,24 +41,37 @@ def open_form(
         return fields, headers
     others = {name: value for name, value in fields.items() if name != "body"}
     if sent.lower().startswith("multipart/form-data"):
-        return joined(others, read_multipart(body, sent)), headers
+        form, part_headers = read_multipart(body, sent)
+        return joined(others, form), {**headers, **part_headers}
     if _is_form(body, payload_fields):
         return joined(others, _read(body)), headers
-    if body.lstrip()[:1] == b"{" and b'"inputs"' in body:
-        kept = {name: value for name, value in headers.items() if name.lower() != "content-type"}
-        return fields, kept | {"content-type": "application/json"}
     return fields, headers
 
 
-def joined(some: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the query and the body, or of two places of a form: what is said twice would be ignored once.
+def check_whole(fields: Mapping[str, Any], content_length: str) -> None:
+    """Check that an urlencoded form that TorchServe has read was handed on whole, as far as its length tells.
 
-    Raises InvalidRequest.
+    Names are words. Encoders escape a byte as three. None escapes letters, digits and `.-_`; each treats all bytes of
+    one value alike, and all that are not ASCII: a form can have few lengths. Raises InvalidRequest for others.
     """
-    for name in others:
-        if name in some:
-            raise InvalidRequest(f"'{name[:60]}' is given twice")
-    return {**some, **others}
+    if not (content_length.isdecimal() and len(content_length) < 12):
+        return
+    named = [(name.encode(), bytes(value)) for name, value in fields.items()]
+    dropped = int(content_length) - len(b"&".join(b"=".join(pair) for pair in named))
+    if dropped == 1:  # a last `&` or line break
+        dropped = 0
+    escaped, odd = divmod(dropped, 2)
+    counts = Counter(b"".join(b"".join(pair) for pair in named).translate(_BYTE_CLASSES, _NEVER_ESCAPED))
+    possible = 1 << sum(counts.pop(byte, 0) for byte in _ALWAYS_ESCAPED)  # bit n: n bytes may be escaped
+    for count in counts.values():
+        possible |= possible << count
+    is_named = all(_NAME.fullmatch(name + b"=") for name, _ in named)
+    if odd or escaped < 0 or not possible >> escaped & 1 or not is_named:
+        raise InvalidRequest(
+            "TorchServe could not read the whole body as the form that its Content-Type "
+            "(application/x-www-form-urlencoded) says it is. Set Content-Type: application/json for JSON, text/plain "
+            "for a text; in a form, write '&' as %26 and a line break as %0A"
+        )
 
 
 def _is_form(body: bytes | bytearray, payload_fields: tuple[str, ...]) -> bool:
@@ -71,8 +91,12 @@ def _read(body: bytes | bytearray) -> dict[str, bytes]:
     for pair in bytes(body).split(b"&"):
         if not pair:
             continue
-        key, _, value = pair.partition(b"=")
+        key, equals, value = pair.partition(b"=")
         name = _unquoted(key).decode("latin-1")
+        if not equals:
+            raise InvalidRequest(
+                f"the form has '{name[:60]}' without '='; write '&' in a value as %26, or send the text as text/plain"
+            )
         if name in found:
             raise InvalidRequest(f"the form has the field '{name[:60]}' twice")
         found[name] = _unquoted(value)

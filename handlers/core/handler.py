@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from handlers.core import metrics as names
-from handlers.core import request_log
+from handlers.core import repeated_fields, request_log
 from handlers.core.activity import ActivityWriter
 from handlers.core.admission import Admission
 from handlers.core.config import HandlerConfig, server_setting
@@ -51,7 +51,8 @@ class Handler(ABC, Generic[Item, Answer]):
     answer_schema: ClassVar[Mapping[str, Any]] = {}
     """JSON Schema of what `encode` gives, for the API's documentation."""
     media_type: ClassVar[str] = "application/octet-stream"
-    """Of an input that is sent as it is; what is no text goes into JSON as base64."""
+    """Of an input that is sent as it is. text/...: bytes are decoded by the charset that a request declares; what is
+    no text goes into JSON as base64."""
     example: ClassVar[str] = ""
     """An input as JSON carries it, for the API's documentation."""
 
@@ -109,6 +110,7 @@ class Handler(ABC, Generic[Item, Answer]):
     def initialize(self, context: Any) -> None:
         """Load from the archive's folder and warm up. Raises ConfigurationError and whatever loading raises."""
         request_log.install()
+        repeated_fields.install()
         properties = context.system_properties
         folder = Path(properties["model_dir"])
         settings = context.model_yaml_config or {}
@@ -134,6 +136,7 @@ class Handler(ABC, Generic[Item, Answer]):
             self.payload_fields,
             self._max_items,
             self.takes_numbers,
+            self.media_type.startswith("text/"),
             self._allowed,
             tuple(self.passed_over()),
             self._admission,

@@ -3,21 +3,30 @@
 TorchServe's own reading of a form answers 500 to one that is malformed, before any handler sees it.
 """
 
-from email.message import Message
+from collections.abc import Mapping
 
+from handlers.core.content_type import header_parameter
 from handlers.core.errors import InvalidRequest
 
 _MOST_FIELDS = 100
 _LONGEST_HEAD = 8192
+_AS_THEY_ARE = ("", "7bit", "8bit", "binary")
+"""Content-Transfer-Encodings that change nothing."""
 
 
-def read_multipart(body: bytes | bytearray, content_type: str) -> dict[str, bytes]:
-    """Each field's content by its name. Raises InvalidRequest."""
-    boundary = _parameter("content-type", content_type, "boundary")
+def read_multipart(
+    body: bytes | bytearray, content_type: str
+) -> tuple[dict[str, bytes], dict[str, Mapping[str, str]]]:
+    """Each field's content by its name; and by its name `{"content-type": ...}`, as TorchServe hands it on.
+
+    Raises InvalidRequest.
+    """
+    boundary = header_parameter("content-type", content_type, "boundary")
     if not boundary or len(boundary) > 200:
         raise InvalidRequest("the form's Content-Type names no boundary")
     mark = b"--" + boundary.encode("latin-1", "replace")
     fields: dict[str, bytes] = {}
+    headers: dict[str, Mapping[str, str]] = {}
     start = 0 if body.startswith(mark) else body.find(b"\r\n" + mark) + 2
     if start == 1:
         raise InvalidRequest("the form's boundary is nowhere in the body")
@@ -32,32 +41,31 @@ def read_multipart(body: bytes | bytearray, content_type: str) -> dict[str, byte
         blank = body.find(b"\r\n\r\n", head + 2, end)
         if blank < 0 or blank - head > _LONGEST_HEAD:
             raise InvalidRequest("a part of the form has no header")
-        name = _part_name(bytes(body[head + 2 : blank]))
+        name, part_type = _read_head(bytes(body[head + 2 : blank]))
         if name in fields:
             raise InvalidRequest(f"the form has the field '{name[:60]}' twice")
         if len(fields) == _MOST_FIELDS:
             raise InvalidRequest(f"the form has more than {_MOST_FIELDS} fields")
         fields[name] = bytes(body[blank + 4 : end])
+        headers[name] = {"content-type": part_type}
         start = end + 2 + len(mark)
-    return fields
+    return fields, headers
 
 
-def _part_name(head: bytes) -> str:
+def _read_head(head: bytes) -> tuple[str, str]:
+    """The name and the Content-Type of a part. Raises InvalidRequest."""
+    headers: dict[str, str] = {}
     for line in head.split(b"\r\n"):
         key, _, value = line.partition(b":")
-        if key.strip().lower() == b"content-disposition":
-            name = _parameter("content-disposition", value.decode("utf-8", "replace").strip(), "name")
-            if not name:
-                break
-            return name
-    raise InvalidRequest("a part of the form has no name")
-
-
-def _parameter(header: str, value: str, name: str) -> str:
-    message = Message()
-    message[header] = value.replace("\r", " ").replace("\n", " ")
-    try:
-        found = message.get_param(name, header=header)
-    except ValueError:  # RFC 2231 numbers of thousands of digits
-        return ""
-    return found if isinstance(found, str) else ""
+        headers.setdefault(key.strip().lower().decode("latin-1"), value.decode("utf-8", "replace").strip())
+    name = header_parameter("content-disposition", headers.get("content-disposition", ""), "name")
+    if not name:
+        raise InvalidRequest("a part of the form has no name")
+    label = f"the form's field '{name[:60]}'"
+    encoding = headers.get("content-transfer-encoding", "").lower()
+    if encoding not in _AS_THEY_ARE:
+        raise InvalidRequest(f"{label} has the Content-Transfer-Encoding {encoding[:30]!r}; send it as it is")
+    part_type = headers.get("content-type", "")
+    if part_type.lower().startswith("multipart/"):
+        raise InvalidRequest(f"{label} is a form of its own; send one file, as a field of the outer form")
+    return name, part_type

@@ -12,9 +12,11 @@ from typing import Any, cast
 import numpy as np
 
 from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
+from handlers.core.json_source import is_json_source
 from handlers.core.open_inference_tensors import Values, name_of, read_values, unbase64
 from handlers.core.parameters import shown
 from handlers.core.passed_over import CONTENT_TYPE, OPEN_INFERENCE, without
+from handlers.core.raw_parameters import joined
 from handlers.core.reply import Body, Writer, to_json
 from handlers.core.tensor import Payload, Tensor
 
@@ -151,8 +153,8 @@ def read_message(
     payload_name = _payload_name(inputs, payload_fields, parameter_names)
     payload = inputs.pop(payload_name)
     for name, other in inputs.items():
-        parameters[name] = _parameter(name, other.values, other.is_base64)
-    parameters |= payload.parameters
+        parameters = joined(parameters, {name: _parameter(name, other.values, other.is_base64)})
+    parameters = joined(parameters, payload.parameters)
     payloads = _payloads(payload_name, payload.values, payload.is_base64)
     return Message(payloads, parameters, wanted, bool(as_binary))
 
@@ -181,9 +183,14 @@ def _payloads(name: str, values: Values, is_base64: bool) -> Sequence[Payload]:
     if len(values.data) == 0:  # of a shape such as [1000000, 0, 0, 3], as well
         raise InvalidRequest(f"the input '{name}' is empty")
     if values.datatype == "BYTES":
-        return tuple(
+        payloads = tuple(
             unbase64(name, item) if is_base64 and isinstance(item, str) else item for item in values.data
         )
+        if any(map(is_json_source, payloads)):
+            raise InvalidRequest(
+                f"the input '{name}' holds JSON; send the text or image itself, and parameters as 'parameters'"
+            )
+        return payloads
     array = values.array(name)
     # An array of several is their sequence as it is: there may be more than are allowed, too many for a view of each.
     return cast(Sequence[Payload], array) if array.ndim == 4 else (array,)

@@ -21,13 +21,14 @@ from handlers.core.request_log import logging_for
 
 @dataclass
 class RequestOpener:
-    """Opens the requests of one model. The first five attributes are those of `Door`."""
+    """Opens the requests of one model. The first six attributes are those of `Door`."""
 
     model_name: str
     model_version: str
     payload_fields: tuple[str, ...]
     max_items: int
     takes_numbers: bool
+    takes_text: bool
     parameters: Sequence[Parameter]
     passed_over: Sequence[PassedOver]
     admission: Admission
@@ -75,6 +76,7 @@ class RequestOpener:
             self.payload_fields,
             self.max_items,
             self.takes_numbers,
+            self.takes_text,
             {each.name for each in self.parameters} | {each.name for each in self.passed_over},
         )
 

@@ -2,7 +2,7 @@
 
 Forms: a raw body; JSON `{"inputs": ..., "parameters": {...}}`; multipart or urlencoded fields; TorchServe's gRPC
 map of bytes; the Open Inference Protocol, from REST (JSON, and binary data behind it) and from TorchServe's gRPC;
-KServe's first protocol, `{"instances": [...]}`.
+KServe's first protocol, `{"instances": [...]}`. JSON is JSON in each of them, whatever its content type says.
 """
 
 import json
@@ -12,16 +12,21 @@ from typing import Any
 
 from handlers.core.body_limits import check_bounds
 from handlers.core.compression import decompress
+from handlers.core.content_type import ContentType, decode_text, is_utf8
 from handlers.core.errors import InvalidRequest, TooManyItems
 from handlers.core.forms import HEADER as FORM_HEADER
-from handlers.core.forms import joined, open_form
+from handlers.core.forms import check_whole, open_form
+from handlers.core.json_source import is_json_source
 from handlers.core.kserve_v1 import FIELDS, PredictionsReply, read_instances
 from handlers.core.open_inference import HEADER_LENGTH, OpenInferenceReply, read_id, read_message
 from handlers.core.passed_over import check_options
+from handlers.core.raw_parameters import flat, joined, parameters_field, refuse_constant, scalar
+from handlers.core.repeated_fields import check_not_repeated
 from handlers.core.reply import NativeReply, Reply
 from handlers.core.tensor import Payload
 
 JSON_KEYS = ("inputs", "parameters")
+CHARSET_FIELD = "_charset_"
 _OPEN_INFERENCE_KEYS = {"id", "model_name", "model_version", "outputs"}
 
 
@@ -39,7 +44,9 @@ class Door:
     """Reads one request; `reply` is right from the first moment on, so that errors keep to the protocol.
 
     `fields` is TorchServe's `data[i]`, `headers` its request headers; `payload_fields` are the names under which
-    a form or a tensor carries the input. `parameter_names`: what a tensor of another name may be beside the input.
+    a form or a tensor carries the input. `takes_text`: inputs are texts, which are decoded by the charset that their
+    content type declares; UTF-8 stays bytes. `parameter_names`: what a tensor of another name
+    may be beside the input.
     """
 
     fields: Mapping[str, Any]
@@ -49,16 +56,22 @@ class Door:
     payload_fields: tuple[str, ...]
     max_items: int
     takes_numbers: bool = True
+    takes_text: bool = False
     parameter_names: Collection[str] = ()
     reply: Reply = field(default_factory=NativeReply)
 
     def __post_init__(self) -> None:
-        if self.is_grpc and "body" in self.fields and self._is_json():
+        if self.is_model_infer:
             self.reply = OpenInferenceReply("", self.model_name, self.model_version, grpc=True)
 
     @property
     def is_grpc(self) -> bool:
         return comes_by_grpc(self.headers)
+
+    @property
+    def is_model_infer(self) -> bool:
+        """TorchServe's gRPC makes JSON of a ModelInfer request, and says so; entries of Predictions have no type."""
+        return self.is_grpc and "body" in self.fields and self._content_type("body").is_json
 
     @property
     def is_open_inference_route(self) -> bool:
@@ -74,56 +87,83 @@ class Door:
 
     def read(self) -> Request:
         """Raises BadRequest or TooLarge."""
-        if (encoding := self.header("content-encoding")) and "body" in self.fields:
-            self.fields = {**self.fields, "body": decompress(self.fields["body"], encoding)}
+        if (encoding := self.header("content-encoding").strip().lower()) not in ("", "identity"):
+            self.fields = {**self.fields, "body": decompress(self.fields.get("body"), encoding)}
+        check_not_repeated(self.headers)
         if sent := self.header(FORM_HEADER):
             self.fields, self.headers = open_form(sent, self.fields, self.headers, self.payload_fields)
+        elif "url_path" in self.headers and self._is_urlencoded():  # other routes add the query's fields
+            check_whole(self.fields, self.header("content-length"))
         payloads, parameters = self._body() if "body" in self.fields else self._form()
         if len(payloads) > self.max_items:
             raise TooManyItems(f"{len(payloads)} inputs in one request; at most {self.max_items} are allowed")
-        return Request(payloads, _flat(parameters), self.reply)
+        return Request(payloads, flat(parameters), self.reply)
 
     def _body(self) -> tuple[Sequence[Payload], dict[str, Any]]:
         body = self.fields["body"]
         # Query parameters, on the routes where TorchServe hands them on, arrive as further fields.
         # `model_name`, which /invocations takes to find the model, is none of its parameters.
         query = {
-            name: _scalar(value) for name, value in self.fields.items() if name not in ("body", "model_name")
+            name: scalar(name, value)
+            for name, value in self.fields.items()
+            if name not in ("body", "model_name")
         }
         length = self.header(HEADER_LENGTH.lower())
-        if not (length or self.is_open_inference_route or self._is_json()):
-            if not body:
-                raise InvalidRequest(
-                    "the body is empty; send the input as the body, or JSON with the field 'inputs'"
-                )
-            return (body.encode() if isinstance(body, str) else bytes(body),), _parameters_field(query)
         binary = None
         if length:
             body, binary = _split(body, length)
             if not body:
                 return self._raw_binary(binary), query
-        check_bounds(body, self.takes_numbers)
-        message = parse_json(body)
+        else:
+            body = self._content("body", body)
+            if not (self.is_open_inference_route or self._content_type("body").is_json or _is_json(body)):
+                if not body:
+                    raise InvalidRequest(
+                        "the body is empty; send the input as the body, or JSON with the field 'inputs'"
+                    )
+                return (_payload(body),), parameters_field(query)
+        message = self._json(body, "the body", self._content_type("body"))
         if not isinstance(message, dict):
             raise InvalidRequest(
                 f"the JSON body must be an object with the field 'inputs', not {_kind(message)}"
             )
+        return self._message(message, query, binary)
+
+    def _json(self, content: Any, label: str, content_type: ContentType) -> Any:
+        """Raises InvalidRequest."""
+        check_bounds(content, self.takes_numbers)
+        try:
+            return parse_json(content, label)
+        except InvalidRequest as error:
+            if _is_json(content):
+                hint = "what looks like JSON is read as JSON; a text that looks so goes into the JSON field 'inputs'"
+            elif content_type.is_json and not self.is_open_inference_route:
+                raw = "text/plain" if self.takes_text else "application/octet-stream"
+                hint = f"its Content-Type says JSON; to send an input as it is, set Content-Type: {raw}"
+            else:
+                raise
+            raise InvalidRequest(f"{error.message}; {hint}") from None
+
+    def _message(
+        self, message: dict[str, Any], others: dict[str, Any], binary: memoryview | None = None
+    ) -> tuple[Sequence[Payload], dict[str, Any]]:
+        """A JSON object, and the parameters that came beside it."""
         if "instances" in message:
-            return self._instances(message, query)
-        if self.is_grpc or self.is_open_inference_route or length or _is_open_inference(message):
+            return self._instances(message, others)
+        is_open_inference = self.is_model_infer or self.is_open_inference_route or binary is not None
+        if is_open_inference or _is_open_inference(message):
             payloads, parameters = self._open_inference(message, binary)
-            return payloads, joined(query, parameters)
-        return self._native(message, query)
+            return payloads, joined(others, parameters)
+        return self._native(message, others)
 
     def _open_inference(
         self, message: dict[str, Any], binary: memoryview | None
     ) -> tuple[Sequence[Payload], dict[str, Any]]:
-        reply = OpenInferenceReply("", self.model_name, self.model_version, self.is_grpc)
+        grpc = self.is_model_infer
+        reply = OpenInferenceReply("", self.model_name, self.model_version, grpc)
         self.reply = reply
         self.reply = reply = replace(reply, id=read_id(message))
-        read = read_message(
-            message, self.payload_fields, self.is_grpc, binary, parameter_names=self.parameter_names
-        )
+        read = read_message(message, self.payload_fields, grpc, binary, self.parameter_names)
         self.reply = replace(reply, wanted=read.wanted, binary=read.binary)
         return read.payloads, read.parameters
 
@@ -174,20 +214,54 @@ class Door:
             raise InvalidRequest(f"no input: expected a field named one of '{names}'{hint}")
         if len(given) > 1:
             raise InvalidRequest(f"several inputs: '{given[0]}' and '{given[1]}'; send one of '{names}'")
-        others = {name: _scalar(value) for name, value in self.fields.items() if name != given[0]}
-        value = self.fields[given[0]]
-        payload = value if isinstance(value, str) else bytes(value)
-        if not payload:
+        others = {
+            name: scalar(name, self._content(name, value))
+            for name, value in self.fields.items()
+            if name not in (given[0], CHARSET_FIELD)
+        }
+        parameters = parameters_field(others)
+        content = self._content(given[0], self.fields[given[0]])
+        if not content:
             raise InvalidRequest(f"the field '{given[0]}' is empty")
-        return (payload,), _parameters_field(others)
+        if not (self._content_type(given[0]).is_json or _is_json(content)):
+            return (_payload(content),), parameters
+        value = self._json(content, f"the field '{given[0]}'", self._content_type(given[0]))
+        return self._message(value if isinstance(value, dict) else {"inputs": value}, parameters)
 
-    def _is_json(self) -> bool:
-        own = self.headers.get(
-            "body"
-        )  # a form field's own headers; gRPC's Open Inference service sets them as well
-        mime = own.get("content-type", "") if isinstance(own, Mapping) else self.header("content-type")
-        mime = (mime or "").partition(";")[0].strip().lower()
-        return mime == "application/json" or mime.endswith("+json")
+    def _content(self, name: str, value: Any) -> Any:
+        """A field as a string where it is text of another charset than UTF-8, else its bytes. Raises BadRequest."""
+        if isinstance(value, dict | list):  # a server that decodes bodies itself
+            return value
+        if isinstance(value, str):
+            return value.encode("utf-8", "surrogatepass")
+        content_type = self._content_type(name)
+        charset = content_type.charset or self._form_charset(name)
+        is_text = self.takes_text or content_type.is_json or name not in (*self.payload_fields, "body")
+        return value if not is_text or is_utf8(charset) else decode_text(value, charset)
+
+    def _content_type(self, name: str) -> ContentType:
+        """What the client says of a field. Of the body TorchServe repeats it without the charset, maybe another."""
+        own = self.headers.get(name)
+        of_field = (
+            ContentType.parse(str(own.get("content-type") or ""))
+            if isinstance(own, Mapping)
+            else ContentType()
+        )
+        if name != "body" or self.is_grpc or self.header(FORM_HEADER):
+            return of_field
+        of_request = ContentType.parse(self.header("content-type"))
+        return ContentType(of_field.mime + of_request.mime, of_request.charset)
+
+    def _form_charset(self, name: str) -> str:
+        """The default of a form's fields: its field `_charset_` (RFC 7578), or what its own Content-Type says."""
+        if name == CHARSET_FIELD:
+            return ""
+        if CHARSET_FIELD in self.fields:
+            return bytes(self.fields[CHARSET_FIELD]).decode("ascii", "replace")
+        return ContentType.parse(self.header(FORM_HEADER) or self.header("content-type")).charset
+
+    def _is_urlencoded(self) -> bool:
+        return "application/x-www-form-urlencoded" in ContentType.parse(self.header("content-type")).mime
 
 
 def _split(body: Any, length: str) -> tuple[Any, memoryview]:
@@ -203,13 +277,21 @@ def _split(body: Any, length: str) -> tuple[Any, memoryview]:
     return view[: int(length)], view[int(length) :]
 
 
+def _payload(content: Any) -> Payload:
+    return content if isinstance(content, str) else bytes(content)
+
+
+def _is_json(content: Any) -> bool:
+    return isinstance(content, dict | list) or is_json_source(content)
+
+
 def comes_by_grpc(headers: Mapping[str, Any]) -> bool:
     """TorchServe's gRPC hands on no headers, HTTP always some. (Dictionaries here belong to form fields.)"""
     return not any(isinstance(value, str) for value in headers.values())
 
 
-def parse_json(body: Any) -> Any:
-    """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest.
+def parse_json(body: Any, label: str = "the body") -> Any:
+    """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest, which calls the text `label`.
 
     A server that is set to decode bodies itself hands on what it found in one.
     """
@@ -217,17 +299,13 @@ def parse_json(body: Any) -> Any:
         return body
     try:
         text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"the JSON body is not UTF-8: byte {error.start} cannot be read") from None
+        raise InvalidRequest(f"{label} is not UTF-8, as JSON is: byte {error.start} cannot be read") from None
     except RecursionError:
-        raise InvalidRequest("the JSON body is nested too deeply") from None
+        raise InvalidRequest(f"{label} is JSON that is nested too deeply") from None
     except ValueError as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number")
+        raise InvalidRequest(f"{label} is not valid JSON: {error}") from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -262,46 +340,6 @@ def _parameters_of(message: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise InvalidRequest(f"the field 'parameters' must be an object, not {_kind(parameters)}")
     return parameters
-
-
-def _parameters_field(values: dict[str, Any]) -> dict[str, Any]:
-    """A field `parameters` holds a JSON object; the others are parameters themselves."""
-    parameters = values.pop("parameters", None)
-    if parameters is None:
-        return values
-    if not isinstance(parameters, dict):
-        raise InvalidRequest("the field 'parameters' must be a JSON object")
-    return joined(values, parameters)
-
-
-def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """`generate_parameters`, nested as huggingface_hub's client sends them, become parameters like the others."""
-    flat = dict(parameters)
-    nested = flat.pop("generate_parameters", None)
-    if nested is None:
-        return flat
-    if not isinstance(nested, dict):
-        raise InvalidRequest("'generate_parameters' must be an object")
-    for name in nested:
-        if name in flat:
-            raise InvalidRequest(f"'{name[:60]}' is given twice: in 'generate_parameters' and beside it")
-    return flat | nested
-
-
-def _scalar(value: Any) -> Any:
-    """A form field's text as JSON reads it (`3`, `0.5`, `true`, `{...}`), else, and for `null`, as it is."""
-    if not isinstance(value, str):
-        try:
-            value = bytes(value).decode()
-        except UnicodeDecodeError:
-            raise InvalidRequest("a form field other than the input is not UTF-8 text") from None
-    if value.lstrip()[:1] in ("[", "{"):
-        check_bounds(value, takes_numbers=False)
-    try:
-        found = json.loads(value, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return value
-    return value if found is None else found
 
 
 _KINDS: dict[type, str] = {

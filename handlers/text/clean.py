@@ -10,11 +10,26 @@ _CONTROLS = {
     code: " " if chr(code) in _BREAKS else None for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n\r"
 }
 
+_OTHER_FILES = {
+    b"%PDF-": "PDF",
+    b"{\\rtf": "RTF",
+    b"PK\x03\x04": "ZIP (docx, odt, epub)",
+    b"\xd0\xcf\x11\xe0": "Word 97",
+    b"\x1f\x8b": "gzip",
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+}
+_BYTES_PER_NUL = 8
+"""Text in UTF-16 has a NUL in every second byte where it is ASCII; a stray NUL in UTF-8 is removed."""
+_WHAT_TO_SEND = "send UTF-8, or name the charset in Content-Type, as in 'text/plain; charset=windows-1252'"
+
 
 def clean_text(payload: Payload, max_characters: int) -> str:
     """The text of `payload` without control characters.
 
-    Raises InvalidText for bytes that are not UTF-8, lone surrogates, and nothing to read; TextTooLong.
+    Raises InvalidText for bytes that are not UTF-8, files of other kinds, lone surrogates, and nothing to read;
+    TextTooLong.
     """
     text = _as_string(payload, max_characters)
     if len(text) > max_characters:
@@ -34,10 +49,16 @@ def _as_string(payload: Payload, max_characters: int) -> str:
         raise InvalidRequest("the input must be text; as a tensor, of datatype BYTES")
     if len(payload) > 4 * max_characters:  # UTF-8 takes at most four bytes a character
         raise _too_long(max_characters)
+    if kind := next((kind for start, kind in _OTHER_FILES.items() if payload.startswith(start)), None):
+        raise InvalidText(f"the input is a {kind} file; this model reads plain text")
+    if payload.count(0) > len(payload) // _BYTES_PER_NUL:
+        raise InvalidText(f"the text has NUL bytes, as UTF-16 has, and is not UTF-8; {_WHAT_TO_SEND}")
     try:
         return payload.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidText(f"the text is not UTF-8: byte {error.start} cannot be read") from None
+        raise InvalidText(
+            f"the text is not UTF-8: byte {error.start} cannot be read; {_WHAT_TO_SEND}"
+        ) from None
 
 
 def _refuse_surrogates(text: str) -> None:

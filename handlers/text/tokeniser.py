@@ -1,9 +1,11 @@
 """Text to token ids within the model's length, and token ids to text."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from handlers.core.errors import ConfigurationError, TextTooLong
@@ -28,6 +30,7 @@ class Tokeniser:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
+        self._read = _reader_of_plain_text(self._tokenizer)
         self.prefix = defaults.prefix
         self.max_tokens = _max_tokens(self._tokenizer.model_max_length, defaults, max_tokens)
         self.pad_id = int(self._tokenizer.pad_token_id or 0)
@@ -75,9 +78,35 @@ class Tokeniser:
 
     def _ids(self, text: str) -> list[int]:
         """A text that contains the name of a special token, such as `</s>`, is text: it does not become the token."""
-        encoded = self._tokenizer(text, split_special_tokens=True, return_attention_mask=False, verbose=False)
-        ids: list[int] = encoded["input_ids"]
-        return ids
+        return self._read(text)
+
+
+def _reader_of_plain_text(tokenizer: Any) -> Callable[[str], list[int]]:
+    """The tokenizer's way from a text to ids with its special tokens around it, but never within it.
+
+    `split_special_tokens` keeps special tokens from being looked for. The vocabulary of a unigram model (T5) has them
+    as pieces all the same, which SentencePiece knows to be control symbols and `tokenizers` does not. There they get
+    names that no text has: `clean_text` leaves no NUL in one.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return lambda text: list(tokenizer(text, split_special_tokens=True, verbose=False)["input_ids"])
+    state = json.loads(backend.to_str())
+    names = {token["content"]: f"\0{token['content']}" for token in state["added_tokens"] if token["special"]}
+    for token in state["added_tokens"]:
+        token["content"] = names.get(token["content"], token["content"])
+    model = state["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(piece, piece): number for piece, number in model["vocab"].items()}
+    else:
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+    if model.get("unk_token") is not None:
+        model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
+    plain = Tokenizer.from_str(json.dumps(state))
+    plain.encode_special_tokens = True
+    plain.no_truncation()
+    plain.no_padding()
+    return lambda text: list(plain.encode(text).ids)
 
 
 def _max_tokens(tokenizer_length: int, defaults: ModelDefaults, setting: int | None) -> int:

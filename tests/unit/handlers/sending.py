@@ -3,8 +3,10 @@
 import json
 
 HTTP = {"explain": "False", "url_path": "", "host": "x"}
-JSON = HTTP | {"content-type": "application/json"}
-OPEN_INFERENCE = {"explain": "False", "host": "x"}
+JSON = HTTP | {"content-type": "application/json", "body": {"content-type": "application/json"}}
+OPEN_INFERENCE = {"explain": "False", "host": "x", "body": {"content-type": ""}}
+RAW = HTTP | {"body": {"content-type": ""}}
+"""A body whose client names no content type; TorchServe repeats the body's type, which goes before the request's."""
 
 
 def send(handler, context, *requests):
@@ -22,7 +24,7 @@ def _copied(fields):
 
 def raw(data: bytes | str):
     content = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    return {"body": bytearray(content)}, HTTP
+    return {"body": bytearray(content)}, RAW
 
 
 def js(value):

@@ -16,6 +16,7 @@ from handlers.vision.gpu_decode import DeviceDecoder
 from tests.unit.handlers.classifying import STARTER, started
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.sending import HTTP, js, raw, send
+from tests.unit.handlers.torchserve import by_grpc, received
 from training.pictures import LABELS, picture
 
 
@@ -57,6 +58,11 @@ def test_every_form_of_a_request_gets_one_answer(starter):
         ({"data": bytearray(data)}, {"data": {"content-type": ""}}),
         js({"inputs": text}),
         js({"inputs": f"data:image/jpeg;base64,{text}", "parameters": {"top_k": 5}}),
+        raw(json.dumps({"inputs": text})),
+        received(json.dumps({"inputs": text}).encode(), "text/plain;charset=UTF-8"),
+        received(json.dumps({"inputs": text}).encode(), "application/x-www-form-urlencoded", proxied=True),
+        received(data, "image/jpeg; charset=utf-16le"),
+        by_grpc({"image": json.dumps({"inputs": text}).encode()}),
     ]
     answers, statuses = send(handler, context, *forms)
     assert statuses == [200] * len(forms)

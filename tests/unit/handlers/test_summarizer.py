@@ -14,8 +14,9 @@ from handlers.text.generation import GeneratedTokens, GenerationBatch
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.text.tiny import SENTENCES, TEXTS, write_t5
 
-JSON = {"content-type": "application/json", "explain": "False", "url_path": ""}
-PLAIN = {"content-type": "text/plain; charset=utf-8", "explain": "False", "url_path": ""}
+HTTP = {"explain": "False", "url_path": ""}
+JSON = HTTP | {"content-type": "application/json", "body": {"content-type": "application/json"}}
+PLAIN = HTTP | {"content-type": "text/plain; charset=utf-8", "body": {"content-type": "text/plain"}}
 LONG = " ".join(SENTENCES * 10)
 TASK = {"prefix": "summarize: ", "max_length": 16, "min_length": 4, "num_beams": 3, "early_stopping": True}
 
@@ -60,7 +61,7 @@ def worker(archive: Path) -> Worker:
 
 def test_every_form_gives_the_same_summary(worker: Worker) -> None:
     text = TEXTS[0]
-    form = {"content-type": "multipart/form-data; boundary=x", "explain": "False", "url_path": ""}
+    form = HTTP | {"content-type": "multipart/form-data; boundary=x", "text": {"content-type": ""}}
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}
     answers = worker.ask(
         plain(text.encode()),
@@ -106,7 +107,102 @@ def test_one_parameter_is_said_in_every_form(worker: Worker) -> None:
     assert answers[3]["outputs"][0]["data"] == [short]
 
 
+def parts(*fields: tuple[str, bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A multipart form as nginx hands it on; fields are a part's header without its name, and its content."""
+    body = b"".join(
+        b"--x\r\nContent-Disposition: form-data; name=text\r\n"
+        + head.encode()
+        + b"\r\n\r\n"
+        + content
+        + b"\r\n"
+        for head, content in fields
+    )
+    kept = {"content-type": "application/octet-stream", "body": {"content-type": "application/octet-stream"}}
+    return {"body": bytearray(body + b"--x--\r\n")}, HTTP | kept | {
+        "X-Form-Content-Type": "multipart/form-data; boundary=x"
+    }
+
+
+CHARSETS = (
+    "utf-8",
+    "UTF-16LE",
+    "utf-16be",
+    "utf-16",
+    "utf-32",
+    "iso-8859-1",
+    "windows-1252",
+    "cp850",
+    "latin1",
+)
+
+
+@pytest.mark.parametrize("charset", CHARSETS)
+def test_a_text_is_decoded_by_its_declared_charset(worker: Worker, charset: str) -> None:
+    text = "The café beside the old bridge: £3,400, said the mayor."
+    content = text.encode(charset)
+    types = HTTP | {
+        "content-type": f'text/plain; charset="{charset}"',
+        "body": {"content-type": "text/plain"},
+    }
+    json_types = JSON | {"content-type": f"application/json; charset={charset}"}
+    source = json.dumps({"inputs": text, "parameters": {"num_beams": 1}}, ensure_ascii=False).encode(charset)
+    answers = worker.ask(
+        native(text),
+        ({"body": bytearray(content)}, types),
+        parts((f"Content-Type: text/plain;charset={charset}", content)),
+        ({"body": bytearray(source)}, json_types),
+        ({"body": bytearray(source)}, types),
+        native(text, num_beams=1),
+    )
+    assert worker.statuses(6) == [200] * 6
+    assert answers[1] == answers[2] == answers[0]
+    assert answers[3] == answers[4] == answers[5]
+
+
+def test_other_alphabets_are_decoded(worker: Worker) -> None:
+    samples = {
+        "shift_jis": "橋は雨",
+        "windows-31j": "①橋",
+        "euc-kr": "다리",
+        "gb18030": "桥梁",
+        "koi8-r": "мост",
+    }
+    for charset, text in samples.items():
+        types = HTTP | {
+            "content-type": f"text/plain; charset={charset}",
+            "body": {"content-type": "text/plain"},
+        }
+        codec = "cp932" if charset == "windows-31j" else charset
+        answers = worker.ask(({"body": bytearray(text.encode(codec))}, types), native(text))
+        assert answers[0] == answers[1], charset
+
+
+def in_charset(body: bytes, charset: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    types = {"content-type": f"text/plain; charset={charset}", "body": {"content-type": "text/plain"}}
+    return {"body": bytearray(body)}, HTTP | types
+
+
 BAD = [
+    (
+        in_charset(b"odd", "utf-16le"),
+        400,
+        "InvalidText",
+        "the text is not in the charset utf-16le that is declared",
+    ),
+    (in_charset(b"caf\xe9", "us-ascii"), 400, "InvalidText", "the text is not in the charset us-ascii"),
+    (in_charset(b"caf\xe9", "utf-8"), 400, "InvalidText", "the text is not UTF-8"),
+    (in_charset(b"uryyb", "rot13"), 400, "InvalidRequest", "the charset 'rot13' is not known"),
+    (in_charset(b"x", "zip"), 400, "InvalidRequest", "the charset 'zip' is not known"),
+    (in_charset(b"x", "unicode_escape"), 400, "InvalidRequest", "the charset 'unicode_escape' is not known"),
+    (in_charset(b"x", "x" * 5000), 400, "InvalidRequest", "is not known"),
+    (parts(("", b"Rain."), ("", b"Sun.")), 400, "InvalidRequest", "the form has the field 'text' twice"),
+    (plain(b'{"inputs": "Rain.", }'), 400, "InvalidRequest", "what looks like JSON is read as JSON"),
+    (plain(b"{'inputs': 'Rain.'}"), 400, "InvalidRequest", "not valid JSON"),
+    (plain(b'{"inputs": "a"}\n{"inputs": "b"}'), 400, "InvalidRequest", "not valid JSON: Extra data"),
+    (plain(b'{"text": "Rain."}'), 400, "InvalidRequest", "unknown field 'text'"),
+    (plain(b'["Rain.", "Sun."]'), 400, "InvalidRequest", "not a list"),
+    (plain(b'"caf\\u00e9"'), 400, "InvalidRequest", "not a string"),
+    (plain(b'{"inputs": "x", "parameters": {"num_beams": 100}}'), 400, "InvalidParameter", "'num_beams'"),
     (plain(b"\xff\xfe"), 400, "InvalidText", "UTF-8"),
     (plain(b" \n "), 400, "InvalidText", "empty"),
     (native(""), 400, "InvalidText", "empty"),
@@ -169,6 +265,18 @@ def test_strange_but_readable_texts_are_summarized(worker: Worker, text: str) ->
     [answer] = worker.ask(native(text))
     assert worker.statuses(1) == [200]
     assert isinstance(answer[0]["summary_text"], str)
+
+
+@pytest.mark.parametrize("name", ["</s>", "<pad>", "<unk>", "<s>"])
+def test_the_name_of_a_control_token_is_text(worker: Worker, name: str) -> None:
+    text = f"The mayor spoke {name} about the bridge."
+    worker.ask(native(text), native(text.replace(name, "")))
+    assert worker.statuses(2) == [200, 200]
+    encoded = worker.handler.decode(text, {}).input_ids
+    assert len(encoded) > len(worker.handler.decode(text.replace(name, ""), {}).input_ids) + 1
+    assert encoded.count(1) == 1, "only the end of the text is </s>"
+    worker.ask(native(name))
+    assert worker.statuses(1) == [200]
 
 
 def test_one_word_of_a_megabyte(archive: Path) -> None:

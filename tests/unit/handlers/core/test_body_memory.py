@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.core.shout import Shout
-from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE
+from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE, RAW
 
 SIZE = 2**19
 BATCH = 3
@@ -17,11 +17,15 @@ GROWTH = 20
 CONSTANT = 4 * 2**20
 SECONDS = 60
 
-FORM = HTTP | {"x-form-content-type": "application/x-www-form-urlencoded"}
-MULTIPART = HTTP | {"x-form-content-type": "multipart/form-data; boundary=x"}
+PROXIED = HTTP | {
+    "content-type": "application/octet-stream",
+    "body": {"content-type": "application/octet-stream"},
+}
+FORM = PROXIED | {"x-form-content-type": "application/x-www-form-urlencoded"}
+MULTIPART = PROXIED | {"x-form-content-type": "multipart/form-data; boundary=x"}
 PART = b'--x\r\nContent-Disposition: form-data; name="%b"\r\n\r\n'
 TENSOR = b'{"inputs":[{"name":"text","shape":[1],"datatype":"%b","data":['
-OIP_JSON = OPEN_INFERENCE | {"content-type": "application/json"}
+OIP_JSON = OPEN_INFERENCE | {"content-type": "application/json", "body": {"content-type": "application/json"}}
 GRPC_JSON = {"body": {"content-type": "application/json"}}
 GRPC_MAP = {"text": {"content-type": ""}}
 ROUTES = {
@@ -36,7 +40,7 @@ ROUTES = {
     "multipart-field": (MULTIPART, PART % b"text" + b"a\r\n" + PART % b"k" + b"[", b"0]\r\n--x--"),
     "multipart-head": (MULTIPART, b"--x\r\n", b"\r\n\r\n--x--"),
     "multipart-parts": (MULTIPART, b"", b"\r\n--x--"),
-    "raw": (HTTP, b"", b""),
+    "raw": (RAW, b"", b""),
 }
 UNITS = [
     *(

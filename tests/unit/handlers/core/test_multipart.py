@@ -14,10 +14,12 @@ def encoded(fields):
     return request.read(), request.headers["content-type"]
 
 
-@pytest.mark.parametrize("content", CONTENTS, ids=repr)
+@pytest.mark.parametrize("content", CONTENTS, ids=range(len(CONTENTS)))
 def test_contents_come_through_byte_for_byte(content):
     body, content_type = encoded({"image": ('a;b".jpg', content, "image/jpeg"), "top_k": (None, b"3")})
-    assert read_multipart(bytearray(body), content_type) == {"image": content, "top_k": b"3"}
+    fields, headers = read_multipart(bytearray(body), content_type)
+    assert fields == {"image": content, "top_k": b"3"}
+    assert headers == {"image": {"content-type": "image/jpeg"}, "top_k": {"content-type": ""}}
 
 
 @pytest.mark.parametrize("boundary", ["x", '"a b"', "----WebKitFormBoundary7MA4YWxkTrZu0gW"])
@@ -25,8 +27,8 @@ def test_boundaries(boundary):
     mark = boundary.strip('"')
     body = f"before\r\n--{mark}  \r\ncontent-disposition:form-data;name=text\r\n\r\nhi\r\n--{mark}--\r\nafter"
     content_type = f"multipart/form-data; boundary={boundary}; charset=utf-8"
-    assert read_multipart(body.encode(), content_type) == {"text": b"hi"}
-    assert read_multipart(f"--{mark}--".encode(), content_type) == {}
+    assert read_multipart(body.encode(), content_type)[0] == {"text": b"hi"}
+    assert read_multipart(f"--{mark}--".encode(), content_type) == ({}, {})
 
 
 HEAD = "Content-Disposition: form-data; name=a\r\n\r\n"
@@ -48,6 +50,11 @@ HEAD = "Content-Disposition: form-data; name=a\r\n\r\n"
         ("--x\r\nContent-Type: text/plain\r\n\r\nhi\r\n--x--", "no name"),
         (f"--x\r\nContent-Disposition: form-data; name*{'1' * 5000}=x\r\n\r\nhi\r\n--x--", "no name"),
         (f"--x\r\n{HEAD}hi\r\n--x\r\n{HEAD}hi\r\n--x--", "'a' twice"),
+        (
+            f"--x\r\nContent-Transfer-Encoding: BASE64\r\n{HEAD}aGk=\r\n--x--",
+            "Content-Transfer-Encoding 'base64'",
+        ),
+        (f"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n{HEAD}--y--\r\n--x--", "a form of its own"),
         (
             "".join(f"--x\r\nContent-Disposition: form-data; name=a{i}\r\n\r\nhi\r\n" for i in range(101))
             + "--x--",

@@ -11,7 +11,10 @@ from handlers.core.open_inference import OpenInferenceReply, Wanted
 from handlers.core.request import Door, Request
 
 HTTP = {"explain": "False", "url_path": "", "host": "127.0.0.1"}
-JSON = HTTP | {"Content-Type": "application/json; charset=utf-8"}
+JSON = HTTP | {
+    "Content-Type": "application/json; charset=utf-8",
+    "body": {"content-type": "application/json"},
+}
 GRPC_TENSORS = {"body": {"content-type": "application/json"}}
 
 
@@ -107,10 +110,14 @@ def test_pixels_keep_shape_and_type():
         ({"picture": b"x"}, HTTP, "expected a field named one of 'image', 'data'"),
         ({"image": b""}, HTTP, "the field 'image' is empty"),
         ({"image": b"x", "data": b"y"}, HTTP, "several inputs"),
-        ({"image": b"x", "top_k": b"\xff"}, HTTP, "not UTF-8"),
+        ({"image": b"x", "top_k": b"\xff"}, HTTP, "the field 'top_k' is not UTF-8"),
         ({"image": b"x", "parameters": b"[]"}, HTTP, "'parameters' must be a JSON object"),
         ({"body": bytearray(b"{")}, JSON, "not valid JSON"),
-        ({"body": bytearray(b"\xff\xfe")}, JSON, "not UTF-8"),
+        (
+            {"body": bytearray(b"\xff\xd8\xff")},
+            JSON,
+            "to send an input as it is, set Content-Type: application/octet-stream",
+        ),
         ({"body": bytearray(b'{"inputs": NaN}')}, JSON, "NaN is not a number"),
         ({"body": bytearray(b'{"inputs": "a", "inputs": "b"}')}, JSON, "appears twice"),
         ({"body": bytearray(b"[" * 10_000)}, JSON, "nested too deeply"),
@@ -244,6 +251,7 @@ def test_headers_keep_the_clients_case():
 CURL = HTTP | {
     "X-Form-Content-Type": "application/x-www-form-urlencoded",
     "Content-Type": "application/octet-stream",
+    "body": {"content-type": "application/octet-stream"},
 }
 
 
@@ -256,7 +264,7 @@ CURL = HTTP | {
         (b"Profit & loss: a=b&c=d", b"Profit & loss: a=b&c=d", {}),
         (b"x=1&y=2 or so", b"x=1&y=2 or so", {}),
         (b' {"inputs": "hi", "parameters": {"top_k": 3}}', "hi", {"top_k": 3}),
-        (b'{"words": "hi"}', b'{"words": "hi"}', {}),
+        (b"{words}: hi", b"{words}: hi", {}),
     ],
 )
 def test_what_curl_calls_a_form_is_looked_at(sent, payload, parameters):

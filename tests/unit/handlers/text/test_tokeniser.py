@@ -1,15 +1,19 @@
 """Tokens equal those of the model's own tokenizer, cut to what the model can read."""
 
+import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sentencepiece
+from tokenizers.models import Unigram
 from transformers import AutoTokenizer
 
 from handlers.core.errors import ConfigurationError, TextTooLong
 from handlers.text.model_defaults import ModelDefaults, read_defaults
-from handlers.text.tokeniser import Tokeniser
-from tests.unit.handlers.text.tiny import SENTENCES, write_bart, write_t5
+from handlers.text.tokeniser import Tokeniser, _reader_of_plain_text
+from tests.unit.handlers.text.tiny import SENTENCES, unigram, write_bart, write_pegasus, write_t5
 
 TEXTS = (
     "Rain.",
@@ -77,12 +81,37 @@ def test_decoding_leaves_out_special_tokens(folder: Path, defaults: ModelDefault
     assert tokeniser.decode(ids) == "summarize: The mayor."
 
 
-def test_text_that_names_a_special_token_of_bart_stays_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", [write_t5, write_bart, write_pegasus])
+def test_text_that_names_a_special_token_stays_text(write: Callable[..., Path], tmp_path: Path) -> None:
     """`<mask>` of facebook/bart-large-cnn has no row in the embedding, and `</s>` would end the text."""
-    folder = write_bart(tmp_path, {"prefix": ""})
+    folder = write(tmp_path, {"prefix": ""})
     special, tokeniser = AutoTokenizer.from_pretrained(folder), Tokeniser(folder, read_defaults(folder))
-    numbers = set(special.all_special_ids)
+    numbers = set(special.all_special_ids) - {special.unk_token_id}
     plain = [number for number in tokeniser.encode("Rain.", truncate=True)[0] if number in numbers]
     for name in set(special.all_special_tokens):
-        ids, _ = tokeniser.encode(f"Rain {name} fell.", truncate=True)
-        assert [number for number in ids if number in numbers] == plain, name
+        for text in (name, f"Rain {name} fell.", f"a{name}b", name * 3):
+            ids, _ = tokeniser.encode(text, truncate=True)
+            assert [number for number in ids if number in numbers] == plain, text
+            assert len(ids) > len(plain) + 1  # the name's characters are there
+
+
+def test_a_unigram_model_reads_control_symbols_as_sentencepiece_does(tmp_path: Path) -> None:
+    """T5's tokenizer was trained by SentencePiece, for which control symbols in a text are characters."""
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 4),
+        model_writer=written,
+        vocab_size=120,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    original = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+    pieces = [(original.id_to_piece(index), original.get_score(index)) for index in range(len(original))]
+    fast = unigram(64, Unigram(pieces, unk_id=2))
+    reader = _reader_of_plain_text(fast)
+    for text in ("Rain fell.", "</s>", "The </s> bridge<pad>.", "<unk>", "</s></s> <s>", *SENTENCES):
+        assert reader(text) == [*original.encode(text), 1], text

@@ -60,9 +60,9 @@ def write_pegasus(folder: Path, task_parameters: dict[str, Any] | None = None, s
     return write_model(folder, PegasusForConditionalGeneration, config, fast, task_parameters, seed)
 
 
-def unigram(length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that reads `length` tokens: <pad>, </s> and <unk> are 0, 1 and 2."""
-    tokenizer = Tokenizer(models.Unigram())
+def unigram(length: int, model: models.Unigram | None = None) -> PreTrainedTokenizerFast:
+    """One that reads `length` tokens: <pad>, </s> and <unk> are 0, 1 and 2. It is trained unless `model` is given."""
+    tokenizer = Tokenizer(model or models.Unigram())
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
@@ -72,7 +72,8 @@ def unigram(length: int) -> PreTrainedTokenizerFast:
     trainer = trainers.UnigramTrainer(
         vocab_size=220, special_tokens=special, unk_token="<unk>", show_progress=False
     )
-    tokenizer.train_from_iterator((*SENTENCES, "summarize: "), trainer)
+    if model is None:
+        tokenizer.train_from_iterator((*SENTENCES, "summarize: "), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

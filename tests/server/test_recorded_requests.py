@@ -1,0 +1,25 @@
+"""TorchServe and nginx hand on requests as they were when the recording that unit tests use was made."""
+
+import json
+import shutil
+
+import pytest
+
+from client import Client
+from tests.faults.toys import toy
+from tests.server.fronted import in_front_of, needs_nginx
+from tests.server.recording import ECHO, FILE, MODEL, record
+
+
+@needs_nginx
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_requests_are_handed_on_as_recorded(server):
+    with Client(endpoints=server.endpoints) as client:
+        client.register(f"{toy(server.store, MODEL, ECHO)}.mar")
+        try:
+            with in_front_of(server.endpoints, text_models=(MODEL,)) as front:
+                seen = record(server.inference, front.url, server.grpc_inference)
+        finally:
+            client.unregister(MODEL)
+            (server.store / f"{MODEL}.mar").unlink()
+    assert seen == json.loads(FILE.read_text())

@@ -1,0 +1,44 @@
+"""TorchServe's own code marks requests that have a name twice, and answers the others as before."""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from handlers.core import repeated_fields
+from handlers.core.errors import InvalidRequest
+from handlers.core.repeated_fields import MARK, check_not_repeated, mark_repeated_names
+from tests.unit.handlers.torchserve import Service
+
+
+def frame(*names: str) -> dict[str, Any]:
+    parameters = [{"name": name, "contentType": "", "value": bytearray(b"x")} for name in names]
+    return {"requestId": b"1", "parameters": parameters, "headers": [{"name": b"explain", "value": b"False"}]}
+
+
+def test_repeated_names_are_marked() -> None:
+    class Marked(Service):  # type: ignore[misc]
+        pass
+
+    batch = [frame("text", "text", "file"), frame("text"), frame()]
+    unmarked_headers, *unmarked = Service.retrieve_data_for_inference(batch)
+    mark_repeated_names(Marked)
+    mark_repeated_names(Marked)
+    headers, *rest = Marked.retrieve_data_for_inference(batch)
+    assert rest == unmarked
+    requests = [each.get_request_properties() for each in headers]
+    assert [request.pop(MARK, None) for request in requests] == [("text",), None, None]
+    assert requests == [each.get_request_properties() for each in unmarked_headers]
+    with pytest.raises(InvalidRequest, match="'text' is given twice"):
+        check_not_repeated({MARK: ("text",)})
+    check_not_repeated(requests[1])
+
+
+def test_without_torchserve_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ts.service")
+    repeated_fields.install()
+    stub = SimpleNamespace(Service=type("Stub", (Service,), {}))
+    monkeypatch.setitem(sys.modules, "ts.service", stub)
+    repeated_fields.install()
+    assert stub.Service.retrieve_data_for_inference is not Service.retrieve_data_for_inference
