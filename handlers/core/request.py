@@ -74,8 +74,8 @@ class Door:
 
     def read(self) -> Request:
         """Raises BadRequest or TooLarge."""
-        if (encoding := self.header("content-encoding")) and "body" in self.fields:
-            self.fields = {**self.fields, "body": decompress(self.fields["body"], encoding)}
+        if (encoding := self.header("content-encoding").strip().lower()) not in ("", "identity"):
+            self.fields = {**self.fields, "body": decompress(self.fields.get("body"), encoding)}
         if sent := self.header(FORM_HEADER):
             self.fields, self.headers = open_form(sent, self.fields, self.headers, self.payload_fields)
         payloads, parameters = self._body() if "body" in self.fields else self._form()
