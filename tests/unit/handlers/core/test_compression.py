@@ -79,3 +79,11 @@ def test_a_compressed_request_is_read_as_the_plain_one(compress):
         ).read()
         plain = Door({"body": bytearray(body)}, headers, "net", "1", ("text",), 4).read()
         assert (packed.payloads, packed.parameters, packed.reply) == (plain.payloads, {}, plain.reply)
+
+
+def test_a_form_that_torchserve_has_taken_apart_cannot_have_been_compressed():
+    door = Door({"text": b"hi"}, HTTP | {"content-encoding": "gzip"}, "net", "1", ("text",), 4)
+    with pytest.raises(InvalidRequest, match="send it uncompressed"):
+        door.read()
+    identity = Door({"text": b"hi"}, HTTP | {"content-encoding": "identity"}, "net", "1", ("text",), 4)
+    assert identity.read().payloads == (b"hi",)
