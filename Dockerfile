@@ -38,6 +38,7 @@ RUN if [ "${WEIGHTS}" != none ]; then \
     && rm -rf /var/lib/apt/lists/*; fi
 COPY models models
 COPY packing packing
+COPY client client
 COPY scripts/pack scripts/
 COPY handlers handlers
 ARG HF_ENDPOINT

@@ -1,6 +1,7 @@
 """The Python client: sync and async, over REST, gRPC and the Open Inference Protocol. It needs no torch."""
 
 from client.async_client import AsyncClient
+from client.endpoints import Endpoints
 from client.errors import (
     AccessDenied,
     BadRequest,
@@ -33,16 +34,18 @@ from client.errors import (
 from client.results import (
     Inference,
     Label,
+    MapResult,
     Metrics,
     Model,
     ModelEntry,
     ModelMetadata,
+    Readiness,
     Sample,
     Summary,
     Tensor,
     Worker,
 )
-from client.settings import PROTOCOLS, Endpoints, Protocol
+from client.settings import PROTOCOLS, Protocol
 from client.sync_client import Client
 
 __all__ = [
@@ -63,6 +66,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidText",
     "Label",
+    "MapResult",
     "Metrics",
     "MissingStubs",
     "Model",
@@ -74,6 +78,7 @@ __all__ = [
     "OutOfMemory",
     "Overloaded",
     "Protocol",
+    "Readiness",
     "Sample",
     "ServeError",
     "ServerError",

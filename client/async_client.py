@@ -1,7 +1,7 @@
 """The async client: the sync client's methods, awaited. What they do is said there."""
 
 import asyncio
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -10,9 +10,12 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from client.calls import Call, Operation, Pause, RestCall
+from client.concurrency import Slots
+from client.endpoints import Endpoints, choose_endpoints
 from client.errors import ServeError
 from client.grpc_transport import AsyncGrpcTransport
 from client.inputs import Image, check_headers
+from client.mapping import AsyncMapMethods
 from client.operations import Operations
 from client.rest_transport import AsyncRestTransport
 from client.results import (
@@ -22,28 +25,30 @@ from client.results import (
     Model,
     ModelEntry,
     ModelMetadata,
+    Readiness,
     Scalar,
     Summary,
     Tensor,
 )
-from client.retry import Attempts, Execution, RetryBudget
-from client.settings import MAX_MESSAGE_BYTES, Endpoints, Protocol, Settings
+from client.retry import Attempts, Execution, RetryBudget, check_timeout
+from client.settings import MAX_CONCURRENCY, MAX_MESSAGE_BYTES, Protocol, Settings
 
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncMapMethods):
     """`Client` for asyncio: use it in an `async with`, within one event loop, or await `close`."""
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: str | None = None,
         *,
         protocol: Protocol = "rest",
         endpoints: Endpoints | None = None,
         timeout: float = 120.0,
         connect_timeout: float = 5.0,
-        retries: int = 3,
+        retries: int | None = None,
+        max_concurrency: int | None = MAX_CONCURRENCY,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         ca_file: str | Path | None = None,
         send_deadline: bool = True,
@@ -52,11 +57,12 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.settings = Settings(
-            endpoints=endpoints or Endpoints.at(host),
+            endpoints=choose_endpoints(host, endpoints),
             protocol=protocol,
             timeout=timeout,
             connect_timeout=connect_timeout,
             retries=retries,
+            max_concurrency=max_concurrency,
             max_message_bytes=max_message_bytes,
             ca_file=ca_file,
             send_deadline=send_deadline,
@@ -64,6 +70,7 @@ class AsyncClient:
             keepalive=keepalive,
         )
         self._budget = RetryBudget()
+        self._slots = Slots(self.settings)
         self._operations = Operations(self.settings)
         self._rest = AsyncRestTransport(self.settings, transport)
         self._grpc = AsyncGrpcTransport(self.settings)
@@ -91,8 +98,10 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         **parameters: Scalar | None,
     ) -> list[Label]:
-        operation = self._operations.classify(model, image, top_k, version, parameters)
-        return await self._run(operation, timeout, headers)
+        def operation() -> Operation[list[Label]]:
+            return self._operations.classify(model, image, top_k, version, parameters)
+
+        return await self._predict(operation, timeout, headers)
 
     async def summarize(
         self,
@@ -104,8 +113,10 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         **parameters: Scalar | None,
     ) -> list[Summary]:
-        operation = self._operations.summarize(model, text, version, parameters)
-        return await self._run(operation, timeout, headers)
+        def operation() -> Operation[list[Summary]]:
+            return self._operations.summarize(model, text, version, parameters)
+
+        return await self._predict(operation, timeout, headers)
 
     async def infer(
         self,
@@ -118,13 +129,15 @@ class AsyncClient:
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Inference:
-        operation = self._operations.infer(model, inputs, parameters, version, id)
-        return await self._run(operation, timeout, headers)
+        def operation() -> Operation[Inference]:
+            return self._operations.infer(model, inputs, parameters, version, id)
+
+        return await self._predict(operation, timeout, headers)
 
     async def live(self) -> bool:
         return await self._run(self._operations.live())
 
-    async def ready(self, model: str | None = None, version: str | None = None) -> bool:
+    async def ready(self, model: str | None = None, version: str | None = None) -> Readiness:
         return await self._run(self._operations.ready(model, version))
 
     async def server_live(self) -> bool:
@@ -219,13 +232,22 @@ class AsyncClient:
     async def metrics(self, names: Sequence[str] = ()) -> Metrics:
         return await self._run(self._operations.metrics(names))
 
-    async def _run(
+    async def _predict(
         self,
-        operation: Operation[T],
-        timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
+        build: Callable[[], Operation[T]],
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
     ) -> T:
-        execution = Execution(self.settings, self._budget, timeout, check_headers(headers))
+        """Build the operation and run it while a slot is held: what waits for one takes no memory."""
+        deadline, checked = check_timeout(timeout), check_headers(headers)
+        async with self._slots.hold_async(deadline):
+            execution = Execution(self.settings, self._budget, deadline, checked, self._slots)
+            return await self._execute(build(), execution)
+
+    async def _run(self, operation: Operation[T], timeout: float | None = None) -> T:
+        return await self._execute(operation, Execution(self.settings, self._budget, check_timeout(timeout)))
+
+    async def _execute(self, operation: Operation[T], execution: Execution) -> T:
         if not isinstance(operation, Generator):
             answer: T = await self._send(operation, execution)
             return answer
@@ -249,10 +271,15 @@ class AsyncClient:
             call = replace(call, headers={**call.headers, **execution.headers})
         attempts = Attempts(call, execution)
         while True:
+            attempts.begin()
             try:
                 if isinstance(call, RestCall):
-                    return await self._rest.send(call, execution.deadline)
-                return await self._grpc.send(call, execution.deadline)
+                    answer = await self._rest.send(call, execution.deadline)
+                else:
+                    answer = await self._grpc.send(call, execution.deadline)
             except ServeError as error:
                 pause = attempts.pause_after(error)
+            else:
+                attempts.answered()
+                return answer
             await asyncio.sleep(pause)

@@ -1,7 +1,6 @@
 """One request and the reading of its answer, without the I/O: what sync and async have in common."""
 
 import json
-import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from client.errors import InvalidRequest, MissingStubs, UnexpectedAnswer
+from client.names import check_addressable
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -96,39 +96,9 @@ def write_json(value: Any) -> bytes:
         raise InvalidRequest(f"this cannot be sent: {error}") from None
 
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-
-def is_name(name: str) -> bool:
-    """Whether a model or version of that name can be addressed over REST and kept in a file of that name."""
-    return NAME.fullmatch(name) is not None
-
-
-def check_name(name: str) -> str:
-    """Return the name of a model or version. Raises InvalidRequest if it cannot be a segment of a URL's path.
-
-    TorchServe registers any name, but a model with a slash in its name can then neither be asked nor removed over
-    REST.
-    """
-    if not is_name(name):
-        hint = ""
-        if "/" in name:
-            hint = f"; for a model of the Hugging Face Hub, take its last part: {name.rpartition('/')[2]!r}"
-        raise InvalidRequest(
-            f"{name!r} is not a valid name of a model or version: 1 to 128 letters, digits, '.', '_' or '-' are "
-            f"allowed, the first one a letter or digit{hint}"
-        )
-    return name
-
-
-def check_version(version: str | None) -> str | None:
-    """As check_name; None stands for the default version."""
-    return version if version is None else check_name(version)
-
-
 def path_of(*segments: str, query: Mapping[str, Any] | None = None) -> str:
-    """`/a/b?x=1`, quoted; query values of None are left out. Raises InvalidRequest for a segment that is no name."""
-    path = "/" + "/".join(quote(check_name(segment), safe="") for segment in segments)
+    """`/a/b?x=1`, quoted; query values of None are left out. Raises InvalidRequest for what cannot be a segment."""
+    path = "/" + "/".join(quote(check_addressable(segment), safe="") for segment in segments)
     given = {name: _query_value(value) for name, value in (query or {}).items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path
 

@@ -12,8 +12,9 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from client.calls import Pause, Plan, check_name, is_name
+from client.calls import Pause, Plan
 from client.drain import Drain
+from client.endpoints import Endpoints, has_grpc_management
 from client.errors import (
     Conflict,
     InternalError,
@@ -25,8 +26,8 @@ from client.errors import (
     Unavailable,
 )
 from client.management import GrpcManagement, Management, RestManagement
+from client.names import check_name, is_addressable, is_name
 from client.results import Model
-from client.settings import Endpoints, has_grpc_management
 
 POLL = 0.2
 """Seconds between two looks at workers that start or end."""
@@ -66,7 +67,7 @@ class Changes:
         if described is None:
             return f"{archive} was registered; which model it is cannot be told from the list of models"
         if not is_name(described.name):
-            yield GrpcManagement(any_name=True).unregister(described.name, described.version)
+            yield self._management_for(described.name).unregister(described.name, described.version)
             check_name(described.name)
         if wait:
             yield from self._until_loaded(described)
@@ -119,9 +120,7 @@ class Changes:
         self, model: str, version: str | None, drain_timeout: float | None, force: bool
     ) -> Plan[str]:
         """Remove a version, drained unless `force`. Names that cannot be in a URL go over gRPC."""
-        management = self._management
-        if not (is_name(model) and (version is None or is_name(version))):
-            management = GrpcManagement(any_name=True)
+        management = self._management_for(model, version)
         if not force:
             described: Model = yield management.describe_one(model, version)
             yield from self._check_removable(management, described)
@@ -171,8 +170,7 @@ class Changes:
         if not new:
             return None
         model, version = new[0]
-        management = self._management if is_name(model) else GrpcManagement(any_name=True)
-        described: Model = yield management.describe_one(model, version or None)
+        described: Model = yield self._management_for(model).describe_one(model, version or None)
         return described
 
     def _send_register(self, fields: Mapping[str, Any]) -> Plan[str]:
@@ -188,12 +186,17 @@ class Changes:
         answer = yield self._management.register(fields)
         return answer
 
+    def _management_for(self, *names: str | None) -> Management:
+        """Names that cannot be in a URL go over gRPC."""
+        is_rest_enough = all(name is None or is_addressable(name) for name in names)
+        return self._management if is_rest_enough else GrpcManagement()
+
     def _versions(self, model: str | None) -> Plan[dict[tuple[str, str], str]]:
-        """The archive of each name and version: of one model, or of all. A name that is not valid has no version."""
+        """The archive of each name and version: of one model, or of all; none for a name that cannot be in a URL."""
         names = [model] if model else [entry.name for entry in (yield from self._management.list_models())]
         found: dict[tuple[str, str], str] = {}
         for name in names:
-            if not is_name(name):
+            if not is_addressable(name):
                 found[name, ""] = ""
                 continue
             try:

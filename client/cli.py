@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from client import cli_manage, cli_predict
-from client.cli_options import HINT, connection, explain, has_no_server
+from client.cli_options import HINT, connection, endpoints, explain, has_no_server
 from client.errors import ServeError
+from client.settings import Settings
 
 
 class Command(Protocol):
     def parse(self, arguments: Sequence[str], connection: argparse.ArgumentParser) -> argparse.Namespace: ...
 
-    async def run(self, options: argparse.Namespace) -> int: ...
+    async def run(self, options: argparse.Namespace, settings: Settings) -> int: ...
 
 
 COMMANDS: dict[str, Command] = {"predict": cli_predict, "manage": cli_manage}
@@ -32,7 +33,12 @@ def main(arguments: Sequence[str]) -> int:
     except SystemExit as stop:  # argparse has said what is wrong, or shown its help
         return stop.code if isinstance(stop.code, int) else 0
     try:
-        return asyncio.run(command.run(options))
+        settings = Settings(endpoints(options), options.protocol, options.timeout)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        return asyncio.run(command.run(options, settings))
     except ServeError as error:
         print(explain(error), file=sys.stderr)
         if has_no_server(error):

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from client.async_client import AsyncClient
-from client.cli_options import endpoints, seconds
+from client.cli_options import seconds
 from client.results import Metrics, Model
+from client.settings import Settings
 
 DESCRIPTION = "List, describe, scale, register, replace and remove models; show metrics."
 
@@ -73,9 +74,9 @@ def _add_drain(parser: argparse.ArgumentParser, now: str | None = None) -> None:
         parser.add_argument("--now", action="store_true", help=now)
 
 
-async def run(options: argparse.Namespace) -> int:
+async def run(options: argparse.Namespace, settings: Settings) -> int:
     async with AsyncClient(
-        protocol=options.protocol, endpoints=endpoints(options), timeout=options.timeout
+        protocol=settings.protocol, endpoints=settings.endpoints, timeout=settings.timeout
     ) as client:
         value, lines = await answer(client, options)
     print(json.dumps(value, ensure_ascii=False, indent=2) if options.json else "\n".join(lines))

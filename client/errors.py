@@ -31,7 +31,9 @@ ServeError
 
 import json
 import re
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 
@@ -221,7 +223,8 @@ def from_body(code: int, body: bytes) -> ServeError:
     if not isinstance(value, dict):
         reason = "the request is larger than the server accepts" if code == 413 else "no reason was given"
         return from_answer(code, None, f"{reason} (HTTP {code})")
-    message = value.get("message") or value.get("error") or value.get("status") or f"HTTP {code}"
+    names = ("message", "error", "reason", "status")
+    message = next((value[name] for name in names if value.get(name)), f"HTTP {code}")
     type_ = value.get("type")
     return from_answer(code, type_ if isinstance(type_, str) else None, str(message))
 
@@ -236,8 +239,13 @@ def annotate(error: ServeError, headers: Mapping[str, str]) -> ServeError:
 
 
 def _seconds(value: str | None) -> float | None:
-    """Of a Retry-After header; its other form, a date, is ignored."""
-    return float(value) if value and value.isascii() and value.isdigit() else None
+    """Of a Retry-After header: a number, or a date. None for anything else."""
+    if not value or (value.isascii() and value.isdigit()):
+        return float(value) if value else None
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
 
 
 def in_value(value: Any) -> ServeError | None:

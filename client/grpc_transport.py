@@ -6,10 +6,10 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from client.calls import RpcCall
-from client.deadlines import deadline_fields
-from client.errors import MissingStubs, ServeError, Unavailable, annotate, from_status
-from client.retry import Deadline
-from client.settings import Settings, is_loopback
+from client.deadlines import Deadline, deadline_fields
+from client.endpoints import is_loopback
+from client.errors import MissingStubs, NotAllowed, ServeError, Unavailable, annotate, from_status
+from client.settings import Settings
 
 T = TypeVar("T")
 
@@ -18,7 +18,10 @@ KEEPALIVE_TIMEOUT_MS = 20_000
 
 def _target(call: RpcCall[Any], settings: Settings) -> str:
     endpoints = settings.endpoints
-    return endpoints.grpc_management if call.service == "management" else endpoints.grpc_inference
+    target = endpoints.grpc_management if call.service == "management" else endpoints.grpc_inference
+    if not target:
+        raise NotAllowed(f"{endpoints.inference} has no known address for this over gRPC; give endpoints=")
+    return target
 
 
 def _options(target: str, settings: Settings) -> list[tuple[str, Any]]:
@@ -132,7 +135,7 @@ def _as_serve_error(error: Any, target: str, deadline: Deadline) -> ServeError:
     """Sync and async errors of gRPC have the same two methods."""
     status, details = error.code().name, error.details() or ""
     if status == "DEADLINE_EXCEEDED":
-        return deadline.passed()
+        return deadline.passed(f"from {target}")
     found = annotate(from_status(status, details), _metadata(error))
     if isinstance(found, Unavailable):
         if found.sent:

@@ -7,8 +7,6 @@ from client.calls import (
     Call,
     Plan,
     RestCall,
-    check_name,
-    check_version,
     mapped,
     path_of,
     read_json,
@@ -16,6 +14,7 @@ from client.calls import (
     stubs,
 )
 from client.errors import InvalidParameter, UnexpectedAnswer
+from client.names import check_present
 from client.results import Model, ModelEntry, Worker
 
 PAGE = 100  # TorchServe lists at most this many at once
@@ -147,18 +146,15 @@ class RestManagement(Management):
 
 
 class GrpcManagement(Management):
-    """Its numbers have no "not set": TorchServe takes 0 for it, so that scaling to 0 has to go over REST.
+    """Names that cannot be in a URL can be used here.
 
-    `any_name`: also accept names that cannot be in a URL, to remove a model that another client registered so.
+    Its numbers have no "not set": TorchServe takes 0 for it, so that scaling to 0 has to go over REST.
     """
 
     service = "ManagementAPIsService"
 
-    def __init__(self, any_name: bool = False) -> None:
-        self._any_name = any_name
-
     def describe(self, model: str, version: str | None, customized: bool) -> Call[list[Model]]:
-        self._check(model, version)
+        check_present(model, version)
         fields = {"model_name": model, "model_version": version, "customized": customized}
         return rpc(
             stubs("management"), self.service, "DescribeModel", fields, lambda answer: read_models(answer.msg)
@@ -194,7 +190,7 @@ class GrpcManagement(Management):
         )
 
     def _change(self, method: str, fields: Mapping[str, Any]) -> Call[str]:
-        self._check(fields.get("model_name"), fields.get("model_version"))
+        check_present(fields.get("model_name"), fields.get("model_version"))
         return rpc(
             stubs("management"),
             self.service,
@@ -203,11 +199,6 @@ class GrpcManagement(Management):
             lambda answer: _read_status(answer.msg),
             resend="unsent",
         )
-
-    def _check(self, model: str | None, version: str | None) -> None:
-        if model is not None and not self._any_name:
-            check_name(model)
-            check_version(version)
 
 
 def _only(models: list[Model]) -> Model:

@@ -8,8 +8,6 @@ from client.calls import (
     Call,
     Plan,
     RestCall,
-    check_name,
-    check_version,
     path_of,
     read_json,
     rpc,
@@ -17,6 +15,7 @@ from client.calls import (
     write_json,
 )
 from client.errors import UnexpectedAnswer, in_value
+from client.names import check_present
 from client.results import Label, Scalar, Summary
 
 T = TypeVar("T")
@@ -113,12 +112,13 @@ class NativeGrpc:
                 raise error
             return read(value)
 
+        check_present(model, version)
         entries = {"data": data}
         if parameters:
             entries["parameters"] = write_json(dict(parameters))
         fields = {
-            "model_name": check_name(model),
-            "model_version": check_version(version),
+            "model_name": model,
+            "model_version": version,
             "input": entries,
         }
         return rpc(

@@ -11,8 +11,6 @@ from typing import Any
 from client.calls import (
     Call,
     RestCall,
-    check_name,
-    check_version,
     mapped,
     path_of,
     read_json,
@@ -21,6 +19,7 @@ from client.calls import (
     write_json,
 )
 from client.errors import InvalidParameter, InvalidRequest, UnexpectedAnswer, in_value
+from client.names import check_present
 from client.results import Inference, Label, ModelMetadata, Scalar, Summary, Tensor
 
 Parameters = Mapping[str, Scalar]
@@ -105,10 +104,11 @@ class OpenInferenceGrpc(_Tasks):
     def infer(
         self, model: str, inputs: Sequence[Tensor], parameters: Parameters, version: str | None, id: str
     ) -> Call[Inference]:
+        check_present(model, version)
         tensors = [*inputs, *(_parameter_tensor(name, value) for name, value in parameters.items())]
         fields = {
-            "model_name": check_name(model),
-            "model_version": check_version(version),
+            "model_name": model,
+            "model_version": version,
             "id": id,
             "inputs": [_tensor_message(tensor) for tensor in tensors],
         }
@@ -121,7 +121,8 @@ class OpenInferenceGrpc(_Tasks):
         return rpc(stubs("open_inference_grpc"), self.service, "ServerReady", {}, _is_ready, resend="never")
 
     def model_ready(self, model: str, version: str | None) -> Call[bool]:
-        fields = {"name": check_name(model), "version": check_version(version)}
+        check_present(model, version)
+        fields = {"name": model, "version": version}
         return rpc(
             stubs("open_inference_grpc"), self.service, "ModelReady", fields, _is_ready, resend="never"
         )
@@ -130,7 +131,8 @@ class OpenInferenceGrpc(_Tasks):
         def read(answer: Any) -> ModelMetadata:
             return ModelMetadata(answer.name, tuple(answer.versions), answer.platform)
 
-        fields = {"name": check_name(model), "version": check_version(version)}
+        check_present(model, version)
+        fields = {"name": model, "version": version}
         return rpc(stubs("open_inference_grpc"), self.service, "ModelMetadata", fields, read)
 
 

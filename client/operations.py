@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from client.calls import Call, Operation, Plan, is_name
+from client.calls import Call, Operation, Plan, RestCall, path_of
 from client.changes import Changes
 from client.errors import InvalidParameter, InvalidRequest, ServeError, ServerError, TransportError
 from client.inputs import Image, check_parameters, image_bytes, text_list
 from client.management import GrpcManagement, Management, RestManagement
 from client.metrics import metrics_call
+from client.names import is_addressable
 from client.native import NativeGrpc, NativeRest
 from client.open_inference import OpenInferenceGrpc, OpenInferenceRest
 from client.recording import recorded
@@ -20,6 +21,7 @@ from client.results import (
     Model,
     ModelEntry,
     ModelMetadata,
+    Readiness,
     Scalar,
     Summary,
     Tensor,
@@ -39,6 +41,7 @@ class Operations:
 
     def __init__(self, settings: Settings) -> None:
         over_grpc = settings.protocol in ("grpc", "open-inference-grpc")
+        self._endpoints = settings.endpoints
         self._tasks = _TASKS[settings.protocol]
         self._management: Management = GrpcManagement() if over_grpc else RestManagement()
         self._changes = Changes(settings.endpoints, over_grpc)
@@ -145,27 +148,44 @@ class Operations:
     def live(self) -> Plan[bool]:
         return _false_for(self._tasks.live(), TransportError, ServerError)
 
-    def ready(self, model: str | None, version: str | None) -> Plan[bool]:
+    def ready(self, model: str | None, version: str | None) -> Plan[Readiness]:
         """One describe a model: the front end's own health says nothing about the workers. Raises ModelNotFound.
 
-        Models with names that no client can ask for are left out.
+        Models with names that no client can ask for are left out. A gateway is asked for its own readiness.
         """
         try:
+            if self._endpoints.is_gateway:
+                yield _readyz_call(model, version)
+                return Readiness(True)
             if model is not None:
                 names = [model]
             else:
                 entries = yield from self._management.list_models()
-                names = [entry.name for entry in entries if is_name(entry.name)]
+                names = [entry.name for entry in entries if is_addressable(entry.name)]
             for name in names:
                 described: Model = yield self._describe_now(name, version)
                 if not described.ready:
-                    return False
-            return bool(names)
-        except (TransportError, ServerError):
-            return False
+                    return Readiness(False, _missing_workers(described))
+            return Readiness(True) if names else Readiness(False, "no model is registered")
+        except (TransportError, ServerError) as error:
+            return Readiness(False, error.message)
 
     def _describe_now(self, model: str, version: str | None) -> Call[Model]:
         return replace(self._management.describe_one(model, version), resend="never")
+
+
+def _readyz_call(model: str | None, version: str | None) -> Call[object]:
+    if version is not None and model is None:
+        raise InvalidRequest("a version needs the name of its model")
+    names = [name for name in (model, version) if name is not None]
+    return RestCall("health", "GET", path_of("readyz", *names), bytes, resend="never")
+
+
+def _missing_workers(model: Model) -> str:
+    ready = sum(worker.ready for worker in model.workers)
+    if not model.workers:
+        return f"{model.name} {model.version} has no workers"
+    return f"{model.name} {model.version}: {ready} of {max(model.min_workers, len(model.workers))} workers are READY"
 
 
 def _false_for(call: Call[bool], *errors: type[ServeError]) -> Plan[bool]:

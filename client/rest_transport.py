@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import httpx
 
 from client.calls import RestCall
-from client.deadlines import deadline_fields
+from client.deadlines import Deadline, deadline_fields
+from client.endpoints import Endpoints, is_loopback
 from client.errors import ServeError, TransportError, Unavailable, UnexpectedAnswer, annotate, from_body
-from client.retry import Deadline
-from client.settings import Endpoints, Settings, is_loopback
+from client.settings import Settings
 
 T = TypeVar("T")
 
@@ -40,9 +40,8 @@ class RestTransport:
                 for chunk in response.iter_bytes():
                     chunks.append(chunk)
                     # httpx's time limit is for one read; a server that trickles would never meet it.
-                    deadline.left()
                     if time.monotonic() > end:
-                        raise deadline.passed()
+                        raise deadline.passed(f"from {_origin(request)}")
             finally:
                 response.close()
         except httpx.HTTPError as error:
@@ -70,7 +69,7 @@ class AsyncRestTransport:
             async with asyncio.timeout(_seconds_for(call, deadline)):
                 response = await self._client.send(request)
         except TimeoutError as error:
-            raise deadline.passed() from error
+            raise deadline.passed(f"from {_origin(request)}") from error
         except httpx.HTTPError as error:
             raise _as_serve_error(error, deadline) from error
         return _read(call, response, response.content)
@@ -139,11 +138,15 @@ def _read(call: RestCall[T], response: httpx.Response, body: bytes) -> T:
 
 
 def _as_serve_error(error: httpx.HTTPError, deadline: Deadline) -> ServeError:
-    where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
+    where = _origin(error.request)
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         return Unavailable(f"no server answers at {where} ({error or 'no connection in time'})", sent=False)
     if isinstance(error, httpx.TimeoutException):
-        return deadline.passed()
+        return deadline.passed(f"from {where}")
     if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
         return Unavailable(f"the connection to {where} broke: {error or type(error).__name__}")
     return TransportError(f"the request to {where} failed: {error or type(error).__name__}")
+
+
+def _origin(request: httpx.Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc.decode()}"

@@ -2,9 +2,47 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import PurePath
+from typing import Any, Generic, TypeVar, cast
 
 Scalar = int | float | bool | str
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
+
+@dataclass(frozen=True)
+class MapResult(Generic[InputT, OutputT]):
+    """One input of `map` and its output or its error. `index` counts the inputs from 0."""
+
+    index: int
+    input: InputT = field(repr=False)
+    output: OutputT | None = None
+    error: Exception | None = None
+
+    @property
+    def name(self) -> str:
+        """The path of an input that is one, otherwise the index."""
+        return str(self.input) if isinstance(self.input, PurePath) else str(self.index)
+
+    def result(self) -> OutputT:
+        """The output. Raises the error if there is one, as `concurrent.futures.Future.result` does."""
+        if self.error is not None:
+            raise self.error
+        return cast(OutputT, self.output)
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """True or false as a condition; `reason` says what is not ready and is empty otherwise."""
+
+    ready: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.ready
+
+    def __str__(self) -> str:
+        return "ready" if self.ready else f"not ready: {self.reason}"
 
 
 @dataclass(frozen=True)

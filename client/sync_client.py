@@ -1,7 +1,7 @@
 """The sync client. Every method says what it does here; the async client has the same ones."""
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -10,9 +10,12 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from client.calls import Call, Operation, Pause, RestCall
+from client.concurrency import Slots
+from client.endpoints import Endpoints, choose_endpoints
 from client.errors import ServeError
 from client.grpc_transport import GrpcTransport
 from client.inputs import Image, check_headers
+from client.mapping import MapMethods
 from client.operations import Operations
 from client.rest_transport import RestTransport
 from client.results import (
@@ -20,34 +23,38 @@ from client.results import (
     Label,
     Metrics,
     ModelMetadata,
+    Readiness,
     Scalar,
     Summary,
     Tensor,
 )
-from client.retry import Attempts, Execution, RetryBudget
-from client.settings import MAX_MESSAGE_BYTES, Endpoints, Protocol, Settings
+from client.retry import Attempts, Execution, RetryBudget, check_timeout
+from client.settings import MAX_CONCURRENCY, MAX_MESSAGE_BYTES, Protocol, Settings
 from client.sync_management import ManagementMethods
 
 T = TypeVar("T")
 
 
-class Client(ManagementMethods):
+class Client(ManagementMethods, MapMethods):
     """A client of one server, for any number of threads. Use it in a `with`, or call `close`.
 
-    `protocol`: how predictions travel, "rest", "grpc", "open-inference" or "open-inference-grpc"; management goes
-    over gRPC with the gRPC ones and over REST with the others. `endpoints` where the addresses are not TorchServe's
-    default ports on one host. Every method raises ServeError (client.errors), and retries as retry.py says.
+    `host`: a host with TorchServe's ports (127.0.0.1), or one URL: `http://host:8080` for TorchServe, any other URL
+    for a gateway (Endpoints.of). `endpoints` instead of it where the addresses are others. `protocol`: how
+    predictions travel, "rest", "grpc", "open-inference" or "open-inference-grpc"; management goes over gRPC with the
+    gRPC ones and over REST with the others. Every method raises ServeError (client.errors), and retries as retry.py
+    says.
     """
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: str | None = None,
         *,
         protocol: Protocol = "rest",
         endpoints: Endpoints | None = None,
         timeout: float = 120.0,
         connect_timeout: float = 5.0,
-        retries: int = 3,
+        retries: int | None = None,
+        max_concurrency: int | None = MAX_CONCURRENCY,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         ca_file: str | Path | None = None,
         send_deadline: bool = True,
@@ -55,13 +62,14 @@ class Client(ManagementMethods):
         keepalive: float = 310.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`transport` replaces httpx's, for example in a test. The other arguments: see settings.Settings."""
+        """Raises ValueError. `transport` replaces httpx's, for example in a test. The others: settings.Settings."""
         self.settings = Settings(
-            endpoints=endpoints or Endpoints.at(host),
+            endpoints=choose_endpoints(host, endpoints),
             protocol=protocol,
             timeout=timeout,
             connect_timeout=connect_timeout,
             retries=retries,
+            max_concurrency=max_concurrency,
             max_message_bytes=max_message_bytes,
             ca_file=ca_file,
             send_deadline=send_deadline,
@@ -69,6 +77,7 @@ class Client(ManagementMethods):
             keepalive=keepalive,
         )
         self._budget = RetryBudget()
+        self._slots = Slots(self.settings)
         self._operations = Operations(self.settings)
         self._rest = RestTransport(self.settings, transport)
         self._grpc = GrpcTransport(self.settings)
@@ -104,15 +113,19 @@ class Client(ManagementMethods):
             image: The bytes of an image file, or its path.
             top_k: How many labels; the model's own number by default.
             version: The model's version; its default version if None.
-            timeout: Seconds for this call, retries included; the client's timeout if None.
+            timeout: Seconds for this call, retries and the wait for a slot included; the client's timeout, without
+                the wait, if None.
             headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
             parameters: Further parameters of the model.
 
         Raises:
             ServeError: See client.errors.
         """
-        operation = self._operations.classify(model, image, top_k, version, parameters)
-        return self._run(operation, timeout, headers)
+
+        def operation() -> Operation[list[Label]]:
+            return self._operations.classify(model, image, top_k, version, parameters)
+
+        return self._predict(operation, timeout, headers)
 
     def summarize(
         self,
@@ -130,15 +143,19 @@ class Client(ManagementMethods):
             model: The model's name.
             text: One text or several.
             version: The model's version; its default version if None.
-            timeout: Seconds for this call, retries included; the client's timeout if None.
+            timeout: Seconds for this call, retries and the wait for a slot included; the client's timeout, without
+                the wait, if None.
             headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
             parameters: min_length, max_length, num_beams, truncation and so on.
 
         Raises:
             ServeError: See client.errors.
         """
-        operation = self._operations.summarize(model, text, version, parameters)
-        return self._run(operation, timeout, headers)
+
+        def operation() -> Operation[list[Summary]]:
+            return self._operations.summarize(model, text, version, parameters)
+
+        return self._predict(operation, timeout, headers)
 
     def infer(
         self,
@@ -159,21 +176,31 @@ class Client(ManagementMethods):
             parameters: Parameters of the request.
             version: The model's version, over gRPC only; its default version if None.
             id: An id that the answer repeats.
-            timeout: Seconds for this call, retries included; the client's timeout if None.
+            timeout: Seconds for this call, retries and the wait for a slot included; the client's timeout, without
+                the wait, if None.
             headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
 
         Raises:
             ServeError: See client.errors.
         """
-        operation = self._operations.infer(model, inputs, parameters, version, id)
-        return self._run(operation, timeout, headers)
+
+        def operation() -> Operation[Inference]:
+            return self._operations.infer(model, inputs, parameters, version, id)
+
+        return self._predict(operation, timeout, headers)
 
     def live(self) -> bool:
         """Whether the front end answers, and calls itself healthy. It says so while models load: see `ready`."""
         return self._run(self._operations.live())
 
-    def ready(self, model: str | None = None, version: str | None = None) -> bool:
-        """Whether every worker of the model has loaded it; without a model: of all of them, and there is one."""
+    def ready(self, model: str | None = None, version: str | None = None) -> Readiness:
+        """Whether every worker of the model has loaded it; without a model: of all of them, and there is one.
+
+        The result is true or false as a condition, and has the reason. A gateway answers it as its `/readyz` does.
+
+        Raises:
+            ModelNotFound: There is no such model or version.
+        """
         return self._run(self._operations.ready(model, version))
 
     def server_live(self) -> bool:
@@ -196,13 +223,22 @@ class Client(ManagementMethods):
         """The metrics, or only those of the given names (counters with their `_total`)."""
         return self._run(self._operations.metrics(names))
 
-    def _run(
+    def _predict(
         self,
-        operation: Operation[T],
-        timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
+        build: Callable[[], Operation[T]],
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
     ) -> T:
-        execution = Execution(self.settings, self._budget, timeout, check_headers(headers))
+        """Build the operation and run it while a slot is held: what waits for one takes no memory."""
+        deadline, checked = check_timeout(timeout), check_headers(headers)
+        with self._slots.hold(deadline):
+            execution = Execution(self.settings, self._budget, deadline, checked, self._slots)
+            return self._execute(build(), execution)
+
+    def _run(self, operation: Operation[T], timeout: float | None = None) -> T:
+        return self._execute(operation, Execution(self.settings, self._budget, check_timeout(timeout)))
+
+    def _execute(self, operation: Operation[T], execution: Execution) -> T:
         if not isinstance(operation, Generator):
             answer: T = self._send(operation, execution)
             return answer
@@ -226,10 +262,15 @@ class Client(ManagementMethods):
             call = replace(call, headers={**call.headers, **execution.headers})
         attempts = Attempts(call, execution)
         while True:
+            attempts.begin()
             try:
                 if isinstance(call, RestCall):
-                    return self._rest.send(call, execution.deadline)
-                return self._grpc.send(call, execution.deadline)
+                    answer = self._rest.send(call, execution.deadline)
+                else:
+                    answer = self._grpc.send(call, execution.deadline)
             except ServeError as error:
                 pause = attempts.pause_after(error)
+            else:
+                attempts.answered()
+                return answer
             time.sleep(pause)

@@ -1,6 +1,5 @@
 """The management methods of the sync client; the async client has the same ones."""
 
-from collections.abc import Mapping
 from typing import TypeVar
 
 from client.calls import Operation
@@ -197,10 +196,5 @@ class ManagementMethods:
         operation = self._operations.replace_model(model, archive, workers, drain_timeout)
         return self._run(operation, timeout)
 
-    def _run(
-        self,
-        operation: Operation[T],
-        timeout: float | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> T:
+    def _run(self, operation: Operation[T], timeout: float | None = None) -> T:
         raise NotImplementedError

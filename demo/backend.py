@@ -31,7 +31,7 @@ class Overview:
 class Backend:
     def __init__(self, endpoints: Endpoints) -> None:
         self.endpoints = endpoints
-        self._client = Client(endpoints=endpoints)
+        self._client = Client(endpoints=endpoints, retries=3)
         # A look at the server says at once what is wrong: the next look comes soon enough.
         self._looking = Client(endpoints=endpoints, timeout=10, connect_timeout=2, retries=0)
         self._catalogue = Catalogue(self._looking)

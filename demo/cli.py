@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client import Endpoints, ServeError
-from client.settings import is_loopback
+from client.endpoints import is_loopback
 from demo.backend import Backend, said
 
 PORTS = {"gradio": 7860, "streamlit": 8501}

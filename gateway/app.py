@@ -54,7 +54,13 @@ def create(
     # Beside what lost its connection or its worker, nothing is sent again here: the client does that.
     plain = transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False)
     forwarding = ForwardingTransport(ResendingTransport(plain, waiting))
-    predicting = AsyncClient(endpoints=settings.endpoints, timeout=TIMEOUT, retries=0, transport=forwarding)
+    predicting = AsyncClient(
+        endpoints=settings.endpoints,
+        timeout=TIMEOUT,
+        retries=0,
+        max_concurrency=None,
+        transport=forwarding,
+    )
     translating = httpx.AsyncClient(transport=forwarding, timeout=TIMEOUT, trust_env=False)
     stopping = stopping or Stopping()
     metrics.ready.set_function(lambda: float(not stopping.begun and readiness.server() is None))

@@ -10,12 +10,17 @@ from pathlib import Path
 from types import FrameType
 
 from client import Endpoints
+from client.cli_options import add_port_offset, add_run_dir
+from client.endpoints import GATEWAY_PORTS
 from gateway.__main__ import add_models
+from gateway.body_budget import supervised_body_bytes
 from gateway.front_options import add_edge_options, edge_settings
-from gateway.nginx import Front, NginxError, Tls
+from gateway.nginx import Front, NginxError
 from gateway.running import Running, StopRequest, say
 from gateway.settings import Settings
-from serving.rundir import DEFAULT, RunDir
+from serving import config
+from serving.budget import budget_here
+from serving.rundir import RunDir
 from serving.state import State
 
 __all__ = ["Running", "main"]
@@ -28,19 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(
         image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
     )
+    endpoints = _endpoints(options.run_dir, options.port_offset)
+    body_bytes = supervised_body_bytes(endpoints.health) or budget_here(config.read()).body_bytes
     front = Front(
-        http=_address(options.host, options.port),
-        grpc=_address(options.host, options.grpc_port),
+        http=_address(options.host, _port(options.port, GATEWAY_PORTS[0], options.port_offset)),
+        grpc=_address(options.host, _port(options.grpc_port, GATEWAY_PORTS[1], options.port_offset)),
         gateway=_address("127.0.0.1", options.gateway_port),
-        endpoints=_endpoints(options.run_dir),
+        endpoints=endpoints,
         others=tuple(options.upstream),
-        tls=Tls(*options.tls) if options.tls else None,
-        open_management=options.open_management,
-        rate=options.rate,
-        burst=options.burst,
-        access_log="/dev/stdout requests" if options.access_log else "off",
         internal="127.0.0.1:0",
-        **edge_settings(options, tuple(settings.summarizers.values())),
+        **edge_settings(options, tuple(settings.summarizers.values()), body_bytes),
     )
     stop = StopRequest()
 
@@ -65,10 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _endpoints(run_dir: Path) -> Endpoints:
+def _endpoints(run_dir: Path, port_offset: int) -> Endpoints:
     """Of the server that runs there; without one, TorchServe's own ports, for when it comes."""
     state = State.read(RunDir(run_dir.resolve()).state)
-    return state.endpoints if state else Endpoints()
+    return state.endpoints if state else Endpoints.at(port_offset=port_offset)
+
+
+def _port(given: int | None, default: int, offset: int) -> int:
+    return default + offset if given is None else given
 
 
 def _print(text: str) -> None:
@@ -106,13 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="listen there; 0.0.0.0 for all"
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="REST; 8000")
-    parser.add_argument("--grpc-port", type=int, default=7000, metavar="N", help="gRPC; 7000")
+    parser.add_argument("--port", type=int, metavar="N", help="REST; 8000")
+    parser.add_argument("--grpc-port", type=int, metavar="N", help="gRPC; 7000")
+    add_port_offset(parser, help="added to both defaults, and to the server's where none runs yet; 0")
     parser.add_argument("--gateway-port", type=int, default=0, metavar="N", help="inner; a free one")
-    parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="PEM files, for both")
-    parser.add_argument(
-        "--run-dir", type=Path, default=DEFAULT, metavar="FOLDER", help="of the server; .run/"
-    )
+    add_run_dir(parser)
     parser.add_argument(
         "--upstream",
         action="append",
@@ -121,11 +125,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT:GRPC_PORT",
         help="a further TorchServe that shares the predictions; may be repeated",
     )
-    parser.add_argument(
-        "--open-management", action="store_true", help="/models and /metrics too: who reaches them runs code"
-    )
-    parser.add_argument("--rate", type=int, metavar="N", help="requests a second of one address; any number")
-    parser.add_argument("--burst", type=int, default=50, metavar="N", help="above it at once; 50")
     parser.add_argument(
         "--drain-delay",
         type=_seconds,
@@ -140,7 +139,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="at the end, how long requests in progress may take; 60; a second signal ends at once",
     )
-    parser.add_argument("--access-log", action="store_true", help="a line for each request on stdout")
     add_edge_options(parser)
     add_models(parser)
     return parser

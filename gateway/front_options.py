@@ -1,18 +1,32 @@
-"""The options of scripts/gateway that limit clients and say where they come from."""
+"""What nginx does for clients, as options of scripts/gateway and of gateway.render: TLS, limits, addresses."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from gateway.nginx import Limits
-from serving import config
-from serving.budget import budget_here
+from gateway.nginx import Front, Limits, Tls
 
 MIB = 2**20
 
 
 def add_edge_options(parser: argparse.ArgumentParser) -> None:
-    limits = Limits()
+    limits, front = Limits(), Front()
+    parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="PEM files, for both")
+    parser.add_argument(
+        "--open-management", action="store_true", help="/models and /metrics too: who reaches them runs code"
+    )
+    parser.add_argument("--access-log", action="store_true", help="a line for each request on stdout")
     group = parser.add_argument_group("limits and addresses")
+    group.add_argument(
+        "--rate", type=_positive, metavar="N", help="requests a second of one address; any number"
+    )
+    group.add_argument(
+        "--burst",
+        type=_positive,
+        default=front.burst,
+        metavar="N",
+        help=f"requests above --rate that are taken at once; {front.burst}",
+    )
     group.add_argument(
         "--client-requests",
         type=_positive,
@@ -26,6 +40,27 @@ def add_edge_options(parser: argparse.ArgumentParser) -> None:
         default=limits.client_uploads,
         metavar="N",
         help=f"uploads of 1 MB or more in progress of one address; {limits.client_uploads}",
+    )
+    group.add_argument(
+        "--all-requests",
+        type=_positive,
+        default=limits.all_requests,
+        metavar="N",
+        help=f"requests in progress of all addresses; {limits.all_requests}",
+    )
+    group.add_argument(
+        "--all-uploads",
+        type=_positive,
+        default=limits.all_uploads,
+        metavar="N",
+        help=f"uploads of 1 MB or more in progress of all addresses; {limits.all_uploads}",
+    )
+    group.add_argument(
+        "--resend-rate",
+        type=_positive,
+        default=limits.resends_per_second,
+        metavar="N",
+        help=f"requests a second that are sent again after a worker died; {limits.resends_per_second}",
     )
     group.add_argument(
         "--connections",
@@ -71,16 +106,28 @@ def add_edge_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def edge_settings(options: argparse.Namespace, summarizers: tuple[str, ...]) -> dict[str, Any]:
-    """The arguments of gateway.nginx.Front that these options make."""
+def edge_settings(
+    options: argparse.Namespace, summarizers: tuple[str, ...], body_bytes: int
+) -> dict[str, Any]:
+    """The arguments of gateway.nginx.Front that these options make.
+
+    `body_bytes`: what TorchServe's memory budget allows, where --body-memory does not say otherwise.
+    """
     return {
+        "tls": Tls(*options.tls) if options.tls else None,
+        "open_management": options.open_management,
+        "access_log": "/dev/stdout requests" if options.access_log else "off",
+        "rate": options.rate,
+        "burst": options.burst,
         "limits": Limits(
             connections=options.connections,
             client_requests=options.client_requests,
             client_uploads=options.client_uploads,
-            body_bytes=options.body_memory * MIB
-            if options.body_memory
-            else budget_here(config.read()).body_bytes,
+            all_requests=options.all_requests,
+            all_uploads=options.all_uploads,
+            body_bytes=options.body_memory * MIB if options.body_memory else body_bytes,
+            resends_per_second=options.resend_rate,
+            resend_burst=2 * options.resend_rate,
         ),
         "text_models": tuple(dict.fromkeys((*summarizers, *options.text_model))),
         "real_ip_from": tuple(options.real_ip_from),

@@ -75,6 +75,8 @@ class Front:
     `server_names`: hosts under which management may be asked for, beside this machine's loopback names.
     `real_ip_from`: networks of balancers, which say who the client is: in X-Forwarded-For, or, with
     `proxy_protocol`, by the PROXY protocol.
+    `resolver`: the DNS server that nginx asks for the addresses of TorchServe and the gateway every 2 s, which takes
+    nginx 1.27.3 or later; without one, names are looked up when nginx starts.
     `streaming` opens StreamPredictions over gRPC, which kills a worker whose handler does not stream.
     """
 
@@ -97,6 +99,7 @@ class Front:
     text_models: tuple[str, ...] = ("t5-small", "bart-large-cnn")
     real_ip_from: tuple[str, ...] = ()
     proxy_protocol: bool = False
+    resolver: str = ""
     streaming: bool = False
     workers: int = 2
     access_log: str = "off"
@@ -128,10 +131,11 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "INTERNAL": internal,
         "TLS": tls,
         "REAL_IP": _real_ip(front),
-        "GATEWAY": _plain(front.gateway),
+        "RESOLVER": _resolver(front),
+        "GATEWAY": _plain(front.gateway) + _resolve(front),
         "GATEWAY_KEY": front.gateway_key and _plain(front.gateway_key),
-        "MANAGEMENT_SERVER": _plain(_host(at.management)),
-        "METRICS_SERVER": _plain(_host(at.metrics)),
+        "MANAGEMENT_SERVER": _plain(_host(at.management)) + _resolve(front),
+        "METRICS_SERVER": _plain(_host(at.metrics)) + _resolve(front),
         "HEALTH_EVENTS": _plain(_host(at.health)),
         "MANAGEMENT": "allow" if front.open_management else "deny",
         "MANAGEMENT_HOSTS": _hosts(front),
@@ -183,7 +187,7 @@ def _upstreams(front: Front) -> dict[str, str]:
     ):
         for (prefix, size), share in zip(_SIZES.items(), shares, strict=True):
             bodies = max(1, front.limits.body_bytes * share // (100 * size))
-            groups[prefix + name] = _servers(addresses, bodies)
+            groups[prefix + name] = _servers(addresses, _resolve(front), bodies)
     return groups
 
 
@@ -206,10 +210,19 @@ def _limits(limits: Limits, workers: int) -> dict[str, str]:
     }
 
 
-def _servers(addresses: Iterable[str], bodies: int) -> str:
-    servers = [_plain(address) for address in addresses]
+def _servers(addresses: Iterable[str], resolve: str, bodies: int) -> str:
+    servers = [_plain(address) + resolve for address in addresses]
     ejection = _ALONE if len(servers) == 1 else _SHARED
     return " ".join(f"server {address} {ejection} max_conns={bodies};" for address in servers)
+
+
+def _resolve(front: Front) -> str:
+    return " resolve" if front.resolver else ""
+
+
+def _resolver(front: Front) -> str:
+    """nginx's directive. IPv4 only: TorchServe listens on 0.0.0.0."""
+    return f"resolver {_plain(front.resolver)} valid=2s ipv6=off;" if front.resolver else ""
 
 
 def _real_ip(front: Front) -> str:

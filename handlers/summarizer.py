@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from handlers.core.device import AMX, Device
+from handlers.core.device import AMX, Device, limit_kernel_caches
 from handlers.core.handler import Handler
 from handlers.core.parameters import Parameter
 from handlers.core.passed_over import PassedOver
@@ -21,6 +21,8 @@ from handlers.text.tokeniser import Tokeniser
 from handlers.text.types import Summary, TextItem
 
 WARM_UP_TOKENS = 4
+KERNEL_CACHE_ENTRIES = 128
+"""Shapes of texts hardly repeat, so that more would only take memory."""
 ANSWER_SCHEMA = {
     "type": "object",
     "required": ["summary_text"],
@@ -50,6 +52,7 @@ class Summarizer(Handler[TextItem, Summary]):
     bf16_flags = AMX | {"avx512_bf16"}
 
     def load(self, folder: Path, config: SummarizerConfig, device: Device) -> None:
+        limit_kernel_caches(KERNEL_CACHE_ENTRIES)
         defaults = read_defaults(folder)
         longest = min(config.max_new_tokens, defaults.decoder_positions or config.max_new_tokens)
         limits = GenerationLimits(longest, config.max_num_beams)

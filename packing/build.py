@@ -7,10 +7,11 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from packing import archive, archiver, own, provenance
+from packing import archive, archiver, kept, own, provenance
 from packing.archive import Member
 from packing.converted import StateDict
 from packing.errors import BadSource, explained
+from packing.kept import KEPT
 from packing.model_config import read_model_config
 from packing.models import LAYOUT, Layout
 from packing.names import check_name, check_version
@@ -55,6 +56,8 @@ def pack(
     pickled: bool = False,
     state_dict: StateDict | None = None,
     handler: str | Path | None = None,
+    labels: Path | None = None,
+    keep: int = KEPT,
 ) -> Packed:
     """Builds `store`/`name`.mar and returns what it is.
 
@@ -62,13 +65,15 @@ def pack(
     its `state_dict`) names another one, and is then taken or fails; with `pickled` also where it has no safetensors.
     `update` moves the locked commit to the branch's present one. `calibrate` is a folder with pictures for int8,
     "none" for no int8, or None for what the archive in the store has. `handler` is a Python file with somebody's own
-    handler; `source` is then the folder with what it loads, if anything. `report` gets what a person should read
+    handler; `source` is then the folder with what it loads, if anything. `labels` is a file of labels in the place of
+    the model's own. Of the archives that were in its place before, the last `keep` stay as NAME-VERSION.mar.
+    `report` gets what a person should read
     while this runs: which weights and why.
     Raises PackingError, with a message that says what to do; the store is then as it was.
     """
     check_name(name)
     store = layout.store if store is None else store
-    wish = Wish(name, weights, None if source is None else str(source), update, pickled, state_dict)
+    wish = Wish(name, weights, None if source is None else str(source), update, pickled, state_dict, labels)
     with explained(f"packing {name}"), tempfile.TemporaryDirectory(prefix="packing-") as work:
         if handler is None:
             found = find(wish, layout, report, Path(work))
@@ -76,11 +81,17 @@ def pack(
         else:
             entry = Path(handler).expanduser()
             found = own.find(wish, entry, layout)
-        return _build(found, entry, store / f"{name}.mar", calibrate, report, layout)
+        return _build(found, entry, store / f"{name}.mar", calibrate, report, layout, keep)
 
 
 def _build(
-    found: Source, entry: Path, path: Path, calibrate: str | Path | None, report: Report, layout: Layout
+    found: Source,
+    entry: Path,
+    path: Path,
+    calibrate: str | Path | None,
+    report: Report,
+    layout: Layout,
+    keep: int,
 ) -> Packed:
     name = path.stem
     config = read_model_config(name, found.task, layout)
@@ -96,7 +107,11 @@ def _build(
     members += [Member(f"model/{file.name}", file.path, file.size, file.sha256) for file in found.files]
     unchanged = archive.holds(path, members)
     if not unchanged:
+        previous = kept.keep(path, statement.version) if keep else None
         archive.write(path, members)
+        kept.prune(path, keep)
+        if previous is not None:
+            report(f"{name}: the archive before is kept as {previous.name}")
     sha256, size = archive.sha256_and_size(path)
     return Packed(path, name, statement.version, found.kind, sha256, size, unchanged, summary(prepared.facts))
 

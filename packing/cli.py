@@ -11,6 +11,7 @@ from typing import NoReturn
 from packing.build import Packed, pack, say
 from packing.converted import TORCHVISION, StateDict
 from packing.errors import PackingError
+from packing.kept import KEPT
 from packing.models import LAYOUT, Layout, default_models, known_models
 
 
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int
                 options.pickled,
                 state_dict,
                 handler=options.handler,
+                labels=None if state_dict else options.labels,
+                keep=options.keep,
             )
         except PackingError as error:
             say(f"{name}: error: {error}")
@@ -73,17 +76,23 @@ def describe(packed: Packed) -> str:
 
 
 def _state_dict(options: argparse.Namespace, layout: Layout) -> StateDict | None:
-    given = (options.state_dict, options.labels, options.transforms)
+    given = (options.state_dict, options.transforms)
     wanted = (options.source or "").startswith(TORCHVISION)
     if not wanted and any(given):
-        _parser(layout).error(
-            f"--state-dict, --labels and --transforms belong to --from {TORCHVISION}ARCHITECTURE"
-        )
+        _parser(layout).error(f"--state-dict and --transforms belong to --from {TORCHVISION}ARCHITECTURE")
     if not wanted:
+        if options.labels is not None and (options.source is None or options.handler is not None):
+            _parser(layout).error("--labels is for a classifier that --from names")
         return None
     if options.state_dict is None or options.labels is None:
         _parser(layout).error(f"--from {TORCHVISION}ARCHITECTURE needs --state-dict FILE and --labels FILE")
     return StateDict(options.state_dict.expanduser(), options.labels.expanduser(), options.transforms)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of archives (0 or more)")
+    return int(text)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
@@ -133,7 +142,8 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="their labels: one a line, or JSON, a list or a mapping such as ImageNet's class index",
+        help="the labels of the classifier that --from names: one a line, or JSON, a list or a mapping such as "
+        "ImageNet's class index; needed for torchvision:ARCHITECTURE",
     )
     parser.add_argument(
         "--transforms",
@@ -156,6 +166,13 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="make an int8 network for an image classifier from the pictures in FOLDER; later packs keep it. "
         "none: drop it",
+    )
+    parser.add_argument(
+        "--keep",
+        type=_count,
+        default=KEPT,
+        metavar="N",
+        help="how many earlier archives of NAME stay in the store, as NAME-VERSION.mar (default: %(default)s)",
     )
     parser.add_argument(
         "--store",

@@ -54,8 +54,8 @@ def fetch(hub_id: str, revision: str, name: str, wanted: HubFile, report: Callab
 def _download(hub_id: str, revision: str, name: str, wanted: HubFile) -> Path:
     if hub.is_offline():
         raise HubOffline(
-            f"HF_HUB_OFFLINE is set, and the cache does not hold {name} of {hub_id} at {revision[:12]}. Unset it, or "
-            "pack with --weights starter."
+            f"HF_HUB_OFFLINE is set, and the cache does not hold {name} of {hub_id} at {revision[:12]}. Unset it "
+            "to download them."
         )
     folder = hub.cache_folder(hub_id)
     blob = folder / "blobs" / wanted.oid

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,25 @@ from packing.tasks import Task
 
 CONFIG = "config.json"
 CARD = "README.md"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
+_BYTES = "ByT5Tokenizer"
+ADAPTER = "adapter_config.json"
+CHECKPOINTS = (".pth.tar", ".pth", ".pt", ".ckpt")
+OF_CHECKPOINT = (
+    "A checkpoint alone does not say how its network is built. For timm: `model = timm.create_model(NAME, "
+    "checkpoint_path=FILE, num_classes=N)`, then `timm.models.save_for_hf(model, folder, safe_serialization=True)`, "
+    "and pack that folder. For torchvision: --from torchvision:ARCHITECTURE --state-dict FILE --labels FILE."
+)
+"""What to do with a file of weights."""
+
 _CHUNK = 1 << 20
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
+_PICKLES = (".bin", ".pt", ".pth", ".pth.tar", ".tar", ".ckpt", ".h5", ".msgpack", ".pkl")
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -48,6 +59,21 @@ def git_blob_id(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def check_is_model(names: Collection[str], source: str) -> None:
+    """Raises BadSource for a LoRA adapter, a lone checkpoint or no model at all, with the way to one."""
+    if ADAPTER in names and not {WEIGHTS, INDEX, PICKLE, PICKLE_INDEX}.intersection(names):
+        raise BadSource(
+            f"{source} is an adapter (LoRA, {ADAPTER}), not a model. Merge it into its base model with PEFT, "
+            "`model.merge_and_unload().save_pretrained(folder)`, save its tokenizer or image processor beside it, "
+            "and pack that folder."
+        )
+    if CONFIG not in names:
+        checkpoints = sorted(name for name in names if name.endswith(CHECKPOINTS))
+        if checkpoints:
+            raise BadSource(f"{source} has {checkpoints[0]} and no {CONFIG}. {OF_CHECKPOINT}")
+        raise BadSource(f"{source} has no {CONFIG}: it is not a model in the hub's layout.")
 
 
 def weight_files(names: Collection[str], source: str, pickled: bool = False) -> str:
@@ -101,14 +127,26 @@ def _shards_of(index: Path, name: str, names: Collection[str], source: str) -> l
     return shards
 
 
-def side_files(names: Collection[str], task: Task, source: str, config: Mapping[str, Any]) -> list[str]:
+def side_files(
+    names: Collection[str],
+    task: Task,
+    source: str,
+    config: Mapping[str, Any],
+    read_tokenizer_config: Callable[[], Mapping[str, Any]],
+) -> list[str]:
     """The preprocessor or tokenizer files among `names`, config.json included; BadSource when they do not suffice.
 
-    timm's config.json says itself how pictures are prepared.
+    timm's config.json says itself how pictures are prepared, and tokenizers of bytes (ByT5) have no vocabulary.
+    `read_tokenizer_config` is called only where no other file suffices and there is a tokenizer_config.json.
     """
     if "pretrained_cfg" not in config and not any(
         all(name in names for name in group) for group in task.needs_one_of
     ):
+        classes = [config.get("tokenizer_class")]
+        if TOKENIZER_CONFIG in names and TOKENIZER_CONFIG in task.side_files:
+            classes.append(read_tokenizer_config().get("tokenizer_class"))
+            if _BYTES in classes:
+                return sorted(task.side_files.intersection(names) | {CONFIG})
         groups = " or ".join(" with ".join(group) for group in task.needs_one_of)
         raise BadSource(f"{source} lacks what a model for {task.name} needs beside its weights: {groups}.")
     return sorted(task.side_files.intersection(names) | {CONFIG})
@@ -119,7 +157,7 @@ def read_json(path: Path, source: str) -> dict[str, Any]:
     try:
         with explained(f"reading {path.name} of {source}"):
             raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSource(f"{path.name} of {source} is not valid JSON: {error}.") from error
     if not isinstance(raw, dict):
         raise BadSource(f"{path.name} of {source} is not a JSON object.")

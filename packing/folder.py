@@ -2,7 +2,9 @@
 
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -10,7 +12,9 @@ from packing.errors import BadSource, explained
 from packing.files import (
     CARD,
     CONFIG,
+    TOKENIZER_CONFIG,
     ModelFile,
+    check_is_model,
     check_safetensors,
     is_index,
     is_pickle,
@@ -28,8 +32,7 @@ def inspect(folder: Path, source: str) -> tuple[Task, str]:
     """Task and architecture from the folder's config.json; `source` is what errors call the folder."""
     if not folder.is_dir():
         raise BadSource(f"{source} is not a folder.")
-    if CONFIG not in _names(folder, source):
-        raise BadSource(f"{source} has no {CONFIG}: it is not a model in the hub's layout.")
+    check_is_model(_names(folder, source), source)
     config = read_json(folder / CONFIG, source)
     return task_of(config, source), architecture_of(config, source)
 
@@ -40,7 +43,11 @@ def collect(folder: Path, task: Task, source: str, pickled: bool = False) -> lis
     weights = weight_files(names, source, pickled)
     tensors = tensor_files(weights, folder / weights if is_index(weights) else None, names, source)
     config = read_json(folder / CONFIG, source)
-    wanted = sorted({*side_files(names, task, source, config), weights, *tensors})
+
+    def read_tokenizer_config() -> Mapping[str, Any]:
+        return read_json(folder / TOKENIZER_CONFIG, source)
+
+    wanted = sorted({*side_files(names, task, source, config, read_tokenizer_config), weights, *tensors})
     files = []
     with explained(f"reading {source}"):
         for name in tensors:

@@ -175,7 +175,7 @@ def hub_errors(hub_id: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise HubOffline(
             f"HF_HUB_OFFLINE is set, and models/lock.json with the cache ({constants.HF_HUB_CACHE}) does not give "
-            f"all of {hub_id}. Unset it, or pack with --weights starter."
+            f"all of {hub_id}. Unset it to download them."
         ) from error
     except HfHubHTTPError as error:
         raise _refusal(hub_id, error) from error
@@ -225,7 +225,7 @@ def _unreachable(hub_id: str, why: str) -> HubUnreachable:
     """The first sentence says nothing about one repository: it is remembered for all of them."""
     return HubUnreachable(
         f"{endpoint()} does not answer as it should: {why}. To get {hub_id}, run the same command again (what is "
-        "here is kept, and a download goes on where it stopped); --weights starter needs no network."
+        "here is kept, and a download goes on where it stopped)."
     )
 
 

@@ -1,19 +1,15 @@
-"""Names and versions of models: what TorchServe, URLs and file names can all carry."""
+"""Names and versions of models that can be packed: those that can be registered (client/names.py)."""
 
 import re
 
+from client.names import MAX_LENGTH, is_name
 from packing.errors import BadRequest
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
-MAX_LENGTH = 128
 
 
 def check_name(name: str) -> None:
-    """Raises BadRequest for a name that TorchServe or a URL cannot carry, with one that they can.
-
-    '..' is refused as well: TorchServe takes no path that holds it.
-    """
+    """Raises BadRequest for a name that TorchServe or a URL cannot carry, with one that they can."""
     if not is_name(name):
         raise BadRequest(
             f"{name!r} cannot be a model's name: use letters, digits, '_', '-' and single dots, a letter or digit "
@@ -28,11 +24,6 @@ def check_version(version: str) -> None:
             f"{version!r} cannot be a version: use letters, digits, '_', '-' and single dots, a letter or digit "
             f"first, at most {MAX_LENGTH} characters."
         )
-
-
-def is_name(text: str) -> bool:
-    """Whether `text` can be the name or the version of a model."""
-    return _NAME.fullmatch(text) is not None and ".." not in text
 
 
 def _hint(name: str) -> str:

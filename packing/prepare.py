@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -20,11 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from handlers.vision.labels import PREPARED_LABELS, own_labels
 from packing import cache, provenance
 from packing.archive import sha256_and_size
 from packing.converted import REFUSED
 from packing.errors import BadArchive, BadRequest, BadSource, NotPrepared, explained
-from packing.files import ModelFile, sha256_of
+from packing.files import CONFIG, ModelFile, sha256_of
 from packing.models import Layout
 from packing.pictures import Pictures, choose
 from packing.sources import Report, Source
@@ -34,6 +36,7 @@ NO_CALIBRATION = "none"
 """What --calibrate takes to drop int8."""
 
 _FACTS = "prepared.json"
+_UNNAMED = re.compile(r"LABEL_\d+")
 _WITH_INT8 = ("auto", "openvino")
 _FOR_ONE_CPU = "torch-compiled"
 _DISK_FULL = ("No space left", "Disk quota", "iostream error")  # the last is all that OpenVINO says of it
@@ -94,6 +97,8 @@ def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pre
         files = tuple(_file(path) for path in sorted(entry.iterdir()))
         facts = json.loads((entry / _FACTS).read_bytes())
     _judge(wanted.name, facts, report)
+    if task == IMAGE_CLASSIFICATION:
+        _warn_of_unnamed(wanted, files, report)
     if pictures is not None:
         facts["calibration"] = {"pictures": pictures.count, "sha256": pictures.sha256}
     return Prepared(files, facts)
@@ -178,6 +183,20 @@ def _judge(name: str, facts: Mapping[str, Any], report: Report) -> None:
             f"{name}: WARNING: int8 labels only {int8['agreement']:.1%} of its pictures as fp32 does; below "
             f"{ENOUGH:.0%} workers do not take it.\n"
             "  More pictures of the kind that the model is for may help; `precision: int8` takes it all the same."
+        )
+
+
+def _warn_of_unnamed(wanted: Wanted, prepared: Sequence[ModelFile], report: Report) -> None:
+    """Models that were trained without names for their classes answer with LABEL_0, LABEL_1, ..."""
+    files = {file.name: file.path for file in (*wanted.source.files, *prepared)}
+    config = json.loads(files[CONFIG].read_bytes())
+    labels = own_labels(config)
+    if not labels and (named := files.get(f"prepared/{PREPARED_LABELS.name}")):
+        labels = json.loads(named.read_bytes())
+    if labels and all(_UNNAMED.fullmatch(label) for label in labels):
+        report(
+            f"{wanted.name}: WARNING: its labels are {labels[0]} to {labels[-1]}, as config.json names none.\n"
+            "  Name them: --labels FILE, with one label a line in the order of the classes."
         )
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from packing import download, hub
 from packing.errors import BadSource, WrongContent
 from packing.files import (
     CONFIG,
+    TOKENIZER_CONFIG,
     ModelFile,
+    check_is_model,
     check_safetensors,
     is_index,
     is_pickle,
@@ -40,8 +43,7 @@ def first(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
     The configuration comes first: an architecture that cannot be served is known before a gigabyte is downloaded.
     """
     repository = hub.resolve(hub_id)
-    if CONFIG not in repository.files:
-        raise BadSource(f"{hub_id} has no {CONFIG}: it is not a model in the format of transformers.")
+    check_is_model(repository.files, hub_id)
     got: dict[str, ModelFile] = {}
 
     def get(name: str) -> Path:
@@ -54,7 +56,12 @@ def first(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
     weights = weight_files(repository.files, hub_id, pickled)
     index = get(weights) if is_index(weights) else None
     tensors = tensor_files(weights, index, repository.files, hub_id)
-    for name in (*side_files(repository.files, task, hub_id, config), weights, *tensors):
+
+    def read_tokenizer_config() -> Mapping[str, Any]:
+        return read_json(get(TOKENIZER_CONFIG), hub_id)
+
+    sides = side_files(repository.files, task, hub_id, config, read_tokenizer_config)
+    for name in (*sides, weights, *tensors):
         get(name)
     for name in tensors:
         if not is_pickle(name):

@@ -1,5 +1,6 @@
 """Where the weights of one archive come from: hub, folder, starters or a state dict, and how `auto` chooses."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,10 +9,11 @@ from typing import Literal, get_args
 
 from packing import converted, folder, lock
 from packing.converted import TORCHVISION, StateDict
-from packing.errors import BadRequest, BadSource, HubError
-from packing.files import ModelFile, is_pickle, sha256_of
+from packing.errors import BadRequest, BadSource, HubError, HubOffline
+from packing.files import CHECKPOINTS, CONFIG, OF_CHECKPOINT, ModelFile, is_pickle, read_json, sha256_of
+from packing.labels import read_labels
 from packing.models import Layout, ModelSource, find_model, unknown_model
-from packing.tasks import IMAGE_CLASSIFICATION, Task
+from packing.tasks import IMAGE_CLASSIFICATION, Task, is_timm
 
 Weights = Literal["auto", "pretrained", "starter"]
 Kind = Literal["pretrained", "starter", "folder", "state-dict", "own"]
@@ -36,7 +38,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for: the options of one archive."""
+    """What was asked for: the options of one archive. `labels` is a file of them for a classifier."""
 
     name: str
     weights: Weights
@@ -44,6 +46,7 @@ class Wish:
     update: bool
     pickled: bool = False
     state_dict: StateDict | None = None
+    labels: Path | None = None
 
 
 def find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
@@ -52,6 +55,8 @@ def find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
     if any(is_pickle(file.name) for file in found.files):
         report(f"{wish.name}: {found.label} has pickled weights alone; safetensors are made of them")
         found = _unpickled(found, layout, work)
+    if wish.labels is not None:
+        found = replace(found, files=_with_labels(found, wish.labels, work))
     return found
 
 
@@ -64,7 +69,7 @@ def _find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
             "--update moves the pretrained weights on; it has no meaning with --weights starter."
         )
     if wish.state_dict is not None and not (wish.source or "").startswith(TORCHVISION):
-        raise BadRequest("--state-dict, --labels and --transforms belong to --from torchvision:ARCHITECTURE.")
+        raise BadRequest("--state-dict and --transforms belong to --from torchvision:ARCHITECTURE.")
     if wish.source is not None:
         found = _given(wish, model, layout, report, work)
     elif model is None:
@@ -76,7 +81,12 @@ def _find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
     ):
         found = _starter(wish.name, layout)
     else:
-        found = _pretrained(model.hub, model.licence, wish, layout, report, model.pickled)
+        try:
+            found = _pretrained(model.hub, model.licence, wish, layout, report, model.pickled)
+        except HubError as error:
+            raise type(error)(
+                f"{error} The small starter weights need no network: --weights starter."
+            ) from error
     if model is not None and found.task != model.task:
         raise BadSource(
             f"{wish.name} is a model for {model.task.name}, but {found.label} is one for {found.task.name}. "
@@ -100,7 +110,8 @@ def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report
         licence = folder.licence(path)
         return _from_folder("folder", path, label, f"the folder {path}", licence, wish.pickled)
     if text and path.exists():
-        raise BadSource(f"{text} is a file; --from takes a folder in the hub's layout, or a hub id.")
+        hint = f" {OF_CHECKPOINT}" if path.name.endswith(CHECKPOINTS) else ""
+        raise BadSource(f"{text} is a file; --from takes a folder in the hub's layout, or a hub id.{hint}")
     if text.startswith((".", "/", "~")) or text.endswith("/"):
         raise BadSource(f"There is no folder {text}.")
     from packing import hub
@@ -112,7 +123,10 @@ def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report
     known = model if model is not None and model.hub == text else None
     report(f"{wish.name}: {text} from {hub.endpoint()}")
     licence, pickled = (known.licence, known.pickled) if known else (None, False)
-    return _pretrained(text, licence, wish, layout, report, pickled)
+    try:
+        return _pretrained(text, licence, wish, layout, report, pickled)
+    except HubOffline as error:
+        raise HubOffline(f"{error} Or pack a folder that has the model: --from FOLDER.") from error
 
 
 def _torchvision(wish: Wish, architecture: str, layout: Layout, report: Report, work: Path) -> Source:
@@ -134,6 +148,35 @@ def _torchvision(wish: Wish, architecture: str, layout: Layout, report: Report, 
         architecture=f"{TORCHVISION}{architecture}",
         files=made.files,
     )
+
+
+def _with_labels(found: Source, file: Path, work: Path) -> tuple[ModelFile, ...]:
+    """The source's files with the labels of `file` in its config.json, which is written to `work`.
+
+    Raises BadRequest for a model that has no labels, BadSource for another number of them than the model has.
+    """
+    if found.task != IMAGE_CLASSIFICATION:
+        raise BadRequest(
+            f"--labels is for image classifiers; {found.label} is a model for {found.task.name}."
+        )
+    labels = read_labels(file)
+    config_file = next(each for each in found.files if each.name == CONFIG)
+    config = read_json(config_file.path, found.label)
+    own = config.get("id2label") or config.get("label_names")
+    count = len(own) if isinstance(own, dict | list) else config.get("num_labels", config.get("num_classes"))
+    if isinstance(count, int) and count != len(labels):
+        raise BadSource(f"{file} has {len(labels)} labels, and {found.label} is for {count}.")
+    for key in ("id2label", "label2id", "label_names", "num_labels"):
+        config.pop(key, None)
+    config |= (
+        {"label_names": labels}
+        if is_timm(config)
+        else {"id2label": {str(index): label for index, label in enumerate(labels)}}
+    )
+    path = work / CONFIG
+    path.write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    written = ModelFile(CONFIG, path, path.stat().st_size, sha256_of(path))
+    return tuple(written if each.name == CONFIG else each for each in found.files)
 
 
 def _unpickled(found: Source, layout: Layout, work: Path) -> Source:

@@ -14,6 +14,7 @@ from handlers.text.architectures import check_served
 from packing.errors import BadSource, UnknownArchitecture
 
 _DEFAULTS = Path(__file__).parent / "defaults"
+_MAX_SIZE = 10**8
 _TIMM_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 _TIMM_FETCHES = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
@@ -94,8 +95,9 @@ TASKS: Mapping[str, Task] = {task.name: task for task in (IMAGE_CLASSIFICATION, 
 def task_of(config: Mapping[str, Any], source: str) -> Task:
     """The task whose auto class loads this config.json with its head; `source` is named in the error.
 
-    Raises UnknownArchitecture when there is none. The weights are not looked at.
+    The weights are not looked at. Raises UnknownArchitecture when there is none, BadSource for impossible sizes.
     """
+    _check_sizes(config, source)
     if is_timm(config):
         _check_timm(config, source)
         return IMAGE_CLASSIFICATION
@@ -110,6 +112,18 @@ def task_of(config: Mapping[str, Any], source: str) -> Task:
         f"{source} is a {architecture!r} (model_type {model_type!r}), which the installed transformers does not load "
         f"with {autos}. Choose a model made for image classification or for sequence-to-sequence text."
     )
+
+
+def _check_sizes(config: Any, source: str, name: str = "") -> None:
+    """Libraries would fill the memory with as many labels, layers or rows as config.json says."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            _check_sizes(value, source, key)
+    elif isinstance(config, list):
+        for value in config:
+            _check_sizes(value, source, name)
+    elif isinstance(config, int) and abs(config) > _MAX_SIZE:
+        raise BadSource(f"config.json of {source} has {config} in {name!r}, which no model has; correct it.")
 
 
 def _check_served(config: Mapping[str, Any], source: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from packing import Packed, PackingError, default_models, known_models, pack, read_provenance
 from packing.errors import HubError
+from packing.kept import is_earlier
 from packing.models import LAYOUT, find_model
 from packing.sources import Weights
 from serving.errors import RunError
@@ -17,16 +18,18 @@ def prepare(names: Sequence[str], weights: Weights, store: Path, report: Report)
     """The names to serve, all with starters when none is given, each with its archive in `store`.
 
     Packing leaves an archive that is already right as it is. One that was packed from somebody's own folder or hub
-    repository is taken as it is unless the weights are named: packing again would put others in its place. So is one
-    of pretrained weights while the hub cannot be had: the starter is for where there is nothing else.
+    repository is taken as it is, unless models/ has its name and the weights are named: packing again would put
+    others in its place. So is one of pretrained weights while the hub cannot be had: the starter is for where
+    there is nothing else.
     Raises RunError.
     """
     chosen = list(dict.fromkeys(names)) or default_models()
     for name in chosen:
         archive = store / f"{name}.mar"
-        if weights == "auto" and _is_own(name, archive):
+        if _is_own(name, archive) and (weights == "auto" or name not in known_models()):
             _check_whole(archive)
-            report(f"{name}: the archive in {store}, as it is")
+            ignored = "" if weights == "auto" else f"; --weights {weights} is for models of models/"
+            report(f"{name}: the archive in {store}, as it is{ignored}")
             continue
         try:
             if weights == "auto" and (hub_id := _hub_id(name, archive)):
@@ -47,6 +50,7 @@ def as_packed(names: Sequence[str], store: Path) -> list[str]:
         path.stem
         for path in store.glob("*.mar")
         if not path.name.startswith(".")  # those are for a moment, while a front end is restarted
+        and not is_earlier(path)
     )
     if not chosen:
         raise RunError(f"there is no archive in {store}; make some with scripts/pack")

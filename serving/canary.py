@@ -32,12 +32,15 @@ class Answer:
 class Question:
     """A question on its way, in a thread that nobody has to wait for; `answer` is None until it is there."""
 
-    def __init__(self, endpoints: Endpoints, store: Path, model: Model, timeout: float) -> None:
+    def __init__(
+        self, endpoints: Endpoints, store: Path, model: Model, timeout: float, known: Origin | None = None
+    ) -> None:
+        """`known`: where the model comes from, if that is known; else it is found out first."""
         self.answer: Answer | None = None
 
         def run() -> None:
             try:
-                found = origin.find(endpoints, store, model, timeout)
+                found = known or origin.find(endpoints, store, model, timeout)
                 self.answer = ask(endpoints, model, found, timeout)
             except Exception as error:  # whoever waits for the answer would wait for ever
                 self.answer = Answer(f"it cannot be asked: {error!r}", 0.0)

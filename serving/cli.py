@@ -7,18 +7,23 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
+from client.cli_options import add_port_offset, add_ports, add_run_dir, given_ports
 from packing import default_models
 from packing.models import LAYOUT
-from serving import archives, logs, samples, status, stop
+from serving import archives, config, logs, samples, status, stop
 from serving.claim import claim
 from serving.detach import detach
-from serving.errors import Interrupted, RunError
+from serving.errors import ConfigError, Interrupted, RunError
 from serving.plan import GRACE_S, MAX_GRACE_S, Plan, plan
+from serving.ports import Ports
 from serving.progress import Progress
-from serving.rundir import DEFAULT, RunDir
+from serving.rundir import RunDir
+from serving.state import State
 from serving.supervise import Supervisor
 
 
@@ -44,7 +49,7 @@ def serve(options: argparse.Namespace) -> int:
             names,
             options.store,
             run.path,
-            offset=options.port_offset,
+            ports=_ports(options),
             host=options.host,
             grace=options.grace,
             drain_delay=options.drain_delay,
@@ -131,8 +136,31 @@ def _echo(run: RunDir, wanted: bool) -> Iterator[None]:
         over.set()
 
 
+def _ports(options: argparse.Namespace) -> Ports:
+    """Those of config.properties with the offset, but for those that are given."""
+    return replace(_default_ports(options.port_offset), **given_ports(options))
+
+
+def _default_ports(offset: int) -> Ports:
+    return Ports.from_settings(config.read()).shifted(offset)
+
+
+def _run_dir(options: argparse.Namespace) -> RunDir:
+    """Raises ConfigError if the server of the folder has not the port offset that was given."""
+    run = RunDir(options.run_dir.resolve())
+    state = State.read(run.state)
+    if state and options.port_offset:
+        expected = _default_ports(options.port_offset).inference
+        if urlsplit(state.endpoints.inference).port != expected:
+            raise ConfigError(
+                f"the server of {run.path} is at {state.endpoints.inference}, not at port {expected}; give its own "
+                "--run-dir, or leave --port-offset out"
+            )
+    return run
+
+
 def show_status(options: argparse.Namespace) -> int:
-    found = status.look(RunDir(options.run_dir.resolve()))
+    found = status.look(_run_dir(options))
     if options.json:
         print(json.dumps(status.as_json(found), indent=2))
     else:
@@ -141,7 +169,7 @@ def show_status(options: argparse.Namespace) -> int:
 
 
 def end(options: argparse.Namespace) -> int:
-    print(stop.stop(RunDir(options.run_dir.resolve()), now=options.now))
+    print(stop.stop(_run_dir(options), now=options.now))
     return 0
 
 
@@ -156,9 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts")
     commands = parser.add_subparsers(required=True)
     place = argparse.ArgumentParser(add_help=False)
-    place.add_argument(
-        "--run-dir", type=Path, default=DEFAULT, metavar="FOLDER", help="logs and state of this server; .run/"
-    )
+    add_run_dir(place, help="logs and state of this server; default: .run/")
+    add_port_offset(place)
 
     command = commands.add_parser(
         "serve",
@@ -175,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--store", type=Path, default=LAYOUT.store, metavar="FOLDER", help="archives; model_store/"
     )
-    command.add_argument("--port-offset", type=int, default=0, metavar="N", help="added to every port")
+    add_ports(command)
     command.add_argument(
         "--host",
         metavar="ADDRESS",

@@ -22,15 +22,22 @@ def drain(
     seconds: float,
     activity: Path | None = None,
     hurry: Callable[[], bool] = lambda: False,
+    on_empty: Callable[[], None] = lambda: None,
 ) -> bool:
     """True once every queue is empty and every worker waits; False when they still work after `seconds`.
 
-    `hurry` ends the wait early. TorchServe does not say how many requests a worker has: the worker's activity file
-    does, and for workers without one the system is asked what they are doing.
+    `hurry` ends the wait early. `on_empty` is called once: when every queue is empty, or after half of the time.
+    From then on new requests can be refused, as clients that keep their connections open may send some all the time.
+
+    TorchServe does not say how many requests a worker has: the worker's activity file does, and for workers without
+    one the system is asked what they are doing.
     """
     deadline = time.monotonic() + seconds
-    calm = 0
+    calm, told = 0, False
     while calm < _CALM_LOOKS and time.monotonic() < deadline and not hurry():
+        if not told and deadline - time.monotonic() < seconds / 2:
+            told = True
+            on_empty()
         try:
             models = inspect(endpoints, timeout=1.0)
         except client.Unavailable:
@@ -39,6 +46,9 @@ def drain(
             calm = 0
             time.sleep(_STEP_S)
             continue
+        if not told and not any(model.queue_waiting for model in models):
+            told = True
+            on_empty()
         calm = calm + 1 if all(_is_idle(model, activity) for model in models) else 0
         time.sleep(_STEP_S)
     return calm >= _CALM_LOOKS

@@ -19,6 +19,8 @@ import time
 from collections import OrderedDict, deque
 from pathlib import Path
 
+from client.names import is_addressable
+
 logger = logging.getLogger(__name__)
 
 MAX_LEFT = 10_000
@@ -34,9 +36,7 @@ WAIT_KEPT_S = 60.0
 MAX_DATAGRAMS_PER_S = 2_000
 _MAX_DATAGRAM = 2_048
 _POLL_S = 1.0
-_MESSAGE = re.compile(
-    rb"client-left ([0-9a-f]{32}) ([A-Za-z0-9_][A-Za-z0-9_.-]{0,127}) (\d{1,6}(?:\.\d{1,6})?)\s*\Z"
-)
+_MESSAGE = re.compile(rb"client-left ([0-9a-f]{32}) ([!-~]{1,128}) (\d{1,6}(?:\.\d{1,6})?)\s*\Z")
 
 
 class EdgeEvents:
@@ -44,6 +44,7 @@ class EdgeEvents:
 
     def __init__(self, directory: Path, host: str, port: int) -> None:
         """Bind the socket and prepare the folder. Raises OSError if either is not possible."""
+        self._directory = directory
         self._left_folder, self._wait_folder = directory / "left", directory / "wait"
         for folder in (self._left_folder, self._wait_folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,8 @@ class EdgeEvents:
         if match is None or not self._is_within_rate(now):
             return False
         request_id, model, seconds = (group.decode("ascii") for group in match.groups())
+        if not is_addressable(model):
+            return False
         self._mark_left(request_id, now)
         self._add_wait(model, float(seconds), now)
         return True
@@ -150,7 +153,7 @@ class EdgeEvents:
         self._last_wait[model] = now
         if len(waits) >= MIN_WAITS:
             quantile = sorted(waits)[int(WAIT_QUANTILE * (len(waits) - 1))]
-            temporary = self._wait_folder / f".{model}.new"
+            temporary = self._directory / "wait.new"
             temporary.write_text(f"{quantile:.3f}\n")
             temporary.replace(self._wait_folder / model)
 

@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
-
-from serving import process
+from serving import process, process_state
 from serving.rundir import RunDir
 from serving.state import Identity
 
@@ -73,12 +71,8 @@ class Frontend:
         return self._java.returncode == _OUT_OF_MEMORY_CODE
 
     def is_stopped(self) -> bool:
-        """Whether it has been in state T for STOPPED_S. Call it several times a second."""
-        try:
-            stopped = psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
-        except psutil.Error:
-            stopped = False
-        if not stopped:
+        """Whether it has been stopped for STOPPED_S. Call it several times a second."""
+        if not process_state.is_stopped(self.pid):
             self._stopped_since = None
             return False
         if self._stopped_since is None:

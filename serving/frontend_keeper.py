@@ -1,9 +1,8 @@
 """Keep a front end running: start it, find out that it is dead or hung, start it again with what it served."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from client import Client
 from serving import logs, restore
 from serving.backoff import Backoff
 from serving.config import write
@@ -13,7 +12,7 @@ from serving.frontend_monitor import FrontendMonitor
 from serving.model_poller import ModelPoller
 from serving.plan import Plan
 from serving.ports import TORCHSERVE_PORTS, check_free
-from serving.readiness import Key, survey
+from serving.readiness import Key, Model
 from serving.snapshot import ServedVersion, Snapshot, SnapshotFilter
 from serving.startup import wait_for_frontend
 from serving.supervisor_metrics import (
@@ -28,7 +27,6 @@ _LONGEST_DELAY_S = 30.0
 _STABLE_S = 60.0
 _MAX_RESTARTS = 10
 _PORTS_TIMEOUT_S = 10.0
-_DESCRIBE_TIMEOUT_S = 10.0
 _STEP_S = 0.1
 
 Report = Callable[[str], None]
@@ -91,11 +89,9 @@ class FrontendKeeper:
                 f"{logs.last_line(output)}\nIts output: {output}"
             )
 
-    def observe(self) -> None:
-        """From now on the snapshot follows what the front end serves."""
-        with Client(endpoints=self._plan.endpoints, timeout=_DESCRIBE_TIMEOUT_S, retries=0) as connection:
-            found = survey(connection, _DESCRIBE_TIMEOUT_S)
-        self._save(SnapshotFilter(Snapshot.of(ServedVersion.of(model) for model in found.models)))
+    def observe(self, models: Iterable[Model]) -> None:
+        """From now on the snapshot follows what the front end serves, which is `models` at first."""
+        self._save(SnapshotFilter(Snapshot.of(map(ServedVersion.of, models))))
         self._start_monitor()
 
     def problem(self) -> tuple[str, str] | None:

@@ -21,6 +21,7 @@ from serving.health_repairs import HangingWorkers, Replacements
 from serving.health_server import HealthServer
 from serving.known_models import KnownModels
 from serving.model_poller import ModelPoller, Poll
+from serving.origin import Origin
 from serving.plan import Plan
 from serving.readiness import Key, Model
 from serving.supervisor_metrics import WATCH_ERRORS
@@ -36,8 +37,8 @@ class HealthMonitor:
     """Call `start` before the front end starts, `serve` when it serves, and `close` in any case.
 
     Attributes:
-        phase: Set it to "starting", "restarting" or "stopping"; `serve` sets it to "running". Repairs and questions
-            happen only while it is "running". Safe to set in a signal handler.
+        phase: Set it to "restarting" or "stopping"; `serve` sets it to "running". Repairs and questions happen only
+            while it is "running". Safe to set in a signal handler: after "stopping" it stays so.
         metrics: What GET /metrics answers.
         missing: Versions that a restart of the front end could not load again, with the reason.
         lost_defaults: Default versions, by model, that a restart could not bring back as such.
@@ -45,7 +46,8 @@ class HealthMonitor:
 
     def __init__(self, plan: Plan, poller: ModelPoller, say: Say) -> None:
         """Starts and closes `poller` with itself."""
-        self.phase: Phase = "starting"
+        self._phase: Phase = "starting"
+        self._is_stopping = False
         self.missing: Mapping[Key, str] = {}
         self.lost_defaults: Mapping[str, str] = {}
         self._plan = plan
@@ -72,6 +74,17 @@ class HealthMonitor:
         parts = urlsplit(plan.settings.get("health_address", plan.endpoints.health))
         self._server = HealthServer(parts.hostname or "127.0.0.1", parts.port or 8083, self)
 
+    @property
+    def phase(self) -> Phase:
+        return "stopping" if self._is_stopping else self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        if phase == "stopping":
+            self._is_stopping = True
+        else:
+            self._phase = phase
+
     def start(self) -> None:
         """Raises OSError when the health port cannot be bound."""
         self._server.start()
@@ -90,8 +103,7 @@ class HealthMonitor:
             self._known.begin(models, now, time.time())
         self._poller.ask_soon()
         self._was_ready |= {model.name for model in models if model.default}
-        if self.phase != "stopping":  # asked for meanwhile
-            self.phase = "running"
+        self.phase = "running"
         self._observe()
 
     def close(self) -> None:
@@ -157,7 +169,8 @@ class HealthMonitor:
         self._known.update(poll)
         if self.phase == "running" and poll.started >= self._serving_since:
             self._forget_removed(self._known.current.names | poll.survey.unreached.keys())
-            self._replacements.step(self._known.current.models)
+            unknown = poll.survey.undescribed.keys() | poll.survey.unreached.keys()
+            self._replacements.step(self._known.current.models, unknown)
             self._poller.repairing = self._replacements.pending
 
     def _is_calm(self) -> bool:
@@ -221,7 +234,7 @@ class HealthMonitor:
             needs_answer=self._questions.needs_answer(key),
             question_problem=self._questions.problem(key),
             queue_stalled_s=self._queues.stalled_s(model, described_s),
-            origin=self._known.origin(model),
+            origin=self._known.origin(model) or Origin(),
         )
 
     def _note_service(self, version: Version, now: float) -> None:
@@ -265,9 +278,9 @@ class HealthMonitor:
         return model.name in self._was_ready or now - self._joined.get(model.name, now) > limit
 
     def _ask(self, model: Model) -> canary.Question:
-        return canary.Question(
-            self._plan.endpoints, self._plan.store, model, float(model.response_timeout or 60)
-        )
+        timeout = float(model.response_timeout or 60)
+        known = self._known.origin(model)
+        return canary.Question(self._plan.endpoints, self._plan.store, model, timeout, known)
 
     def _log(self, message: str) -> None:
         """A log that cannot be written is no reason to stop watching."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from handlers.core.activity import read_activity
+from serving import process_state
 from serving.drain import is_waiting
 from serving.readiness import Key, Model, Worker
 
@@ -43,9 +44,8 @@ class Processes:
             return replace(worker, alive=False, stopped=False, activity=None)
         activity = read_activity(self._activity_dir / str(worker.pid))
         waiting = activity is not None or is_waiting(worker.pid)
-        return replace(
-            worker, alive=True, stopped=status == psutil.STATUS_STOPPED, activity=activity, waiting=waiting
-        )
+        stopped = process_state.is_stopped(worker.pid)
+        return replace(worker, alive=True, stopped=stopped, activity=activity, waiting=waiting)
 
     def kill(self, pid: int) -> bool:
         """SIGKILL, unless the process has ended and its id belongs to another one."""

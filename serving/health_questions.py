@@ -1,5 +1,6 @@
 """Ask idle models a small question, one at a time each: after a worker's start, and after a long silence."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,10 +75,10 @@ class Questions:
     def _is_due(self, version: Version, now: float) -> bool:
         record = self._records[version.key]
         usable = usable_workers(version, now)
-        if not (record.askable and version.min_workers and usable and is_idle(version)):
+        if now < record.next_at or not (version.min_workers and usable and is_idle(version)):
             return False
-        if now < record.next_at:
-            return False
+        if not record.askable:
+            return True
         new = any(worker.pid not in record.asked_pids and not _has_answered(worker) for worker in usable)
         return bool(record.failures) or new or now - self._heard(version) > IDLE_LIMIT_S
 
@@ -88,8 +89,9 @@ class Questions:
 
     def _take(self, version: Version, pids: frozenset[int], answer: canary.Answer, now: float) -> None:
         record = self._records[version.key]
-        if not answer.asked:
-            record.askable = False
+        record.askable = answer.asked
+        if not answer.asked:  # it has no question, or which one could not be found out now
+            record.next_at = math.inf if answer.problem is None else now + LONGEST_PAUSE_S
             return
         record.next_at = now + FIRST_PAUSE_S
         if answer.busy or (answer.problem and not is_idle(version)):

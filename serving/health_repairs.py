@@ -1,7 +1,7 @@
 """What the supervisor does about broken workers: kill those that hang, replace lost ones, revive given-up models."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import client
@@ -119,7 +119,11 @@ class Replacements:
         """Versions whose worker counts are not yet what they are meant to be."""
         return frozenset(self._intended)
 
-    def step(self, models: Iterable[Model]) -> None:
+    def step(self, models: Iterable[Model], unknown: Collection[str] = ()) -> None:
+        """Repair these models, but not those in `unknown`: their descriptions are old, and may be wrong by now.
+
+        The rest of them waits for the next step when the management API does not answer.
+        """
         models = list(models)
         keys = {(model.name, model.version) for model in models}
         for records in (self._lost_since, self._intended, self._revivals):
@@ -127,8 +131,14 @@ class Replacements:
                 del records[key]
         self._reviving &= keys
         for model in self._as_lost(models):
-            self._replace_lost(model)
-            self._revive(model)
+            if model.name in unknown:
+                continue
+            try:
+                self._replace_lost(model)
+                self._revive(model)
+            except client.TransportError as error:
+                self._say(f"{model.name} {model.version}: could not be repaired, trying again: {error}")
+                return
 
     def _as_lost(self, models: Sequence[Model]) -> list[Model]:
         """Workers that TorchServe has given up beside others that run are replaced like lost ones."""
@@ -174,6 +184,8 @@ class Replacements:
             self._metrics.replacements.labels(model.name).inc()
         try:
             replace_lost(self._endpoints, model, wanted)
+        except client.TransportError:
+            raise
         except client.ServeError as error:
             self._say(f"{model.name}: its worker could not be replaced, trying again: {error}")
 
@@ -214,6 +226,8 @@ class Replacements:
                 if not any(worker.alive for worker in model.workers):
                     connection.scale(model.name, 0, 0, model.version, synchronous=False)
                 connection.scale(model.name, least, most, model.version, synchronous=False)
+        except client.TransportError:
+            raise
         except client.ServeError as error:
             self._say(f"{model.name} {model.version}: could not be started again, trying again: {error}")
             return

@@ -21,6 +21,8 @@ MAX_HEADER_BYTES = 8192
 REQUEST_TIMEOUT_S = 5.0
 """For the whole header of a connection's first request."""
 IDLE_TIMEOUT_S = 30.0
+MAX_PIPELINED = 16
+"""Requests that one read may hold; more would keep probes of others waiting."""
 LIVE_LIMIT_S = 30.0
 """A monitor that has observed nothing for so long hangs."""
 _TRUE = ("1", "true", "yes", "on", "")
@@ -185,13 +187,25 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        while b"\r\n\r\n" in self._received:
+        for _ in range(MAX_PIPELINED):
+            if b"\r\n\r\n" not in self._received:
+                break
             header, _, rest = bytes(self._received).partition(b"\r\n\r\n")
             self._received = bytearray(rest)
             if not self._answer(header.decode("latin-1")):
                 return
+        else:
+            if b"\r\n\r\n" in self._received:
+                self._close()
+                return
         if len(self._received) > MAX_HEADER_BYTES:
             self._send((431, "text/plain", b"header too large\n"), keep=False)
+
+    def _close(self) -> None:
+        """After what was written; nothing more is read."""
+        assert self._transport is not None
+        self._connections.pop(self, None)
+        self._transport.close()
 
     def _answer(self, header: str) -> bool:
         """Whether the connection stays open."""

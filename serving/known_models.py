@@ -42,7 +42,7 @@ class KnownModels:
         self.current = Description()
         self._store = store
         self._say = say
-        self._origins: Mapping[Key, Origin] = {}
+        self._origins: Mapping[Key, Origin | None] = {}
         self._failures: dict[str, int] = {}
 
     def begin(self, models: Sequence[Model], now: float, wall_time: float) -> None:
@@ -70,13 +70,14 @@ class KnownModels:
         self._note_undescribed(undescribed)
         self.current = Description((*found.models, *kept), undescribed, described_at, poll.wall_time)
 
-    def origin(self, model: Model) -> Origin:
-        return self._origins.get((model.name, model.version), Origin())
+    def origin(self, model: Model) -> Origin | None:
+        """None when its archive was not in the store when the version appeared."""
+        return self._origins.get((model.name, model.version))
 
     def _note_origins(self, models: Sequence[Model]) -> None:
         """When a version appears, its archive is still in the store."""
         self._origins = {
-            key: self._origins.get(key) or origin.from_archive(self._store, model) or Origin()
+            key: self._origins[key] if key in self._origins else origin.from_archive(self._store, model)
             for model in models
             for key in [(model.name, model.version)]
         }

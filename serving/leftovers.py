@@ -1,6 +1,5 @@
 """Removes what is left behind: by a supervisor that was killed, and by TorchServe, which keeps refused archives."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Collection
@@ -8,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from serving import process, process_state
+from serving.manifests import folder_version
 from serving.plan import SHUTDOWN_S
 from serving.state import State
 
@@ -35,7 +35,7 @@ def remove_unused_models(
     with suppress(OSError):
         for folder in (temporary / "models").iterdir():
             with suppress(OSError):
-                if now - folder.stat().st_mtime > min_age and _version(folder) not in versions:
+                if now - folder.stat().st_mtime > min_age and folder_version(folder) not in versions:
                     shutil.rmtree(folder, ignore_errors=True)
                     removed.append(folder)
     return removed
@@ -47,11 +47,3 @@ def remove_stale_activity(folder: Path) -> None:
         for path in folder.iterdir():
             if path.name.isdecimal() and not process_state.is_running(int(path.name)):
                 path.unlink(missing_ok=True)
-
-
-def _version(folder: Path) -> str | None:
-    try:
-        manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text("utf-8"))
-        return str(manifest["model"]["modelVersion"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

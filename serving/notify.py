@@ -38,7 +38,7 @@ class Notifier:
             return
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
             connection.setblocking(False)
-            connection.sendto(message.encode(), self._address)
+            connection.sendto(message.encode(errors="replace"), self._address)
 
 
 def _watchdog_interval(environment: Mapping[str, str]) -> float | None:

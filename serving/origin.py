@@ -1,13 +1,12 @@
 """Where a running version came from: what its archive says while that is still in the store, else what it says."""
 
-import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import client
 from client import Client, Endpoints
 from packing import PackingError, read_provenance
+from serving.manifests import archive_version
 from serving.readiness import Model
 
 
@@ -36,16 +35,7 @@ def from_archive(store: Path, model: Model) -> Origin | None:
         made = read_provenance(archive)
         return Origin(made.weights, made.source, made.task) if made.version == model.version else None
     except PackingError:
-        return Origin() if _version(archive) == model.version else None
-
-
-def _version(archive: Path) -> str | None:
-    try:
-        with zipfile.ZipFile(archive) as content:
-            manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
-        return str(manifest["model"]["modelVersion"])
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
-        return None
+        return Origin() if archive_version(archive) == model.version else None
 
 
 def _ask(endpoints: Endpoints, model: Model, timeout: float) -> Origin | None:

@@ -104,6 +104,11 @@ class Survey:
     unreached: Mapping[str, str] = field(default_factory=dict)
     out_of_time: frozenset[str] = frozenset()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether `models` are all that TorchServe has."""
+        return not self.undescribed and not self.unreached
+
 
 def survey(
     connection: Client,

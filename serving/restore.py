@@ -1,7 +1,6 @@
 """Brings a restarted front end back to a snapshot: the same models, versions, default versions and worker counts."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import client
 from client import Client, Endpoints
+from serving.file_links import link_or_copy
 from serving.readiness import Key, survey
 from serving.snapshot import ServedVersion, Snapshot
 from serving.versions import kept_name
@@ -92,7 +92,7 @@ def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]
             try:
                 with suppress(FileNotFoundError):
                     link.unlink()  # left behind by a supervisor that was killed
-                os.link(load.source, link)
+                link_or_copy(load.source, link)
                 links.append(link)
             except OSError as error:
                 failed[load.served.key] = f"its archive cannot be linked into {store}: {error.strerror}"

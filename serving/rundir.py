@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from serving.config import ROOT
 from serving.errors import AlreadyRunning, RunError
 from serving.state import State
-
-DEFAULT = ROOT / ".run"
 
 # A Unix socket's path has at most 107 bytes; the front end puts the workers' there, as .ts.sock.<number>.
 _LONGEST = 107 - len("/.ts.sock.65535")
@@ -76,6 +73,11 @@ class RunDir:
         return self.edge / "draining"
 
     @property
+    def queues_emptied(self) -> Path:
+        """Holds the Unix time from which on every queued request came after `draining`; there is none before."""
+        return self.edge / "queues-emptied"
+
+    @property
     def samples(self) -> Path:
         return self.path / "samples"
 
@@ -125,6 +127,7 @@ class RunDir:
             for folder in (self.activity, self.edge):
                 folder.mkdir(parents=True, exist_ok=True)
             self.draining.unlink(missing_ok=True)
+            self.queues_emptied.unlink(missing_ok=True)
         except OSError as error:
             raise self._unusable(error) from error
 

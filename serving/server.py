@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Self
 
 from client import Endpoints
+from client.endpoints import RUN_DIR
 from packing.models import LAYOUT
 from packing.sources import Weights
 from serving import archives, status
 from serving.plan import plan
 from serving.ports import Ports
-from serving.rundir import DEFAULT
 from serving.supervise import Supervisor
 
 
@@ -21,7 +21,7 @@ def start(
     weights: Weights = "starter",
     *,
     ports: Ports | None = None,
-    run_dir: Path = DEFAULT,
+    run_dir: Path = RUN_DIR,
     store: Path = LAYOUT.store,
     pack: bool = True,
     report: archives.Report = lambda _: None,

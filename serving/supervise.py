@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ _SECONDS = re.compile(r"\d+ s\b")  # a duration that grows is no news
 _HOUSEKEEPING_S = 30.0
 _HURRY_AFTER_S = 1.0
 _LONG_GRACE_S = 5.0
+_GATHERING_S = 1.0
+"""A request may have left its queue and wait with others for `maxBatchDelay` before its worker gets it."""
 
 Report = Callable[[str], None]
 
@@ -83,7 +86,7 @@ class Supervisor:
             self._keeper.launch(self.plan.settings)
             self._now_at("starting TorchServe")
             models = start.wait()
-            self._keeper.observe()
+            self._keeper.observe(models)
             self._monitor.serve(models)
             self._set("ready", "every model answers")
             self._notifier.ready()
@@ -146,16 +149,24 @@ class Supervisor:
     def _drain(self, frontend: Frontend) -> None:
         """Not ready any more; then no new requests; then the accepted ones are answered."""
         self._wait_unless_hurried(self.plan.drain_delay)
-        draining = self.plan.run.draining
-        try:
-            draining.write_text(f"{time.time():.3f}\n")
-        except OSError as error:
-            self._say(f"{draining} cannot be written: {error.strerror}")
+        self._write_time(self.plan.run.draining, time.time())
         ports = Ports.from_settings(self.plan.settings)
         close_listeners(frontend.pid, (ports.inference, ports.grpc_inference))
         if self.plan.grace > _LONG_GRACE_S:
             self._say(f"waiting up to {self.plan.grace:g} s for running requests; a second signal ends them")
-        drain(self.plan.endpoints, self.plan.grace, self.plan.run.activity, self._must_hurry)
+        drain(
+            self.plan.endpoints,
+            self.plan.grace,
+            self.plan.run.activity,
+            self._must_hurry,
+            lambda: self._write_time(self.plan.run.queues_emptied, time.time() + _GATHERING_S),
+        )
+
+    def _write_time(self, path: Path, seconds: float) -> None:
+        try:
+            path.write_text(f"{seconds:.3f}\n")
+        except OSError as error:
+            self._say(f"{path} cannot be written: {error.strerror}")
 
     def _wait_unless_hurried(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -213,8 +224,10 @@ class Supervisor:
         self._next_housekeeping = now + _HOUSEKEEPING_S
         for path in (self.plan.run.output, self.plan.run.supervisor_log):
             log_files.rotate(path)
-        versions = {each.version for each in self._keeper.snapshot.versions}
-        remove_unused_models(self._keeper.frontend.temporary, versions)
+        poll = self._poller.latest
+        if poll is not None and poll.survey is not None and poll.survey.is_complete:
+            versions = {model.version for model in poll.survey.models}
+            remove_unused_models(self._keeper.frontend.temporary, versions)
         remove_stale_activity(self.plan.run.activity)
 
     def _report_budget(self) -> None:

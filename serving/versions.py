@@ -1,34 +1,25 @@
 """Keeps the archive of each served version, so that it can be loaded again after a newer one took its place.
 
 The store holds NAME.mar, and packing puts a newer version in its place. A hard link in `STORE/.versions/RUN/` keeps
-the old one at no cost in space, for as long as the version is registered and the supervisor runs.
+the old one at no cost in space, for as long as the version is registered and the supervisor runs; where the system
+forbids links to archives of another owner, a copy does.
 """
 
 import fcntl
-import json
-import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from serving.file_links import link_or_copy
+from serving.manifests import archive_version
 from serving.readiness import Key
 from serving.snapshot import ServedVersion
 
 FOLDER = ".versions"
-
-
-def archive_version(archive: Path) -> str | None:
-    """The version in the archive's manifest; None for a file that is missing or no archive."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            return str(json.loads(content.read("MAR-INF/MANIFEST.json"))["model"]["modelVersion"])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError):
-        return None
 
 
 def kept_name(key: Key) -> str:
@@ -38,7 +29,7 @@ def kept_name(key: Key) -> str:
 
 
 class VersionLinks:
-    """The links of one run. `say` gets the reason, once, where none can be made (a store that is read-only)."""
+    """The links of one run. `say` gets the reason, once, where none can be made, as in a store that is read-only."""
 
     def __init__(self, store: Path, say: Callable[[str], None]) -> None:
         self._store = store
@@ -85,13 +76,17 @@ class VersionLinks:
         link = self._folder / kept_name(served.key)
         new = link.with_suffix(".new")
         try:
-            os.link(archive, new)
+            new.unlink(missing_ok=True)
+            link_or_copy(archive, new)
             if archive_version(new) == served.version:  # it was not replaced in between
                 new.replace(link)
             else:
                 new.unlink()
-        except OSError as error:
-            self._give_up(error)
+        except OSError as error:  # of this archive; others may be on another owner's terms
+            self._say(
+                f"{served.name} {served.version}: {archive} cannot be kept ({error.strerror}): once it is replaced, "
+                "this version cannot be loaded again after a restart of the front end"
+            )
 
     def _open(self) -> bool:
         if self._folder is None and not self._is_unusable:
@@ -104,16 +99,12 @@ class VersionLinks:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._folder = folder
             except OSError as error:
-                self._give_up(error)
+                self._is_unusable = True
+                self._say(
+                    f"no links to served archives can be made in {self._store} ({error.strerror}): after a restart "
+                    "of the front end, a version whose archive was replaced meanwhile cannot be loaded again"
+                )
         return self._folder is not None
-
-    def _give_up(self, error: OSError) -> None:
-        if not self._is_unusable:
-            self._say(
-                f"no links to served archives can be made in {self._store} ({error.strerror}): after a restart of "
-                "the front end, a version whose archive was replaced meanwhile cannot be loaded again"
-            )
-        self._is_unusable = True
 
 
 def _remove_abandoned(parent: Path) -> None:

@@ -12,13 +12,17 @@ from benchmarks.chaos.plan import KINDS
 from benchmarks.chaos.traffic import CLIENTS, VIAS
 from benchmarks.errors import BenchError
 from benchmarks.signals import interrupt_on_all
+from client.cli_options import add_port_offset, add_run_dir
 
 LONGEST_MINUTES = 120.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 passed, 1 failed or could not run, 2 wrong command line, 130 interrupted."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.scenario and options.port_offset is not None:
+        parser.error("--port-offset is not for --scenario, which starts one server after the other")
     interrupt_on_all()
     try:
         with _run_dir(options.run_dir) as folder:
@@ -36,7 +40,12 @@ def _chaos(options: argparse.Namespace, folder: Path) -> int:
     from benchmarks.chaos.run import Options, run
     from benchmarks.chaos.stack import Stack
 
-    with Stack(folder, _store(options, folder), with_front=options.via != "raw") as stack:
+    with Stack(
+        folder,
+        _store(options, folder),
+        with_front=options.via != "raw",
+        port_offset=options.port_offset,
+    ) as stack:
         chosen = Options(
             seed=options.seed,
             seconds=60 * options.minutes,
@@ -137,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=sorted(SCENARIOS),
         help="measure this load instead; may be repeated",
     )
-    parser.add_argument("--run-dir", type=Path, metavar="FOLDER", help="keep logs there; a temporary folder")
+    add_run_dir(parser, None, "keep logs there; a temporary folder")
+    add_port_offset(parser, None, "of its server, added to every default port; free ports")
     parser.add_argument("--store", type=Path, metavar="FOLDER", help="archives; in the run folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     return parser

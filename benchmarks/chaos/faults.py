@@ -7,6 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,8 @@ from client import Client
 
 MANAGEMENT_TIMEOUT_S = 90.0
 PAUSE_BETWEEN_SCALES_S = 1.5
-SECOND_VERSION = "chaos-2"
+USUAL_VERSIONS = ("chaos-1", "chaos-2")
+"""What a model is replaced by in turn, unless one of them is left from an interrupted replacement."""
 
 
 @dataclass(frozen=True)
@@ -117,29 +119,34 @@ class Faults:
         return event.target
 
     def _version(self, event: Event) -> str:
-        """The documented change: register, make it the default, unregister the old one."""
-        name = event.target
-        second = second_archive(self._stack.store, name)
         with Client(endpoints=self._stack.direct, timeout=MANAGEMENT_TIMEOUT_S) as connection:
-            old = connection.describe(name).version
-            registered = {model.version for model in connection.describe_versions(name)}
-            archive = f"{name}.mar" if SECOND_VERSION in registered else second
-            replace_version(connection, name, archive, old)
-            self.versions[name] = connection.describe(name).version
-        return name
+            self.versions[event.target] = replace_version(connection, self._stack.store, event.target)
+        return event.target
 
 
-def replace_version(connection: Client, name: str, archive: str, old: str) -> None:
-    """Raises client.ServeError."""
-    connection.register(archive, initial_workers=1)
-    versions = [model.version for model in connection.describe_versions(name) if model.version != old]
-    connection.set_default(name, versions[-1])
-    connection.unregister(name, old)
+def replace_version(connection: Client, store: Path, name: str) -> str:
+    """Replace a model's default version by the same archive under another version.
+
+    Versions that an interrupted replacement has left behind are removed as well.
+
+    Returns:
+        The new version.
+
+    Raises:
+        client.ServeError: A step failed.
+    """
+    old = {model.version for model in connection.describe_versions(name)}
+    default = connection.describe(name).version
+    new = next(version for version in map("chaos-{}".format, count(1)) if version not in old)
+    connection.replace_model(name, copy_archive(store, name, new), workers=1)
+    for version in sorted(old - {default}):
+        connection.unregister(name, version)
+    return new
 
 
-def second_archive(store: Path, name: str) -> str:
+def copy_archive(store: Path, name: str, version: str) -> str:
     """The file name of a copy of `name`.mar under another version; made where it is missing or older."""
-    first, target = store / f"{name}.mar", store / f"{name}.{SECOND_VERSION}.mar"
+    first, target = store / f"{name}.mar", store / f"{name}.{version}.mar"
     if not target.exists() or target.stat().st_mtime < first.stat().st_mtime:
         written = target.with_suffix(".new")
         with zipfile.ZipFile(first) as source, zipfile.ZipFile(written, "w") as copy:
@@ -147,7 +154,7 @@ def second_archive(store: Path, name: str) -> str:
                 data = source.read(item)
                 if item.filename == "MAR-INF/MANIFEST.json":
                     manifest = json.loads(data)
-                    manifest["model"]["modelVersion"] = SECOND_VERSION
+                    manifest["model"]["modelVersion"] = version
                     data = json.dumps(manifest).encode()
                 copy.writestr(item, data)
         written.rename(target)

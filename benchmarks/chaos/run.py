@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from threading import Event as Flag
 from threading import Thread
 
 from benchmarks.chaos import cases, readiness, resources
 from benchmarks.chaos.abuse import Abuse
-from benchmarks.chaos.faults import Faults, second_archive
+from benchmarks.chaos.faults import USUAL_VERSIONS, Faults, copy_archive
 from benchmarks.chaos.plan import FAULTS, KINDS, Event, schedule
 from benchmarks.chaos.probes import Probes, bases_of
 from benchmarks.chaos.report import Result
@@ -43,8 +44,8 @@ def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
     load = Load(options.via, good, bad, cases.bad_calls(good), options.deadline, options.clients)
     events = schedule(options.seed, options.seconds, options.kinds, stack.models, with_front)
     if "version" in options.kinds:
-        for name in stack.models:
-            second_archive(stack.store, name)
+        for name, version in product(stack.models, USUAL_VERSIONS):
+            copy_archive(stack.store, name, version)
     say(f"{len(good)} good requests with known answers, {len(bad) + len(load.bad_calls)} bad ones")
     _warm_up(edge, load, options)
     before, expected = resources.usage(stack), stack.describe(30)

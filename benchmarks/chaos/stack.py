@@ -57,8 +57,11 @@ class Stack:
         store: Path,
         with_front: bool = True,
         environment: Mapping[str, str] | None = None,
+        port_offset: int | None = None,
     ) -> None:
+        """`port_offset`: of the server's ports; one at which all are free if None."""
         self.run_dir, self.store, self.with_front = run_dir.resolve(), store.resolve(), with_front
+        self._port_offset = port_offset
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.front: subprocess.Popen[bytes] | None = None
@@ -175,7 +178,8 @@ class Stack:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.store.mkdir(parents=True, exist_ok=True)
         line = ["serving", "serve", "--weights", "starter", "--store", str(self.store)]
-        line += ["--run-dir", str(self.run_dir), "--port-offset", str(free_offset())]
+        offset = free_offset() if self._port_offset is None else self._port_offset
+        line += ["--run-dir", str(self.run_dir), "--port-offset", str(offset)]
         self.supervisor = self._spawn(line, "serve.log")
         state = self._wait_ready(self.supervisor)
         self.direct = self.edge = state.endpoints

@@ -87,9 +87,12 @@ class Admission:
             self._clock.add(seconds)
 
     def _draining(self, arrival: Arrival) -> Refusal | None:
-        """A request that does not say when it started may have been accepted before the end was asked for."""
-        since = self._edge.draining_since()
-        if since is None or not arrival.has_start:
+        """A request that does not say when it started may have been accepted before the end was asked for.
+
+        It is begun until the queues have been empty once. For it, `started` is its arrival in this worker.
+        """
+        since = self._edge.draining_since() if arrival.has_start else self._edge.queues_emptied_at()
+        if since is None:
             return None
         started = time.time() - arrival.age(time.monotonic())
         return Refusal(Overloaded("the server is shutting down"), "draining") if started > since else None

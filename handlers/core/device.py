@@ -103,6 +103,16 @@ class Device:
         return {"float32": "fp32", "bfloat16": "bf16"}[str(self.dtype).removeprefix("torch.")]
 
 
+def limit_kernel_caches(entries: int) -> None:
+    """Keep at most so many compiled operations in each of oneDNN's and torch's caches; before the first operation.
+
+    They keep 1,024 by default, one for each shape of each operation. With texts of every length that is 0.75 MB each,
+    about 1 GB in all, and no faster. What the environment says stays.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(entries))
+
+
 def usable_cores() -> int:
     """Cores this process may really use: its affinity, cut by the control group's quota (v2, then v1)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,8 +3,10 @@
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from handlers.core.errors import InternalError, OutOfMemory, Overloaded, ServingError
+from handlers.core.errors import ConfigurationError, InternalError, OutOfMemory, Overloaded, ServingError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,28 @@ def is_device_lost(error: BaseException) -> bool:
     if type(error).__name__ == "AcceleratorError":
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
+
+
+def line(error: Exception) -> str:
+    """An exception in one line: its kind, and the beginning of what it says."""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+@contextmanager
+def model_file_errors(problem: str, remedy: str) -> Iterator[None]:
+    """Turn whatever a library raises at a model's files into a ConfigurationError: `problem` (reason); `remedy`.
+
+    Errors of the operating system and a lack of memory stay what they are.
+    """
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise ConfigurationError(f"{problem} ({line(error)}); {remedy}") from error
 
 
 def check_time(end: float) -> None:

@@ -29,6 +29,9 @@ def load_network(auto_class: Any, folder: Path, dtype: torch.dtype) -> Any:
         raise ValueError(
             f"the weights do not fit {type(network).__name__}: {len(keys)} are missing, such as {keys[0]}"
         )
+    for module in network.modules():
+        if config := getattr(module, "config", None):
+            config.return_dict = True  # some are saved without, for torch.jit, and would answer with tuples
     return network.eval()
 
 

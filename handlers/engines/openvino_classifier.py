@@ -88,7 +88,33 @@ def settings(device: Device) -> dict[str, Any]:
 
 def plain_network(folder: Path, spec: InputSpec) -> ClassifierNetwork:
     """In float32 for pixels that are normalised already. Raises what loading it raises."""
-    return load_classifier(folder, spec._replace(normalisation=None), torch.float32)
+    network = load_classifier(folder, spec._replace(normalisation=None), torch.float32)
+    _replace_wide_pooling(network, max(spec.height, spec.width))
+    return network
+
+
+class _Mean(torch.nn.Module):
+    """The mean of each channel: [n, channels, height, width] to [n, channels, 1, 1]."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.mean((2, 3), keepdim=True)
+
+
+def _replace_wide_pooling(network: torch.nn.Module, longest: int) -> None:
+    """Average pooling with a window larger than any picture, as EfficientNet's, is a mean over the whole.
+
+    OpenVINO refuses such a window. With `ceil_mode` torch cuts it to what is there, and divides by that.
+    """
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if not isinstance(child, torch.nn.AvgPool2d) or not child.ceil_mode or child.divisor_override:
+                continue
+            edges, padding = (
+                value if isinstance(value, tuple) else (value,)
+                for value in (child.kernel_size, child.padding)
+            )
+            if min(edges) > longest and not any(padding):
+                setattr(module, name, _Mean())
 
 
 def convert(network: ClassifierNetwork, spec: InputSpec) -> Any:

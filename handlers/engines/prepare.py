@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from handlers.core.device import Device
 from handlers.core.errors import ConfigurationError
-from handlers.core.faults import is_out_of_memory
+from handlers.core.faults import is_out_of_memory, model_file_errors
 from handlers.engines.base import FACTS, REFUSED, EngineUnavailable
 from handlers.engines.choice import FAST_BF16
 from handlers.engines.classifier_network import ClassifierNetwork, blank
@@ -30,13 +29,14 @@ from handlers.engines.int8 import Pixels, quantise
 from handlers.engines.openvino_classifier import FLOAT, INT8, convert, plain_network
 from handlers.engines.openvino_runtime import import_openvino
 from handlers.engines.torch_compiled_classifier import compile_package
-from handlers.engines.weights import check_not_quantized, check_values, line
+from handlers.engines.weights import check_not_quantized, check_values
 from handlers.vision.labels import PREPARED_LABELS, own_labels, read_labels
 from handlers.vision.preprocess import Preprocessor
 from handlers.vision.types import InputSpec, VisionConfig
 
 PREPROCESS = "preprocess.json"
 _LIMITS = VisionConfig()
+_CHANNELS = 3
 _PATH = re.compile(r"\S*[/\\]\S*")
 
 
@@ -61,14 +61,21 @@ def prepare_classifier(
         "torch": version("torch").split("+")[0],
         "transformers": version("transformers"),
     }
-    preprocessor = Preprocessor(model)
+    config_json = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    _check_channels(config_json)
+    own = own_labels(config_json)
+    with model_file_errors(
+        "transformers cannot prepare pictures by preprocessor_config.json",
+        "correct it, or add what the image processor's save_pretrained(folder) writes",
+    ):
+        preprocessor = Preprocessor(model)
     if preprocessor.plan is not None:
         preprocessor.plan.write(target / PREPROCESS)
-    _check_id2label(json.loads((model / "config.json").read_text(encoding="utf-8")))
     network = _network(model, preprocessor.spec)
-    labels, _ = read_labels(model)
+    with model_file_errors("config.json gives no labels", "name each output in its 'id2label'"):
+        labels, _ = read_labels(model)
     _check_labels(network, preprocessor.spec, len(labels))
-    if not own_labels(json.loads((model / "config.json").read_text())):
+    if not own:
         (target / PREPARED_LABELS.name).write_text(json.dumps(labels, indent=0) + "\n")
     if engine in ("auto", "openvino") or pictures:
         facts["openvino"] = _openvino(network, target, preprocessor, pictures)
@@ -83,36 +90,33 @@ def prepare_classifier(
 def _network(model: Path, spec: InputSpec) -> ClassifierNetwork:
     """The network in float32, its weights checked. Raises ConfigurationError."""
     check_not_quantized(model)
-    try:
+    with model_file_errors("the weights and config.json do not fit each other", "pack the two of one save"):
         network = plain_network(model, spec)
-    except (ValueError, RuntimeError, AttributeError, KeyError, TypeError, SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise ConfigurationError(
-            f"the weights and config.json do not fit each other: {line(error)}; pack the two of one save"
-        ) from error
     inner = network.network
     check_values(model, inner if isinstance(inner, torch.nn.Module) else network)
     return network
 
 
-def _check_id2label(config: dict[str, Any]) -> None:
-    """Labels by their index, from 0 on and without holes; other forms are left to who reads them."""
-    labels = config.get("id2label")
-    if labels is None:
-        return
-    if not isinstance(labels, dict) or not all(str(index).isdecimal() for index in labels):
-        raise ConfigurationError("config.json: 'id2label' must map indices such as \"0\" to labels")
-    missing = sorted(set(range(len(labels))) - {int(index) for index in labels})
-    if missing:
-        raise ConfigurationError(
-            f"config.json: 'id2label' has {len(labels)} labels and none for index {missing[0]}; name each output"
-        )
+def _check_channels(config: dict[str, Any]) -> None:
+    arguments = config.get("model_args")  # timm's
+    places = {"num_channels": config, "in_chans": arguments if isinstance(arguments, dict) else {}}
+    for name, settings in places.items():
+        channels = settings.get(name, _CHANNELS)
+        if channels != _CHANNELS:
+            raise ConfigurationError(
+                f"config.json: {name!r} is {channels!r}, and pictures have {_CHANNELS} channels (RGB); "
+                "convert the network's first layer to those, or serve it with a handler of your own (--handler)"
+            )
 
 
 @torch.no_grad()
 def _check_labels(network: ClassifierNetwork, spec: InputSpec, labels: int) -> None:
-    outputs = network(blank(spec._replace(normalisation=None), 1)).shape[-1]
+    with model_file_errors(
+        f"the network does not take pictures of {spec.height} x {spec.width} pixels, as "
+        "preprocessor_config.json makes them",
+        "pack the two of one save",
+    ):
+        outputs = network(blank(spec._replace(normalisation=None), 1)).shape[-1]
     if outputs != labels:
         raise ConfigurationError(f"the network has {outputs} outputs, and config.json gives {labels} labels")
 
@@ -177,6 +181,10 @@ def main() -> None:
             )
     except EngineUnavailable as error:
         raise SystemExit(str(error)) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SystemExit("this machine has too little memory for it") from None
     except ConfigurationError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         sys.exit(REFUSED)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from handlers.core.errors import ConfigurationError
+from handlers.core.faults import line
 from handlers.engines.loading import unfilled
 
 _SAVE_AGAIN = "save the model again with save_pretrained(), and pack the config.json and weights of one save"
@@ -117,12 +118,6 @@ def weight_files(folder: Path) -> list[Path]:
         return [single]
     shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     return [folder / name for name in sorted(set(shards.values()))]
-
-
-def line(error: Exception) -> str:
-    """An exception in one line: its kind, and the beginning of what it says."""
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _check_finite(file: Path, name: str, tensor: torch.Tensor, is_buffer: bool) -> None:

@@ -123,6 +123,14 @@ def _max_tokens(tokenizer_length: int, defaults: ModelDefaults, setting: int | N
                 f"{positions} tokens; set it to at most {positions}, or leave it out"
             )
         return setting
+    if (
+        isinstance(tokenizer_length, bool)
+        or not isinstance(tokenizer_length, int | float)
+        or tokenizer_length < 0
+    ):
+        raise ConfigurationError(
+            f"tokenizer_config.json: 'model_max_length' must be a number of tokens, not {tokenizer_length!r}"
+        )
     known = tokenizer_length <= _UNKNOWN_LENGTH
-    bounds = [bound for bound in (tokenizer_length if known else None, positions) if bound]
+    bounds = [bound for bound in (int(tokenizer_length) if known else None, positions) if bound]
     return min(bounds) if bounds else defaults.suggested_input_tokens or _FALLBACK_INPUT_TOKENS

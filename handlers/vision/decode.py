@@ -3,6 +3,7 @@
 import base64
 import binascii
 import io
+import itertools
 import logging
 import re
 import sys
@@ -19,7 +20,10 @@ from PIL import Image, TiffImagePlugin
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.core.tensor import Payload
 from handlers.vision.jpeg import decode_jpeg
+from handlers.vision.metadata import tiff_layout, without_ancillary, without_metadata
 from handlers.vision.pixels import checked_pixels
+from handlers.vision.rgb import fit_png_transparency, to_rgb
+from handlers.vision.tiff import check_tiff
 
 # Formats that people send. Pillow reads more: through other programs (EPS), in slow Python (PPM), or before its size
 # can be looked at (ICO).
@@ -35,7 +39,6 @@ _one_large = threading.Lock()
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
 _ORIENTATION = 0x0112
-_ROWS = 256
 # How the pixels [height, width, 3] of each EXIF orientation turn upright (EXIF 2.32, table 6); from 5 on they lie.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -124,7 +127,7 @@ def _by_pillow(image: Image.Image) -> np.ndarray:
         raise InvalidImage("the picture is damaged or cut off") from None
     try:
         return np.asarray(to_rgb(image))
-    except MemoryError:
+    except (MemoryError, InvalidImage):
         raise
     except Exception as error:
         logger.warning("a picture of mode %s could not be converted", image.mode, exc_info=error)
@@ -136,12 +139,7 @@ def _check_layout(image: Image.Image, data: bytes) -> None:
     if image.format in _JPEG and len(_SCAN.findall(data)) > MAX_SCANS:
         raise InvalidImage(f"the JPEG has more than {MAX_SCANS} scans")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tags = image.tag_v2
-        width, height = tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0)
-        for size in (width, height):
-            if not isinstance(size, int):
-                raise InvalidImage("the TIFF's tiles have no size")
-        _check_size(width, height, max(4 * image.width * image.height, 1 << 20))
+        _check_size(*check_tiff(image), max(4 * image.width * image.height, 1 << 20))
 
 
 def from_base64(text: str) -> bytes:
@@ -155,13 +153,30 @@ def from_base64(text: str) -> bytes:
 
 
 def _open(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=_formats())
-    except MemoryError:
-        raise
-    except Exception:
-        names = ", ".join(name for name in _formats() if name != "MPO")
-        raise InvalidImage(f"not a picture that can be read; readable formats: {names}") from None
+    content = without_ancillary(data)
+    for candidate in itertools.chain([content], without_metadata(content)):
+        try:
+            image = Image.open(io.BytesIO(candidate), formats=_formats())
+        except MemoryError:
+            raise
+        except Exception as error:
+            logger.debug("Pillow does not open the file", exc_info=error)
+        else:
+            fit_png_transparency(image, content)
+            return image
+    raise _unreadable(data)
+
+
+def _unreadable(data: bytes) -> InvalidImage:
+    """Why Pillow does not open the file, by its signature."""
+    for name in _formats():
+        accepts = Image.OPEN[name][1]
+        if accepts and accepts(bytes(data[:16])) is True:
+            layout = tiff_layout(bytes(data)) if name == "TIFF" else ""
+            hint = f": {layout}; save it with 8 bits per channel" if layout else ""
+            return InvalidImage(f"the {name} file is damaged or of a kind that cannot be read{hint}")
+    names = ", ".join(name for name in _formats() if name != "MPO")
+    return InvalidImage(f"not a picture that can be read; readable formats: {names}")
 
 
 @cache
@@ -183,33 +198,3 @@ def orientation(image: Image.Image) -> int:
         return turned if turned in _TURNS else 1
     except Exception:  # unreadable EXIF: the pixels are there all the same
         return 1
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as RGB: alpha on white, 16 bits and floats scaled to eight."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return Image.fromarray(_to_eight_bits(np.asarray(image))).convert("RGB")
-    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    return image.convert("RGB")
-
-
-def _to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """16-bit types span 65535. Of 32-bit integers and floats a file does not say what is white: the largest tells."""
-    top = float(np.nanmax(values, initial=0))
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        white = 65535.0
-    elif values.dtype.kind == "f":
-        white = 1.0 if top <= 1 else 255.0
-    else:
-        white = next((white for white in (255.0, 65535.0) if top <= white), 2.0**31 - 1)
-    eight = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), _ROWS):  # in parts, as floats take four times the memory
-        scaled = np.nan_to_num(values[start : start + _ROWS].astype(np.float32)) * np.float32(255.0 / white)
-        eight[start : start + _ROWS] = np.clip(np.rint(scaled), 0, 255)
-    return eight

@@ -18,6 +18,8 @@ from handlers.vision.types import InputSpec, Normalisation
 MAX_ASPECT = 8
 """Longer than this, a picture that is resized by its shorter edge would grow without bound. The crop that follows
 keeps the middle of it, so that what lies further out is never seen."""
+MAX_EDGE = 4096
+"""Pixels of a picture's edge as the network takes it."""
 DETAIL = 2
 """A decoder that leaves out detail keeps this many times the height and width of the resize, so that it is still
 the resize whose filter shows. At 1, decoding takes a tenth less and real photos are four times as many levels off."""
@@ -118,14 +120,31 @@ def processor_of(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
     config = folder / "config.json"
-    files = (folder / name for name in ("preprocessor_config.json", "processor_config.json"))
-    if not any(file.exists() for file in files) and not (
+    names = ("preprocessor_config.json", "processor_config.json")
+    files = [folder / name for name in names if (folder / name).exists()]
+    for file in files:
+        _check_sizes(file)
+    if not files and not (
         config.exists() and "pretrained_cfg" in json.loads(config.read_text())  # timm's, which says it there
     ):
         raise ConfigurationError(
             "the model has no preprocessor_config.json, which says how pictures are prepared"
         )
     return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def _check_sizes(file: Path) -> None:
+    """Raises ConfigurationError for pictures that no network takes, before any is made."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict):
+        raise ConfigurationError(f"{file.name} is not a JSON object")
+    for name in ("size", "crop_size"):
+        value = settings.get(name)
+        for edge in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(edge, int | float) and not isinstance(edge, bool) and not 1 <= edge <= MAX_EDGE:
+                raise ConfigurationError(
+                    f"{file.name}: {name!r} must be from 1 to {MAX_EDGE} pixels, not {edge}"
+                )
 
 
 def plan_of_processor(processor: Any) -> Plan | None:

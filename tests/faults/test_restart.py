@@ -142,6 +142,40 @@ def test_a_model_that_cannot_be_loaded_again_does_not_keep_the_others_from_servi
         until(lambda: phase(server) == "ready", 60)
 
 
+def probe(server, path):
+    return httpx.get(server.endpoints.health + path, trust_env=False).status_code
+
+
+def test_a_default_version_that_is_gone_is_not_replaced_by_another_one_unnoticed(tmp_path):
+    first = "starter-1a2b3c4d"
+    names = [toy(tmp_path, "first"), toy(tmp_path, "second")]
+    with serving.start(names, pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
+        with Client(endpoints=server.endpoints, timeout=60) as manage:
+            toy(tmp_path, "first", version=SECOND)
+            manage.register("first.mar", model_name="first")
+            manage.set_default("first", SECOND)
+            until(lambda: snapshot(server).get(("first", SECOND), [False])[0])
+            shutil.rmtree(tmp_path / ".versions")
+            toy(tmp_path, "first")
+            before = frontend(server)
+            kill(before)
+            statuses = set()
+            until(
+                lambda: (
+                    statuses.add(probe(server, "/readyz/first"))
+                    or (frontend(server) != before and probe(server, f"/readyz/first/{first}") == 200)
+                ),
+                120,
+            )
+            until(lambda: probe(server, "/readyz/second") == 200, 60)
+            assert statuses <= {200, 503}  # never 404
+            assert [probe(server, path) for path in ("/readyz", "/readyz/first")] == [503, 503]
+            assert snapshot(server)["first", SECOND][0]
+            manage.set_default("first", first)
+        until(lambda: probe(server, "/readyz/first") == 200 and probe(server, "/readyz") == 200)
+        assert snapshot(server)["first", first][0]
+
+
 def test_large_bodies_beyond_all_memory_end_in_answers_or_in_a_restart_but_not_in_a_wedge(
     tmp_path, monkeypatch
 ):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import client
 from benchmarks.chaos.cases import find_good
-from benchmarks.chaos.faults import MANAGEMENT_TIMEOUT_S, SECOND_VERSION, replace_version, second_archive
+from benchmarks.chaos.faults import MANAGEMENT_TIMEOUT_S, replace_version
 from benchmarks.chaos.outcomes import Category, Record
 from benchmarks.chaos.scenarios.base import MOST_SLOWER, NOISE_MS, Check, Result
 from benchmarks.chaos.stack import Stack
@@ -24,12 +24,10 @@ Change = Callable[[Client, int], None]
 
 
 def version_changes(stack: Stack, times: int = TIMES, model: str = "t5-small") -> Result:
-    """Register, make it the default, unregister the old one: the documented order."""
-    archives = (f"{model}.mar", second_archive(stack.store, model))
+    """Each default version is replaced by another one, as `scripts/manage replace` does it."""
 
     def change(connection: Client, _number: int) -> None:
-        old = connection.describe(model).version
-        replace_version(connection, model, archives[old != SECOND_VERSION], old)
+        replace_version(connection, stack.store, model)
 
     return _under_load(stack, "version-changes", change, times, model)
 

@@ -18,7 +18,7 @@ from client._stubs import management_pb2 as management
 from client._stubs import management_pb2_grpc as management_grpc
 from client._stubs import open_inference_grpc_pb2 as open_inference
 from client._stubs import open_inference_grpc_pb2_grpc as open_inference_grpc
-from client.settings import Endpoints
+from client.endpoints import Endpoints
 from tests.unit.client.fake_torchserve import FakeTorchServe, Refused, predict, tensors
 
 

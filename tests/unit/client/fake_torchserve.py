@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 import httpx
 
@@ -139,7 +139,7 @@ class FakeTorchServe:
         self.seen: list[Any] = []
 
     def rest(self, request: httpx.Request) -> httpx.Response:
-        path = unquote(request.url.path)
+        path = request.url.path
         self.seen.append((request.method, request.url.raw_path.decode()))
         self.headers.append(request.headers)
         try:

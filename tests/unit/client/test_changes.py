@@ -13,7 +13,7 @@ from client import (
     InvalidRequest,
     Timeout,
 )
-from client.settings import has_grpc_management
+from client.endpoints import has_grpc_management
 from tests.unit.client.fake_grpc import over_grpc
 from tests.unit.client.fake_torchserve import Version
 
@@ -64,21 +64,56 @@ def state_of(fake, **computing):
 
 
 @both
-@pytest.mark.parametrize("name", ["org/resnet", "..", "", "-x", "a b", "a" * 129, "é", "a\n"])
-def test_a_name_that_no_client_could_ask_for_is_not_sent(call, connection, fake, protocol, name):
+@pytest.mark.parametrize("name", ["org/resnet", "..", "a..b", "", "-x", "_x", "a b", "a" * 129, "é", "a\n"])
+def test_nothing_is_registered_under_a_name_that_causes_trouble(call, connection, fake, protocol, name):
     for operation in (
         lambda c: c.register("texts.mar", model_name=name),
-        lambda c: c.classify(name, b"x"),
-        lambda c: c.classify("pictures", b"x", version=name),
-        lambda c: c.describe(name),
-        lambda c: c.describe_versions(name),
-        lambda c: c.scale(name, 1),
-        lambda c: c.set_default("texts", name),
         lambda c: c.replace_model(name, "texts.mar"),
     ):
         with pytest.raises(InvalidRequest):
             call(operation, protocol=protocol, **connection)
     assert fake.seen == []
+
+
+ASKING = (
+    lambda c, name: c.classify(name, b"x"),
+    lambda c, name: c.classify("pictures", b"x", version=name),
+    lambda c, name: c.describe(name),
+    lambda c, name: c.describe("texts", name),
+    lambda c, name: c.describe_versions(name),
+    lambda c, name: c.scale(name, 1),
+    lambda c, name: c.set_default(name, "1.0"),
+    lambda c, name: c.set_default("texts", name),
+)
+
+
+@pytest.mark.parametrize("ask", ASKING)
+@pytest.mark.parametrize("name", ["org/resnet", "..", ".", "", "a\n", "a\0", "\ud800"])
+def test_a_name_that_cannot_be_in_a_url_is_not_sent_over_rest(call, connection, fake, ask, name):
+    with pytest.raises(InvalidRequest):
+        call(lambda c: ask(c, name), **connection)
+    assert fake.seen == []
+
+
+@pytest.mark.parametrize("ask", ASKING)
+def test_an_empty_name_is_not_sent_over_grpc_where_it_would_mean_none(call, connection, fake, ask):
+    with pytest.raises(InvalidRequest):
+        call(lambda c: ask(c, ""), protocol="grpc", **connection)
+    assert fake.seen == []
+
+
+@both
+@pytest.mark.parametrize("name", ["_x", "-x", "1.0+cu", "a b", "é", "a..b", "a%2fb", "a?b=c#d", "a" * 129])
+def test_a_model_that_another_client_registered_under_any_name_can_be_used(
+    call, connection, fake, protocol, name
+):
+    fake.register("texts.mar", name)
+    assert call(lambda c: c.describe(name), protocol=protocol, **connection).name == name
+    assert call(lambda c: c.scale(name, 2), protocol=protocol, **connection)
+    call(lambda c: c.set_default(name, "1.0"), protocol=protocol, **connection)
+    assert call(lambda c: c.ready(name), protocol=protocol, **connection)
+    call(lambda c: c.unregister(name, force=True), protocol=protocol, **connection)
+    assert name not in fake.versions
 
 
 @both
@@ -119,13 +154,13 @@ def test_a_bad_name_can_be_removed(call, connection, fake, protocol, name):
     fake.register("texts.mar", name)
     call(lambda c: c.unregister(name), protocol=protocol, **connection)
     assert name not in fake.versions
-    assert call(lambda c: c.ready(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.ready(), protocol=protocol, **connection)
 
 
 @both
 def test_a_bad_name_of_another_client_does_not_hide_the_others(call, connection, fake, protocol):
     fake.register("texts.mar", "org/texts")
-    assert call(lambda c: c.ready(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.ready(), protocol=protocol, **connection)
     assert 'Model "new" Version: 1.0' in call(
         lambda c: c.register("new.mar"), protocol=protocol, **connection
     )

@@ -1,6 +1,8 @@
 """Every way in which the server says no becomes the right class."""
 
 import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -150,3 +152,16 @@ def test_the_servers_own_names_are_all_known():
         error = errors.from_answer(cls.code, cls.__name__, "m")
         assert type(error).__name__ == cls.__name__
         assert type(error).default_code == cls.code
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_retry_after_is_a_number_or_a_date(hours):
+    assert errors.annotate(errors.from_body(429, b""), {"retry-after": "7"}).retry_after == 7
+    date = format_datetime(datetime.now(UTC) + timedelta(hours=hours), usegmt=True)
+    seconds = errors.annotate(errors.from_body(429, b""), {"retry-after": date}).retry_after
+    assert 3000 < seconds <= 3600 if hours > 0 else seconds == 0
+
+
+@pytest.mark.parametrize("value", ["", "-1", "soon", "1.5", "٣", "Wed, 99 Oct 2015 07:28:00 GMT"])
+def test_another_retry_after_is_none(value):
+    assert errors.annotate(errors.from_body(429, b""), {"retry-after": value}).retry_after is None

@@ -10,7 +10,8 @@ import pytest
 import client
 from client import AsyncClient, Client, Endpoints, MissingStubs
 from client.calls import stubs
-from client.settings import MAX_MESSAGE_BYTES, Settings, is_loopback
+from client.endpoints import is_loopback
+from client.settings import MAX_MESSAGE_BYTES, Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,6 +27,8 @@ def methods(cls):
 def test_sync_and_async_have_the_same_methods_and_signatures():
     ours, theirs = methods(Client), methods(AsyncClient)
     assert ours.keys() == theirs.keys()
+    assert inspect.isgeneratorfunction(ours.pop("map"))
+    assert inspect.isasyncgenfunction(theirs.pop("map"))
     for name, method in ours.items():
         assert inspect.signature(method) == inspect.signature(theirs[name]), name
         assert inspect.iscoroutinefunction(theirs[name]), name

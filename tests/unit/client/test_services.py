@@ -73,21 +73,34 @@ def test_health(call, connection, protocol, fake):
     assert call(lambda c: c.live(), protocol=protocol, **connection) is True
     assert call(lambda c: c.server_live(), protocol=protocol, **connection) is True
     assert call(lambda c: c.server_ready(), protocol=protocol, **connection) is True
-    assert call(lambda c: c.ready("texts"), protocol=protocol, **connection) is True
-    assert call(lambda c: c.ready(), protocol=protocol, **connection) is True
+    assert call(lambda c: c.ready("texts"), protocol=protocol, **connection)
+    assert call(lambda c: c.ready(), protocol=protocol, **connection)
     fake.status = "UNLOADING"
     assert call(lambda c: c.live(), protocol=protocol, **connection) is True
-    assert call(lambda c: c.ready("texts"), protocol=protocol, **connection) is False
-    assert call(lambda c: c.ready(), protocol=protocol, **connection) is False
+    assert not call(lambda c: c.ready("texts"), protocol=protocol, **connection)
+    assert not call(lambda c: c.ready(), protocol=protocol, **connection)
     assert call(lambda c: c.model_ready("texts"), protocol=protocol, **connection) is False
     with pytest.raises(ModelNotFound):
         call(lambda c: c.ready("absent"), protocol=protocol, **connection)
 
 
+@both
+def test_what_is_not_ready_is_told(call, connection, protocol, fake):
+    fake.status = "UNLOADING"
+    reason = call(lambda c: c.ready(), protocol=protocol, **connection).reason
+    assert reason == "pictures 1.0: 0 of 1 workers are READY"
+    call(lambda c: c.scale("texts", 0, force=True), **connection)
+    assert (
+        call(lambda c: c.ready("texts"), protocol=protocol, **connection).reason == "texts 1.0 has no workers"
+    )
+
+
 @pytest.mark.parametrize("protocol", ["rest", "grpc", "open-inference", "open-inference-grpc"])
 def test_health_without_a_server_is_false(call, nowhere, protocol):
     assert call(lambda c: c.live(), protocol=protocol, endpoints=nowhere) is False
-    assert call(lambda c: c.ready("texts"), protocol=protocol, endpoints=nowhere) is False
+    answer = call(lambda c: c.ready("texts"), protocol=protocol, endpoints=nowhere)
+    assert not answer
+    assert "127.0.0.1:1" in answer.reason
 
 
 @pytest.mark.parametrize("elsewhere", ["inference", "metrics"])
@@ -114,7 +127,8 @@ def test_the_proxy_gets_what_is_elsewhere_and_nothing_of_this_machine(call, fake
 
 def test_no_model_at_all_is_not_ready(call):
     fake = FakeTorchServe(models=0)
-    assert call(lambda c: c.ready(), transport=httpx.MockTransport(fake.rest)) is False
+    answer = call(lambda c: c.ready(), transport=httpx.MockTransport(fake.rest))
+    assert (answer.ready, answer.reason) == (False, "no model is registered")
 
 
 def test_model_metadata_and_readiness_go_over_grpc_always(call, connection):

@@ -2,18 +2,21 @@
 
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
 import yaml
 
-from client import Endpoints
-from gateway.nginx import Front, variables
+from gateway import render
 from serving import config
+from serving.budget import GATEWAY_BYTES, GIB, MIB, NGINX_BYTES, compute_budget
+from serving.plan import GRACE_S, SHUTDOWN_S
 from tests.conftest import ROOT
 from tests.observing import defaults
 
@@ -100,59 +103,119 @@ def test_prometheus_scrapes_the_metrics_port_and_grafana_asks_prometheus():
     (source,) = provisioned["datasources"]
     assert source["url"] == "http://prometheus:9090"
     assert targets["supervisor"] == [f"torchserve:{config.read()['health_address'].rpartition(':')[2]}"]
-    internal = SERVICES["nginx"]["environment"]["INTERNAL_LISTEN"]
+    internal = "8091"
     assert targets["edge"] == targets["nginx"] == [f"nginx:{internal}"]
     assert set(SERVICES["nginx"]["networks"]) & set(SERVICES["prometheus"]["networks"])
     assert not any(port.endswith(f":{internal}") for port in SERVICES["nginx"]["ports"])
-    shared = [set(SERVICES[name]["networks"]) for name in ("torchserve", "prometheus", "grafana")]
-    assert set.intersection(*shared)
+    networks = {name: set(service.get("networks", [])) for name, service in SERVICES.items()}
+    assert networks["prometheus"] & networks["torchserve"]
+    assert networks["prometheus"] & networks["grafana"]
+    assert not networks["grafana"] & networks["torchserve"]
 
 
-def test_nginx_gets_every_variable_of_its_template():
-    template = (FOLDER / "nginx" / "nginx.conf.template").read_text()
-    given = {name for name in SERVICES["nginx"]["environment"] if not name.startswith("NGINX_")}
-    assert set(re.findall(r"\$\{(\w+)\}", template)) == given
+def commands() -> list[list[str]]:
+    """What the gateway's container runs, with an empty environment: the module and its arguments."""
+    shell, option, script = SERVICES["gateway"]["command"]
+    assert (shell, option) == ("sh", "-c")
+    given = {
+        name: defaults(value).replace("$", "") for name, value in SERVICES["gateway"]["environment"].items()
+    }
+    text = Template(defaults(script).replace("$$", "$")).substitute(given)
+    return [shlex.split(part.removeprefix("exec ").strip()) for part in text.split(" && ")]
 
 
-def test_nginx_has_the_limits_of_the_gateways_command(monkeypatch):
-    """The numbers of gateway/nginx.py, from which docs/gateway.md derives the memory."""
+def rendered(monkeypatch, path: Path, body_bytes: int = 2**29) -> str:
+    """nginx.conf as the gateway's container writes it; `body_bytes` is what the supervisor tells."""
     unlimited = resource.RLIM_INFINITY
     monkeypatch.setattr(resource, "getrlimit", lambda _: (unlimited, unlimited))  # this machine's own limit
-    at = Endpoints(inference="http://torchserve:8080", grpc_inference="torchserve:7070")
-    values = variables(Front(endpoints=at), Path("/"))
-    given = SERVICES["nginx"]["environment"]
-    same = {
-        name
-        for name in values
-        if re.search("SERVERS$|_REQUESTS$|_UPLOADS$|^RESEND|TIMEOUT$|CONN|FILES", name)
-    }
-    assert len(same) == 18
-    for name in sorted(same | {"WORKER_PROCESSES", "ACCESS_LOG"}):
-        assert defaults(given[name]) == values[name], name
-    assert defaults(given["TEXT_MODELS"]) == "t5-small|bart-large-cnn"
-    assert SERVICES["nginx"]["ulimits"]["nofile"] == int(given["OPEN_FILES"])
+    monkeypatch.setattr(render, "supervised_body_bytes", lambda _: body_bytes)
+    (python, option, module, *arguments), _ = commands()
+    assert (python, option, module) == ("python", "-m", "gateway.render")
+    arguments = [each.replace("/app/.run", str(path)) for each in arguments]
+    assert render.main([*arguments, "--resolver=127.0.0.11"]) == 0
+    return (path / "nginx.conf").read_text()
+
+
+def test_nginx_reads_what_the_gateways_container_writes(monkeypatch, tmp_path):
+    text = rendered(monkeypatch, tmp_path)
+    ((volume, target),) = [mount.split(":")[:2] for mount in SERVICES["gateway"]["volumes"]]
+    nginx = dict(mount.split(":")[:2] for mount in SERVICES["nginx"]["volumes"])
+    assert f"{nginx[volume]}/nginx.conf" in SERVICES["nginx"]["command"]
+    assert target == "/app/.run"  # which belongs to the image's user, and so does a new volume
+    assert f"pid {nginx['bodies']}/nginx.pid;" in text
+    assert re.search(r"^!deploy/nginx$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+
+
+def test_open_files_suffice_for_nginxs_connections(monkeypatch, tmp_path):
+    """Its own limit, and that of the gateway's container, where the configuration is written."""
+    (files,) = re.findall(r"worker_rlimit_nofile (\d+);", rendered(monkeypatch, tmp_path))
+    assert SERVICES["nginx"]["ulimits"]["nofile"] == int(files)
+    assert SERVICES["gateway"]["ulimits"]["nofile"] == int(files)
+
+
+@pytest.mark.parametrize("gib", [1, 2, 4, 8, 32])
+def test_one_number_sets_the_limits(gib, monkeypatch, tmp_path):
+    """MEMORY is the limit of TorchServe's container; the supervisor and nginx derive the rest from it."""
+    limits = {name: service["deploy"]["resources"]["limits"]["memory"] for name, service in SERVICES.items()}
+    assert [name for name, limit in limits.items() if "${MEMORY" in limit] == ["torchserve"]
+    assert "reservations" not in SERVICES["torchserve"]["deploy"]["resources"]
+    budget = compute_budget(gib * GIB, has_edge=False)
+    text = rendered(monkeypatch, tmp_path, budget.body_bytes)
+    for size, share in (("torchserve", 12), ("torchserve_grpc", 6)):
+        (bodies,) = re.findall(rf"upstream {size} \{{[^}}]*max_conns=(\d+);", text)
+        assert int(bodies) == budget.body_bytes * share // 100 // 100_000
+
+
+def test_the_other_containers_have_their_part_of_the_budget():
+    limits = {name: service["deploy"]["resources"]["limits"]["memory"] for name, service in SERVICES.items()}
+    assert defaults(limits["torchserve"]) == "8g"
+    assert limits["gateway"] == f"{GATEWAY_BYTES // MIB}m"
+    assert defaults(limits["nginx"]) == f"{NGINX_BYTES // MIB}m"
+
+
+def test_there_is_time_for_requests_in_progress():
+    for name in ("torchserve", "gateway", "nginx"):
+        assert float(SERVICES[name]["stop_grace_period"].removesuffix("s")) > GRACE_S + SHUTDOWN_S + 1
+
+
+def test_what_may_be_sent_to_torchserve_is_counted_once():
+    """nginx counts bodies by address: a service in two networks that nginx shares has two."""
+    assert SERVICES["torchserve"]["networks"] == SERVICES["nginx"]["networks"] == ["front"]
+
+
+def test_capabilities_are_dropped_but_for_these():
+    added = {name: service["cap_add"] for name, service in SERVICES.items() if "cap_add" in service}
+    assert added == {"torchserve": ["SYS_PTRACE"], "nginx": ["CHOWN", "SETGID", "SETUID"]}
+    assert re.search(r"^USER 1000:1000$", DOCKERFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_health_check_starts_no_interpreter(name):
+    """An interpreter costs a second of CPU each time."""
+    check = SERVICES[name].get("healthcheck", {}).get("test") or re.findall(
+        "HEALTHCHECK.* CMD (.*)", DOCKERFILE
+    )
+    assert "python" not in " ".join(check)
+    assert {"scripts/probe", "curl", "wget"} & set(re.findall(r"[\w/]+", " ".join(check)))
 
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
-def test_nginx_takes_what_comes_out_of_the_template(tmp_path):
-    """The real one checks it; the other services are not here, and their names stand for this machine."""
-    given = SERVICES["nginx"]["environment"] | {"WORK": str(tmp_path)}
-    text = (FOLDER / "nginx" / "nginx.conf.template").read_text()
-    for name, value in given.items():
-        text = text.replace(f"${{{name}}}", defaults(value).replace("torchserve:", "127.0.0.1:"))
-    (tmp_path / "nginx.conf").write_text(text)
+def test_nginx_takes_the_configuration(monkeypatch, tmp_path):
+    """The real one checks it, without looking names up, which takes 1.27.3; other services stand for this machine."""
+    text = re.sub(r" resolve\b", "", rendered(monkeypatch, tmp_path)).replace("torchserve:", "127.0.0.1:")
+    (tmp_path / "nginx.conf").write_text(text.replace("/var/cache/nginx", str(tmp_path)))
     command = ["nginx", "-t", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert checked.returncode == 0, checked.stderr
 
 
-def test_nginx_finds_the_gateway_where_it_listens():
-    command = SERVICES["gateway"]["command"]
-    (listen,) = [each for each in command if each.startswith("--listen=")]
+def test_nginx_finds_the_gateway_where_it_listens(monkeypatch, tmp_path):
+    _, (python, option, module, *arguments) = commands()
+    assert (python, option, module) == ("python", "-m", "gateway")
+    (listen,) = [each for each in arguments if each.startswith("--listen=")]
     port = listen.rpartition(":")[2]
-    assert f"torchserve:{port}" in SERVICES["nginx"]["environment"].values()
+    assert f"server torchserve:{port} " in rendered(monkeypatch, tmp_path)
     assert SERVICES["gateway"]["network_mode"] == "service:torchserve"
-    assert set(SERVICES["nginx"]["networks"]) <= set(SERVICES["torchserve"]["networks"])
 
 
 def test_the_dashboard_is_where_grafana_looks():

@@ -14,7 +14,6 @@ from gateway.front import _parser
 from gateway.front_options import edge_settings
 from gateway.nginx import TEMPLATE, Front, Limits, NginxError, Tls, command, render, variables
 from gateway.refusals import WORKER_DIED
-from serving.budget import budget_here
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"
@@ -165,16 +164,40 @@ def test_the_command_line():
 
 def test_the_options_for_limits_and_addresses():
     line = "--client-requests 9 --client-uploads 3 --connections 100 --body-memory 64 --text-model a --proxy-protocol"
+    line += " --all-requests 90 --all-uploads 30 --resend-rate 4 --rate 7 --burst 8 --tls c.pem k.pem --access-log"
     line += (
         " --real-ip-from 10.0.0.0/8 --real-ip-from fd00::/8 --server-name models.example --allow-streaming"
     )
-    front = Front(**edge_settings(_parser().parse_args(line.split()), ("t5-small",)))
-    assert front.limits == Limits(connections=100, client_requests=9, client_uploads=3, body_bytes=64 * 2**20)
+    front = Front(**edge_settings(_parser().parse_args(line.split()), ("t5-small",), 2**29))
+    assert front.limits == Limits(
+        connections=100,
+        client_requests=9,
+        client_uploads=3,
+        all_requests=90,
+        all_uploads=30,
+        body_bytes=64 * 2**20,
+        resends_per_second=4,
+        resend_burst=8,
+    )
+    assert (front.rate, front.burst, front.tls) == (7, 8, Tls(Path("c.pem"), Path("k.pem")))
+    assert (front.access_log, front.open_management) == ("/dev/stdout requests", False)
     assert front.text_models == ("t5-small", "a")
     assert front.real_ip_from == ("10.0.0.0/8", "fd00::/8")
     assert (front.proxy_protocol, front.streaming, front.server_names) == (True, True, ("models.example",))
-    default = Front(**edge_settings(_parser().parse_args([]), Front().text_models))
-    assert default.limits.body_bytes == budget_here({}).body_bytes
+    default = Front(**edge_settings(_parser().parse_args([]), Front().text_models, 3 * 2**20))
+    assert default.limits.body_bytes == 3 * 2**20
     assert replace(default, limits=Front().limits) == Front()
     with pytest.raises(SystemExit):
         _parser().parse_args(["--client-requests", "0"])
+
+
+def test_names_are_looked_up_again_where_a_resolver_is_named(tmp_path):
+    front = Front(endpoints=Endpoints.at("torchserve"), gateway="torchserve:8090", resolver="127.0.0.11")
+    text = render(front, tmp_path)
+    assert "resolver 127.0.0.11 valid=2s ipv6=off;" in text
+    servers = re.findall(r"server (torchserve:\d+)( resolve)?", text)
+    assert len(servers) == 12
+    assert all(resolve for _, resolve in servers)
+    for upstream in re.findall(r"upstream \w+ \{[^}]*\}", text):
+        assert ("zone " in upstream) or "resolve" not in upstream  # nginx asks for it
+    assert "resolve" not in "".join(variables(Front(), tmp_path).values())

@@ -303,3 +303,67 @@ def test_options_that_contradict_each_other(bench: Bench, folder: Path) -> None:
 def test_the_licence_of_a_card(bench: Bench, folder: Path, card: str, licence: str | None) -> None:
     (folder / "README.md").write_text(card)
     assert read_provenance(bench.pack("my-net", source=folder).path).licence == licence
+
+
+def test_an_adapter_is_refused_with_the_way_out(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    for with_config in (False, True):
+        if with_config:
+            (tmp_path / "config.json").write_text("{}")
+        with pytest.raises(errors.BadSource, match=r"is an adapter \(LoRA.*merge_and_unload"):
+            bench.pack("my-net", source=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "last.pth", "checkpoint.pt"])
+def test_a_lone_checkpoint_is_refused_with_the_way_out(bench: Bench, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    for source in (tmp_path, tmp_path / name):
+        with pytest.raises(errors.BadSource, match=r"save_for_hf\(model, folder, safe_serialization=True\)"):
+            bench.pack("my-net", source=source)
+
+
+def labels_file(folder: Path, *labels: str) -> Path:
+    path = folder / "labels.txt"
+    path.write_text("\n".join(labels), encoding="utf-8")
+    return path
+
+
+def use_torch(bench: Bench) -> None:
+    """So that nothing is converted."""
+    config = bench.layout.models / "my-net" / "model-config.yaml"
+    config.parent.mkdir()
+    config.write_text("handler:\n  engine: torch\n")
+
+
+def test_labels_for_a_folder(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    use_torch(bench)
+    bench.pack("my-net", source=folder)
+    assert any("its labels are LABEL_0 to LABEL_2" in said and "--labels FILE" in said for said in bench.said)
+    bench.said.clear()
+    packed = bench.pack("my-net", source=folder, labels=labels_file(tmp_path, "Größe", "cat", "dog"))
+    assert not any("LABEL_0" in said for said in bench.said)
+    with zipfile.ZipFile(packed.path) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert read_labels(tmp_path / "unpacked" / "model") == (["Größe", "cat", "dog"], "softmax")
+    assert '"id2label"' in (folder / "config.json").read_text()
+    assert "Größe" not in (folder / "config.json").read_text()
+
+
+def test_another_number_of_labels(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.BadSource, match=r"has 2 labels, and .* is for 3"):
+        bench.pack("my-net", source=folder, labels=labels_file(tmp_path, "a", "b"))
+
+
+def test_labels_for_timms_format(bench: Bench, tmp_path: Path) -> None:
+    use_torch(bench)
+    source = tmp_path / "timm"
+    write_timm(source, json.loads(timm_config(model_args={"num_classes": 3, "in_chans": 3})))
+    packed = bench.pack("my-net", source=source, labels=labels_file(tmp_path, "a", "b", "c"))
+    with zipfile.ZipFile(packed.path) as archive:
+        assert json.loads(archive.read("model/config.json"))["label_names"] == ["a", "b", "c"]
+
+
+def test_labels_for_a_summarizer(bench: Bench, t5_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(errors.BadRequest, match="--labels is for image classifiers"):
+        bench.pack("report", source=t5_folder, labels=labels_file(tmp_path, "a"))

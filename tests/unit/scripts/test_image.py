@@ -104,13 +104,24 @@ def test_a_build_sees_what_runs_and_nothing_else():
     named = {line[1:] for line in lines if line.startswith("!")}
     imported = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert named - {"gateway"} == (imported - {"gateway", "tests", "benchmarks", "demo"}) | {
-        *("LICENSE", "requirements.txt", "config.properties", "models", "scripts")
+        *("LICENSE", "requirements.txt", "config.properties", "models", "scripts", "deploy/nginx")
     }
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     for source in " ".join(copied).split():
         assert source == "." or source.split("/")[0] in named, source
         assert (ROOT / source).exists()
     assert {"client/_stubs", "**/__pycache__"} <= set(lines)
+
+
+def test_no_script_is_in_the_image_whose_program_is_not():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    inside = {line[1:] for line in lines if line.startswith("!")}
+    for script in (ROOT / "scripts").iterdir():
+        programs = set(re.findall(r" -m ([a-z]+)", script.read_text())) & {
+            path.name for path in ROOT.iterdir()
+        }
+        if not programs <= inside:
+            assert f"scripts/{script.name}" in lines, script.name
 
 
 def test_the_image_is_not_run_by_root_and_tells_whether_it_is_ready():

@@ -102,3 +102,23 @@ def test_a_store_is_served_as_it_is(tmp_path, packs):
     with pytest.raises(RunError, match=r"c\.mar is not a model archive"):
         archives.as_packed(["c"], tmp_path)
     assert packs == []
+
+
+def test_somebodys_own_name_is_served_whatever_the_weights_are_called(tmp_path, packs):
+    """`--weights` chooses among the sources of models/, which do not have it."""
+    put(tmp_path, "pets")
+    for weights in ("auto", "pretrained", "starter"):
+        said = []
+        assert archives.prepare(["pets"], weights, tmp_path, said.append) == ["pets"]
+        assert "as it is" in said[0]
+        assert weights == "auto" or f"--weights {weights} is for models of models/" in said[0]
+    assert packs == []
+
+
+def test_earlier_archives_are_not_models_of_their_own(tmp_path, packs):
+    put(tmp_path, "pets")
+    put(tmp_path, "pets-v")  # of a model that is called so, in the version v
+    (tmp_path / "pets.mar").rename(tmp_path / "kept.mar")
+    put(tmp_path, "pets")
+    (tmp_path / "kept.mar").rename(tmp_path / "pets-v.mar")  # the version v of pets
+    assert archives.as_packed([], tmp_path) == ["pets"]

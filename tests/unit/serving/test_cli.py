@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from client import Endpoints
 from serving import archives, claim, cli, config, ports, status, stop
 from serving.errors import ConfigError, RunError
 from serving.rundir import RunDir
@@ -130,3 +131,37 @@ def test_a_signal_that_is_ignored_on_purpose_stays_so(tmp_path, packs, monkeypat
     cli._on_signals(lambda: None)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+
+
+def test_each_port_can_be_given_beside_the_offset(tmp_path, monkeypatch):
+    """With the options that the client's commands have."""
+    checked = []
+    monkeypatch.setattr(claim, "check_free", lambda settings: checked.append(ports.endpoints(settings)))
+    monkeypatch.setattr(archives, "prepare", lambda *_: (_ for _ in ()).throw(RunError("enough")))
+    numbers = ("--port", "8300", "--grpc-management-port", "7400", "--health-port", "8500")
+    assert serve(tmp_path, "--port-offset", "100", *numbers) == 1
+    expected = Endpoints.at(
+        inference_port=8300,
+        management_port=8181,
+        metrics_port=8182,
+        grpc_port=7170,
+        grpc_management_port=7400,
+        health_port=8500,
+    )
+    assert checked == [expected]
+
+
+@pytest.mark.parametrize("verb", ["status", "stop"])
+def test_the_offset_has_to_be_the_servers_own(tmp_path, verb, capsys):
+    """So that status and stop take the options with which the server was started."""
+    run = RunDir(tmp_path / "run")
+    run.make()
+    gone = Identity(2**22 + 1, "never")
+    there = Endpoints.at(port_offset=100)
+    State("stopped", "ended as asked", gone, None, there, (), str(tmp_path), str(tmp_path)).write(run.state)
+    place = ["--run-dir", str(run.path)]
+    codes = [cli.main([verb, *place]), cli.main([verb, *place, "--port-offset", "100"])]
+    assert codes[0] == codes[1] != 2
+    capsys.readouterr()
+    assert cli.main([verb, *place, "--port-offset", "200"]) == 2
+    assert f"the server of {run.path} is at {there.inference}, not at port 8280" in capsys.readouterr().err

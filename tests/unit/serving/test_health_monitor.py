@@ -78,6 +78,22 @@ def test_it_is_ready_at_once_when_it_begins_to_serve(scene):
     assert scene.monitor.problem() == "the server is stopping"
 
 
+def test_nothing_brings_a_server_back_that_has_been_told_to_stop(scene, monkeypatch):
+    """A signal may come at any moment, also within `serve`, or right before a restart is noticed."""
+    begin = scene.monitor._known.begin
+
+    def signal_meanwhile(*arguments):
+        scene.monitor.phase = "stopping"
+        begin(*arguments)
+
+    monkeypatch.setattr(scene.monitor._known, "begin", signal_meanwhile)
+    scene.monitor.serve([MODEL])
+    scene.monitor.phase = "restarting"
+    scene.monitor.phase = "running"
+    assert scene.monitor.phase == "stopping"
+    assert scene.monitor.problem() == "the server is stopping"
+
+
 def test_a_registration_counts_once_the_model_was_ready(scene, monkeypatch):
     assert scene.look(MODEL, replace(OTHER, workers=(LOADING,))) is None
     assert scene.look(MODEL, OTHER) is None

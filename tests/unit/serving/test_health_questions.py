@@ -157,6 +157,18 @@ def test_a_model_without_a_known_question_is_judged_by_its_workers(scene):
     assert scene.results == []
 
 
+def test_a_question_that_could_not_be_found_out_is_looked_for_again(scene):
+    scene.versions = [scene.version("a", answers=0)]
+    scene.step()
+    assert scene.answer(replace(UNKNOWN, problem="it is not known what it serves")) == []
+    assert not scene.questions.needs_answer(("a", "1"))
+    assert scene.step(29) == []
+    assert scene.step(2) == ["a"]
+    scene.answer(FAILED)
+    assert scene.questions.needs_answer(("a", "1"))
+    assert scene.results == [("a", "failed")]
+
+
 def test_models_that_should_have_no_workers_are_not_asked(scene):
     scene.versions = [replace(scene.version("a"), min_workers=0)]
     assert scene.step(100) == []

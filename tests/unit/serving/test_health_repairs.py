@@ -233,3 +233,24 @@ def test_after_a_pause_of_the_whole_machine_no_worker_hangs():
     """Each heartbeat is old at the first look, and new at the next ones."""
     old = replace(READY, activity=replace(BEATING, heartbeat=NOW - 60))
     assert hang(old, seconds=1.0)[0] == []
+
+
+def test_a_model_whose_description_is_old_is_left_alone(start):
+    """Someone may have scaled it since."""
+    server, replacements, _ = start([LOST, ALIVE], least=2)
+    for _ in range(3):
+        replacements.step([server.model()], unknown={"m"})
+    assert server.scaled == []
+    for _ in range(2):
+        replacements.step([server.model()])
+    assert server.scaled != []
+
+
+def test_a_management_api_that_hangs_is_waited_for_once_in_a_step(start):
+    server, replacements, _ = start([LOST, ALIVE], least=2, failures=2)
+    models = [replace(server.model(), name=name) for name in ("a", "b")]
+    replacements.step(models)
+    assert len(server.scaled) == 1
+    for _ in range(3):
+        replacements.step(models)
+    assert len(server.scaled) > 3

@@ -219,6 +219,12 @@ def test_connections_are_kept_open_for_the_next_probe(port):
     assert two.index(b'"live"') < two.index(b'"ready"')
 
 
+def test_one_client_cannot_keep_the_server_busy_with_requests_in_one_packet(port):
+    received = raw(port, b"GET /state HTTP/1.1\r\n\r\n" * 3000)
+    assert 1 <= received.count(b"HTTP/1.1 200 OK") <= health_server.MAX_PIPELINED
+    assert get(port, "/livez")[0] == 200
+
+
 def test_a_client_that_sends_nothing_is_cut_off(port, monkeypatch):
     monkeypatch.setattr(health_server, "REQUEST_TIMEOUT_S", 0.2)
     assert raw(port, b"GET /readyz HTTP/1.1\r\n") == b""

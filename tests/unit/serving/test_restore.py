@@ -1,16 +1,19 @@
 """How a restarted front end gets what it served: what is loaded from where, and what cannot be."""
 
+import errno
 import json
+import os
 from dataclasses import asdict, replace
 
 import pytest
 
 import client
-from serving import restore
+from serving import restore, versions
+from serving.manifests import archive_version
 from serving.readiness import Model, Survey
 from serving.restore import Load, RestorePlan, adjust, archives_in_store, plan_restore
 from serving.snapshot import ServedVersion, Snapshot
-from serving.versions import VersionLinks, archive_version
+from serving.versions import VersionLinks
 from tests.faults.toys import toy
 
 OLD, NEW = "starter-1a2b3c4d", "starter-5e6f7a8b"
@@ -94,6 +97,30 @@ def test_a_store_that_cannot_be_written_is_said_once(tmp_path):
     assert len(said) == 1
     assert str(tmp_path) in said[0]
     assert links.find(SERVED) == tmp_path / "m.mar"
+    links.close()
+
+
+def test_an_archive_that_cannot_be_kept_does_not_keep_others_from_it(tmp_path, monkeypatch):
+    def link_or_copy(source, target):
+        if source.name == "m.mar":
+            raise OSError(errno.ENOSPC, "a copy would fill the disk")
+        os.link(source, target)
+
+    monkeypatch.setattr(versions, "link_or_copy", link_or_copy)
+    served = [SERVED, replace(SERVED, name="n", archive="n.mar")]
+    for name in ("m", "n"):
+        toy(tmp_path, name, version=OLD)
+    said = []
+    links = VersionLinks(tmp_path, said.append)
+    for _ in range(2):
+        links.sync(served)
+    for name in ("m", "n"):
+        toy(tmp_path, name, version=NEW)
+    assert links.find(served[0]) is None
+    assert links.find(served[1]) is not None
+    assert len(said) == 1
+    assert f"m {OLD}" in said[0]
+    assert "would fill the disk" in said[0]
     links.close()
 
 

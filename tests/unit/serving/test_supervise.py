@@ -1,18 +1,24 @@
 """What ends a run, what does not, and how long the end takes."""
 
 import io
+import os
 import signal
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from serving import background, supervise
 from serving.errors import FrontendFailed
+from serving.model_poller import Poll
 from serving.plan import plan
+from serving.readiness import Survey
 from serving.server import Server
 from serving.state import State
 from serving.supervise import Supervisor
 from serving.supervisor_metrics import WATCH_ERRORS
+from tests.unit.serving.test_health import MODEL
 
 
 def test_a_second_signal_ends_the_wait_and_one_right_after_the_first_does_not(tmp_path, monkeypatch):
@@ -134,3 +140,27 @@ def test_a_surprise_under_a_server_object_ends_the_run(surprised):
         running._thread.join()
         assert isinstance(running.failure, ValueError)
         assert_ended(surprised.run)
+
+
+@pytest.mark.parametrize(
+    ("survey", "is_removed"),
+    [
+        (Survey((MODEL,), {}), True),
+        (Survey((MODEL,), {"org/odd": "no such route"}), False),
+        (Survey((MODEL,), {}, {"slow": "no time"}), False),
+        (Survey((replace(MODEL, version="9"),), {}), False),
+        (None, False),
+    ],
+)
+def test_an_unpacked_archive_is_removed_only_when_all_models_are_known(
+    watching, tmp_path, survey, is_removed
+):
+    """What a model that cannot be described is served from must not be taken for a leftover."""
+    folder = tmp_path / "temporary" / "models" / "a"
+    (folder / "MAR-INF").mkdir(parents=True)
+    (folder / "MAR-INF" / "MANIFEST.json").write_text('{"model": {"modelVersion": "9"}}')
+    os.utime(folder, (1e9, 1e9))
+    watching._keeper.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
+    watching._poller.latest = Poll(1, time.monotonic(), 0.0, survey)
+    watching._keep_house()
+    assert folder.exists() != is_removed

@@ -1,6 +1,7 @@
 """What is known of a running model: where it is from, whether it answers, and when it is only busy."""
 
 import json
+import time
 import zipfile
 from dataclasses import asdict, replace
 
@@ -119,3 +120,18 @@ def test_an_error_is_never_busy(fake, monkeypatch):
     monkeypatch.setattr(canary, "inspect", lambda *_, **__: [replace(MODEL, queue_waiting=3)])
     answer = canary.ask(Endpoints(), MODEL, Origin(task="summarization"), 1.0)
     assert answer.problem == "it broke"
+
+
+def test_what_was_known_when_the_version_appeared_is_not_asked_for_again(tmp_path, fake, monkeypatch):
+    """The archive in the store may be another one by then, and the worker may be busy."""
+    asked = []
+    monkeypatch.setattr(origin, "find", lambda *_: asked.append("find"))
+    monkeypatch.setattr(
+        canary, "ask", lambda _endpoints, _model, found, _timeout: canary.Answer(found.task, 0.0)
+    )
+    question = canary.Question(Endpoints(), tmp_path, MODEL, 1.0, Origin(task="summarization"))
+    end = time.monotonic() + 10
+    while question.answer is None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert question.answer.problem == "summarization"
+    assert asked == []

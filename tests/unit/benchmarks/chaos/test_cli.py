@@ -17,6 +17,7 @@ from tests.conftest import ROOT
         (["--minutes", "1e9"], "is not a number of minutes"),
         (["--via", "pigeon"], "invalid choice: 'pigeon'"),
         (["--scenario", "nothing"], "invalid choice: 'nothing'"),
+        (["--scenario", "sigterm", "--port-offset", "100"], "--port-offset is not for --scenario"),
     ],
 )
 def test_a_wrong_command_line_is_said(arguments, message, capsys):

@@ -93,6 +93,20 @@ def test_a_server_that_drains_takes_nothing_new(admission, edge):
     assert reasons(admission, aged(1)) == [None]  # it may have been accepted before
 
 
+def test_a_server_whose_queues_have_been_empty_takes_nothing_new_at_all(admission, edge):
+    (edge / "draining").write_text(f"{time.time() - 10:.3f}")
+    (edge / "queues-emptied").write_text(f"{time.time() - 2:.3f}")
+    assert reasons(admission, aged(1)) == ["draining"]
+    started_before = [replace(arrival, has_start=True) for arrival in aged(11)]
+    assert reasons(admission, started_before) == [None]
+
+
+def test_a_batch_that_was_gathered_when_the_queues_were_empty_is_begun(admission, edge):
+    (edge / "draining").write_text(f"{time.time() - 10:.3f}")
+    (edge / "queues-emptied").write_text(f"{time.time() + 1:.3f}")
+    assert reasons(admission, aged(0)) == [None]
+
+
 def test_model_names_that_are_no_file_names_read_nothing(edge):
     assert EdgeReader(edge, "../left").wait_s() is None
     assert EdgeReader(None, "model").wait_s() is None

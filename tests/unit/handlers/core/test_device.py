@@ -1,14 +1,18 @@
 """Device, precision and threads, as far as a machine without a GPU can tell."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from handlers.core import device
 from handlers.core.config import HandlerConfig
-from handlers.core.device import Device, usable_cores
+from handlers.core.device import Device, limit_kernel_caches, usable_cores
 from handlers.core.faults import is_device_lost, is_out_of_memory
+from serving.config import ROOT
 
 
 @pytest.fixture
@@ -107,3 +111,42 @@ def test_a_control_groups_quota_counts(monkeypatch):
 )
 def test_what_a_failure_means(error, memory, lost):
     assert (is_out_of_memory(error), is_device_lost(error)) == (memory, lost)
+
+
+def test_caches_of_kernels_are_limited_unless_the_environment_says_otherwise(monkeypatch):
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    limit_kernel_caches(128)
+    assert (os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"]) == ("7", "128")
+
+
+def test_texts_of_many_lengths_do_not_fill_memory():
+    """In a process of its own, as the caches are the process's."""
+    script = """
+import os, random, sys
+from handlers.core.device import limit_kernel_caches
+if sys.argv[1] != "unlimited":
+    limit_kernel_caches(int(sys.argv[1]))
+import psutil, torch
+torch.set_num_threads(1)
+layer = torch.nn.Linear(256, 256, dtype=torch.bfloat16)
+with torch.inference_mode():
+    layer(torch.rand(4, 256).bfloat16())
+    before = psutil.Process().memory_full_info().uss
+    for rows in random.Random(1).sample(range(2, 3000), 600):
+        layer(torch.rand(rows, 256).bfloat16())
+print(psutil.Process().memory_full_info().uss - before)
+"""
+
+    def growth(entries):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+            environment.pop(name, None)
+        line = [sys.executable, "-c", script, entries]
+        return int(subprocess.run(line, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    unlimited = growth("unlimited")
+    if unlimited < 20 * 2**20:
+        pytest.skip("this processor's kernels take no memory to speak of")
+    assert growth("32") < unlimited / 2

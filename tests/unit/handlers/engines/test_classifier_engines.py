@@ -14,6 +14,7 @@ from handlers.engines import torch_compiled_classifier
 from handlers.engines.base import PREPARED, EngineUnavailable
 from handlers.engines.choice import FAST_BF16
 from handlers.engines.openvino_classifier import OpenVinoClassifier
+from handlers.engines.prepare import prepare_classifier
 from handlers.engines.torch_classifier import TorchClassifier
 from handlers.engines.torch_compiled_classifier import (
     MADE_FOR,
@@ -70,6 +71,38 @@ def test_logits_are_those_of_transformers(model, make, device, tolerance):
     alone = torch.cat([engine.run(batch[row : row + 1]) for row in range(len(batch))])
     assert float((alone - logits).abs().max()) <= tolerance * spread
     assert engine.describe()["precision"] == device.precision
+
+
+@pytest.fixture(scope="module")
+def efficientnet(tmp_path_factory):
+    """A small one whose last pooling has a window of 320 x 320; the published ones have 1280 x 1280 and more."""
+    from transformers import (
+        EfficientNetConfig,
+        EfficientNetForImageClassification,
+        EfficientNetImageProcessor,
+    )
+
+    folder = tmp_path_factory.mktemp("efficientnet") / "model"
+    torch.manual_seed(0)
+    config = EfficientNetConfig(
+        image_size=64, hidden_dim=320, width_coefficient=0.25, depth_coefficient=0.2, num_labels=7
+    )
+    EfficientNetForImageClassification(config).save_pretrained(folder)
+    EfficientNetImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+def test_efficientnet_is_converted_and_gives_the_same_numbers(efficientnet, tmp_path):
+    facts = prepare_classifier(efficientnet, tmp_path / "prepared")
+    assert "none" not in facts["openvino"]
+    spec = Preprocessor(efficientnet).spec._replace(normalisation=None)
+    pixels = torch.rand(3, 3, spec.height, spec.width, generator=torch.Generator().manual_seed(1))
+    outputs = []
+    for engine in (TorchClassifier(spec, 4), OpenVinoClassifier(spec)):
+        engine.load(efficientnet, FP32)
+        outputs.append(engine.run(pixels))
+    assert outputs[0].std() > 0
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-4, rtol=1e-3)
 
 
 def test_int8_is_near(calibrated):

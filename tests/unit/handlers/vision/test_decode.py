@@ -106,19 +106,49 @@ def test_a_transparent_palette_colour_lies_on_white():
     assert tuple(decode_image(saved(image, "PNG", transparency=0), LIMIT)[0, 0]) == WHITE
 
 
+def bmp(pixels: np.ndarray) -> bytes:
+    """A 32-bit BMP with a mask for alpha (BITMAPV4HEADER): `pixels` are [height, width, 4] of RGBA."""
+    height, width, _ = pixels.shape
+    content = pixels[::-1, :, [2, 1, 0, 3]].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(content), 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = (header + masks).ljust(108, b"\0")
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(content), 0, 0, start) + header + content
+
+
+def test_a_bmp_whose_alpha_is_zero_everywhere_is_opaque():
+    pixels = np.concatenate([np.asarray(quarters()), np.zeros((48, 64, 1), np.uint8)], axis=2)
+    assert (decode_image(bmp(pixels), LIMIT) == np.asarray(quarters())).all()
+    pixels[:, :32, 3] = 255
+    decoded = decode_image(bmp(pixels), LIMIT)
+    assert (decoded[:, :32] == np.asarray(quarters())[:, :32]).all()
+    assert (decoded[:, 32:] == 255).all()
+
+
+def test_a_bmp_of_another_program_whose_alpha_is_zero_everywhere(shared_data):
+    data = (shared_data / "cases" / "bmp32_alpha_mask_all_zero.bmp").read_bytes()
+    assert decode_image(data, LIMIT).std() > 50
+
+
+def test_a_png_or_webp_that_is_all_transparent_is_white():
+    for kind in ("PNG", "WEBP"):
+        assert (decode_image(saved(Image.new("RGBA", (8, 8), (9, 9, 9, 0)), kind), LIMIT) == 255).all()
+
+
 @pytest.mark.parametrize(
-    ("values", "expected"),
+    ("signature", "kind"),
     [
-        (np.array([[0, 65535]], np.uint16), [0, 255]),
-        (np.array([[0, 257 * 100]], np.int32), [0, 100]),
-        (np.array([[0, 200]], np.int32), [0, 200]),
-        (np.array([[0.0, 1.0]], np.float32), [0, 255]),
-        (np.array([[0.0, 200.0]], np.float32), [0, 200]),
+        (b"\xff\xd8\xff", "JPEG"),
+        (b"GIF89a", "GIF"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"II*\0", "TIFF"),
+        (b"BM", "BMP"),
     ],
 )
-def test_deep_pixels_scale_to_eight_bits(values, expected):
-    decoded = decode_image(saved(Image.fromarray(values), "TIFF"), LIMIT)
-    assert decoded[0, :, 0].tolist() == expected
+def test_what_begins_as_a_format_that_is_read_is_called_by_it(signature, kind):
+    with pytest.raises(InvalidImage, match=f"the {kind} file is damaged or of a kind that cannot be read"):
+        decode_image(signature + b"\1\2\3\4" * 5, LIMIT)
 
 
 def test_one_bit_and_one_pixel():
@@ -143,12 +173,6 @@ def test_a_transparent_palette_colour_stays_one_when_turned():
     exif[0x0112] = 6
     decoded = decode_image(saved(image, "PNG", transparency=0, exif=exif), LIMIT)
     assert (decoded.shape, tuple(decoded[0, 0])) == ((4, 2, 3), WHITE)
-
-
-def test_a_float_that_is_none_does_not_darken_the_rest():
-    values = np.array([[0.0, 1.0, np.nan]], np.float32)
-    decoded = decode_image(saved(Image.fromarray(values), "TIFF"), LIMIT)
-    assert decoded[0, :, 0].tolist() == [0, 255, 0]
 
 
 def test_a_jpeg_of_endless_scans_is_refused():

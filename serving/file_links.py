@@ -1,0 +1,56 @@
+"""A second name for a file: a hard link, or a copy where none is allowed."""
+
+import errno
+import fcntl
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+MIN_FREE_BYTES = 2**30
+"""What must be left free in the file system after a copy."""
+_FICLONE = 0x40049409  # linux/fs.h
+_NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target`, which must not exist, a hard link to `source`; a copy where the system allows no link.
+
+    With `fs.protected_hardlinks`, the default, Linux allows no links to files of another owner without the right to
+    write to them. A copy shares its blocks with `source` where the file system can do that (Btrfs, XFS).
+
+    Raises:
+        OSError: Neither is possible; ENOSPC as well when a copy would leave less than MIN_FREE_BYTES.
+    """
+    try:
+        os.link(source, target)
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    with open(source, "rb") as original, open(target, "xb") as copy:
+        try:
+            if not _share_blocks(copy.fileno(), original.fileno()):
+                _check_space(target, os.fstat(original.fileno()).st_size)
+                shutil.copyfileobj(original, copy, 2**20)
+        except BaseException:
+            with suppress(OSError):
+                target.unlink()
+            raise
+
+
+def _share_blocks(copy: int, original: int) -> bool:
+    try:
+        fcntl.ioctl(copy, _FICLONE, original)
+    except OSError:
+        return False
+    return True
+
+
+def _check_space(target: Path, size: int) -> None:
+    if shutil.disk_usage(target.parent).free - size < MIN_FREE_BYTES:
+        raise OSError(
+            errno.ENOSPC,
+            f"a copy of {size / 2**20:.0f} MiB would leave less than {MIN_FREE_BYTES / 2**20:.0f} MiB free",
+            str(target),
+        )

@@ -1,0 +1,119 @@
+"""Where a server is: a host, one URL, a run folder."""
+
+import json
+
+import httpx
+import pytest
+
+from client import AsyncClient, Client, Endpoints, NotAllowed, Unavailable
+from client.endpoints import has_grpc_management
+from tests.unit.client.fake_torchserve import over_http
+
+
+@pytest.mark.parametrize(
+    "address", ["http://server:8080", "http://server:8080/", "server", "HTTP://server:8080"]
+)
+def test_the_url_of_torchserve_leads_to_all_its_ports(address):
+    assert Endpoints.of(address) == Endpoints.at("server")
+
+
+@pytest.mark.parametrize(
+    ("url", "grpc"),
+    [
+        ("http://server:8000", "server:7000"),
+        ("https://server:8000", "https://server:7000"),
+        ("http://[::1]:8000", "[::1]:7000"),
+        ("https://server", ""),
+        ("http://server:8180", ""),
+        ("https://server:8080", ""),
+        ("http://server:8080/models-of/one", ""),
+    ],
+)
+def test_another_url_is_a_gateways(url, grpc):
+    endpoints = Endpoints.of(url + "/")
+    assert endpoints.is_gateway
+    assert endpoints == Endpoints(url, url, url, grpc, "", url)
+    assert not has_grpc_management(endpoints)
+
+
+def test_the_grpc_port_of_a_gateway():
+    assert Endpoints.gateway("https://server", grpc_port=443).grpc_inference == "https://server:443"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "", "server:8080", "server/path", "http://", "ftp://server", "http://server:port", "http://server:99999",
+        "http://me:secret@server", "http://server?x=1", "a b",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_is_no_address(kind, address):
+    with pytest.raises(ValueError, match=r"URL|user name"):
+        kind(address)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_one_url_or_endpoints(kind):
+    assert kind().settings.endpoints == Endpoints()
+    assert kind("10.0.0.1").settings.endpoints == Endpoints.at("10.0.0.1")
+    with pytest.raises(ValueError, match="not both"):
+        kind("http://server:8000", endpoints=Endpoints())
+    with pytest.raises(ValueError, match="gRPC port of https://server is not known"):
+        kind("https://server", protocol="grpc")
+    assert kind("http://server:8000", protocol="grpc").settings.endpoints.grpc_inference == "server:7000"
+
+
+def test_ports_are_shifted_together():
+    assert Endpoints.at("server", port_offset=100) == Endpoints(
+        "http://server:8180", "http://server:8181", "http://server:8182", "server:7170", "server:7171",
+        "http://server:8183",
+    )  # fmt: skip
+
+
+def test_a_run_folder_has_the_addresses(tmp_path):
+    with pytest.raises(ValueError, match=r"no server has run in .*No such file"):
+        Endpoints.of_run_dir(tmp_path)
+    there = Endpoints.at(port_offset=300)
+    (tmp_path / "state.json").write_text(json.dumps({"phase": "ready", "endpoints": vars(there)}))
+    assert Endpoints.of_run_dir(tmp_path) == there
+    for text in ("{}", "[]", "x", '{"endpoints": {"inference": "x"}}'):
+        (tmp_path / "state.json").write_text(text)
+        with pytest.raises(ValueError, match="does not have the addresses"):
+            Endpoints.of_run_dir(tmp_path)
+
+
+def test_a_client_of_one_url_predicts_and_asks_the_gateway_for_readiness(call, fake):
+    reason = None
+
+    def gateway(request):
+        seen.append(request.url.path)
+        if request.url.path.startswith("/readyz"):
+            body = {"ready": reason is None} | ({"reason": reason} if reason else {})
+            return httpx.Response(503 if reason else 200, json=body)
+        return fake.rest(request)
+
+    with over_http(gateway) as port:
+        url = f"http://127.0.0.1:{port}"
+        seen = []
+        assert call(lambda c: c.classify("pictures", b"x"), host=url)
+        assert call(lambda c: c.ready(), host=url)
+        assert call(lambda c: c.ready("pictures", "1.0"), host=url).reason == ""
+        reason = "pictures: 0 of 2 workers are READY"
+        answer = call(lambda c: c.ready("pictures"), host=url)
+        assert not answer
+        assert answer.reason == reason
+        assert str(answer) == f"not ready: {reason}"
+        with pytest.raises(NotAllowed, match=f"{url} has no known address for this over gRPC"):
+            call(lambda c: c.model_ready("pictures"), host=url)
+    assert seen == ["/predictions/pictures", "/readyz", "/readyz/pictures/1.0", "/readyz/pictures"]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://localhost:1/prefix"])
+def test_a_refused_connection_names_the_address(call, address):
+    where = address.removesuffix("/prefix")
+    with pytest.raises(Unavailable, match=f"no server answers at {where} "):
+        call(lambda c: c.classify("pictures", b"x"), host=address, retries=0)
+    answer = call(lambda c: c.ready(), host=address)
+    assert not answer
+    assert f"no server answers at {where} " in answer.reason

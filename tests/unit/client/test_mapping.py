@@ -1,0 +1,207 @@
+"""`map`: each input with its output or its error, lazily, in order or as they come."""
+
+import asyncio
+import threading
+from contextlib import aclosing, closing
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+import client.retry
+from client import AsyncClient, Client, InvalidImage
+from client.mapping import MAX_AHEAD
+from tests.unit.client.fake_queue import ShortQueue
+
+COUNT = 300
+orders = pytest.mark.parametrize("ordered", [True, False])
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(client.retry, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(client.retry, "LONGEST_PAUSE", 0.05)
+
+
+@pytest.fixture
+def short_queue():
+    server = ShortQueue()
+    yield server
+    server.close()
+
+
+def map_sync(classify, inputs, ordered, **arguments):
+    with Client(**arguments) as connection:
+        return list(connection.map(partial(classify, connection), inputs, ordered=ordered))
+
+
+def map_async(classify, inputs, ordered, **arguments):
+    async def run():
+        async with AsyncClient(**arguments) as connection:
+            function = partial(classify, connection)
+            return [result async for result in connection.map(function, inputs, ordered=ordered)]
+
+    return asyncio.run(run())
+
+
+both = pytest.mark.parametrize("map_all", [map_sync, map_async], ids=["sync", "async"])
+
+
+@both
+@orders
+def test_many_images_lose_none(short_queue, map_all, ordered):
+    answer = short_queue.answer if map_all is map_sync else short_queue.answer_async
+    inputs = (str(number).encode() for number in range(COUNT))
+    results = map_all(
+        lambda c, image: c.classify("pictures", image),
+        inputs,
+        ordered,
+        transport=httpx.MockTransport(answer),
+    )
+    assert [result.error for result in results] == [None] * COUNT
+    assert all(result.input.decode() == result.output[0].label == result.name for result in results)
+    indexes = [result.index for result in results]
+    assert sorted(indexes) == list(range(COUNT))
+    assert not ordered or indexes == sorted(indexes)
+    assert 0 < short_queue.refused < COUNT
+
+
+@both
+@orders
+def test_each_input_has_its_own_error(fake, map_all, ordered, tmp_path):
+    good, bad, absent = (tmp_path / name for name in ("good.jpg", "bad.jpg", "absent.jpg"))
+    good.write_bytes(b"good")
+    bad.write_bytes(b"bad")
+    results = map_all(
+        lambda c, path: c.classify("pictures", path),
+        [absent, bad, good],
+        ordered,
+        transport=httpx.MockTransport(fake.rest),
+    )
+    by_name = {result.name: result for result in results}
+    assert by_name.keys() == {str(path) for path in (good, bad, absent)}
+    assert by_name[str(good)].result()[0].label == "4 bytes, 0.5"
+    assert type(by_name[str(bad)].error) is InvalidImage
+    with pytest.raises(FileNotFoundError):
+        by_name[str(absent)].result()
+
+
+@both
+@pytest.mark.parametrize("inputs", [[], iter(())])
+def test_nothing_to_do(map_all, inputs):
+    assert map_all(lambda c, image: c.classify("pictures", image), inputs, True) == []
+
+
+@both
+def test_a_mistake_in_the_function_is_not_an_error_of_one_input(map_all):
+    with pytest.raises(ZeroDivisionError):
+        map_all(lambda c, number: 1 / number, [0], True)
+
+
+def slow_first(release):
+    def answer(request):
+        if request.content == b"0":
+            release.wait(20)
+        return httpx.Response(200, json=[{"label": request.content.decode(), "score": 1}])
+
+    return answer
+
+
+def numbers(read, end):
+    for number in range(end):
+        read.append(number)
+        yield str(number).encode()
+
+
+def test_inputs_are_read_as_needed_in_order():
+    """While the first one is slow, the others go on, up to a bound."""
+    read, release = [], threading.Event()
+    transport = httpx.MockTransport(slow_first(release))
+    with Client(transport=transport, max_concurrency=4) as connection:
+        results = connection.map(partial(connection.classify, "pictures"), numbers(read, 10_000))
+        assert read == []
+        threading.Timer(1.0, release.set).start()
+        with closing(results):
+            assert next(results).index == 0
+            assert 4 < len(read) <= MAX_AHEAD * 4
+
+
+def test_inputs_are_read_as_needed_as_they_come():
+    read, release = [], threading.Event()
+    transport = httpx.MockTransport(slow_first(release))
+    with Client(transport=transport, max_concurrency=4) as connection:
+        results = connection.map(
+            partial(connection.classify, "pictures"), numbers(read, 10_000), ordered=False
+        )
+        with closing(results):
+            taken = [next(results).index for _ in range(100)]
+            assert 0 not in taken
+            assert len(read) <= 100 + MAX_AHEAD * 4
+            release.set()
+
+
+@orders
+async def test_the_async_map_reads_as_needed(ordered):
+    read = []
+
+    def answer(request):
+        return httpx.Response(200, json=[])
+
+    async with AsyncClient(transport=httpx.MockTransport(answer), max_concurrency=4) as connection:
+        function = partial(connection.classify, "pictures")
+        async with aclosing(connection.map(function, numbers(read, 10_000), ordered=ordered)) as results:
+            async for result in results:
+                if result.index == 20:
+                    break
+        assert len(read) <= 21 + MAX_AHEAD * 4
+
+
+async def test_results_come_while_the_next_input_is_waited_for():
+    """Of inputs that arrive over time, such as lines of a pipe."""
+    inputs: asyncio.Queue = asyncio.Queue()
+
+    async def arriving():
+        while True:
+            yield await inputs.get()
+
+    def answer(request):
+        return httpx.Response(200, json=[])
+
+    async with (
+        AsyncClient(transport=httpx.MockTransport(answer)) as connection,
+        aclosing(connection.map(partial(connection.classify, "m"), arriving())) as results,
+    ):
+        for index in range(5):
+            await inputs.put(b"x")
+            result = await asyncio.wait_for(anext(results), 10)
+            assert result.index == index
+
+
+async def test_leaving_early_cancels_what_is_in_progress():
+    cancelled = []
+
+    async def answer(request):
+        if request.content != b"0":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.append(request.content)
+                raise
+        return httpx.Response(200, json=[])
+
+    async with AsyncClient(transport=httpx.MockTransport(answer), max_concurrency=4) as connection:
+        function = partial(connection.classify, "pictures")
+        async with aclosing(connection.map(function, numbers([], 100))) as results:
+            assert (await anext(results)).index == 0
+            await asyncio.sleep(0.01)
+    assert cancelled
+
+
+def test_the_names_are_those_of_paths(fake, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"x")
+    with Client(transport=httpx.MockTransport(fake.rest)) as connection:
+        classify = partial(connection.classify, "pictures", top_k=1)
+        assert [result.name for result in connection.map(classify, [path, b"y"])] == [str(path), "1"]
+        assert [result.name for result in connection.map(classify, [Path("absent.jpg")])] == ["absent.jpg"]

@@ -1,0 +1,47 @@
+"""Where scripts/gateway listens, and which server it is in front of."""
+
+import pytest
+
+from client import Endpoints
+from gateway import front
+from serving.rundir import RunDir
+from serving.state import Identity, State
+
+
+class Seen(Exception):
+    """Ends the command once its addresses are known."""
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Runs the command until it would start nginx; gives what it would start."""
+
+    def stop(made, *_, **__):
+        raise Seen(made)
+
+    monkeypatch.setattr(front, "Running", stop)
+
+    def run(*arguments):
+        with pytest.raises(Seen) as caught:
+            front.main([str(argument) for argument in arguments])
+        return caught.value.args[0]
+
+    return run
+
+
+def test_the_offset_moves_both_ports_and_those_of_the_server_to_come(started, tmp_path):
+    made = started("--run-dir", tmp_path, "--port-offset", "100")
+    assert (made.http, made.grpc) == ("127.0.0.1:8100", "127.0.0.1:7100")
+    assert made.endpoints == Endpoints.at(port_offset=100)
+
+
+def test_a_port_that_is_given_stays(started, tmp_path):
+    made = started("--run-dir", tmp_path, "--port-offset", "100", "--port", "9", "--host", "::1")
+    assert (made.http, made.grpc) == ("[::1]:9", "[::1]:7100")
+
+
+def test_the_server_of_the_run_folder(started, tmp_path):
+    run, there = RunDir(tmp_path), Endpoints.at(port_offset=300)
+    State("ready", "", Identity(1, ""), None, there, (), "", "").write(run.state)
+    made = started("--run-dir", tmp_path, "--port-offset", "100")
+    assert (made.http, made.endpoints) == ("127.0.0.1:8100", there)
