@@ -14,8 +14,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from client import UnexpectedAnswer
+from client import ModelNotFound, UnexpectedAnswer
 from client.calls import path_of, stubs
+from client.names import is_name
 from gateway.grpc_bounds import check_bounds
 from handlers.core.errors import InvalidRequest, TooLarge
 from handlers.core.tensor import NUMPY_TYPES, pack_bytes, unpack_bytes
@@ -52,7 +53,7 @@ class RestRequest:
 
 
 def to_rest(content: bytes, max_bytes: int) -> RestRequest:
-    """Translate a serialized ModelInferRequest. Raises InvalidRequest or TooLarge, and the client's for names."""
+    """Translate a serialized ModelInferRequest. Raises InvalidRequest, TooLarge or ModelNotFound."""
     check_bounds(content)
     try:
         message = stubs("open_inference_grpc").ModelInferRequest.FromString(content)
@@ -123,6 +124,9 @@ def to_grpc(header_length: str, body: bytes, raw: bool) -> bytes:
 
 
 def _path(model: str, version: str) -> str:
+    for name in filter(None, (model, version)):
+        if not is_name(name):  # TorchServe can register it, but nothing can ask for it over REST
+            raise ModelNotFound(f"Model not found: {name[:60]}")
     return path_of("predictions", model, version) if version else path_of("v2", "models", model, "infer")
 
 

@@ -215,7 +215,6 @@ async def test_a_compressed_message(http):
             "1 raw_input_contents for 0 inputs",
         ),
         (messages.ModelInferRequest(model_name="echo"), "no input: expected a tensor named 'image'"),
-        (messages.ModelInferRequest(model_name="a/b"), "is not a valid name of a model"),
     ],
 )
 async def test_a_wrong_request_is_an_invalid_argument(http, message, words):
@@ -248,6 +247,15 @@ async def test_errors_of_torchserve_are_statuses(http, behind):
     behind.failing["echo"] = Refused(503, "ServiceUnavailableException", NO_WORKER.format("echo"))
     _, status, _ = await call(http, "ModelInfer", message)
     assert status == 8  # the management API says that it has workers, so that its queue is full
+
+
+@pytest.mark.parametrize(("name", "version"), [("a/b", ""), ("..", ""), ("echo", "1/0")])
+async def test_a_name_that_no_path_can_have_is_not_found(http, behind, name, version):
+    message = infer(raw=PIXELS.tobytes(), model_version=version)
+    message.model_name = name
+    _, status, details = await call(http, "ModelInfer", message)
+    assert (status, details) == (5, f"Model not found: {version or name}")
+    assert behind.requests == []
 
 
 async def test_an_answer_of_another_handler_is_an_error(http, behind, monkeypatch):
