@@ -16,7 +16,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from client import ModelNotFound, UnexpectedAnswer
 from client.calls import path_of, stubs
-from client.names import is_name
+from client.names import is_addressable
 from gateway.grpc_bounds import check_bounds
 from handlers.core.errors import InvalidRequest, TooLarge
 from handlers.core.tensor import NUMPY_TYPES, pack_bytes, unpack_bytes
@@ -125,7 +125,7 @@ def to_grpc(header_length: str, body: bytes, raw: bool) -> bytes:
 
 def _path(model: str, version: str) -> str:
     for name in filter(None, (model, version)):
-        if not is_name(name):  # TorchServe can register it, but nothing can ask for it over REST
+        if not is_addressable(name):  # no URL of TorchServe can have it
             raise ModelNotFound(f"Model not found: {name[:60]}")
     return path_of("predictions", model, version) if version else path_of("v2", "models", model, "infer")
 
