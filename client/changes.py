@@ -157,12 +157,13 @@ class Changes:
         try:
             yield from self._send_register({"url": archive, **fields})
         except InternalError as error:
-            for (model, version), url in before.items():
-                if "gave no reason" in error.message and url == archive and name in (None, model):
-                    raise Conflict(
-                        f"Model version {version} is already registered for model {model}"
-                    ) from error
-            raise
+            # TorchServe's gRPC says nothing of a version that is registered already.
+            if "gave no reason" not in error.message:
+                raise
+            if not self._over_grpc:
+                yield self._management.register({"url": archive, **fields})  # REST names the reason
+            else:
+                raise _conflict(before, archive, name) or error from None
         after = yield from self._versions(name)
         new = [key for key in after if key not in before]
         new = [key for key in new if after[key] == archive] or new
@@ -269,6 +270,25 @@ class Changes:
                 yield Pause(POLL)
         except Timeout as error:
             raise Timeout(f"the change was made, but {found}: {error.message}") from error
+
+
+def _conflict(before: Mapping[tuple[str, str], str], archive: str, name: str | None) -> Conflict | None:
+    """The reason why registering failed without one, if a version of this model was registered already.
+
+    Args:
+        before: The archive of each name and version that is registered.
+        archive: The archive that was to be registered.
+        name: The model's name, None where the archive says it.
+    """
+    stem = _stem(archive)
+    versions = [
+        f"{model} {version}"
+        for (model, version), url in before.items()
+        if model == name or (name is None and stem in (model, _stem(url)))
+    ]
+    if not versions:
+        return None
+    return Conflict(f"the version in {archive} is already registered (registered: {', '.join(versions)})")
 
 
 class _WorkerFailed(Exception):

@@ -18,6 +18,7 @@ from gateway.answers import on_error, refuse
 from gateway.bodies import BodyReader
 from gateway.described import Described, Descriptions
 from gateway.forwarding import ForwardingTransport, run_until_disconnect
+from gateway.grpc_inference import GrpcInference
 from gateway.metrics import GatewayMetrics, MetricsMiddleware
 from gateway.open_inference import OpenInference
 from gateway.probes import Probes
@@ -52,13 +53,15 @@ def create(
     waiting = Waiting(readiness)
     # Beside what lost its connection or its worker, nothing is sent again here: the client does that.
     plain = transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False)
+    forwarding = ForwardingTransport(ResendingTransport(plain, waiting))
     predicting = AsyncClient(
         endpoints=settings.endpoints,
         timeout=TIMEOUT,
         retries=0,
         max_concurrency=None,
-        transport=ForwardingTransport(ResendingTransport(plain, waiting)),
+        transport=forwarding,
     )
+    translating = httpx.AsyncClient(transport=forwarding, timeout=TIMEOUT, trust_env=False)
     stopping = stopping or Stopping()
     metrics.ready.set_function(lambda: float(not stopping.begun and readiness.server() is None))
 
@@ -94,16 +97,20 @@ def create(
         async with httpx.AsyncClient(transport=transport, timeout=QUICK, trust_env=False) as http:
             return await http.get(f"{settings.inference}/v2")
 
+    open_inference = OpenInference(descriptions, server)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with polling(readiness):
             yield
         await predicting.close()
+        await translating.aclose()
         await asking.close()
 
     routes = [
         *Probes(readiness).routes(),
-        *OpenInference(descriptions, server).routes(),
+        *open_inference.routes(),
+        GrpcInference(settings, translating, open_inference, readiness, refusals, bodies, metrics).route(),
         *Translated(settings, predicting, refusals, bodies, metrics).routes(),
         Route("/refusals/{model}/{version:path}", refused),
         Route("/wait", wait),

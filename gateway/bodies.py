@@ -1,9 +1,10 @@
 """Read request bodies within bounds: bytes per body, bytes of all bodies together, and time."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -44,12 +45,19 @@ class BodyReader:
         return self._used_bytes
 
     @asynccontextmanager
-    async def read(self, request: Request, max_bytes: int, copies: int) -> AsyncIterator[bytearray]:
+    async def read(
+        self,
+        request: Request,
+        max_bytes: int,
+        copies: int,
+        size_of: Callable[[bytearray], int] | None = None,
+    ) -> AsyncIterator[bytearray]:
         """The body, whose memory counts against the budget for as long as the context lasts.
 
         Args:
             max_bytes: The route's limit.
             copies: Upper bound of the memory that parsing and passing on the body takes, in multiples of its size.
+            size_of: Its size when it is unpacked, which counts instead; what it raises is raised.
 
         Raises:
             TooLarge: The body exceeds `max_bytes`.
@@ -78,7 +86,8 @@ class BodyReader:
                 raise HTTPException(
                     408, f"the body did not arrive within {self._read_timeout_s:g} s"
                 ) from None
-            reserved = self._reserve(reserved, len(body) * copies, len(body))
+            unpacked = await run_in_threadpool(size_of, body) if size_of else len(body)
+            reserved = self._reserve(reserved, max(unpacked, len(body)) * copies, len(body))
             yield body
         finally:
             self._requests -= 1

@@ -40,18 +40,27 @@ class OpenInference:
         return found
 
     async def server(self, _: Request) -> Response:
+        return Raw(await self.server_metadata())
+
+    async def server_metadata(self) -> dict[str, Any]:
         """TorchServe's name and version as it says them itself."""
         try:
             said = (await self._server()).json()
-            return Raw({"name": said["name"], "version": said["version"], "extensions": EXTENSIONS})
+            return {"name": said["name"], "version": said["version"], "extensions": EXTENSIONS}
         except httpx.HTTPError as error:
             raise Unavailable(f"TorchServe does not answer: {error or type(error).__name__}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UnexpectedAnswer("TorchServe does not say what it is") from error
 
     async def model(self, request: Request) -> Response:
-        key = request.path_params["model"], request.path_params.get("version")
-        return Raw(await self._metadata(key))
+        return Raw(
+            await self.model_metadata(request.path_params["model"], request.path_params.get("version"))
+        )
+
+    async def model_metadata(self, model: str, version: str | None) -> dict[str, Any]:
+        """Raises ServeError."""
+        metadata: dict[str, Any] = await self._metadata((model, version))
+        return metadata
 
     async def _describe(self, key: tuple[str, str | None]) -> dict[str, Any]:
         found = await self._descriptions.one(*key)

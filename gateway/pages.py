@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from gateway.described import Described
@@ -98,4 +98,16 @@ def routes(
             raise HTTPException(404)
         return FileResponse(SWAGGER_UI / name, media_type=ASSETS[name])
 
-    return [Route("/openapi.json", openapi), Route("/docs", docs), Route("/docs/{name}", asset)]
+    async def mlserver_docs(_: Request) -> Response:
+        return RedirectResponse("../docs")  # relative: only the client knows the address that it asked
+
+    async def mlserver_model_docs(_: Request) -> Response:
+        return RedirectResponse("../../../docs")
+
+    return [
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        Route("/docs/{name}", asset),
+        Route("/v2/docs", mlserver_docs),
+        Route("/v2/models/{model}/docs", mlserver_model_docs),
+    ]

@@ -1,4 +1,4 @@
-"""Liveness and readiness routes: Kubernetes' names, the Open Inference Protocol's, and TorchServe's /ping.
+"""Liveness and readiness routes: Kubernetes' names, the Open Inference Protocol's, KServe's, and TorchServe's /ping.
 
 Each answers at once from what gateway/readiness.py knows. Not ready is 503, as load balancers read the status alone,
 with the reason.
@@ -29,6 +29,8 @@ class Probes:
             Route("/ping", self.ping),
             Route("/v2/health/live", self.server_live),
             Route("/v2/health/ready", self.ready),
+            Route("/v1/models", self.names),
+            Route("/v1/models/{model}", self.named_ready),
             Route("/v2/models/{model}/ready", self.named_ready),
             Route("/v2/models/{model}/versions/{version}/ready", self.named_ready),
         ]
@@ -55,6 +57,10 @@ class Probes:
 
     async def named_ready(self, request: Request) -> Response:
         return _probe({"name": request.path_params["model"]}, "ready", self._model_problem(request))
+
+    async def names(self, _: Request) -> Response:
+        """KServe's list of models."""
+        return Raw({"models": self._readiness.names()})
 
     def _model_problem(self, request: Request) -> str | None:
         params = request.path_params

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from client import AsyncClient, Model, ModelNotFound, ServeError, TransportError
+from client import AsyncClient, Model, ModelNotFound, ServeError, TransportError, Unavailable
 
 POLL_INTERVAL_S = 0.5
 MANAGEMENT_INTERVAL_S = 1.0
@@ -85,6 +85,12 @@ class Readiness:
 
     def server(self, strict: bool = False) -> str | None:
         return self._stale() or _reason(self._state, strict or self._strict)
+
+    def names(self) -> list[str]:
+        """Of all models that are served. Raises Unavailable while that is not known."""
+        if self._at is None:
+            raise Unavailable(self._error)
+        return sorted({model["name"] for model in self._state["models"]})
 
     def model(self, name: str, version: str | None = None, strict: bool = False) -> str | None:
         """The default version's where none is named. Raises ModelNotFound."""

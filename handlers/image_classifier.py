@@ -79,8 +79,7 @@ class ImageClassifier(Handler[Picture, list[Label]]):
                 "top_k",
                 int,
                 low=1,
-                high=len(self._labels),
-                help="labels in the answer, the likeliest first",
+                help="labels in the answer, the likeliest first; above the number of labels, all of them",
                 default=min(DEFAULT_TOP_K, len(self._labels)),
             ),
             Parameter(
@@ -94,7 +93,7 @@ class ImageClassifier(Handler[Picture, list[Label]]):
 
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Picture:
         content = self._preprocess.accept(payload, self._config.max_pixels, self._config.max_bytes)
-        top_k = parameters.get("top_k", min(DEFAULT_TOP_K, len(self._labels)))
+        top_k = min(parameters.get("top_k", DEFAULT_TOP_K), len(self._labels))
         return Picture(content, top_k, parameters.get("function_to_apply", self._function))
 
     def batches(self, items: Sequence[Picture]) -> list[list[int]]:

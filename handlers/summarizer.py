@@ -8,6 +8,7 @@ from typing import Any
 from handlers.core.device import AMX, Device, limit_kernel_caches
 from handlers.core.handler import Handler
 from handlers.core.parameters import Parameter
+from handlers.core.passed_over import PassedOver
 from handlers.core.tensor import Payload, Tensor, TensorSpec
 from handlers.engines.seq2seq.choice import choose
 from handlers.text.batching import plan
@@ -58,11 +59,15 @@ class Summarizer(Handler[TextItem, Summary]):
         self._config = config
         self._defaults = limits.clamp(defaults.parameters)
         self._parameters = limits.parameters(self._defaults)
+        self._passed_over = defaults.passed_over
         self._tokeniser = Tokeniser(folder, defaults, config.max_input_tokens)
         self._engine, self._reason = choose(folder, config, device)
 
     def parameters(self) -> Sequence[Parameter]:
         return self._parameters
+
+    def passed_over(self) -> Sequence[PassedOver]:
+        return self._passed_over
 
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> TextItem:
         generation = resolve(parameters, self._defaults)

@@ -22,6 +22,7 @@ from handlers.core.memory import TRIM_BYTES, release, size_of, trim
 from handlers.core.metrics import Metrics
 from handlers.core.opening import RequestOpener
 from handlers.core.parameters import Parameter
+from handlers.core.passed_over import PassedOver
 from handlers.core.pending import PendingRequest
 from handlers.core.progress import reporting_to
 from handlers.core.reply import Body, to_body, to_json
@@ -69,6 +70,10 @@ class Handler(ABC, Generic[Item, Answer]):
     @abstractmethod
     def parameters(self) -> Sequence[Parameter]:
         """What a request may set, with the server's limits. Asked once, after `load`."""
+
+    def passed_over(self) -> Sequence[PassedOver]:
+        """What a request may send besides, as it changes nothing. Asked once, after `load`."""
+        return ()
 
     @abstractmethod
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Item:
@@ -133,6 +138,7 @@ class Handler(ABC, Generic[Item, Answer]):
             self.takes_numbers,
             self.media_type.startswith("text/"),
             self._allowed,
+            tuple(self.passed_over()),
             self._admission,
             self._metrics,
         )

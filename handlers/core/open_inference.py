@@ -5,7 +5,7 @@ TorchServe's gRPC service turns a ModelInferRequest into the JSON (BYTES in base
 `model_version` or `outputs` kills the worker, so that an error, too, has to be a whole reply.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
 from handlers.core.json_source import is_json_source
 from handlers.core.open_inference_tensors import Values, name_of, read_values, unbase64
 from handlers.core.parameters import shown
+from handlers.core.passed_over import CONTENT_TYPE, OPEN_INFERENCE, without
 from handlers.core.raw_parameters import joined
 from handlers.core.reply import Body, Writer, to_json
 from handlers.core.tensor import Payload, Tensor
@@ -100,49 +101,81 @@ def read_id(message: Mapping[str, Any]) -> str:
     return value or ""
 
 
+@dataclass(frozen=True)
+class _Input:
+    """An input that was read, before it is known whether it is the payload or a parameter."""
+
+    values: Values
+    is_base64: bool
+    parameters: dict[str, Any]
+
+
 def read_message(
-    message: Mapping[str, Any], payload_fields: tuple[str, ...], grpc: bool, binary: memoryview | None = None
+    message: Mapping[str, Any],
+    payload_fields: tuple[str, ...],
+    grpc: bool,
+    binary: memoryview | None = None,
+    parameter_names: Collection[str] = (),
 ) -> Message:
     """Raises InvalidRequest, InvalidParameter. `binary` is what followed the JSON, None where nothing may.
 
-    Parameters are the request's and the input's `parameters`, and further one-element tensors under a parameter's
-    name: the only way through TorchServe's gRPC, which drops `parameters`.
+    Parameters are the request's and the input's `parameters`, and further one-element tensors under one of
+    `parameter_names`: the only way through TorchServe's gRPC, which drops `parameters`. The one tensor that is no
+    parameter is the input, whatever its name.
     """
-    parameters = dict(_mapping(message, "parameters"))
+    parameters = without(_mapping(message, "parameters"), OPEN_INFERENCE)
     as_binary = _flag(parameters.pop("binary_data_output", None), "binary_data_output")
     wanted = _wanted(message)
-    payloads: Sequence[Payload] | None = None
-    seen: set[str] = set()
+    inputs: dict[str, _Input] = {}
     start = 0
     for tensor in _list(message, "inputs"):
         name = name_of(tensor)
-        if name in seen:
+        if name in inputs:
             raise InvalidRequest(f"two inputs are named '{name[:60]}'")
-        seen.add(name)
         own = dict(_mapping(tensor, "parameters"))
         size = own.pop("binary_data_size", None)
         content = None
         if size is not None:
             content = _slice(name, binary, start, size)
             start += size
-        is_base64 = own.pop("content_type", "") == "base64" or grpc
+        is_base64 = own.get("content_type") == "base64" or grpc
+        if own.get("content_type") == "base64":
+            del own["content_type"]
         values = read_values(name, tensor, content, grpc)
-        if grpc and name == GRPC_OUTPUTS and values.datatype == "BYTES":
-            wanted = tuple(Wanted(_text(name, item, True)) for item in values.data)
-        elif name not in payload_fields:
-            parameters = joined(parameters, {name: _parameter(name, values, is_base64)})
-        elif payloads is not None:
-            raise InvalidRequest(f"several inputs: send one of '{', '.join(payload_fields)}'")
-        else:
-            parameters = joined(parameters, own)
-            payloads = _payloads(name, values, is_base64)
+        inputs[name] = _Input(values, is_base64, without(own, (CONTENT_TYPE,)))
+    if grpc and GRPC_OUTPUTS in inputs and inputs[GRPC_OUTPUTS].values.datatype == "BYTES":
+        names = inputs.pop(GRPC_OUTPUTS).values.data
+        wanted = tuple(Wanted(_text(GRPC_OUTPUTS, item, True)) for item in names)
     if binary is not None and start != len(binary):
         raise InvalidRequest(
             f"{len(binary)} bytes follow the JSON, but the inputs' 'binary_data_size' add up to {start}"
         )
-    if payloads is None:
-        raise InvalidRequest(f"no input: expected a tensor named '{payload_fields[0]}'")
+    payload_name = _payload_name(inputs, payload_fields, parameter_names)
+    payload = inputs.pop(payload_name)
+    for name, other in inputs.items():
+        parameters = joined(parameters, {name: _parameter(name, other.values, other.is_base64)})
+    parameters = joined(parameters, payload.parameters)
+    payloads = _payloads(payload_name, payload.values, payload.is_base64)
     return Message(payloads, parameters, wanted, bool(as_binary))
+
+
+def _payload_name(
+    names: Collection[str], payload_fields: tuple[str, ...], parameter_names: Collection[str]
+) -> str:
+    """The input that is no parameter. Raises InvalidRequest unless there is exactly one."""
+    named = [name for name in names if name in payload_fields]
+    others = [name for name in names if name not in payload_fields and name not in parameter_names]
+    if len(named) > 1:
+        raise InvalidRequest(f"several inputs: '{named[0]}' and '{named[1]}'; send one")
+    if not named and not others:
+        raise InvalidRequest(f"no input: expected a tensor named '{payload_fields[0]}'")
+    if len(named) + len(others) > 1:
+        known = ", ".join(sorted(parameter_names)) or "none"
+        raise InvalidRequest(
+            f"the input '{others[-1][:60]}' is unknown: beside the one input '{payload_fields[0]}', inputs have the "
+            f"name of a parameter ({known})"
+        )
+    return (named or others)[0]
 
 
 def _payloads(name: str, values: Values, is_base64: bool) -> Sequence[Payload]:
@@ -184,7 +217,7 @@ def _wanted(message: Mapping[str, Any]) -> tuple[Wanted, ...]:
     wanted: list[Wanted] = []
     for output in _list(message, "outputs"):
         name = name_of(output)
-        own = dict(_mapping(output, "parameters"))
+        own = without(_mapping(output, "parameters"), (CONTENT_TYPE,))
         binary = _flag(own.pop("binary_data", None), "binary_data")
         if own:
             unknown = shown(next(iter(own)))

@@ -13,6 +13,7 @@ from handlers.core.faults import as_serving_error, check_time
 from handlers.core.memory import release
 from handlers.core.metrics import Metrics
 from handlers.core.parameters import Parameter, parse_parameters
+from handlers.core.passed_over import PassedOver, without
 from handlers.core.pending import PendingRequest
 from handlers.core.request import Door, comes_by_grpc
 from handlers.core.request_log import logging_for
@@ -29,6 +30,7 @@ class RequestOpener:
     takes_numbers: bool
     takes_text: bool
     parameters: Sequence[Parameter]
+    passed_over: Sequence[PassedOver]
     admission: Admission
     metrics: Metrics
 
@@ -75,6 +77,7 @@ class RequestOpener:
             self.max_items,
             self.takes_numbers,
             self.takes_text,
+            {each.name for each in self.parameters} | {each.name for each in self.passed_over},
         )
 
     def _skip(self, request: PendingRequest[Any], refusal: Refusal) -> None:
@@ -93,7 +96,8 @@ class RequestOpener:
                     raise InvalidRequest("explanations are not offered; use /predictions")
                 message = door.read()
                 request.reply = message.reply
-                request.parameters = parse_parameters(message.parameters, self.parameters)
+                given = without(message.parameters, self.passed_over)
+                request.parameters = parse_parameters(given, self.parameters)
                 request.payloads = message.payloads
                 request.seconds = seconds - (time.monotonic() - start)
         except Exception as error:

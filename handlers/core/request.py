@@ -1,22 +1,25 @@
 """The door: every form a request can have becomes one `Request`, and nothing behind it knows which it was.
 
 Forms: a raw body; JSON `{"inputs": ..., "parameters": {...}}`; multipart or urlencoded fields; TorchServe's gRPC
-map of bytes; the Open Inference Protocol, from REST (JSON, and binary data behind it) and from TorchServe's gRPC.
-JSON is JSON in each of them, whatever its content type says.
+map of bytes; the Open Inference Protocol, from REST (JSON, and binary data behind it) and from TorchServe's gRPC;
+KServe's first protocol, `{"instances": [...]}`. JSON is JSON in each of them, whatever its content type says.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from handlers.core.body_limits import check_bounds
+from handlers.core.compression import decompress
 from handlers.core.content_type import ContentType, decode_text, is_utf8
 from handlers.core.errors import InvalidRequest, TooManyItems
 from handlers.core.forms import HEADER as FORM_HEADER
 from handlers.core.forms import check_whole, open_form
 from handlers.core.json_source import is_json_source
+from handlers.core.kserve_v1 import FIELDS, PredictionsReply, read_instances
 from handlers.core.open_inference import HEADER_LENGTH, OpenInferenceReply, read_id, read_message
+from handlers.core.passed_over import check_options
 from handlers.core.raw_parameters import flat, joined, parameters_field, refuse_constant, scalar
 from handlers.core.repeated_fields import check_not_repeated
 from handlers.core.reply import NativeReply, Reply
@@ -42,7 +45,8 @@ class Door:
 
     `fields` is TorchServe's `data[i]`, `headers` its request headers; `payload_fields` are the names under which
     a form or a tensor carries the input. `takes_text`: inputs are texts, which are decoded by the charset that their
-    content type declares; UTF-8 stays bytes.
+    content type declares; UTF-8 stays bytes. `parameter_names`: what a tensor of another name
+    may be beside the input.
     """
 
     fields: Mapping[str, Any]
@@ -53,6 +57,7 @@ class Door:
     max_items: int
     takes_numbers: bool = True
     takes_text: bool = False
+    parameter_names: Collection[str] = ()
     reply: Reply = field(default_factory=NativeReply)
 
     def __post_init__(self) -> None:
@@ -82,8 +87,8 @@ class Door:
 
     def read(self) -> Request:
         """Raises BadRequest or TooLarge."""
-        if self.header("content-encoding").lower() not in ("", "identity"):
-            raise InvalidRequest("a compressed body is not accepted; send it without Content-Encoding")
+        if (encoding := self.header("content-encoding").strip().lower()) not in ("", "identity"):
+            self.fields = {**self.fields, "body": decompress(self.fields.get("body"), encoding)}
         check_not_repeated(self.headers)
         if sent := self.header(FORM_HEADER):
             self.fields, self.headers = open_form(sent, self.fields, self.headers, self.payload_fields)
@@ -143,6 +148,8 @@ class Door:
         self, message: dict[str, Any], others: dict[str, Any], binary: memoryview | None = None
     ) -> tuple[Sequence[Payload], dict[str, Any]]:
         """A JSON object, and the parameters that came beside it."""
+        if "instances" in message:
+            return self._instances(message, others)
         is_open_inference = self.is_model_infer or self.is_open_inference_route or binary is not None
         if is_open_inference or _is_open_inference(message):
             payloads, parameters = self._open_inference(message, binary)
@@ -156,7 +163,7 @@ class Door:
         reply = OpenInferenceReply("", self.model_name, self.model_version, grpc)
         self.reply = reply
         self.reply = reply = replace(reply, id=read_id(message))
-        read = read_message(message, self.payload_fields, grpc, binary)
+        read = read_message(message, self.payload_fields, grpc, binary, self.parameter_names)
         self.reply = replace(reply, wanted=read.wanted, binary=read.binary)
         return read.payloads, read.parameters
 
@@ -170,14 +177,12 @@ class Door:
     def _native(
         self, message: dict[str, Any], query: dict[str, Any]
     ) -> tuple[Sequence[Payload], dict[str, Any]]:
-        for key in message:
-            if key not in JSON_KEYS:
-                raise InvalidRequest(f"unknown field '{key[:60]}'; the body has 'inputs' and 'parameters'")
-        if "inputs" not in message:
-            raise InvalidRequest("the field 'inputs' is missing")
-        inputs, parameters = message["inputs"], message.get("parameters")
-        if parameters is not None and not isinstance(parameters, dict):
-            raise InvalidRequest(f"the field 'parameters' must be an object, not {_kind(parameters)}")
+        given = _only(message, (*JSON_KEYS, "options"))
+        if "options" in given:
+            check_options(given["options"])
+        if "inputs" not in given:
+            raise InvalidRequest("the field 'inputs' is missing or null")
+        inputs = given["inputs"]
         several = isinstance(inputs, list)
         payloads = tuple(inputs) if several else (inputs,)
         if not payloads:
@@ -188,7 +193,14 @@ class Door:
                     f"the field 'inputs' must be a string or a list of strings, not {_kind(payload)}"
                 )
         self.reply = NativeReply(several=several)
-        return payloads, joined(query, parameters or {})
+        return payloads, joined(query, _parameters_of(given))
+
+    def _instances(
+        self, message: dict[str, Any], query: dict[str, Any]
+    ) -> tuple[Sequence[Payload], dict[str, Any]]:
+        self.reply = PredictionsReply()
+        given = _only(message, FIELDS)
+        return read_instances(message, self.payload_fields), joined(query, _parameters_of(given))
 
     def _form(self) -> tuple[Sequence[Payload], dict[str, Any]]:
         if self.is_open_inference_route:
@@ -311,6 +323,23 @@ def _is_open_inference(message: dict[str, Any]) -> bool:
     if isinstance(inputs, list) and any(isinstance(item, dict) for item in inputs):
         return True
     return bool(_OPEN_INFERENCE_KEYS & message.keys())
+
+
+def _only(message: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    """The fields that are not null. Raises InvalidRequest for one that is none of `fields`."""
+    given = {name: value for name, value in message.items() if value is not None}
+    for name in given:
+        if name not in fields:
+            names = "' and '".join(fields[:2])
+            raise InvalidRequest(f"unknown field '{name[:60]}'; the body has '{names}'")
+    return given
+
+
+def _parameters_of(message: dict[str, Any]) -> dict[str, Any]:
+    parameters = message.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise InvalidRequest(f"the field 'parameters' must be an object, not {_kind(parameters)}")
+    return parameters
 
 
 _KINDS: dict[type, str] = {

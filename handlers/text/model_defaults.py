@@ -12,16 +12,21 @@ from typing import Any
 
 from transformers import AutoConfig, GenerationConfig
 
+from handlers.core.passed_over import GENERATION, PassedOver
 from handlers.text.architectures import check_served, position_limits
 from handlers.text.generation import GenerationParameters
 
+_OBEYED = ("repetition_penalty", "encoder_no_repeat_ngram_size")
 FALLBACK_NEW_TOKENS = 256
 """For a model that names no length at all, where transformers would stop after 20 tokens, in mid-sentence."""
 
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """`encoder_positions`, `decoder_positions`: how many there are, None where positions are relative."""
+    """`encoder_positions`, `decoder_positions`: how many there are, None where positions are relative.
+
+    `passed_over`: what a request may send besides, as it is what the model does anyway.
+    """
 
     prefix: str
     parameters: GenerationParameters
@@ -29,6 +34,7 @@ class ModelDefaults:
     decoder_positions: int | None
     suggested_input_tokens: int | None
     """`n_positions` of a model with relative positions: what it was trained on, not a bound."""
+    passed_over: tuple[PassedOver, ...] = GENERATION
 
 
 def read_defaults(folder: Path) -> ModelDefaults:
@@ -39,12 +45,14 @@ def read_defaults(folder: Path) -> ModelDefaults:
     check_served(_config_json(folder))
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     encoder_positions, decoder_positions = position_limits(config)
+    generation = generation_config(folder)
     return ModelDefaults(
         prefix=str(_merged(folder).get("prefix") or ""),
-        parameters=_parameters(generation_config(folder)),
+        parameters=_parameters(generation),
         encoder_positions=encoder_positions,
         decoder_positions=decoder_positions,
         suggested_input_tokens=getattr(config, "n_positions", None),
+        passed_over=tuple(each for each in GENERATION if _changes_nothing(each, generation)),
     )
 
 
@@ -78,6 +86,12 @@ def _parameters(config: GenerationConfig) -> GenerationParameters:
         no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
         early_stopping=config.early_stopping or False,
     )
+
+
+def _changes_nothing(parameter: PassedOver, config: GenerationConfig) -> bool:
+    """Whether its values are what the model does anyway: its files are obeyed for the parameters of _OBEYED."""
+    own = getattr(config, parameter.name, None)
+    return parameter.name not in _OBEYED or own is None or own in parameter.values
 
 
 def _merged(folder: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class GenerationLimits:
             Parameter(
                 "truncation",
                 bool,
-                choices=("do_not_truncate", "longest_first", "only_first"),
+                choices=("do_not_truncate", "longest_first", "only_first", "only_second"),
                 help="cut a text that is too long for the model (the default), or refuse it",
                 default=True,
             ),
@@ -82,8 +82,11 @@ def resolve(request: Mapping[str, Any], defaults: GenerationParameters) -> Gener
 
 
 def truncates(request: Mapping[str, Any]) -> bool:
-    """Whether a text that is too long is cut; the strings are those of huggingface_hub's client."""
-    return request.get("truncation", True) not in (False, "do_not_truncate")
+    """Whether a text that is too long is cut; the strings are those of huggingface_hub's client.
+
+    `only_second` cuts the second of two texts, and there is only one.
+    """
+    return request.get("truncation", True) not in (False, "do_not_truncate", "only_second")
 
 
 def _length(request: Mapping[str, Any], bound: str, default: int) -> tuple[int, str]:

@@ -1,19 +1,29 @@
-"""Clients that nobody here wrote, unchanged: Hugging Face's, sync and async; gRPC from the published protos alone."""
+"""Clients that were not written here, unchanged: Hugging Face's, MLServer's, Triton's; gRPC from published protos."""
 
 import asyncio
+import base64
 import importlib.resources
 import importlib.util
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
+import tritonclient.http as triton
 from huggingface_hub import AsyncInferenceClient, InferenceClient, InferenceTimeoutError
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
+from PIL import Image
 
+from client import Client, Conflict
+from tests.conftest import ROOT
+from tests.server.fronted import in_front_of, needs_nginx
 from training.pictures import picture
 from training.reports import report
 
@@ -72,9 +82,9 @@ async def test_summaries(ask, model):
 async def test_errors_tell_what_is_wrong(ask):
     with pytest.raises(BadRequestError, match="not a picture that can be read"):
         await ask("resnet-50", "image_classification", b"no picture")
-    with pytest.raises(BadRequestError, match="'top_k' must be an integer from 1 to"):
+    with pytest.raises(BadRequestError, match="'top_k' must be an integer of at least 1"):
         await ask("resnet-50", "image_classification", PICTURE, top_k=0)
-    with pytest.raises(BadRequestError, match="unknown parameter 'temperature'"):
+    with pytest.raises(BadRequestError, match="'temperature' cannot be changed here"):
         await ask("t5-small", "summarization", TEXT, generate_parameters={"temperature": 2.0})
     with pytest.raises(HfHubHTTPError, match="413") as too_long:
         await ask("t5-small", "summarization", TEXT * 30, truncation="do_not_truncate")
@@ -193,3 +203,166 @@ def test_grpc_from_the_published_protos_alone(server, stubs):
     assert json.loads(said["infer summary"][0]) == SUMMARY
     assert set(SUMMARIZERS) < set(said["models"])
     assert said["workers"] == ["READY"]
+
+
+CLIENTS = ROOT / "tests" / "clients"
+VENV = ROOT / ".venv-clients"
+
+
+@pytest.fixture(scope="module")
+def front(server):
+    with in_front_of(server.endpoints) as running:
+        yield running
+
+
+@pytest.fixture(params=["direct", pytest.param("nginx", marks=needs_nginx)])
+def url(request, server):
+    """TorchServe's own address, and nginx's."""
+    return server.inference if request.param == "direct" else request.getfixturevalue("front").url
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Paths of an image, whose pixels lie beside it, and of a text."""
+    folder = tmp_path_factory.mktemp("inputs")
+    (folder / "image.jpg").write_bytes(PICTURE)
+    np.save(folder / "image.npy", np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB")))
+    (folder / "report.txt").write_text(TEXT)
+    return str(folder / "image.jpg"), str(folder / "report.txt")
+
+
+def said_by(script, *arguments):
+    """What a program of tests/clients prints, run in the environment of other servers' clients."""
+    if script.endswith(".mjs"):
+        program = shutil.which("node")
+        if program is None:
+            pytest.skip("node is not installed")
+    else:
+        program = str(VENV / "bin" / "python")
+        if not (VENV / ".clients-stamp").exists():
+            pytest.skip(".venv-clients is not there (scripts/setup --clients)")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [program, str(CLIENTS / script), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("script", ["fetch.mjs", "plain_requests.py"])
+def test_clients_that_set_no_content_type(script, url, inputs):
+    """node's fetch says text/plain for strings, `requests` says nothing."""
+    said = said_by(script, url, *inputs)
+    ok = {name: answer["body"] for name, answer in said.items() if answer["status"] == 200}
+    assert said.keys() - ok.keys() == {"refused"}
+    assert said["refused"]["status"] == 400
+    assert "'num_beams' must be an integer" in said["refused"]["body"]["error"]
+    assert ok["summary"] == ok["text"] == [{"summary_text": SUMMARY}]
+    assert ok["v1"] == {"predictions": [{"summary_text": SUMMARY}]}
+    assert SUMMARY.startswith(ok["short"][0]["summary_text"])
+    assert len(ok["short"][0]["summary_text"]) < len(SUMMARY)
+    for name, count in (("labels", 2), ("form", 2), ("image", 5)):
+        assert (ok[name][0]["label"], len(ok[name])) == (LABEL, count)
+
+
+@pytest.mark.parametrize("package", ["huggingface-2", "huggingface-latest"])
+def test_hugging_faces_client_for_node(package, url, inputs):
+    if not (VENV / ".node-clients-stamp").exists():
+        pytest.skip("its packages are not there (npm, scripts/setup --clients)")
+    said = said_by("huggingface.mjs", str(VENV), package, url, *inputs)
+    assert said["summary"]["summary_text"] == said["options"]["summary_text"] == SUMMARY
+    assert len(said["short"]["summary_text"]) < len(SUMMARY)
+    assert "an answer" not in said["refused"]
+    assert (said["labels"][0]["label"], len(said["labels"])) == (LABEL, 5)
+
+
+def test_mlservers_codecs(url, inputs):
+    said = said_by("mlserver_client.py", url, *inputs)
+    for name in ("lab", "pixels", "floats", "files"):
+        assert (said[name][0], len(said[name])) == (LABEL, 5), said[name]
+    assert (said["batch"][:5], said["batch"][5:]) == (said["pixels"], said["pixels"])
+    assert said["texts"] == [SUMMARY] * 2
+    assert said["bytes"] == said["strings"] == [SUMMARY]
+    assert "the input 'another' is unknown" in said["wrong"]["error"] or "'payload'" in said["wrong"]["error"]
+
+
+@needs_nginx
+def test_tritonclients_grpc_through_nginx(front, inputs):
+    said = said_by("triton_grpc.py", front.front.grpc, *inputs)
+    assert (said["live"], said["ready"], said["version ready"]) == (True, True, True)
+    assert said["model ready"] == [True, False]
+    assert said["server"] == "Torchserve"
+    assert said["metadata"] == [["summary_text", "BYTES", [-1]], ["truncated", "BOOL", [-1]]]
+    assert (said["labels"][0], len(said["labels"]), said["id"]) == (LABEL, 5, "seven")
+    assert (said["selected"], said["scores"]) == (["score", "label"], [1, 2])
+    assert said["pixels"][0] == said["half"][0] == LABEL
+    assert said["summaries"] == [SUMMARY] * 2
+    assert said["truncated"] == [False, False]
+    assert 0 < len(said["short"][0]) < len(SUMMARY)
+    assert (said["typed"], said["typed id"]) == ([SUMMARY], "8")
+    assert said["parameter"] == [
+        "StatusCode.INVALID_ARGUMENT",
+        "'top_k' must be an integer of at least 1, not 0",
+    ]
+    assert said["model"] == ["StatusCode.NOT_FOUND", "Model not found: nobody"]
+    assert said["output"][0] == "StatusCode.INVALID_ARGUMENT"
+    assert said["method"][0] == "StatusCode.UNIMPLEMENTED"
+    assert "DEADLINE_EXCEEDED" in said["late"][0] or "Deadline Exceeded" in said["late"][1]
+
+
+async def test_kserve_v1(url):
+    b64 = base64.b64encode(PICTURE).decode()
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        path = "/v1/models/resnet-50:predict"
+        for instance in (b64, {"b64": b64}, {"data": b64}, {"image": {"b64": b64}}):
+            message = {"instances": [instance, instance], "parameters": {"top_k": 2}}
+            answer = await http.post(path, json=message)
+            assert answer.status_code == 200
+            first, second = answer.json()["predictions"]
+            assert first == second
+            assert (first[0]["label"], len(first)) == (LABEL, 2)
+        answer = await http.post(
+            "/v1/models/t5-small:predict", content=json.dumps({"instances": [{"data": TEXT}]})
+        )
+        assert answer.json() == {"predictions": [{"summary_text": SUMMARY}]}
+        answer = await http.post(path, json={"instances": [[1, 2]]})
+        assert (answer.status_code, answer.json()["type"]) == (400, "InvalidRequest")
+        assert "instances[0] must be a string" in answer.json()["error"]
+        assert (await http.post("/v1/models/nobody:predict", json={})).status_code == 404
+
+
+@needs_nginx
+def test_kserves_model_routes_and_mlservers_docs(front):
+    with httpx.Client(base_url=front.url, timeout=60) as http:
+        assert http.get("/v1/models/t5-small").json() == {"name": "t5-small", "ready": True}
+        assert http.get("/v1/models/nobody").status_code == 404
+        assert set(SUMMARIZERS) < set(http.get("/v1/models").json()["models"])
+        assert http.get("/v1/models/t5-small:predict").status_code == 405
+        for path in ("/v2/docs", "/v2/models/t5-small/docs"):
+            answer = http.get(path, follow_redirects=True)
+            assert (answer.status_code, answer.url) == (200, httpx.URL(f"{front.url}/docs"))
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_tritonclients_compression_over_http(url, algorithm):
+    client = triton.InferenceServerClient(url.removeprefix("http://"))
+    pixels = np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB"))
+    image = triton.InferInput("INPUT0", list(pixels.shape), "UINT8")
+    image.set_data_from_numpy(pixels)
+    answer = client.infer(
+        "resnet-50",
+        [image],
+        timeout=60_000_000,
+        priority=2,
+        request_compression_algorithm=algorithm,
+        response_compression_algorithm=algorithm,
+    )
+    assert answer.as_numpy("label")[0, 0].decode() == LABEL
+    client.close()
+
+
+def test_registering_twice_over_grpc_is_a_conflict(server):
+    for protocol in ("rest", "grpc"):
+        with Client(endpoints=server.endpoints, protocol=protocol) as client:
+            for name in (None, "t5-small"):
+                with pytest.raises(Conflict, match="already registered"):
+                    client.register("t5-small.mar", model_name=name)

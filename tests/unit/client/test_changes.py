@@ -227,6 +227,30 @@ def test_register_twice_is_a_conflict(call, connection, fake, protocol):
         call(lambda c: c.register("twice.mar"), protocol=protocol, **connection)
 
 
+@pytest.mark.parametrize("url", ["twice.mar", "/store/old-name.mar"])
+def test_a_conflict_over_grpc_whose_reason_rest_says(call, fake, url):
+    """TorchServe says nothing of it over gRPC, and the archive may have been registered under another name."""
+    fake.versions["twice"] = {"1.0": Version(url)}
+    fake.defaults["twice"] = "1.0"
+    with over_grpc(fake) as there:
+        port = int(there.grpc_management.rpartition(":")[2])
+        endpoints = Endpoints.at(management_port=1234, grpc_management_port=port)
+        with pytest.raises(Conflict, match=r"Model version 1\.0 is already registered"):
+            call(
+                lambda c: c.register("twice.mar"),
+                endpoints=endpoints,
+                transport=httpx.MockTransport(fake.rest),
+            )
+        fake.versions["twice"] = {"1.0": Version(url)}
+        with pytest.raises(Conflict, match=r"twice\.mar is already registered \(registered: twice 1\.0\)"):
+            call(lambda c: c.register("twice.mar", model_name="twice"), protocol="grpc", endpoints=there)
+
+
+def test_a_failure_over_grpc_without_a_reason_is_no_conflict_of_other_models(call, fake):
+    with over_grpc(fake) as there, pytest.raises(InternalError, match="gave no reason"):
+        call(lambda c: c.register("twice.mar"), protocol="grpc", endpoints=there)
+
+
 def test_register_goes_over_grpc_where_it_is_the_same_server(call, fake):
     """REST on the default port and gRPC on the default port are one server; TorchServe's REST would block."""
     with over_grpc(fake) as there:

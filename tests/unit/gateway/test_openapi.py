@@ -133,7 +133,7 @@ def test_parameters_and_limits_are_the_handlers(openapi, models):
         each["name"]: each["schema"]
         for each in openapi["paths"]["/predictions/resnet-50"]["post"]["parameters"]
     }
-    assert query["top_k"]["maximum"] == metadata["labels"]
+    assert query["top_k"]["minimum"] == 1
     assert query["function_to_apply"]["enum"] == ["softmax", "sigmoid", "none"]
     (tag,) = [tag for tag in openapi["tags"] if tag["name"] == "resnet-50"]
     assert str(metadata["max_pixels"]) in tag["description"]

@@ -40,3 +40,10 @@ def test_everything_the_page_needs_is_here(client):
 @pytest.mark.parametrize("name", ["swagger-ui.js.map", "LICENSE", "..%2F__init__.py", "VERSION"])
 def test_nothing_else_is(client, name):
     assert client.get(f"/docs/{name}").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v2/docs", "/v2/models/net/docs"])
+def test_mlservers_addresses_lead_to_the_page(client, path):
+    """By a relative address, which is right behind any proxy."""
+    assert client.get(path, follow_redirects=False).headers["location"].startswith("../")
+    assert client.get(path).url.path == "/docs"

@@ -99,6 +99,8 @@ async def test_a_server_that_serves_is_ready_by_every_route(behind, supervised):
         assert await get(client, "/readyz") == (200, {"ready": True})
         assert await get(client, "/ping") == (200, {"status": "Healthy"})
         assert await get(client, "/v2/models/texts/ready") == (200, {"name": "texts", "ready": True})
+        assert await get(client, "/v1/models/texts") == (200, {"name": "texts", "ready": True})
+        assert await get(client, "/v1/models") == (200, {"models": ["pictures", "texts"]})
     assert not any("predictions" in path for path in behind.asked)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from handlers.core.errors import ConfigurationError, OutOfMemory
+from handlers.core.passed_over import GENERATION
 from handlers.summarizer import Summarizer
 from handlers.text.generation import GeneratedTokens, GenerationBatch
 from tests.unit.handlers.context import FakeContext
@@ -217,9 +218,13 @@ BAD = [
     (native("x", max_length=1e9), 400, "InvalidParameter", "'max_length' must be an integer from 2 to 51"),
     (native("x", max_length="30"), 400, "InvalidParameter", "'max_length' must be an integer"),
     (native("x", min_length=20, max_length=10), 400, "InvalidParameter", "'min_length' (20)"),
-    (native("x", top_k=3), 400, "InvalidParameter", "no_repeat_ngram_size"),
-    (native("x", generate_parameters={"temperature": 1}), 400, "InvalidParameter", "temperature"),
-    (native("x", truncation="only_second"), 400, "InvalidParameter", "longest_first"),
+    (native("x", top_k=3), 400, "InvalidParameter", "'top_k' cannot be changed here: it must be 50 or 0"),
+    (native("x", topk=3), 400, "InvalidParameter", "no_repeat_ngram_size"),
+    (native("x", generate_parameters={"temperature": 0.7}), 400, "InvalidParameter", "'temperature' cannot"),
+    (native("x", do_sample=True), 400, "InvalidParameter", "it must be false, or left out, not True"),
+    (native("x", num_return_sequences=True), 400, "InvalidParameter", "it must be 1"),
+    (native("x", truncation="longest_last"), 400, "InvalidParameter", "longest_first"),
+    (native(LONG, truncation="only_second"), 413, "TextTooLong", "at most 64"),
     (
         ({"body": b'{"inputs": "x", "parameters": {"length_penalty": NaN}}'}, JSON),
         400,
@@ -349,3 +354,19 @@ def test_limits_hold_for_the_models_own_defaults(archive: Path) -> None:
 def test_an_unknown_setting_is_refused_at_start(archive: Path) -> None:
     with pytest.raises(ConfigurationError, match="max_new_tokens"):
         Worker(archive, max_tokens=5)
+
+
+def test_what_changes_nothing_is_passed_over(worker: Worker) -> None:
+    """Each value on the list, alone and together, in JSON and as a form's fields."""
+    (alone,) = worker.ask(native(TEXTS[1]))
+    for parameter in GENERATION:
+        for value in parameter.values:
+            assert worker.ask(native(TEXTS[1], **{parameter.name: value})) == [alone]
+    together = {parameter.name: parameter.values[0] for parameter in GENERATION}
+    null = dict.fromkeys(("max_length", "max_time", "unheard_of"))
+    fields = {name: json.dumps(value).encode() for name, value in together.items()}
+    (nested,) = worker.ask(native(TEXTS[1], generate_parameters=together, **null))
+    (form,) = worker.ask(({"text": TEXTS[1].encode(), **fields}, {"url_path": ""}))
+    assert nested == form == alone
+    (short,) = worker.ask(native(SENTENCES[0]))
+    assert worker.ask(native(SENTENCES[0], truncation="only_second")) == [short]

@@ -136,6 +136,26 @@ def test_the_demo_has_an_environment_of_its_own(setup, monkeypatch, tmp_path, ca
         setup.main()
 
 
+def test_other_servers_clients_have_an_environment_of_their_own(setup, monkeypatch, tmp_path, capsys):
+    root = tmp_path / "root"
+    for path, text in {"tests/clients/requirements.txt": "codec==1.0\n", "scripts/setup": ""}.items():
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text(text)
+    wheel(tmp_path, "codec", "1.0", {"codec.py": ""})
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(setup, "ROOT", root)
+    monkeypatch.setattr(setup, "CLIENTS_VENV", root / ".venv-clients")
+    monkeypatch.setattr(setup.shutil, "which", lambda name: None)  # without npm, those for node are left out
+    monkeypatch.setattr(sys, "argv", ["setup", "--clients"])
+    setup.main()
+    subprocess.run([root / ".venv-clients" / "bin" / "python", "-c", "import codec"], check=True)
+    assert not setup.VENV.exists()
+    capsys.readouterr()
+    setup.main()
+    assert capsys.readouterr().out == "Nothing to do: .venv-clients is up to date.\n"
+
+
 def test_a_link_to_another_checkouts_environment_is_not_emptied(setup, tmp_path):
     other = tmp_path / "other"
     other.mkdir()

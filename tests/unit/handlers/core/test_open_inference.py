@@ -248,3 +248,72 @@ def test_outputs_are_selected_over_grpc_by_an_input_of_that_name(handler, contex
 def test_bytes_elements_come_back_as_they_were():
     items = [b"", b"a" * 300, bytes(range(256))]
     assert unpack_bytes(memoryview(pack_bytes(items)), 3) == items
+
+
+@pytest.mark.parametrize("name", ["image", "data", "payload", "input-1", "INPUT0", "temperature"])
+def test_the_one_input_may_have_any_name(handler, context, name):
+    (expected, _), tensor = (
+        one(handler, context, js({"inputs": [image(data=PIXELS.tolist())]})),
+        image(name=name),
+    )
+    for request in (
+        js({"inputs": [tensor | {"data": PIXELS.tolist()}]}),
+        binary([dict(tensor)], [PIXELS.tobytes()]),
+    ):
+        answer, status = one(handler, context, request)
+        assert (status, answer) == (200, expected)
+    beside = {"name": "times", "datatype": "INT64", "shape": [1], "data": [2]}
+    answer, status = one(handler, context, js({"inputs": [beside, tensor | {"data": PIXELS.tolist()}]}))
+    assert (status, outputs(answer)["said"]) == (200, ["uint8[2, 2, 3] é" * 2])
+
+
+def test_a_wrong_name_beside_the_input_is_about_names(handler, context):
+    pixels = {"name": "pixels", "datatype": "UINT8", "shape": [2, 2, 3], "data": PIXELS.tolist()}
+    answer, status = one(handler, context, js({"inputs": [image(data=PIXELS.tolist()), pixels]}))
+    assert status == 400
+    assert "the input 'pixels' is unknown: beside the one input 'image'" in answer["message"]
+    assert "(share, times)" in answer["message"]
+
+
+MLSERVER = {  # recorded: mlserver 1.7.1, NumpyRequestCodec.encode_request(array).dict()
+    "id": None,
+    "parameters": {"content_type": "np", "headers": None},
+    "inputs": [
+        {
+            "name": "input-1",
+            "shape": [2, 2, 3],
+            "datatype": "UINT8",
+            "parameters": {"content_type": "np", "headers": None},
+            "data": PIXELS.ravel().tolist(),
+        }
+    ],
+    "outputs": None,
+}
+
+
+def test_what_standard_clients_add_is_passed_over(handler, context):
+    expected, _ = one(handler, context, js({"inputs": [image(data=PIXELS.tolist())]}))
+    assert one(handler, context, js(MLSERVER)) == (expected, 200)
+    triton = MLSERVER | {"parameters": {"timeout": 5_000_000, "priority": 1, "binary_data_output": False}}
+    assert one(handler, context, js(triton)) == (expected, 200)
+    wanted = [{"name": "total", "parameters": {"content_type": "np", "headers": None, "binary_data": None}}]
+    answer, status = one(handler, context, js(MLSERVER | {"outputs": wanted}))
+    assert (status, outputs(answer)) == (200, {"total": [66.0]})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"parameters": {"content_type": "datetime"}},
+            "'content_type' cannot be changed here: it must be 'np'",
+        ),
+        ({"parameters": {"headers": {"x": "1"}}}, "unknown parameter 'headers'"),
+        ({"parameters": {"sequence_id": 7}}, "unknown parameter 'sequence_id'"),
+        ({"parameters": {"timeout": "soon"}}, "'timeout' is ignored here, and must be an integer"),
+    ],
+)
+def test_what_would_change_the_answer_is_not_passed_over(handler, context, change, words):
+    answer, status = one(handler, context, js(MLSERVER | change))
+    assert status == 400
+    assert words in answer["message"]

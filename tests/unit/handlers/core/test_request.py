@@ -19,7 +19,8 @@ GRPC_TENSORS = {"body": {"content-type": "application/json"}}
 
 
 def door(fields, headers=HTTP) -> Door:
-    return Door(fields, headers, "net", "1.0", ("image", "data"), max_items=4)
+    names = ("top_k", "early_stopping")
+    return Door(fields, headers, "net", "1.0", ("image", "data"), max_items=4, parameter_names=names)
 
 
 def read(fields, headers=HTTP) -> Request:
@@ -123,16 +124,16 @@ def test_pixels_keep_shape_and_type():
         (body([1]), JSON, "must be an object with the field 'inputs', not a list"),
         (body("text"), JSON, "not a string"),
         (body({}), JSON, "'inputs' is missing"),
-        (body({"inputs": None}), JSON, "'inputs' must be a string or a list of strings, not null"),
+        (body({"inputs": None}), JSON, "'inputs' is missing or null"),
         (body({"inputs": []}), JSON, "empty list"),
         (body({"inputs": ["a", 1]}), JSON, "not a number"),
         (body({"inputs": "a", "parameters": 3}), JSON, "'parameters' must be an object, not a number"),
-        (body({"inputs": "a", "options": {}}), JSON, "unknown field 'options'"),
+        (body({"inputs": "a", "option": {}}), JSON, "unknown field 'option'"),
         (body({"inputs": "a", "parameters": {"k": 1, "generate_parameters": {"k": 2}}}), JSON, "given twice"),
         (body({"inputs": "a", "parameters": {"k": 1}}) | {"k": b"1"}, JSON, "'k' is given twice"),
         (body({"inputs": [tensor()], "parameters": {"k": 1}}) | {"k": b"1"}, JSON, "'k' is given twice"),
         ({"image": b"x", "k": b"1", "parameters": b'{"k": 1}'}, HTTP, "'k' is given twice"),
-        (body({"inputs": "a"}), JSON | {"content-encoding": "gzip"}, "compressed body"),
+        (body({"inputs": "a"}), JSON | {"content-encoding": "gzip"}, "not gzip"),
     ],
 )
 def test_malformed_requests_are_named(fields, headers, message):
@@ -145,7 +146,14 @@ def test_malformed_requests_are_named(fields, headers, message):
     ("inputs", "message"),
     [
         ([tensor(), tensor()], "two inputs are named 'image'"),
-        ([tensor(), tensor(name="data")], "several inputs"),
+        ([tensor(), tensor(name="data")], "several inputs: 'image' and 'data'; send one"),
+        (
+            [tensor(), tensor(name="topk", datatype="INT32", data=[3])],
+            "'topk' is unknown: beside the one input",
+        ),
+        ([tensor(name="a"), tensor(name="b")], "'b' is unknown: beside the one input 'image', inputs have"),
+        ([tensor(name="a"), tensor(name="b")], "the name of a parameter (early_stopping, top_k)"),
+        ([tensor(parameters={"content_type": "datetime"})], "'content_type' cannot be changed here"),
         ([], "no input: expected a tensor named 'image'"),
         ([tensor(name="top_k", datatype="INT32", data=[3])], "no input"),
         ([{"shape": [1]}, tensor()], "object with a 'name'"),

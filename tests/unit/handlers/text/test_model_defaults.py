@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from handlers.core.passed_over import GENERATION
 from handlers.text.generation import GenerationParameters
 from handlers.text.model_defaults import FALLBACK_NEW_TOKENS, read_defaults
 
@@ -84,3 +85,12 @@ def test_separate_positions_of_encoder_and_decoder(tmp_path: Path) -> None:
     }
     defaults = read_defaults(write(tmp_path, config))
     assert (defaults.encoder_positions, defaults.decoder_positions) == (16384, 1024)
+
+
+def test_what_a_models_files_set_is_not_passed_over(tmp_path: Path) -> None:
+    """There the value that usually changes nothing would change the answer."""
+    names = {each.name for each in read_defaults(write(tmp_path, BART_CNN)).passed_over}
+    assert names == {each.name for each in GENERATION}
+    generation = {"repetition_penalty": 1.3, "encoder_no_repeat_ngram_size": 4, "temperature": 0.5}
+    left = {each.name for each in read_defaults(write(tmp_path, BART_CNN, generation)).passed_over}
+    assert names - left == {"repetition_penalty", "encoder_no_repeat_ngram_size"}

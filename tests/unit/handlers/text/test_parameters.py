@@ -78,7 +78,7 @@ def test_a_minimum_above_the_maximum_names_both(raw: dict[str, Any], names: list
         ("no_repeat_ngram_size", -1, "from 0 to 100"),
         ("early_stopping", "always", "true or false or 'never'"),
         ("early_stopping", 1, "true or false or 'never'"),
-        ("truncation", "only_second", "'only_first'"),
+        ("truncation", "only_third", "'only_first'"),
         ("truncation", 0, "true or false"),
         ("clean_up_tokenization_spaces", "yes", "true or false"),
         ("temperature", 0.7, "num_beams"),

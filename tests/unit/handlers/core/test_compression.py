@@ -1,0 +1,89 @@
+"""Bodies with a Content-Encoding: as they were before, or refused with the reason, within bounds."""
+
+import gzip
+import json
+import zlib
+
+import pytest
+
+from handlers.core.compression import MAX_DECOMPRESSED_BYTES, decompress
+from handlers.core.errors import InvalidRequest, TooLarge
+from handlers.core.request import Door
+from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE
+
+TEXT = b"Rain fell in the mountains. " * 20
+
+
+def raw_deflate(content):
+    compressing = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressing.compress(content) + compressing.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [
+        ("gzip", gzip.compress),
+        ("GZIP ", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", raw_deflate),
+        ("identity", bytes),
+        ("", bytes),
+    ],
+)
+def test_a_body_is_what_it_was(encoding, compress):
+    assert decompress(bytearray(compress(TEXT)), encoding) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "words"),
+    [
+        (b"x", "br", "'br' is not supported; use gzip or deflate"),
+        (b"x", "gzip, gzip", "not supported"),
+        (TEXT, "gzip", "the body is not gzip"),
+        (b"", "gzip", "incomplete"),
+        (gzip.compress(TEXT)[:-9], "gzip", "incomplete"),
+        (gzip.compress(TEXT) + b"more", "gzip", "further bytes"),
+        (TEXT.decode(), "gzip", "send it uncompressed"),
+    ],
+)
+def test_what_cannot_be_decompressed_is_named(body, encoding, words):
+    with pytest.raises(InvalidRequest) as caught:
+        decompress(body, encoding)
+    assert words in caught.value.message
+
+
+def test_a_bomb_is_refused_without_being_unpacked():
+    limit = b"\0" * MAX_DECOMPRESSED_BYTES
+    assert len(decompress(zlib.compress(limit), "deflate")) == MAX_DECOMPRESSED_BYTES
+    with pytest.raises(TooLarge, match="larger than 16 MiB when decompressed"):
+        decompress(zlib.compress(limit + b"\0"), "deflate")
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+def test_a_compressed_request_is_read_as_the_plain_one(compress):
+    message = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["hi"]}]}
+    head = json.dumps(
+        {"inputs": [{**message["inputs"][0], "data": None, "parameters": {"binary_data_size": 6}}]}
+    )
+    binary = head.encode() + b"\2\0\0\0hi"
+    requests = [
+        (b"hi", HTTP),
+        (json.dumps({"inputs": "hi"}).encode(), JSON),
+        (json.dumps(message).encode(), OPEN_INFERENCE),
+        (binary, OPEN_INFERENCE | {"Inference-Header-Content-Length": str(len(head))}),
+    ]
+    for body, headers in requests:
+        encoding = {"Content-Encoding": "gzip" if compress is gzip.compress else "deflate"}
+        packed = Door(
+            {"body": bytearray(compress(body))}, headers | encoding, "net", "1", ("text",), 4
+        ).read()
+        plain = Door({"body": bytearray(body)}, headers, "net", "1", ("text",), 4).read()
+        assert (packed.payloads, packed.parameters, packed.reply) == (plain.payloads, {}, plain.reply)
+
+
+def test_a_form_that_torchserve_has_taken_apart_cannot_have_been_compressed():
+    door = Door({"text": b"hi"}, HTTP | {"content-encoding": "gzip"}, "net", "1", ("text",), 4)
+    with pytest.raises(InvalidRequest, match="send it uncompressed"):
+        door.read()
+    identity = Door({"text": b"hi"}, HTTP | {"content-encoding": "identity"}, "net", "1", ("text",), 4)
+    assert identity.read().payloads == (b"hi",)

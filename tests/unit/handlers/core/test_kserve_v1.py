@@ -1,0 +1,87 @@
+"""KServe's first protocol at a handler: instances in, predictions out."""
+
+import base64
+import json
+
+import pytest
+
+from handlers.core.errors import ServingError
+from handlers.core.kserve_v1 import PredictionsReply
+from handlers.core.request import Door
+from tests.unit.handlers.sending import JSON, OPEN_INFERENCE
+
+V1_ROUTE = OPEN_INFERENCE  # TorchServe hands on both routes alike, without url_path
+
+
+class Words:
+    """Writes each answer as an object."""
+
+    def encode(self, answer):
+        return {"summary_text": answer}
+
+    def outputs(self, answers):
+        raise NotImplementedError
+
+
+def door(message, headers=V1_ROUTE):
+    return Door(
+        {"body": bytearray(json.dumps(message).encode())}, headers, "net", "1.0", ("image", "data"), 4
+    )
+
+
+B64 = base64.b64encode(b"\xffhi").decode()
+
+
+@pytest.mark.parametrize(
+    ("instance", "payload"),
+    [
+        ("a text", "a text"),
+        ({"b64": B64}, b"\xffhi"),
+        ({"data": "a text"}, "a text"),
+        ({"image": {"b64": B64}}, b"\xffhi"),
+    ],
+)
+@pytest.mark.parametrize("headers", [V1_ROUTE, JSON, JSON | {"url_path": ""}])
+def test_an_instance_in_each_form_by_each_route(instance, payload, headers):
+    opened = door({"instances": [instance, instance], "parameters": {"top_k": 2}, "inputs": None}, headers)
+    request = opened.read()
+    assert request.payloads == (payload, payload)
+    assert request.parameters == {"top_k": 2}
+    assert request.reply == PredictionsReply()
+
+
+def test_one_prediction_for_each_instance():
+    reply = door({"instances": ["a", "b"]}).read().reply
+    answer = reply.answer(Words(), ["x", "y"])
+    assert answer == {"predictions": [{"summary_text": "x"}, {"summary_text": "y"}]}
+    assert reply.answer(Words(), ["x"]) == {"predictions": [{"summary_text": "x"}]}
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"instances": []}, "'instances' must be a list with at least one element"),
+        ({"instances": None}, "'instances' must be a list"),
+        ({"instances": "text"}, "'instances' must be a list"),
+        (
+            {"instances": [[[1, 2, 3]]]},
+            'instances[0] must be a string, {"b64": string}, or an object with one',
+        ),
+        ({"instances": ["a", {"b64": 3}]}, "instances[1] must be"),
+        ({"instances": [{"b64": "?"}]}, "'instances[0]': an element is not base64"),
+        ({"instances": [{"b64": B64, "data": "x"}]}, "instances[0] must be"),
+        ({"instances": [{"picture": "x"}]}, "'image', 'data'"),
+        (
+            {"instances": ["a"], "inputs": "b"},
+            "unknown field 'inputs'; the body has 'instances' and 'parameters'",
+        ),
+        ({"instances": ["a"], "parameters": 3}, "'parameters' must be an object"),
+        ({"instances": ["a"] * 5}, "5 inputs in one request"),
+    ],
+)
+def test_what_is_no_instance_is_named(message, words):
+    opened = door(message)
+    with pytest.raises(ServingError) as caught:
+        opened.read()
+    assert words in caught.value.message
+    assert opened.reply.error(caught.value)["error"] == caught.value.message
