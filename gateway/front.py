@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     default = Settings()
     settings = Settings(
-        image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
+        image_model=options.image_model,
+        route_models=dict(options.route_model),
+        summarizers=dict(options.summarizer or default.summarizers),
     )
     front = Front(
         http=_address(options.host, _port(options.port, GATEWAY_PORTS[0], options.port_offset)),

@@ -248,6 +248,41 @@ async def test_the_documents_are_there(http):
     assert "swagger" in (await http.get("/docs")).text.lower()
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/livez", "/readyz", "/readyz/pictures", "/readyz/pictures/1.0", "/ping", "/v2", "/v2/health/live"]
+    + ["/v2/health/ready", "/v2/models/pictures", "/v2/models/pictures/ready", "/openapi.json", "/docs"]
+    + [
+        "/v2/models/pictures/versions/1.0",
+        "/v2/models/pictures/versions/1.0/ready",
+        "/docs/page.js",
+        "/nothing",
+    ]
+    + ["/gateway/metrics", "/refusals/pictures", "/refusals/pictures/2.0"],
+)
+async def test_a_slash_at_the_end_changes_nothing(http, path):
+    without, with_slash = await http.get(path), await http.get(f"{path}/")
+    assert with_slash.status_code == without.status_code
+    assert without.status_code in ((404,) if path == "/nothing" else (200, 429, 503))
+    assert with_slash.headers["content-type"] == without.headers["content-type"]
+    if path not in ("/docs", "/gateway/metrics"):
+        assert with_slash.content == without.content
+
+
+async def test_a_slash_at_the_end_of_a_route_with_a_body(http):
+    for path, body in (("/model", {"img": [[1, 2]]}), ("/predict/text_summarize", {"text": "a"})):
+        response = await http.post(f"{path}/?top_k=1" if path == "/model" else f"{path}/?min=10", json=body)
+        assert response.status_code == 200
+    assert response.json() == [{"summary_text": 'a {"min_length": 10}'}]
+    assert is_error(await http.get("/model/"), 405, "NotAllowed")
+
+
+async def test_the_root_says_what_this_is(http):
+    body = (await http.get("/")).json()
+    assert (body["name"], body["docs"], body["ready"]) == ("torchserve-models", "/docs", False)
+    assert body["reason"]
+
+
 async def test_wrong_routes_and_methods_have_the_error_object(http):
     assert is_error(await http.get("/nothing"), 404, "NotFound")
     response = await http.get("/model")
