@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from html import escape
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -129,9 +130,10 @@ def routes(
             status = "ready" if reason is None else f"not ready: {escape(reason)}"
             page = ROOT_PAGE.format(name=NAME, description=DESCRIPTION, status=status)
             return HTMLResponse(page, headers=headers)
-        status = {"ready": reason is None} | ({"reason": reason} if reason else {})
-        links = {"docs": "/docs", "openapi": "/openapi.json", "metadata": "/v2", "readiness": "/readyz"}
-        return Raw({"name": NAME, "description": DESCRIPTION} | status | links, headers=headers)
+        body: dict[str, Any] = {"name": NAME, "description": DESCRIPTION, "ready": reason is None}
+        body |= {"reason": reason} if reason else {}
+        body |= {"docs": "/docs", "openapi": "/openapi.json", "metadata": "/v2", "readiness": "/readyz"}
+        return Raw(body, headers=headers)
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document(await models(), settings=settings))

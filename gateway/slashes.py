@@ -15,5 +15,5 @@ class TrailingSlashMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in KEPT:
-            scope = scope | {"path": scope["path"].rstrip("/")}
+            scope = {**scope, "path": scope["path"].rstrip("/")}
         await self._app(scope, receive, send)
