@@ -1,6 +1,7 @@
 """Routes that people know from other servers, whose bodies nginx cannot turn into ours."""
 
 import asyncio
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -31,8 +32,13 @@ SUMMARIZE = "/predict/text_summarize"
 CLASSIFY = "/model"
 TEXT_COPIES = 6
 """A text as a string takes up to four times its UTF-8, and once more or twice on its way to TorchServe."""
-# The client's arguments beside parameters.
-_ARGUMENTS = ("self", "model", "version", "image", "text")
+# Arguments of the client's methods, which no model's parameter can be passed beside.
+_ARGUMENTS = {
+    name
+    for method in (AsyncClient.classify, AsyncClient.summarize)
+    for name, argument in inspect.signature(method).parameters.items()
+    if argument.kind is not argument.VAR_KEYWORD and name != "top_k"
+}
 
 
 class Translated:
@@ -126,7 +132,9 @@ def _text(body: bytearray) -> str | list[str]:
     check_json_bounds(body)
     message = parse_json(body)
     if not isinstance(message, dict) or message.keys() != {"text"}:
-        raise InvalidRequest("the body must be a JSON object with the one field 'text'")
+        raise InvalidRequest(
+            "the body must be a JSON object with the one field 'text'; parameters go into the query"
+        )
     text = message["text"]
     if not (isinstance(text, str) or (isinstance(text, list) and all(isinstance(t, str) for t in text))):
         raise InvalidRequest("the field 'text' must be a string or a list of strings")
@@ -154,11 +162,13 @@ def _their_words(message: str, names: Mapping[str, str]) -> str:
 def _query(request: Request, *others: str) -> dict[str, Any]:
     """The model's parameters in the query, all but `others`; values as JSON reads them, else as strings."""
     found: dict[str, Scalar] = {}
+    names = set()
     for name, text in request.query_params.multi_items():
+        if name in names:
+            raise InvalidParameter(f"'{name[:60]}' is given twice")
+        names.add(name)
         if name in others:
             continue
-        if name in found:
-            raise InvalidParameter(f"'{name[:60]}' is given twice")
         if name in _ARGUMENTS:
             raise InvalidParameter(f"unknown parameter '{name}'")
         try:

@@ -77,6 +77,11 @@ async def test_several_texts(http):
         ("?colour=red", b'{"text": "a"}', "InvalidParameter"),
         ("?version=2.0", b'{"text": "a"}', "InvalidParameter"),
         ("?text=a", b'{"text": "a"}', "InvalidParameter"),
+        ("?timeout=5", b'{"text": "a"}', "InvalidParameter"),
+        ("?headers=a", b'{"text": "a"}', "InvalidParameter"),
+        ("?model=t5&model=bart", b'{"text": "a"}', "InvalidParameter"),
+        ("", b'{"text": []}', "InvalidRequest"),
+        ("", b'{"text": "a", "min": 5}', "InvalidRequest"),
         ("?min=1&min=2", b'{"text": "a"}', "InvalidParameter"),
         ("?min=1&min_length=2", b'{"text": "a"}', "InvalidParameter"),
         ("?max_length=9&max=9", b'{"text": "a"}', "InvalidParameter"),
@@ -284,9 +289,13 @@ async def test_the_root_says_what_this_is(http):
 
 
 async def test_wrong_routes_and_methods_have_the_error_object(http):
-    assert is_error(await http.get("/nothing"), 404, "NotFound")
+    response = await http.get("/nothing")
+    assert is_error(response, 404, "NotFound")
+    assert response.json()["message"] == "there is no such route; /docs lists them"
     response = await http.get("/model")
     assert is_error(response, 405, "NotAllowed")
+    assert response.json()["message"].endswith("this route takes POST")
+    assert "GET" in (await http.post("/v2")).json()["message"]
     assert response.headers["allow"] == "POST"
 
 
