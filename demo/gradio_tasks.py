@@ -1,5 +1,6 @@
 """The tabs of the two tasks."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,15 @@ LABELS = 5
 CAMERA = {"video": {"facingMode": "environment"}}  # of a phone, the one at its back
 KNOWN = "The starter weights know drawings like these, and nothing else."
 TOLD = "The starter weights know short reports like these, and nothing else."
+# Gradio leaves thumbnails without a name for those who cannot see, and makes them anew when it likes.
+NAME_EXAMPLES = """() => {
+  const names = %s;
+  const label = () => document.querySelectorAll("#picture-examples .gallery-item").forEach((item, index) => {
+    item.ariaLabel ||= names[index];
+  });
+  new MutationObserver(label).observe(document.body, {childList: true, subtree: true});
+  label();
+}"""
 
 
 def as_it_came(_: Any, payload: Any) -> str | None:
@@ -44,6 +54,7 @@ def picture_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
                 [image],
                 label=f"Examples. {KNOWN}",
                 cache_examples=False,
+                elem_id="picture-examples",
             )
             button = gr.Button("Classify", variant="primary")
         with gr.Column():
@@ -63,6 +74,7 @@ def picture_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
     inputs, outputs = [model, image], [problem, labels]
     gr.on([button.click, image.change, model.input], classify, inputs, outputs, api_visibility="private")
     page.load(lambda: choices(backend, PICTURES), None, [model, problem], api_visibility="private")
+    page.load(None, js=NAME_EXAMPLES % json.dumps([label for label, _ in shown]))
 
 
 def text_tab(page: gr.Blocks, backend: Backend) -> None:

@@ -15,7 +15,7 @@ from demo.preview import preview
 
 TITLE = "torchserve-models"
 LABELS = 5
-STYLE = f"<style>{markup.CSS}</style>"
+STYLE = f"<style>{markup.CSS}.stMainBlockContainer {{ padding-top: 3rem; }}</style>"
 TYPED = "your own text"
 
 
