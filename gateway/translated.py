@@ -32,6 +32,8 @@ SUMMARIZE = "/predict/text_summarize"
 CLASSIFY = "/model"
 TEXT_COPIES = 6
 """A text as a string takes up to four times its UTF-8, and once more or twice on its way to TorchServe."""
+PARSE_BYTES = 2**19
+"""Pixels that are parsed at a time: each time takes a switch to another thread and back."""
 # Arguments of the client's methods, which no model's parameter can be passed beside.
 _ARGUMENTS = {
     name
@@ -88,10 +90,14 @@ class Translated:
 
     async def _read_pixels(self, incoming: IncomingBody) -> bytes:
         """The image as a file, for which memory is held."""
-        parser = PixelParser()
+        parser, unparsed = PixelParser(), bytearray()
         async for piece in incoming.pieces():
-            await self._in_turn(parser.feed, piece)
-            incoming.hold(parser.memory_bytes)
+            unparsed += piece
+            incoming.hold(parser.memory_bytes + len(unparsed))
+            if len(unparsed) >= PARSE_BYTES:
+                await self._in_turn(parser.feed, bytes(unparsed))
+                unparsed.clear()
+        await self._in_turn(parser.feed, bytes(unparsed))
         # Its levels, those in Pillow's hands, and the file twice.
         incoming.hold(4 * parser.file_bytes)
         file = await self._in_turn(parser.finish)
