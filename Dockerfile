@@ -1,6 +1,7 @@
 # TorchServe with the models of this repository; scripts/image builds it, docs/deploy.md tells about it.
 #   BASE      a Debian 12 (for its Python 3.11)
 #   TORCH     cpu, cuda: which build of torch. CUDA's libraries come with it, so that the base is the same
+#   DEMO      yes, no: whether the pages of scripts/demo are in it, 0.6 GB
 #   WEIGHTS   starter, pretrained: what is packed and baked in; none: archives are mounted at /app/model_store
 #   PIP_...   an index of your own, and PyTorch's CPU index, without which TORCH=cpu takes the large default build
 ARG BASE=debian:bookworm-slim
@@ -29,6 +30,13 @@ RUN scripts/setup --torch ${TORCH} \
     && .venv/bin/pip uninstall -q -y pip \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include
 
+ARG DEMO=yes
+COPY demo/requirements.txt demo/
+RUN mkdir .venv-demo \
+    && if [ "${DEMO}" = yes ]; then \
+    scripts/setup --demo \
+    && .venv-demo/bin/pip uninstall -q -y pip; fi
+
 FROM packages AS archives
 ARG WEIGHTS=starter
 # For what summarizers get compiled at packing; the stage is thrown away.
@@ -55,6 +63,7 @@ WORKDIR /app
 RUN useradd --uid 1000 --create-home serve && install -d -o serve -g serve .run
 ENV PATH=/app/.venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1
 COPY --from=packages /app/.venv .venv
+COPY --from=packages /app/.venv-demo .venv-demo
 COPY --from=packages /app/client/_stubs client/_stubs
 COPY --from=archives /app/model_store model_store
 COPY . .

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from client import Endpoints, ServeError
 from client.endpoints import is_loopback
+from client.settings import MAX_MESSAGE_BYTES
 from demo.backend import Backend, said
 
 PORTS = {"gradio": 7860, "streamlit": 8501}
-LARGEST_MB = 32  # of an upload; above the server's own limit, so that the server says what is too large
+MIB = 2**20
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     port = options.port or PORTS[options.page]
     try:
         backend.check()
+        max_upload_mib = backend.max_upload_bytes() // MIB
         check_free(options.host, port)
     except ServeError as error:
         print(f"demo: no server to show at {endpoints.management}: {said(error)}", file=sys.stderr)
@@ -44,8 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="demo-"))
     try:
         if options.page == "streamlit":
-            return run_streamlit(endpoints, options.host, port)
-        run_gradio(backend, options.host, port, folder, options.scaling or is_loopback(options.host))
+            return run_streamlit(endpoints, options.host, port, max_upload_mib)
+        scaling = options.scaling or is_loopback(options.host)
+        run_gradio(backend, options.host, port, folder, scaling)
     except KeyboardInterrupt:
         pass
     finally:
@@ -89,17 +92,19 @@ def run_gradio(backend: Backend, host: str, port: int, folder: Path, scaling: bo
 
     from demo.gradio_app import app
 
-    page = app(backend, folder, scaling, f"{LARGEST_MB}mb")
+    # Above the server's own limit, so that the server says what is too large.
+    page = app(backend, folder, scaling, f"{2 * MAX_MESSAGE_BYTES // MIB}mb")
     uvicorn.run(page, host=host, port=port, log_level="warning")
 
 
-def run_streamlit(endpoints: Endpoints, host: str, port: int) -> int:
+def run_streamlit(endpoints: Endpoints, host: str, port: int, max_upload_mib: int) -> int:
+    """`max_upload_mib` is the limit that Streamlit shows, and keeps itself."""
     settings = {
         "server.address": host,
         "server.port": port,
         "server.headless": "true",
         "server.fileWatcherType": "none",
-        "server.maxUploadSize": LARGEST_MB,
+        "server.maxUploadSize": max_upload_mib,
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",

@@ -66,5 +66,7 @@ def theme() -> gr.themes.Base:
 LOOK = """
 footer { display: none !important; }
 [data-testid="source-select"] button:not(.selected) { color: var(--body-text-color-subdued); }
+.slider_input_container .max_value { min-width: 2rem; }
+.tab-like-container input[type="number"] { width: 5rem !important; }
 .dark { --color-accent: var(--primary-300); }
 """

@@ -1,5 +1,7 @@
 """The tabs of the two tasks."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,15 @@ LABELS = 5
 CAMERA = {"video": {"facingMode": "environment"}}  # of a phone, the one at its back
 KNOWN = "The starter weights know drawings like these, and nothing else."
 TOLD = "The starter weights know short reports like these, and nothing else."
+# Gradio leaves thumbnails without a name for those who cannot see, and makes them anew when it likes.
+NAME_EXAMPLES = """() => {
+  const names = %s;
+  const label = () => document.querySelectorAll("#picture-examples .gallery-item").forEach((item, index) => {
+    item.ariaLabel ||= names[index];
+  });
+  new MutationObserver(label).observe(document.body, {childList: true, subtree: true});
+  label();
+}"""
 
 
 def as_it_came(_: Any, payload: Any) -> str | None:
@@ -42,8 +53,8 @@ def picture_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
                 [[str(path)] for _, path in shown],
                 [image],
                 label=f"Examples. {KNOWN}",
-                example_labels=[label for label, _ in shown],
                 cache_examples=False,
+                elem_id="picture-examples",
             )
             button = gr.Button("Classify", variant="primary")
         with gr.Column():
@@ -53,15 +64,17 @@ def picture_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
     def classify(model: str | None, path: str | None) -> tuple[Any, Any]:
         if not path:
             return told("Choose a picture first."), ""
+        start = time.monotonic()
         try:
             found = backend.classify(model or "", Path(path).read_bytes(), LABELS)
         except ServeError as error:
             return failed(error), ""
-        return gr.HTML(visible=False), markup.bars(found)
+        return gr.HTML(visible=False), markup.bars(found) + markup.took(time.monotonic() - start)
 
     inputs, outputs = [model, image], [problem, labels]
     gr.on([button.click, image.change, model.input], classify, inputs, outputs, api_visibility="private")
     page.load(lambda: choices(backend, PICTURES), None, [model, problem], api_visibility="private")
+    page.load(None, js=NAME_EXAMPLES % json.dumps([label for label, _ in shown]))
 
 
 def text_tab(page: gr.Blocks, backend: Backend) -> None:
@@ -75,23 +88,28 @@ def text_tab(page: gr.Blocks, backend: Backend) -> None:
                 label=f"Examples. {TOLD}",
                 cache_examples=False,
             )
-            with gr.Row():
-                longest = gr.Slider(1, 256, 60, step=1, label="Most tokens", elem_id="longest")
-                shortest = gr.Slider(0, 256, 0, step=1, label="Fewest tokens", elem_id="shortest")
-                beams = gr.Slider(1, 8, 1, step=1, label="Beams", elem_id="beams")
+            # One below the other: side by side, labels of different lengths would put them at different heights.
+            longest = gr.Slider(1, 256, 60, step=1, label="Most tokens", elem_id="longest")
+            shortest = gr.Slider(0, 256, 0, step=1, label="Fewest tokens", elem_id="shortest")
+            beams = gr.Slider(1, 8, 1, step=1, label="Beams", elem_id="beams")
             button = gr.Button("Summarize", variant="primary")
         with gr.Column():
             problem = gr.HTML(visible=False)
             summary = gr.Textbox(label="Summary", lines=5, interactive=False, elem_id="summary")
+            took = gr.HTML(elem_id="took")
 
-    def summarize(model: str | None, text: str, longest: int, shortest: int, beams: int) -> tuple[Any, Any]:
+    def summarize(
+        model: str | None, text: str, longest: int, shortest: int, beams: int
+    ) -> tuple[Any, str, str]:
+        start = time.monotonic()
         try:
             answer, truncated = backend.summarize(
                 model or "", text, max_new_tokens=longest, min_new_tokens=shortest, num_beams=beams
             )
         except ServeError as error:
-            return failed(error), ""
-        return told(markup.CUT) if truncated else gr.HTML(visible=False), answer
+            return failed(error), "", ""
+        problem = told(markup.CUT) if truncated else gr.HTML(visible=False)
+        return problem, answer, markup.took(time.monotonic() - start)
 
     def controls(model: str | None) -> list[Any]:
         """The sliders with the model's own limits and defaults."""
@@ -107,7 +125,8 @@ def text_tab(page: gr.Blocks, backend: Backend) -> None:
         return [gr.Slider(low, high, value) for (low, high), value in zip(limits, defaults, strict=True)]
 
     sliders = [longest, shortest, beams]
-    button.click(summarize, [model, text, *sliders], [problem, summary], api_visibility="private")
+    outputs = [problem, summary, took]
+    button.click(summarize, [model, text, *sliders], outputs, api_visibility="private")
     model.change(controls, [model], sliders, api_visibility="private")
     page.load(lambda: choices(backend, TEXTS), None, [model, problem], api_visibility="private")
 

@@ -26,10 +26,15 @@ def note(text: str) -> str:
     return f'<p class="note" role="status">{escape(text)}</p>'
 
 
+def took(seconds: float) -> str:
+    """The time between a request and its answer."""
+    return f'<p class="took">Answered in {seconds:.2f} s</p>'
+
+
 def picture(jpeg: bytes, words: str) -> str:
     """It is inside the page, with words for those who do not see it."""
     content = base64.b64encode(jpeg).decode()
-    return f'<img src="data:image/jpeg;base64,{content}" alt="{escape(words)}" style="max-height: 15rem">'
+    return f'<img class="picture" src="data:image/jpeg;base64,{content}" alt="{escape(words)}">'
 
 
 def bars(labels: Sequence[Label]) -> str:

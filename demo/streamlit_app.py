@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import streamlit as st
@@ -9,11 +10,12 @@ import streamlit as st
 from client import Endpoints, ServeError
 from demo import examples, markup
 from demo.backend import Backend, said
-from demo.catalogue import PICTURES, TEXTS
+from demo.catalogue import PICTURES, TEXTS, Entry
+from demo.preview import preview
 
 TITLE = "torchserve-models"
 LABELS = 5
-STYLE = f"<style>{markup.CSS}</style>"
+STYLE = f"<style>{markup.CSS}.stMainBlockContainer {{ padding-top: 3rem; }}</style>"
 TYPED = "your own text"
 
 
@@ -30,7 +32,7 @@ def drawn() -> dict[str, bytes]:
 
 
 def main() -> None:
-    st.set_page_config(page_title=TITLE)
+    st.set_page_config(page_title=TITLE, layout="wide")
     backend = connect(*sys.argv[1:4])
     st.title(TITLE)
     picture, text = st.tabs(["Picture", "Text"])
@@ -42,61 +44,95 @@ def main() -> None:
 
 @st.fragment
 def picture_page(backend: Backend) -> None:
-    model = chosen(backend, PICTURES)
-    if model is None:
-        return
-    sent = st.file_uploader("A picture", key="file")
-    if st.toggle("Use the camera"):
-        sent = st.camera_input("A photo") or sent
-    content = sent.getvalue() if sent else None
-    if content is None:
-        name = st.radio(
-            "Or an example (the starter weights know drawings like these, and nothing else)",
-            list(drawn()),
-            horizontal=True,
-        )
-        content = drawn()[name]
-        st.html(markup.picture(content, f"a drawing: {name}"))
-    if st.button("Classify", type="primary"):
+    """What is chosen on the left; the image and, beside it, its labels on the right."""
+    asked, seen, answered = st.columns([4, 4, 4], gap="large")
+    with asked:
+        model = chosen(backend, PICTURES)
+        if model is None:
+            return
+        words, content = picture_input()
+    with seen:
+        shown = preview(content)
+        st.html(STYLE + (markup.picture(shown, words) if shown else markup.note(f"No preview: {words}")))
+    with answered:
         try:
-            st.html(STYLE + markup.bars(backend.classify(model, content, LABELS)))
+            start = time.monotonic()
+            with st.spinner("The model looks"):
+                labels = backend.classify(model, content, LABELS)
+            st.html(STYLE + markup.bars(labels) + markup.took(time.monotonic() - start))
         except ServeError as error:
             st.html(STYLE + markup.alert(said(error)))
 
 
+def picture_input() -> tuple[str, bytes]:
+    """The image to classify, and what it is in words: a file or a photo, else an example."""
+    sent = st.file_uploader("A picture", key="file")
+    if st.toggle("Use the camera"):
+        sent = st.camera_input("A photo") or sent
+    if sent:
+        return sent.name, sent.getvalue()
+    name = st.radio(
+        "Or an example (the starter weights know drawings like these, and nothing else)",
+        list(drawn()),
+        horizontal=True,
+    )
+    return f"a drawing: {name}", drawn()[name]
+
+
 @st.fragment
 def text_page(backend: Backend) -> None:
-    model = chosen(backend, TEXTS)
-    if model is None:
-        return
-    try:
-        entry = backend.entry(model)
-    except ServeError as error:
-        st.html(STYLE + markup.alert(said(error)))
-        return
+    """The text on the left, its summary on the right."""
+    asked, answered = st.columns(2, gap="large")
+    with asked:
+        model = chosen(backend, TEXTS)
+        if model is None:
+            return
+        try:
+            entry = backend.entry(model)
+        except ServeError as error:
+            st.html(STYLE + markup.alert(said(error)))
+            return
+        text = text_input()
+        parameters = generation_parameters(entry)
+        pressed = st.button("Summarize", type="primary")
+    with answered:
+        if pressed:
+            show_summary(backend, model, text, parameters)
+        else:
+            st.html(STYLE + markup.note("The summary will be here."))
+
+
+def text_input() -> str:
     reports = {f"report {number}": report for number, report in enumerate(examples.reports(), 1)}
     name = st.radio(
         "Example (the starter weights know short reports like these, and nothing else)",
         [*reports, TYPED],
         horizontal=True,
     )
-    text = st.text_area("Text", reports.get(name, ""), height=200, key=f"text of {name}")
+    return st.text_area("Text", reports.get(name, ""), height=200, key=f"text of {name}")
+
+
+def generation_parameters(entry: Entry) -> dict[str, int]:
     words = {"max_new_tokens": "Most tokens", "min_new_tokens": "Fewest tokens", "num_beams": "Beams"}
     parameters = {}
     for (parameter, label), column in zip(words.items(), st.columns(len(words)), strict=True):
         low, high = entry.limits(parameter)
-        key = f"{parameter} of {model}"  # each model has its own default
+        key = f"{parameter} of {entry.name}"  # each model has its own default
         parameters[parameter] = column.number_input(label, low, high, entry.default(parameter), key=key)
-    if st.button("Summarize", type="primary"):
-        try:
-            with st.spinner("The model writes"):
-                summary, truncated = backend.summarize(model, text, **parameters)
-        except ServeError as error:
-            st.html(STYLE + markup.alert(said(error)))
-            return
-        st.html(STYLE + markup.answer(summary))
-        if truncated:
-            st.html(STYLE + markup.note(markup.CUT))
+    return parameters
+
+
+def show_summary(backend: Backend, model: str, text: str, parameters: dict[str, int]) -> None:
+    start = time.monotonic()
+    try:
+        with st.spinner("The model writes"):
+            summary, truncated = backend.summarize(model, text, **parameters)
+    except ServeError as error:
+        st.html(STYLE + markup.alert(said(error)))
+        return
+    st.html(STYLE + markup.answer(summary) + markup.took(time.monotonic() - start))
+    if truncated:
+        st.html(STYLE + markup.note(markup.CUT))
 
 
 def chosen(backend: Backend, task: str) -> str | None:

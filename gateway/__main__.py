@@ -15,7 +15,7 @@ import uvicorn
 from gateway.allocator import return_large_blocks
 from gateway.app import create
 from gateway.server import configure
-from gateway.settings import Settings
+from gateway.settings import IMAGE_ROUTES, Settings
 from gateway.stopping import Stopping
 
 
@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         health=options.health.rstrip("/"),
         strict=options.strict,
         image_model=options.image_model,
+        route_models=dict(options.route_model),
         summarizers=dict(options.summarizer or default.summarizers),
         key=os.environ.get("GATEWAY_KEY", ""),
         state_file=options.state_file,
@@ -61,7 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def add_models(parser: argparse.ArgumentParser) -> None:
     default = Settings()
     parser.add_argument(
-        "--image-model", default=default.image_model, metavar="NAME", help="what /predict and /model ask"
+        "--image-model",
+        default=default.image_model,
+        metavar="NAME",
+        help=f"what {', '.join(IMAGE_ROUTES)} ask; {default.image_model}",
+    )
+    parser.add_argument(
+        "--route-model",
+        action="append",
+        type=_route_model,
+        default=[],
+        metavar="ROUTE=NAME",
+        help="another model for one of these routes; may be repeated",
     )
     parser.add_argument(
         "--summarizer",
@@ -78,6 +90,13 @@ def _pair(text: str) -> tuple[str, str]:
     if not (key and equals and name):
         raise argparse.ArgumentTypeError(f"expected KEY=NAME, not {text!r}")
     return key, name
+
+
+def _route_model(text: str) -> tuple[str, str]:
+    route, name = _pair(text)
+    if route not in IMAGE_ROUTES:
+        raise argparse.ArgumentTypeError(f"{route!r} is not one of {', '.join(IMAGE_ROUTES)}")
+    return route, name
 
 
 if __name__ == "__main__":

@@ -11,6 +11,11 @@ from client import ServeError, Timeout
 from handlers.core.errors import ServingError
 
 RETRY_AFTER = 1
+# Of starlette's routing, which says no more than the status.
+_MESSAGES = {
+    "Not Found": "there is no such route; /docs lists them",
+    "Method Not Allowed": "this method is not allowed here; this route takes {Allow}",
+}
 _TYPES = {404: "NotFound", 405: "NotAllowed", 408: "Timeout"}
 
 
@@ -34,7 +39,8 @@ def refuse(error: Exception) -> Response:
         type_, message = error.type, error.message
     elif isinstance(error, HTTPException):
         code, type_ = error.status_code, _TYPES.get(error.status_code, "InvalidRequest")
-        message, headers = str(error.detail), dict(error.headers or {})
+        headers = dict(error.headers or {})
+        message = _MESSAGES.get(str(error.detail), "{detail}").format(detail=error.detail, **headers)
     else:
         code, type_, message = 500, "InternalError", "internal error; the gateway's log has the details"
     if code in (429, 503):

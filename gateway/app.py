@@ -26,6 +26,7 @@ from gateway.readiness import Readiness, polling
 from gateway.refusals import Refusals
 from gateway.remembered import Remembered
 from gateway.settings import TIMEOUT, Settings
+from gateway.slashes import TrailingSlashMiddleware
 from gateway.stopping import Stopping, StoppingMiddleware
 from gateway.translated import Translated
 from gateway.waiting import ResendingTransport, Waiting
@@ -79,7 +80,7 @@ def create(
     async def refused(request: Request) -> Response:
         """For nginx, where TorchServe has answered 503."""
         check_key(request)
-        model, version = request.path_params["model"], request.path_params["version"]
+        model, version = request.path_params["model"], request.path_params.get("version", "")
         length = request.query_params.get("length", "")
         return refuse(await refusals.by_length(model, version, int(length) if length.isdecimal() else 0))
 
@@ -112,18 +113,23 @@ def create(
         *open_inference.routes(),
         GrpcInference(settings, translating, open_inference, readiness, refusals, bodies, metrics).route(),
         *Translated(settings, predicting, refusals, bodies, metrics).routes(),
+        Route("/refusals/{model}", refused),
         Route("/refusals/{model}/{version:path}", refused),
         Route("/wait", wait),
+        Route("/wait/{model}", wait),
         Route("/wait/{model}/{version:path}", wait),
-        *pages.routes(all_models, settings),
+        *pages.routes(all_models, readiness.server, settings),
         metrics.route(),
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[
+            Middleware(TrailingSlashMiddleware),
             Middleware(MetricsMiddleware, metrics=metrics, routes=routes),
             Middleware(StoppingMiddleware, stopping=stopping),
         ],
         exception_handlers=dict.fromkeys(_ANSWERED, on_error),
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
+    return app

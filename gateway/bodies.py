@@ -1,6 +1,7 @@
 """Read request bodies within bounds: bytes per body, bytes of all bodies together, and time."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -45,6 +46,27 @@ class BodyReader:
         return self._used_bytes
 
     @asynccontextmanager
+    async def open(self, request: Request, max_bytes: int) -> AsyncIterator["IncomingBody"]:
+        """A body that is read piece by piece. What it holds of the budget is free again after the context.
+
+        Raises:
+            TooLarge: Its declared length exceeds `max_bytes`.
+            Overloaded: There are too many requests now (429).
+        """
+        if self._requests >= self._max_requests:
+            raise self.busy()
+        self._requests += 1
+        body = IncomingBody(self, request, max_bytes, self._read_timeout_s)
+        try:
+            length = request.headers.get("content-length", "")
+            if length.isdecimal() and int(length[:20]) > max_bytes:
+                raise self.too_large(max_bytes)
+            yield body
+        finally:
+            self._requests -= 1
+            self.use(-body.held_bytes)
+
+    @asynccontextmanager
     async def read(
         self,
         request: Request,
@@ -52,7 +74,7 @@ class BodyReader:
         copies: int,
         size_of: Callable[[bytearray], int] | None = None,
     ) -> AsyncIterator[bytearray]:
-        """The body, whose memory counts against the budget for as long as the context lasts.
+        """The whole body, whose memory counts against the budget for as long as the context lasts.
 
         Args:
             max_bytes: The route's limit.
@@ -64,53 +86,71 @@ class BodyReader:
             Overloaded: It does not fit into the budget now (429).
             HTTPException: It did not arrive in time (408).
         """
-        if self._requests >= self._max_requests:
-            raise self._busy()
-        self._requests += 1
-        reserved = 0
-        try:
-            length = request.headers.get("content-length", "")
-            if length.isdecimal() and int(length[:20]) > max_bytes:
-                raise self._too_large(max_bytes)
+        async with self.open(request, max_bytes) as incoming:
             body = bytearray()
-            try:
-                async with asyncio.timeout(self._read_timeout_s):
-                    async for chunk in request.stream():
-                        if len(body) + len(chunk) > max_bytes:
-                            raise self._too_large(max_bytes)
-                        size = len(body) + len(chunk)
-                        reserved = self._reserve(reserved, size, size)
-                        body += chunk
-            except TimeoutError:
-                self._metrics.refuse("slow")
-                raise HTTPException(
-                    408, f"the body did not arrive within {self._read_timeout_s:g} s"
-                ) from None
+            async for piece in incoming.pieces():
+                incoming.hold(len(body) + len(piece))
+                body += piece
             unpacked = await run_in_threadpool(size_of, body) if size_of else len(body)
-            reserved = self._reserve(reserved, max(unpacked, len(body)) * copies, len(body))
+            incoming.hold(max(unpacked, len(body)) * copies)
             yield body
-        finally:
-            self._requests -= 1
-            self._set_used(self._used_bytes - reserved)
 
-    def _reserve(self, reserved: int, wanted: int, body_bytes: int) -> int:
-        """Change a reservation from `reserved` to `wanted` bytes, which is returned. Raises Overloaded."""
+    def fits(self, more_bytes: int, body_bytes: int) -> bool:
+        """Whether the budget has room for `more_bytes` of a body of `body_bytes`."""
         available = self._budget_bytes * (1.0 if body_bytes <= SMALL_BODY_BYTES else 1.0 - SMALL_SHARE)
-        used = self._used_bytes - reserved + wanted
-        if used > available:
-            raise self._busy()
-        self._set_used(used)
-        return wanted
+        return self._used_bytes + more_bytes <= available
 
-    def _set_used(self, used_bytes: int) -> None:
-        self._used_bytes = used_bytes
-        self._metrics.body_bytes.set(used_bytes)
+    def use(self, more_bytes: int) -> None:
+        self._used_bytes += more_bytes
+        self._metrics.body_bytes.set(self._used_bytes)
 
-    def _busy(self) -> Overloaded:
+    def busy(self) -> Overloaded:
         self._metrics.refuse("busy")
         return Overloaded("the gateway is reading too many bodies at once; retry", code=429)
 
-    def _too_large(self, max_bytes: int) -> TooLarge:
+    def too_large(self, max_bytes: int) -> TooLarge:
         self._metrics.refuse("too_large")
         limit = f"{max_bytes >> 20} MiB" if max_bytes >= 2**20 else f"{max_bytes} bytes"
         return TooLarge(f"the body is larger than {limit}")
+
+    def too_slow(self) -> HTTPException:
+        self._metrics.refuse("slow")
+        return HTTPException(408, f"the body did not arrive within {self._read_timeout_s:g} s")
+
+
+class IncomingBody:
+    """One body while it arrives, and what it holds of the budget."""
+
+    def __init__(self, reader: BodyReader, request: Request, max_bytes: int, timeout_s: float) -> None:
+        self._reader = reader
+        self._request = request
+        self._max_bytes = max_bytes
+        self._left_s = timeout_s
+        self._received_bytes = 0
+        self.held_bytes = 0
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Only the time spent waiting for the client counts. Raises TooLarge, and HTTPException (408)."""
+        stream = aiter(self._request.stream())
+        while True:
+            begin = time.monotonic()
+            try:
+                async with asyncio.timeout(self._left_s):
+                    piece = await anext(stream, None)
+            except TimeoutError:
+                raise self._reader.too_slow() from None
+            self._left_s -= time.monotonic() - begin
+            if piece is None:
+                return
+            self._received_bytes += len(piece)
+            if self._received_bytes > self._max_bytes:
+                raise self._reader.too_large(self._max_bytes)
+            yield piece
+
+    def hold(self, wanted_bytes: int) -> None:
+        """Change what is held to `wanted_bytes`. Raises Overloaded (429) where that does not fit into the budget."""
+        more = wanted_bytes - self.held_bytes
+        if more > 0 and not self._reader.fits(more, self._received_bytes):
+            raise self._reader.busy()
+        self._reader.use(more)
+        self.held_bytes = wanted_bytes

@@ -31,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     default = Settings()
     settings = Settings(
-        image_model=options.image_model, summarizers=dict(options.summarizer or default.summarizers)
+        image_model=options.image_model,
+        route_models=dict(options.route_model),
+        summarizers=dict(options.summarizer or default.summarizers),
     )
     endpoints = _endpoints(options.run_dir, options.port_offset)
     body_bytes = supervised_body_bytes(endpoints.health) or budget_here(config.read()).body_bytes

@@ -100,6 +100,14 @@ def add_edge_options(parser: argparse.ArgumentParser) -> None:
         help="a host name under which --open-management may be used; may be repeated",
     )
     group.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="pages of this site, such as https://app.example, may ask from a browser; '*' for every site; may be "
+        "repeated",
+    )
+    group.add_argument(
         "--allow-streaming",
         action="store_true",
         help="StreamPredictions over gRPC, which kills a worker whose handler does not stream",
@@ -133,6 +141,7 @@ def edge_settings(
         "real_ip_from": tuple(options.real_ip_from),
         "proxy_protocol": options.proxy_protocol,
         "server_names": tuple(options.server_name),
+        "cors_origins": tuple(options.cors_origin),
         "streaming": options.allow_streaming,
     }
 

@@ -3,36 +3,35 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.schemas import Schema, Task, parameter_schema
-from gateway.settings import Settings
+from gateway.schemas import Schema, Task, query_parameters
+from gateway.settings import IMAGE_ROUTES, Settings
 
 # Their names of a summarizer's parameters, and ours; gateway/translated.py translates them.
 LENGTHS = {"min": "min_length", "max": "max_length"}
+FILE_FIELDS = {"/predict": "image", "/predict/image_classes": "file"}
+_NUMBER: Schema = {"type": "number", "minimum": 0, "maximum": 255}
+_CHANNELS: Schema = {"type": "array", "minItems": 1, "maxItems": 4, "items": _NUMBER}
+PIXELS: Schema = {
+    "anyOf": [
+        {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": pixel}}
+        for pixel in (_CHANNELS, _NUMBER, {"type": "boolean"})
+    ],
+    "description": "[height][width][channels] with 1 (gray), 2 (gray, alpha), 3 (red, green, blue) or 4 channels "
+    "(with alpha), or [height][width] of gray levels or booleans. Integers are levels from 0 to 255; floats are, "
+    "too, or run from 0 to 1.",
+}
 # One red pixel is enough of an example.
-PIXELS = [[[178, 34, 34]]]
+RED = [[[178, 34, 34]]]
 
 
 def known_routes(tasks: Sequence[Task], settings: Settings, errors: dict[str, Any]) -> dict[str, Any]:
     """Those whose model is served. Keys of `errors` are statuses."""
     known = {task.name: task for task in tasks if task.known}
     paths: dict[str, Any] = {}
-    if pictures := known.get(settings.image_model):
-        for path, field in (("/predict", "image"), ("/predict/image_classes", "file")):
-            body = {"multipart/form-data": {"schema": _form(field, pictures)}}
-            paths[path] = _post(
-                path, f"Classify the file of the field `{field}`", pictures, body, _query(pictures), errors
-            )
-        levels = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
-        pixel = levels | {"minItems": 3, "maxItems": 3}
-        row = {"type": "array", "minItems": 1, "items": pixel}
-        image = {
-            "type": "array",
-            "minItems": 1,
-            "items": row,
-            "description": "[height][width][red, green, blue]",
-        }
-        body = {"application/json": {"schema": _only("img", image), "examples": _one({"img": PIXELS})}}
-        paths["/model"] = _post("/model", "Classify pixels", pictures, body, _query(pictures), errors)
+    for path in IMAGE_ROUTES:
+        if task := known.get(settings.model_of(path)):
+            summary, body = _image_body(path, task)
+            paths[path] = _post(path, summary, task, body, query_parameters(task), errors)
     summarizers = {key: known[name] for key, name in settings.summarizers.items() if name in known}
     if summarizers:
         task = next(iter(summarizers.values()))
@@ -42,28 +41,21 @@ def known_routes(tasks: Sequence[Task], settings: Settings, errors: dict[str, An
         model = {"name": "model", "in": "query", "schema": {"type": "string", "enum": list(summarizers)}}
         path = "/predict/text_summarize"
         paths[path] = _post(
-            path, "Summarize the field `text`", task, body, [model, *_query(task, LENGTHS)], errors
+            path, "Summarize the field `text`", task, body, [model, *query_parameters(task, LENGTHS)], errors
         )
     return paths
 
 
-def _query(task: Task, names: dict[str, str] | None = None) -> list[dict[str, Any]]:
-    """`names` are others under which a parameter is taken as well."""
-    by_name = {str(each["name"]): parameter_schema(each) for each in task.parameters}
-    by_name |= {theirs: by_name[ours] for theirs, ours in (names or {}).items() if ours in by_name}
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "description": schema.get("description", ""),
-            "schema": {key: value for key, value in schema.items() if key != "default"},
+def _image_body(path: str, task: Task) -> tuple[str, dict[str, Any]]:
+    """What one of IMAGE_ROUTES does, and the body that it takes."""
+    if path in FILE_FIELDS:
+        field = FILE_FIELDS[path]
+        return f"Classify the file of the field `{field}`", {
+            "multipart/form-data": {"schema": _only(field, task.raw())}
         }
-        for name, schema in by_name.items()
-    ]
-
-
-def _form(field: str, task: Task) -> Schema:
-    return _only(field, task.raw())
+    return "Classify pixels", {
+        "application/json": {"schema": _only("img", PIXELS), "examples": _one({"img": RED})}
+    }
 
 
 def _only(field: str, schema: Schema) -> Schema:

@@ -5,16 +5,19 @@ import re
 import resource
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
 from client import Endpoints
+from gateway.settings import IMAGE_ROUTES
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "deploy" / "nginx" / "nginx.conf.template"
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
+_ROUTE_VARIABLES = ("PREDICT_MODEL", "IMAGE_CLASSES_MODEL", "PIXEL_MODEL")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 _PLAIN = re.compile(r"[\w.:\[\]+-]+")
 # The sizes of bodies (the map $body_size of the template), and the share in percent that the bodies of each size have
 # in the bytes that one TorchServe may hold, over REST and over gRPC.
@@ -71,12 +74,14 @@ class Front:
     `rate`: requests a second of one client, None for any number; `burst` more of them are taken at once.
     `client_timeout`: seconds for a header, and between two pieces of a body.
     `upstream_timeout`: seconds until TorchServe has to answer.
+    `image_model` and `route_models`: as in gateway.settings.Settings.
     `text_models`: models whose bodies may have 4 MiB instead of 16.
     `server_names`: hosts under which management may be asked for, beside this machine's loopback names.
     `real_ip_from`: networks of balancers, which say who the client is: in X-Forwarded-For, or, with
     `proxy_protocol`, by the PROXY protocol.
     `resolver`: the DNS server that nginx asks for the addresses of TorchServe and the gateway every 2 s, which takes
     nginx 1.27.3 or later; without one, names are looked up when nginx starts.
+    `cors_origins`: sites whose pages may ask from a browser, such as `https://app.example`; `*` is every site.
     `streaming` opens StreamPredictions over gRPC, which kills a worker whose handler does not stream.
     """
 
@@ -96,10 +101,12 @@ class Front:
     client_timeout: int = 10
     upstream_timeout: int = 330
     image_model: str = "resnet-50"
+    route_models: Mapping[str, str] = field(default_factory=dict)
     text_models: tuple[str, ...] = ("t5-small", "bart-large-cnn")
     real_ip_from: tuple[str, ...] = ()
     proxy_protocol: bool = False
     resolver: str = ""
+    cors_origins: tuple[str, ...] = ()
     streaming: bool = False
     workers: int = 2
     access_log: str = "off"
@@ -139,12 +146,16 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "HEALTH_EVENTS": _plain(_host(at.health)),
         "MANAGEMENT": "allow" if front.open_management else "deny",
         "MANAGEMENT_HOSTS": _hosts(front),
+        "CORS_ORIGINS": " ".join(f'"{_origin(origin)}" 1;' for origin in dict.fromkeys(front.cors_origins)),
         "RATE_KEY": "$client_network" if front.rate else '""',
         "RATE": f"{front.rate or 1}r/s",
         "BURST": str(front.burst),
         "CLIENT_TIMEOUT": f"{front.client_timeout}s",
         "UPSTREAM_TIMEOUT": f"{front.upstream_timeout}s",
-        "IMAGE_MODEL": _plain(front.image_model),
+        **{
+            name: _plain(front.route_models.get(route, front.image_model))
+            for name, route in zip(_ROUTE_VARIABLES, IMAGE_ROUTES, strict=True)
+        },
         "TEXT_MODELS": "|".join(map(_pattern, front.text_models)) or "(?!)",
         "GRPC_STREAMS": "StreamPredictions2?" if front.streaming else "",
         "WORKER_PROCESSES": str(front.workers),
@@ -258,6 +269,18 @@ def _host(url: str) -> str:
 def _plain(text: str) -> str:
     if not _PLAIN.fullmatch(text):
         raise NginxError(f"{text!r} is no address or name")
+    return text
+
+
+def _origin(text: str) -> str:
+    """An entry of the map of Origin headers."""
+    if text == "*":
+        return r"~^\S+$"
+    if not _ORIGIN.fullmatch(text):
+        raise NginxError(
+            f"--cors-origin: {text!r} is neither * nor an origin such as https://app.example "
+            f"(scheme and host in lower case, a port where it is not the scheme's own, no path)"
+        )
     return text
 
 

@@ -31,10 +31,7 @@ class OpenInference:
         self._metadata = Remembered(self._describe, METADATA_REMEMBERED)
 
     def routes(self) -> list[Route]:
-        found = [
-            Route("/v2", self.server),
-            Route("/v2/", self.server),
-        ]
+        found = [Route("/v2", self.server)]
         for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             found.append(Route(model, self.model))
         return found

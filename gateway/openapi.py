@@ -8,15 +8,15 @@ from gateway.described import Described
 from gateway.error_answers import error_schema, responses
 from gateway.fixed_schemas import SCHEMAS
 from gateway.known_routes import known_routes
-from gateway.schemas import Schema, Task, parameter_schema
-from gateway.settings import Settings
+from gateway.schemas import Schema, Task, query_parameters
+from gateway.settings import MAX_PIXEL_BODY_BYTES, Settings
 
 PREDICTION_ERRORS = (400, 404, 413, 429, 500, 502, 503, 504, 507)
 INTRODUCTION = f"""Image classification and summarization on TorchServe.
 
-A request's body has at most {MAX_MESSAGE_BYTES // 2**20} MiB. Of several inputs in one request, one that is wrong
-refuses the request, and the message says which (`inputs[3]: ...`). A parameter that is unknown, of the wrong type or
-out of range is an error, never ignored.
+A request's body has at most {MAX_MESSAGE_BYTES // 2**20} MiB, with pixels as JSON {MAX_PIXEL_BODY_BYTES // 2**20}. Of
+several inputs in one request, one that is wrong refuses the request, and the message says which (`inputs[3]: ...`). A
+parameter that is unknown, of the wrong type or out of range is an error, never ignored.
 
 Over gRPC: TorchServe's `Predictions` and the Open Inference Protocol's `ModelInfer`, see docs/api.md.
 """
@@ -84,15 +84,7 @@ def _predictions(task: Task) -> dict[str, Any]:
         "summary": f"Ask {task.name}",
         "description": "The input as the body, as a form's file or field, or in JSON, one or several. "
         f"One version answers at /predictions/{task.name}/VERSION.",
-        "parameters": [
-            {
-                "name": each["name"],
-                "in": "query",
-                "description": each.get("description", ""),
-                "schema": parameter_schema(each),
-            }
-            for each in task.parameters
-        ],
+        "parameters": query_parameters(task),
         "requestBody": {"required": True, "content": content if task.known else {"*/*": {"schema": {}}}},
         "responses": {
             "200": {"description": "The answer.", "content": {"application/json": answer}},

@@ -1,14 +1,20 @@
-"""The API's documentation for programs (/openapi.json) and for people (/docs, by Swagger UI, without a network)."""
+"""What is here (/), and the API's documentation for programs (/openapi.json) and for people (/docs, by Swagger UI).
+
+Nothing comes from another site.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
+from html import escape
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from gateway.answers import Raw
 from gateway.described import Described
 from gateway.openapi import document
 from gateway.settings import Settings
@@ -20,13 +26,38 @@ ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
     "favicon-32x32.png": "image/png",
 }
-# Addresses are relative, so that the page works under any prefix that a proxy gives it.
+NAME, DESCRIPTION = "torchserve-models", "Image classification and summarization on TorchServe."
+# Addresses are relative, so that the pages work under any prefix that a proxy gives them.
+ROOT_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name}</title>
+<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/root.css">
+</head>
+<body>
+<main>
+<h1>{name}</h1>
+<p>{description}</p>
+<p>Status: {status}</p>
+<ul>
+<li><a href="docs">Documentation of the API</a>, where requests can be tried</li>
+<li><a href="openapi.json">OpenAPI document</a></li>
+<li><a href="readyz">Readiness</a></li>
+</ul>
+</main>
+</body>
+</html>
+"""
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>API</title>
+{base}
 <link rel="icon" type="image/png" href="docs/favicon-32x32.png">
 <link rel="stylesheet" href="docs/swagger-ui.css">
 <link rel="stylesheet" href="docs/page.css">
@@ -75,19 +106,41 @@ STYLE = """body { margin: 0; }
 .swagger-ui .microlight { background: #111 !important; }
 .swagger-ui .response-col_links { display: none; }
 """
-OWN = {"page.js": ("text/javascript", START), "page.css": ("text/css", STYLE)}
+ROOT_STYLE = """body { font-family: system-ui, sans-serif; line-height: 1.5; max-width: 40rem; margin: 3rem auto;
+  padding: 0 1rem; }
+"""
+OWN = {
+    "page.js": ("text/javascript", START),
+    "page.css": ("text/css", STYLE),
+    "root.css": ("text/css", ROOT_STYLE),
+}
 
 
 def routes(
-    models: Callable[[], Awaitable[Sequence[Described]]], settings: Settings | None = None
+    models: Callable[[], Awaitable[Sequence[Described]]],
+    problem: Callable[[], str | None],
+    settings: Settings | None = None,
 ) -> list[Route]:
-    """`models` says what is served; what it raises is the application's to answer."""
+    """`models` says what is served; what it raises is the application's to answer. `problem`: why it is not ready."""
+
+    async def root(request: Request) -> Response:
+        reason = problem()
+        headers = {"Vary": "Accept"}
+        if prefers_html(request.headers.get("accept", "")):
+            status = "ready" if reason is None else f"not ready: {escape(reason)}"
+            page = ROOT_PAGE.format(name=NAME, description=DESCRIPTION, status=status)
+            return HTMLResponse(page, headers=headers)
+        body: dict[str, Any] = {"name": NAME, "description": DESCRIPTION, "ready": reason is None}
+        body |= {"reason": reason} if reason else {}
+        body |= {"docs": "/docs", "openapi": "/openapi.json", "metadata": "/v2", "readiness": "/readyz"}
+        return Raw(body, headers=headers)
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document(await models(), settings=settings))
 
-    async def docs(_: Request) -> Response:
-        return HTMLResponse(PAGE)
+    async def docs(request: Request) -> Response:
+        base = '<base href="../">' if request.url.path.endswith("/") else ""
+        return HTMLResponse(PAGE.format(base=base))
 
     async def asset(request: Request) -> Response:
         name = request.path_params["name"]
@@ -105,9 +158,24 @@ def routes(
         return RedirectResponse("../../../docs")
 
     return [
+        Route("/", root),
         Route("/openapi.json", openapi),
+        Route("/docs/", docs),
         Route("/docs", docs),
         Route("/docs/{name}", asset),
         Route("/v2/docs", mlserver_docs),
         Route("/v2/models/{model}/docs", mlserver_model_docs),
     ]
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether an Accept header names text/html, and no less than JSON; */* alone is a program's."""
+    quality = {"text/html": 0.0, "application/json": 0.0}
+    for entry in accept.lower().split(","):
+        media_type, *options = (part.strip() for part in entry.split(";"))
+        weight = next((option[2:] for option in options if option.startswith("q=")), "1")
+        try:
+            quality[media_type] = float(weight)
+        except ValueError:
+            quality[media_type] = 0.0
+    return quality["text/html"] > 0 and quality["text/html"] >= quality["application/json"]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from client import Endpoints
+from gateway.__main__ import add_models
 from gateway.body_budget import supervised_body_bytes
 from gateway.front_options import add_edge_options, edge_settings
 from gateway.nginx import Front, NginxError, render
@@ -32,9 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gateway_key=os.environ.get("GATEWAY_KEY", ""),
             endpoints=Endpoints.at(options.server),
             image_model=options.image_model,
+            route_models=dict(options.route_model),
             resolver=options.resolver or _name_server(),
             **edge_settings(
-                options, tuple(Settings().summarizers.values()), _body_bytes(options.health, options.wait)
+                options,
+                tuple(dict(options.summarizer or Settings().summarizers).values()),
+                _body_bytes(options.health, options.wait),
             ),
         )
         _write(options.output, render(front, options.work))
@@ -103,9 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wait", type=float, default=60.0, metavar="SECONDS", help="for the supervisor; %(default)g"
     )
-    parser.add_argument(
-        "--image-model", default=Settings().image_model, metavar="NAME", help="what /predict and /model ask"
-    )
+    add_models(parser)
     add_edge_options(parser)
     return parser
 

@@ -69,6 +69,7 @@ class Running:
             internal=_free(front.internal),
             gateway_key=secrets.token_hex(16),
             image_model=settings.image_model,
+            route_models=settings.route_models,
         )
         self._settings = settings
         self._drain_delay_s = drain_delay_s
@@ -238,6 +239,7 @@ class Running:
         line += ["--listen-fd", str(self.gateway.listener.fileno())]
         line += ["--inference", at.inference, "--management", at.management, "--health", at.health]
         line += ["--state-file", str(self._state), "--image-model", settings.image_model]
+        line += [f"--route-model={route}={name}" for route, name in settings.route_models.items()]
         return line + [f"--summarizer={key}={name}" for key, name in settings.summarizers.items()]
 
     def _sleep(self, seconds: float) -> None:

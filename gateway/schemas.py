@@ -1,5 +1,6 @@
 """JSON Schemas of one model's requests and answers, made of what its handler says of itself."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -189,6 +190,36 @@ def parameter_schema(parameter: Mapping[str, Any]) -> Schema:
         if choices:
             schema = {"anyOf": [schema, {"enum": list(choices)}]}
     return schema | _given(default=parameter.get("default"), description=parameter.get("description"))
+
+
+def query_parameters(task: Task, names: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """A task's parameters in the query, each with its range in words, which not every viewer makes of the schema.
+
+    `names` are others, as keys, under which a parameter is taken as well.
+    """
+    by_name = {str(each["name"]): each for each in task.parameters}
+    by_name |= {theirs: by_name[ours] for theirs, ours in (names or {}).items() if ours in by_name}
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "description": _in_words(each),
+            # Swagger UI would send a default with each request, and another parameter may rule it out.
+            "schema": {
+                key: value
+                for key, value in parameter_schema(each).items()
+                if key not in ("default", "description")
+            },
+        }
+        for name, each in by_name.items()
+    ]
+
+
+def _in_words(parameter: Mapping[str, Any]) -> str:
+    parts = [parameter.get("description"), parameter.get("expected")]
+    if "default" in parameter:
+        parts.append(f"default: {json.dumps(parameter['default'])}")
+    return "; ".join(part for part in parts if part)
 
 
 def tensor_schema(tensor: Mapping[str, Any], elements: Schema) -> Schema:

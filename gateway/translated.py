@@ -1,9 +1,11 @@
 """Routes that people know from other servers, whose bodies nginx cannot turn into ours."""
 
 import asyncio
+import inspect
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -12,25 +14,33 @@ from starlette.routing import Route
 
 from client import AsyncClient, ServeError
 from client.results import Scalar
-from gateway import pixels
 from gateway.answers import Raw, refuse
-from gateway.bodies import BodyReader
+from gateway.bodies import BodyReader, IncomingBody
 from gateway.forwarding import forwarded, run_until_disconnect
 from gateway.known_routes import LENGTHS
 from gateway.metrics import GatewayMetrics
+from gateway.pixels import PixelParser
 from gateway.refusals import Refusals
 from gateway.settings import Settings
 from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
 from handlers.core.json_bounds import check_json_bounds
 from handlers.core.request import parse_json
 
+P = ParamSpec("P")
 T = TypeVar("T")
 SUMMARIZE = "/predict/text_summarize"
 CLASSIFY = "/model"
 TEXT_COPIES = 6
 """A text as a string takes up to four times its UTF-8, and once more or twice on its way to TorchServe."""
-# The client's arguments beside parameters.
-_ARGUMENTS = ("self", "model", "version", "image", "text")
+PARSE_BYTES = 2**19
+"""Pixels that are parsed at a time: each time takes a switch to another thread and back."""
+# Arguments of the client's methods, which no model's parameter can be passed beside.
+_ARGUMENTS = {
+    name
+    for method in (AsyncClient.classify, AsyncClient.summarize)
+    for name, argument in inspect.signature(method).parameters.items()
+    if argument.kind is not argument.VAR_KEYWORD and name != "top_k"
+}
 
 
 class Translated:
@@ -63,71 +73,64 @@ class Translated:
         key = request.query_params.get("model", next(iter(names)))
         if key not in names:
             raise InvalidParameter(f"'model' must be {' or '.join(map(repr, names))}, not {key[:60]!r}")
-        for theirs, ours in LENGTHS.items():
-            if theirs in query and ours in query:
-                raise InvalidParameter(f"'{theirs}' and '{ours}' are one parameter: give one of them")
-            if theirs in query:
-                query[ours] = query.pop(theirs)
-        return await self._answer(
-            request,
-            self._settings.max_text_body,
-            TEXT_COPIES,
-            _text,
-            lambda text: self._summarize(names[key], text, query),
-        )
+        max_bytes = self._settings.max_text_body
+        async with forwarded(request), self._bodies.read(request, max_bytes, TEXT_COPIES) as body:
+            text = await self._in_turn(_text, body)
+            body.clear()  # its request may wait for long
+            response = await run_until_disconnect(request, self._summarize(names[key], text, query))
+        return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
 
     async def classify(self, request: Request) -> Response:
-        """`{"img": [[[red, green, blue], ...], ...]}`."""
+        """`{"img": PIXELS}`, see gateway/pixels.py."""
         query = _query(request)
-        return await self._answer(
-            request,
-            self._settings.max_body,
-            pixels.COPIES,
-            pixels.to_bitmap,
-            lambda bitmap: self._classify(bitmap, query),
-        )
+        async with forwarded(request), self._bodies.open(request, self._settings.max_body) as incoming:
+            file = await self._read_pixels(incoming)
+            response = await run_until_disconnect(request, self._classify(file, query))
+        return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
+
+    async def _read_pixels(self, incoming: IncomingBody) -> bytes:
+        """The image as a file, for which memory is held."""
+        parser, unparsed = PixelParser(), bytearray()
+        async for piece in incoming.pieces():
+            unparsed += piece
+            incoming.hold(parser.memory_bytes + len(unparsed))
+            if len(unparsed) >= PARSE_BYTES:
+                await self._in_turn(parser.feed, bytes(unparsed))
+                unparsed.clear()
+        await self._in_turn(parser.feed, bytes(unparsed))
+        # Its levels, those in Pillow's hands, and the file twice.
+        incoming.hold(4 * parser.file_bytes)
+        file = await self._in_turn(parser.finish)
+        incoming.hold(3 * len(file))  # with parameters it goes on in base64
+        return file
 
     async def _summarize(self, name: str, text: str | list[str], query: dict[str, Any]) -> Response:
+        parameters, names = _our_names(query)
         try:
-            found = await self._client.summarize(name, text, **query)
+            found = await self._client.summarize(name, text, **parameters)
         except ServeError as error:
+            error.message = _their_words(error.message, names)
             return refuse(await self._refusals.by_error(name, error))
         return Raw(
             [{"summary_text": each.text} | ({"truncated": True} if each.truncated else {}) for each in found]
         )
 
-    async def _classify(self, bitmap: bytes, query: dict[str, Any]) -> Response:
-        name = self._settings.image_model
+    async def _classify(self, file: bytes, query: dict[str, Any]) -> Response:
+        name = self._settings.model_of(CLASSIFY)
         try:
-            found = await self._client.classify(name, bitmap, **query)
+            found = await self._client.classify(name, file, **query)
         except ServeError as error:
             return refuse(await self._refusals.by_error(name, error))
         return Raw([{"label": each.label, "score": each.score} for each in found])
 
-    async def _answer(
-        self,
-        request: Request,
-        max_bytes: int,
-        copies: int,
-        parse: Callable[[bytearray], T],
-        ask: Callable[[T], Coroutine[Any, Any, Response]],
-    ) -> Response:
-        """Read and parse the body, then ask the model, for as long as the client waits."""
-        async with forwarded(request), self._bodies.read(request, max_bytes, copies) as body:
-            parsed = await self._parse(parse, body)
-            response = await run_until_disconnect(request, ask(parsed))
-        return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
-
-    async def _parse(self, parse: Callable[[bytearray], T], body: bytearray) -> T:
-        """Parse one body at a time, in a thread. The body is emptied, since its request may wait for long."""
+    async def _in_turn(self, parse: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Parse one body, or a piece of it, at a time, in a thread."""
         async with self._parsing:
             try:
-                return await run_in_threadpool(parse, body)
+                return await run_in_threadpool(parse, *arguments, **options)
             except ServingError:
                 self._metrics.refuse("invalid")
                 raise
-            finally:
-                body.clear()
 
 
 def _text(body: bytearray) -> str | list[str]:
@@ -135,21 +138,43 @@ def _text(body: bytearray) -> str | list[str]:
     check_json_bounds(body)
     message = parse_json(body)
     if not isinstance(message, dict) or message.keys() != {"text"}:
-        raise InvalidRequest("the body must be a JSON object with the one field 'text'")
+        raise InvalidRequest(
+            "the body must be a JSON object with the one field 'text'; parameters go into the query"
+        )
     text = message["text"]
     if not (isinstance(text, str) or (isinstance(text, list) and all(isinstance(t, str) for t in text))):
         raise InvalidRequest("the field 'text' must be a string or a list of strings")
     return text
 
 
+def _our_names(query: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The parameters under the handler's names, and the names under which the client knows them."""
+    parameters = dict(query)
+    for theirs, ours in LENGTHS.items():
+        if theirs in query and ours in query:
+            raise InvalidParameter(f"'{theirs}' and '{ours}' are one parameter: give one of them")
+        if theirs in query:
+            parameters[ours] = parameters.pop(theirs)
+    return parameters, {ours: theirs for theirs, ours in LENGTHS.items() if ours not in query}
+
+
+def _their_words(message: str, names: Mapping[str, str]) -> str:
+    """An error message with the client's names of parameters in place of the handler's."""
+    for ours, theirs in names.items():
+        message = re.sub(rf"\b{ours}\b", theirs, message)
+    return message
+
+
 def _query(request: Request, *others: str) -> dict[str, Any]:
     """The model's parameters in the query, all but `others`; values as JSON reads them, else as strings."""
     found: dict[str, Scalar] = {}
+    names = set()
     for name, text in request.query_params.multi_items():
+        if name in names:
+            raise InvalidParameter(f"'{name[:60]}' is given twice")
+        names.add(name)
         if name in others:
             continue
-        if name in found:
-            raise InvalidParameter(f"'{name[:60]}' is given twice")
         if name in _ARGUMENTS:
             raise InvalidParameter(f"unknown parameter '{name}'")
         try:

@@ -53,4 +53,7 @@ def configuration(folder: Path, target: str, interval: str) -> Path:
 
 def defaults(text: str) -> str:
     """Text of a Compose file with each ${NAME:-value} as it is when nothing is set."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
+    inner = re.compile(r"\$\{\w+:-([^{}]*)\}")
+    while inner.search(text):
+        text = inner.sub(r"\1", text)
+    return text

@@ -1,5 +1,7 @@
 """The Gradio page: what it shows is what the API answers, on a phone, on a desktop, and in dark colours."""
 
+import re
+
 import pytest
 
 from client import ClientError
@@ -47,11 +49,13 @@ def put(page, selector, number):
 
 @every_look
 def test_an_example_picture_has_the_labels_of_the_api(page, api, look):
-    page.click("button.gallery-item", LABEL)
+    page.until(lambda: len(page.all("button.gallery-item[aria-label] img")) == 4, "four thumbnails")
+    page.click(f"button.gallery-item[aria-label='{LABEL}']")
     wanted = expected(api, PICTURE)
     page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
     assert wanted[0][0] == LABEL
     assert len(wanted) == 5
+    assert re.fullmatch(r"Answered in \d+\.\d\d s", page.one("#labels .took").text)
     page.check()
     page.save(f"picture-{look}")
 
@@ -101,6 +105,10 @@ def test_a_text_has_the_summary_of_the_api(page, api, look):
     page.click("button", "Summarize")
     [summary] = api.summarize(MODEL, text)
     page.until(lambda: value(page, "#summary textarea") == summary.text, summary.text)
+    page.one("#took .took")
+    for part in ("input[type=range]", "input[type=number]"):
+        boxes = [page.one(f"#{name} {part}").rect for name in ("longest", "shortest", "beams")]
+        assert len({(box["x"], box["width"]) for box in boxes}) == 1, boxes
     page.check()
     page.save(f"text-{look}")
 

@@ -1,11 +1,13 @@
 """The Streamlit page: what it shows is what the API answers, on a phone, on a desktop, and in dark colours."""
 
+import re
+
 import pytest
 
 from client import ClientError
 from client.cli_options import explain
 from demo import examples
-from tests.browser.chromium import LOOKS
+from tests.browser.chromium import LOOKS, SIZES
 from training.pictures import picture
 
 every_look = pytest.mark.parametrize("look", LOOKS)
@@ -16,7 +18,7 @@ MODEL = "bart-large-cnn"
 @pytest.fixture
 def page(browser, served, look):
     browser.open(served("streamlit"), look)
-    browser.one("button", "Classify")
+    browser.one(".bars li")
     return browser
 
 
@@ -26,11 +28,36 @@ def labels(page):
 
 @every_look
 def test_an_example_picture_has_the_labels_of_the_api(page, api, look):
-    page.click("button", "Classify")
     wanted = [[each.label, f"{each.score:.1%}"] for each in api.classify("resnet-50", PICTURE)]
     page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
+    assert re.fullmatch(r"Answered in \d+\.\d\d s", page.one(".took").text)
     page.check()
     page.save(f"streamlit-{look}")
+
+
+@pytest.mark.parametrize("look", ["desktop"])
+def test_a_file_is_shown_beside_its_labels(page, api, look, tmp_path):
+    content = picture(91, 6)[1]
+    file = tmp_path / "mine.jpg"
+    file.write_bytes(content)
+    page.send("input[type=file]", str(file))
+    wanted = [[each.label, f"{each.score:.1%}"] for each in api.classify("resnet-50", content)]
+    page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
+    image = page.one("img.picture")
+    assert image.get_attribute("alt") == "mine.jpg"
+    assert page.driver.execute_script("return arguments[0].naturalWidth", image) > 100
+    bars = page.one(".bars").rect
+    assert image.rect["x"] + image.rect["width"] <= bars["x"]
+    assert abs(image.rect["y"] - bars["y"]) < 30
+    # Nothing of a third of the page's width is empty: the columns fill it.
+    assert bars["x"] + bars["width"] > 0.9 * SIZES["desktop"][0]
+    page.check()
+
+
+def test_the_limit_that_it_shows_is_the_servers(browser, served, api):
+    browser.open(served("streamlit"), "desktop")
+    limit = api.describe("resnet-50", customized=True).metadata["max_bytes"] >> 20
+    browser.until(lambda: f"{limit}MB per file" in browser.text(), f"a limit of {limit} MB")
 
 
 @pytest.mark.parametrize("look", ["desktop"])
@@ -41,7 +68,6 @@ def test_a_file_that_is_no_picture_is_refused_in_the_words_of_the_server(page, a
         api.classify("resnet-50", file)
     page.send("input[type=file]", str(file))
     page.until(lambda: "broken.jpg" in page.text(), "the file")
-    page.click("button", "Classify")
     page.one("[role=alert]", explain(caught.value))
     page.check()
 

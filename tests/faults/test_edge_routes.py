@@ -95,7 +95,7 @@ def test_only_post_predicts(torchserve, method):
         ("/predictions/bart-large-cnn/1.0", 4),
         ("/predict/text_summarize", 4),
         (PATH, 16),
-        ("/model", 16),
+        ("/model", 48),
         ("/v2/models/t5-small/infer", 16),
         ("/v2/health/ready", 0),
         ("/readyz/t5-small", 0),

@@ -20,11 +20,11 @@ SLOW = 2  # seconds that a slow client gets
 
 
 @contextmanager
-def in_front_of(endpoints, **changes):
+def in_front_of(endpoints, settings=None, **changes):
     """nginx and the gateway on free ports."""
     anywhere = dict.fromkeys(("http", "grpc", "gateway", "internal"), "127.0.0.1:0")
     with Running(
-        Front(**anywhere, endpoints=endpoints, client_timeout=SLOW, **changes), Settings()
+        Front(**anywhere, endpoints=endpoints, client_timeout=SLOW, **changes), settings or Settings()
     ) as running:
         yield running
 

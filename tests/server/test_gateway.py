@@ -1,6 +1,7 @@
 """nginx and the gateway in front of a real TorchServe: the routes, by curl and by the client, and readiness."""
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -23,6 +24,8 @@ from training.reports import report
 pytestmark = needs_nginx
 TEXT, SUMMARY = report(2024, 3)
 JPEG = {"content-type": "image/jpeg"}
+TENSOR = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(PICTURE).decode()]}
+INFER = {"id": "1", "inputs": [TENSOR]}
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +55,7 @@ def files(tmp_path_factory):
     (folder / "text.json").write_text(json.dumps({"text": TEXT}))
     pixels = np.asarray(Image.open(folder / "photo.jpg").convert("RGB"))
     (folder / "pixels.json").write_text(json.dumps({"img": pixels.tolist()}))
-    tensor = {"name": "image", "shape": [1], "datatype": "BYTES"}
-    body = {"inputs": [tensor | {"data": [base64.b64encode(PICTURE).decode()]}]}
-    (folder / "infer.json").write_text(json.dumps(body))
+    (folder / "infer.json").write_text(json.dumps(INFER))
     return folder
 
 
@@ -173,8 +174,104 @@ def test_torchserves_own_errors_pass(http):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/nothing", "/invocations", "/v1/models/resnet-50:predict", "/predictions"]
+    ("path", "send"),
+    [
+        ("/predictions/resnet-50/?top_k=1", {"content": PICTURE}),
+        ("/predictions/resnet-50/VERSION/?top_k=1", {"content": PICTURE}),
+        ("/predict/?top_k=1", {"files": {"image": PICTURE}}),
+        ("/predict/image_classes/?top_k=1", {"files": {"file": PICTURE}}),
+        ("/v2/models/resnet-50/infer/", {"json": INFER}),
+        ("/v2/models/resnet-50/versions/VERSION/infer/", {"json": INFER}),
+        ("/predictions/t5-small/", {"content": TEXT.encode()}),
+        ("/predict/text_summarize/?model=t5", {"json": {"text": TEXT}}),
+        ("/model/?top_k=1", {"json": {"img": [[[1, 2, 3]]]}}),
+    ],
 )
+def test_a_prediction_with_a_slash_at_the_end(http, version, path, send):
+    path = path.replace("VERSION", version)
+    expected = http.post(path.replace("/?", "?").rstrip("/"), **send)
+    answer = http.post(path, **send)
+    assert (answer.status_code, answer.json()) == (200, expected.json())
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/readyz/resnet-50", "/ping", "/v2", "/v2/health/live"]
+)
+@pytest.mark.parametrize("slashes", ["/", "//"])
+def test_a_question_with_a_slash_at_the_end(http, path, slashes):
+    answer = http.get(path + slashes)
+    assert (answer.status_code, answer.json()) == (200, http.get(path).json())
+
+
+def test_no_route_redirects_and_none_of_nginxs_own_opens(http):
+    for path in ("/docs/", "/openapi.json/", "/docs/page.js/", "/v2/models/resnet-50/"):
+        assert http.get(path).status_code == 200
+    for path in (
+        "/.error/",
+        "/.read/",
+        "/.method/",
+        "/.preflight/",
+        "/.died/",
+        "/.budget-spent/",
+        "/refusals/x/",
+    ):
+        error(http.get(path), 404, "NotFound")
+    error(http.get("/model/"), 405, "NotAllowed")
+    error(http.get("/models/"), 403, "AccessDenied")
+
+
+def test_the_root_says_what_this_is(http):
+    body = http.get("/").json()
+    assert (body["name"], body["ready"]) == ("torchserve-models", True)
+    assert http.get(body["docs"]).status_code == http.get(body["openapi"]).status_code == 200
+    assert "Status: ready" in http.get("/", headers={"accept": "text/html"}).text
+
+
+def test_1080p_as_numbers(http):
+    """As a client of a Flask tutorial sends it: 30 MB of JSON."""
+    image = Image.open(io.BytesIO(PICTURE)).resize((1920, 1080))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    expected = http.post("/predictions/resnet-50", content=file.getvalue()).json()
+    body = json.dumps({"img": np.asarray(image).tolist()}).encode()
+    assert len(body) > 2.5e7
+    answer = http.post("/model", content=body)
+    assert answer.json() == expected
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
+def test_pixels_are_those_of_the_file(http, mode):
+    image = Image.open(io.BytesIO(PICTURE)).convert(mode)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    expected = http.post("/predictions/resnet-50", content=file.getvalue()).json()
+    pixels = np.asarray(image)
+    assert http.post("/model", json={"img": pixels.tolist()}).json() == expected
+    if mode != "1":
+        assert http.post("/model", json={"img": (pixels / 255).tolist()}).json() == expected
+
+
+def test_pixels_have_a_limit_of_their_own(http):
+    assert "larger than 48 MiB" in error(http.post("/model", content=b" " * (49 << 20)), 413, "TooLarge")
+    assert "larger than 16 MiB" in error(http.post("/predict", content=b" " * (17 << 20)), 413, "TooLarge")
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("min=many", "'min' must be an integer from 0 to 257, not 'many'"),
+        ("max=1", "'max' must be an integer from 2 to 257, not 1"),
+        ("max_length=1", "'max_length' must be an integer from 2 to 257, not 1"),
+        ("min=50&max=20", "'min' (50) must not be above 'max' (20)"),
+        ("min=50&max_length=20", "'min' (50) must not be above 'max_length' (20)"),
+    ],
+)
+def test_errors_speak_of_parameters_as_the_client_named_them(http, query, message):
+    answer = http.post(f"/predict/text_summarize?{query}", json={"text": TEXT})
+    assert error(answer, 400, "InvalidParameter") == message
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/invocations", "/v1/models/resnet-50:predict", "/predictions"])
 def test_there_is_nothing_else(http, path):
     error(http.get(path), 404, "NotFound")
 

@@ -54,7 +54,9 @@ def test_a_body_over_the_limit_is_refused_in_our_words(http):
     body = b"\0" * (17 << 20)
     pieces = (body[at : at + 2**16] for at in range(0, len(body), 2**16))
     for content in (body, pieces):  # with a length, and chunked
-        for path in ("/predictions/resnet-50", "/model") if content is body else ("/predictions/resnet-50",):
+        for path in (
+            ("/predictions/resnet-50", "/predict") if content is body else ("/predictions/resnet-50",)
+        ):
             error(http.post(path, content=content), 413, "TooLarge")
     assert http.post("/predictions/resnet-50", content=PICTURE).status_code == 200
 

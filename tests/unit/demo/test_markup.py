@@ -49,3 +49,7 @@ def test_what_comes_from_outside_is_escaped():
 
 def test_a_server_without_models_says_so():
     assert "no models" in markup.overview(Overview([], None, ""))
+
+
+def test_the_time_of_an_answer():
+    assert "Answered in 0.12 s" in markup.took(0.1234)

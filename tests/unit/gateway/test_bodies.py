@@ -114,3 +114,25 @@ async def test_the_number_of_requests_is_bounded(metrics):
                 pass
     async with reader.read(request(b"a"), 100, copies=1) as body:
         assert body == b"a"
+
+
+async def test_a_body_that_is_read_in_pieces_holds_what_it_says(metrics):
+    reader = BodyReader(metrics, budget_bytes=400 * KIB)
+    async with reader.open(request(b"x" * 200 * KIB, b"y"), KIB * KIB) as body:
+        sizes = []
+        async for piece in body.pieces():
+            sizes.append(len(piece))
+            body.hold(100 * len(sizes) * KIB)
+        assert sizes == [200 * KIB, 1, 0]
+        assert reader.used_bytes == 300 * KIB
+        body.hold(KIB)
+        assert reader.used_bytes == KIB
+        with pytest.raises(Overloaded):
+            body.hold(301 * KIB)
+    assert reader.used_bytes == 0
+
+
+async def test_the_time_of_parsing_is_not_the_clients(metrics):
+    async with BodyReader(metrics, read_timeout_s=0.2).open(request(b"a", b"b", b"c"), 100) as body:
+        async for _ in body.pieces():
+            await asyncio.sleep(0.15)

@@ -62,6 +62,12 @@ def test_it_is_closed_and_counts_nobody_unless_asked(tmp_path):
     [
         Front(http="127.0.0.1:80; evil"),
         Front(image_model="a;b"),
+        Front(route_models={"/model": "a b"}),
+        Front(cors_origins=("https://app.example/",)),
+        Front(cors_origins=("https://App.example",)),
+        Front(cors_origins=("app.example",)),
+        Front(cors_origins=("null",)),
+        Front(cors_origins=('https://a" 1; "b',)),
         Front(others=(("host name:1", "b:2"),)),
         Front(text_models=("a|b",)),
         Front(server_names=("a;b",)),
@@ -80,6 +86,15 @@ def test_a_value_that_would_change_the_configuration_is_refused(front, tmp_path)
 def test_the_length_of_a_dead_workers_answer_is_that_of_torchserve():
     assert set(re.findall(r"50\[07\] (\d+)\$", TEMPLATE.read_text())) == {str(len(WORKER_DIED))}
     assert f'"{len(WORKER_DIED)}" /.died;' in TEMPLATE.read_text()
+
+
+def test_each_route_has_its_own_model(tmp_path):
+    values = variables(Front(image_model="a", route_models={"/model": "c", "/predict": "b"}), tmp_path)
+    assert [values[name] for name in ("PREDICT_MODEL", "IMAGE_CLASSES_MODEL", "PIXEL_MODEL")] == [
+        "b",
+        "a",
+        "c",
+    ]
 
 
 def test_names_of_text_models_are_taken_as_they_are(tmp_path):
@@ -121,6 +136,7 @@ def test_an_unknown_variable_in_the_template_is_named(tmp_path):
         Front(rate=3, open_management=True, others=(("127.0.0.2:1", "127.0.0.2:2"),)),
         Front(real_ip_from=("10.0.0.0/8", "fd00::/8"), proxy_protocol=True, streaming=True, gateway_key="k"),
         Front(text_models=()),
+        Front(cors_origins=("*", "*", "https://app.example", "http://[::1]:3000", "http://" + "a" * 120)),
         Front(text_models=("a.b+c", "d"), server_names=("models.example", "[::2]"), workers=5),
     ],
 )
@@ -153,11 +169,19 @@ def test_the_same_by_envsubst_as_nginxs_image_does_it(tmp_path):
 def test_the_command_line():
     options = _parser().parse_args(
         ["--tls", "c.pem", "k.pem", "--upstream", "b:1:2", "--upstream", "[::1]:3:4", "--summarizer", "x=y"]
+        + ["--route-model", "/model=z"]
     )
+    assert options.route_model == [("/model", "z")]
     assert options.tls == [Path("c.pem"), Path("k.pem")]
     assert options.upstream == [("b:1", "b:2"), ("[::1]:3", "[::1]:4")]
     assert options.summarizer == [("x", "y")]
-    for wrong in (["--upstream", "b:1"], ["--summarizer", "x"], ["--tls", "c.pem"], ["--port", "a"]):
+    for wrong in (
+        ["--upstream", "b:1"],
+        ["--summarizer", "x"],
+        ["--route-model", "/x=y"],
+        ["--tls", "c.pem"],
+        ["--port", "a"],
+    ):
         with pytest.raises(SystemExit):
             _parser().parse_args(wrong)
 
@@ -167,6 +191,7 @@ def test_the_options_for_limits_and_addresses():
     line += " --all-requests 90 --all-uploads 30 --resend-rate 4 --rate 7 --burst 8 --tls c.pem k.pem --access-log"
     line += (
         " --real-ip-from 10.0.0.0/8 --real-ip-from fd00::/8 --server-name models.example --allow-streaming"
+        " --cors-origin https://a.example --cors-origin https://b.example"
     )
     front = Front(**edge_settings(_parser().parse_args(line.split()), ("t5-small",), 2**29))
     assert front.limits == Limits(
@@ -184,6 +209,7 @@ def test_the_options_for_limits_and_addresses():
     assert front.text_models == ("t5-small", "a")
     assert front.real_ip_from == ("10.0.0.0/8", "fd00::/8")
     assert (front.proxy_protocol, front.streaming, front.server_names) == (True, True, ("models.example",))
+    assert front.cors_origins == ("https://a.example", "https://b.example")
     default = Front(**edge_settings(_parser().parse_args([]), Front().text_models, 3 * 2**20))
     assert default.limits.body_bytes == 3 * 2**20
     assert replace(default, limits=Front().limits) == Front()

@@ -1,15 +1,19 @@
 """The document says what the handlers say: valid, with their parameters and limits, and with examples that fit."""
 
 import json
+from dataclasses import replace
 
 import jsonschema_rs
 import pytest
 
 from gateway.described import Described
+from gateway.known_routes import PIXELS
 from gateway.openapi import document
+from gateway.pixels import PixelParser
 from gateway.schemas import parameter_schema
+from gateway.settings import Settings
 from handlers.core import errors
-from handlers.core.errors import InvalidParameter
+from handlers.core.errors import InvalidImage, InvalidParameter
 from handlers.core.parameters import Parameter, parse_parameters
 from tests.unit.gateway.served import HANDLERS, described, started
 from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE, send
@@ -140,6 +144,67 @@ def test_parameters_and_limits_are_the_handlers(openapi, models):
     inputs = openapi["components"]["schemas"]["t5-small.Request"]["properties"]["inputs"]
     assert str(models[1].metadata["max_characters"]) in inputs["anyOf"][0]["description"]
     assert str(models[1].metadata["max_items"]) in inputs["description"]
+
+
+def test_every_query_parameter_says_its_range(openapi, models):
+    """In words: Swagger UI shows a description, but neither the schema's limits nor its alternatives."""
+    expected = {each["name"]: each["expected"] for model in models for each in model.metadata["parameters"]}
+    expected |= {"min": expected["min_length"], "max": expected["max_length"]}
+    paths = (
+        "/predictions/resnet-50",
+        "/predictions/t5-small",
+        "/predict",
+        "/predict/image_classes",
+        "/model",
+    )
+    seen = set()
+    for path in (*paths, "/predict/text_summarize"):
+        for each in openapi["paths"][path]["post"]["parameters"]:
+            if each["name"] != "model":
+                assert expected[each["name"]] in each["description"], (path, each)
+                seen.add(each["name"])
+    assert seen == expected.keys()
+    assert any(
+        "default: 5" in each["description"] for each in openapi["paths"]["/model"]["post"]["parameters"]
+    )
+
+
+def test_each_known_route_has_its_own_model(models):
+    others = [replace(models[0], name="other"), models[0]]
+    settings = Settings(route_models={"/model": "other", "/predict": "absent"})
+    paths = document(others, settings=settings)["paths"]
+    assert paths["/model"]["post"]["description"].startswith("Answered by other,")
+    assert paths["/predict/image_classes"]["post"]["description"].startswith("Answered by resnet-50,")
+    assert "/predict" not in paths
+
+
+@pytest.mark.parametrize(
+    ("pixels", "fits"),
+    [
+        ([[1, 3.5]], True),
+        ([[True, False]], True),
+        ([[[1]]], True),
+        ([[[1, 2, 3, 4]]], True),
+        ([[[1, 2, 3, 4, 5]]], False),
+        ([[[True, True, True]]], False),
+        ([[256]], False),
+        ([[1, True]], False),
+        ([[1], [[1]]], False),
+        ([[]], False),
+        ([], False),
+        ([[[[1, 2, 3]]]], False),
+        ([["1"]], False),
+    ],
+)
+def test_pixels_fit_where_the_gateway_takes_them(pixels, fits):
+    assert jsonschema_rs.is_valid(PIXELS, pixels) is fits
+    parser = PixelParser()
+    parser.feed(json.dumps({"img": pixels}).encode())
+    try:
+        taken = bool(parser.finish())
+    except InvalidImage:
+        taken = False
+    assert taken is fits
 
 
 def tensor(**changes):

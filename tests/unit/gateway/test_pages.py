@@ -15,7 +15,38 @@ def client():
     async def models():
         return [Described("net", ("1",), "1")]
 
-    return TestClient(Starlette(routes=pages.routes(models)))
+    return TestClient(Starlette(routes=pages.routes(models, lambda: None)), follow_redirects=False)
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/json", "", "application/json, text/html;q=0.5", "text/html;q=0"]
+)
+def test_a_program_learns_what_this_is(client, accept):
+    answer = client.get("/", headers={"accept": accept})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["vary"] == "Accept"
+    assert answer.json()["ready"] is True
+    for link in ("docs", "openapi"):
+        assert client.get(answer.json()[link]).status_code == 200
+
+
+@pytest.mark.parametrize("accept", [BROWSER, "text/html", "application/json;q=0.5, Text/HTML ; q=0.8"])
+def test_a_person_gets_a_page(client, accept):
+    answer = client.get("/", headers={"accept": accept})
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "Status: ready" in answer.text
+    for address in re.findall(r'(?:src|href)="([^"]+)"', answer.text):
+        assert address == "readyz" or client.get(f"/{address}").status_code == 200
+
+
+def test_it_says_why_it_is_not_ready():
+    client = TestClient(Starlette(routes=pages.routes(None, lambda: "<no worker>")))
+    assert client.get("/").json()["reason"] == "<no worker>"
+    assert client.get("/").status_code == 200
+    assert "Status: not ready: &lt;no worker&gt;" in client.get("/", headers={"accept": "text/html"}).text
 
 
 def test_the_document(client):
@@ -34,6 +65,8 @@ def test_everything_the_page_needs_is_here(client):
         answer = client.get(f"/{address}")
         assert answer.status_code == 200
         assert answer.content
+    # With a slash at its own end, the page's relative addresses begin elsewhere.
+    assert client.get("/docs/").text == page.text.replace("</title>\n", '</title>\n<base href="../">', 1)
     assert "openapi.json" in client.get("/docs/page.js").text
 
 

@@ -8,101 +8,192 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.pixels import COPIES, to_bitmap
-from handlers.core.errors import InvalidImage, InvalidRequest
+from gateway.pixels import MAX_NUMBERS, MAX_SIDE, PixelParser
+from handlers.core.errors import ImageTooLarge, InvalidImage, InvalidRequest
 
 RNG = np.random.default_rng(7)
+NOISE = RNG.integers(0, 256, (31, 17, 3), np.uint8)
 
 
-def decoded(bitmap):
-    return np.asarray(Image.open(io.BytesIO(bitmap)))
+def parse(body, size=2**16):
+    """The file that a body becomes, which arrives in pieces of `size` bytes."""
+    parser = PixelParser()
+    for at in range(0, len(body), size):
+        parser.feed(bytes(body[at : at + size]))
+    return Image.open(io.BytesIO(parser.finish()))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (9, 1, 3), (31, 17, 3), (300, 500, 3)])
-@pytest.mark.parametrize("options", [{}, {"indent": 1}, {"separators": (",", ":")}])
-def test_pixels_are_exact(shape, options):
-    pixels = RNG.integers(0, 256, shape, np.uint8)
-    assert np.array_equal(
-        decoded(to_bitmap(json.dumps({"img": pixels.tolist()}, **options).encode())), pixels
-    )
-
-
-def test_white_space_anywhere():
-    body = b' \n{\t"img" : [ [\r\n[ 1 ,\t2 , 3 ] , [4,5 ,6]] ] \n} \n'
-    assert decoded(to_bitmap(body)).tolist() == [[[1, 2, 3], [4, 5, 6]]]
+def sent(pixels, **options):
+    return json.dumps({"img": np.asarray(pixels).tolist()}, **options).encode()
 
 
 @pytest.mark.parametrize(
-    ("body", "error"),
+    "shape", [(1, 1, 3), (1, 9, 3), (9, 1, 3), (300, 500, 3), (40, 30), (2, 5, 1), (40, 30, 2), (40, 30, 4)]
+)
+@pytest.mark.parametrize("options", [{}, {"indent": 1}, {"separators": (",", ":")}])
+@pytest.mark.parametrize("size", [2**16, 7001])
+def test_pixels_are_exact(shape, options, size):
+    pixels = RNG.integers(0, 256, shape, np.uint8)
+    found = np.asarray(parse(sent(pixels, **options), size))
+    assert np.array_equal(found, pixels[:, :, 0] if shape[2:] == (1,) else pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
+def test_what_a_pillow_image_gives(mode):
+    image = Image.fromarray(NOISE).convert(mode)
+    found = parse(sent(np.asarray(image)))
+    assert found.mode == ("L" if mode == "1" else mode)
+    assert np.array_equal(np.asarray(found), np.asarray(image.convert("L") if mode == "1" else image))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 64])
+def test_the_pieces_do_not_matter(size, monkeypatch):
+    monkeypatch.setattr("gateway.pixels._PARSE_CHARACTERS", 1)
+    body = b' \n{\t"img" : [ [\r\n[ 1 ,\t2 , 3e0 ] , [4,5 ,6]] ,[[7,8,255],[0,-0,1.0e+01] ] ] \n} \n'
+    assert np.asarray(parse(body, size)).tolist() == [[[1, 2, 3], [4, 5, 6]], [[7, 8, 255], [0, 0, 10]]]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "levels"),
     [
-        (b"", InvalidRequest),
-        (b"{", InvalidRequest),
-        (b"}{", InvalidRequest),
-        (b'{"img": [[[1, 2, 3]]]', InvalidRequest),
-        (b'{"img": [[[1, 2, 3]]]}}', InvalidRequest),
-        (b'{"img": [[[1, 2, 3]]]} 7', InvalidRequest),
-        (b'{"img": [[[1, 2 3, 4]]]}', InvalidRequest),
-        (b'{"img": [[[1 2, , 3]]]}', InvalidRequest),
-        (b'{"img": [[[, 1 2, 3]]]}', InvalidRequest),
-        (b'{"img": [[[1, 2 3, ]]]}', InvalidRequest),
-        (b'{"img": [[[007, 2, 3]]]}', InvalidRequest),
-        (b'{"img": [[[1, 2, 00]]]}', InvalidRequest),
-        (b'{"img": [[[1, 2, 3]]], "img": [[[1, 2, 3]]]}', InvalidRequest),
-        (b'{"img": [[[1, 2, 3]]], "top_k": 3}', InvalidRequest),
-        (b'{"pixels": [[[1, 2, 3]]]}', InvalidRequest),
-        (b'[[[1, 2, 3]]]', InvalidRequest),
-        (b'{"img": [[[1, 2, 3], [4, 5]]]}', InvalidImage),
-        (b'{"img": [[[1, 2, 3]], [[1, 2, 3], [1, 2, 3]]]}', InvalidImage),
-        (b'{"img": [[[1, 2, 3]], []]}', InvalidImage),
-        (b'{"img": [[[1, 2, 3], []]]}', InvalidImage),
-        (b'{"img": [[]]}', InvalidImage),
-        (b'{"img": [[[1, 2, 256]]]}', InvalidImage),
-        (b'{"img": [[[1, 2, 65792]]]}', InvalidImage),  # 256 + 2**16
-        (b'{"img": [[[1, 2, 18446744073709551616]]]}', InvalidImage),
-        (b'{"img": [[[1, 2, 0.5]]]}', InvalidImage),
-        (b'{"img": [[[1, 2, -3]]]}', InvalidImage),
-        (b'{"img": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", InvalidImage),
-        (b'{"img": [' + b"[]," * 200_000 + b"[]]}", InvalidImage),
-        (b'{"img": [[[1, 2, 3]]' + b', "x"' * 200_000 + b"]}", InvalidImage),
+        (NOISE / 255, NOISE),
+        ((NOISE / 255).astype(np.float32), NOISE),
+        (NOISE.astype(float), NOISE),
+        (NOISE + 0.4 * (NOISE < 255), NOISE),
+        (np.zeros((2, 2)), np.zeros((2, 2))),
+        # As JavaScript writes floats: 1.0 is 1. The first rows do not tell what the last one does.
+        ([[0, 1], [1, 0], [0.5, 0]], [[0, 255], [255, 0], [128, 0]]),
+        ([[0, 1], [0.5, 0], [3.0, 1]], [[0, 1], [0, 0], [3, 1]]),
+        ([[0, 1], [1, 0]], [[0, 1], [1, 0]]),
+    ],
+)
+def test_floats_are_from_0_to_1_or_from_0_to_255(numbers, levels):
+    body = json.dumps({"img": numbers.tolist() if isinstance(numbers, np.ndarray) else numbers}).encode()
+    assert np.array_equal(np.asarray(parse(body)), levels)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[[0.0, 1.0]], [[1.0]], [[1, 0, 1.0]], [[0.2, 1.01]], [[2.64, 0.1]], [[0, 2.5], [2, 1]]]
+)
+def test_floats_that_may_be_either_are_refused(numbers):
+    with pytest.raises(InvalidImage, match=r"not certain whether white is 1 or 255; send integers"):
+        parse(json.dumps({"img": numbers}).encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "message"),
+    [
+        (b"", InvalidRequest, "not valid JSON"),
+        (b"{", InvalidRequest, "not valid JSON"),
+        (b"}{", InvalidRequest, "not valid JSON"),
+        (b"\xff\xfe", InvalidRequest, "not UTF-8"),
+        (b'{"img": [[[1, 2, 3]]]', InvalidRequest, "one field 'img'"),
+        (b'{"img": [[[1, 2, 3]], ', InvalidRequest, "not closed"),
+        (b'{"img": [[[1, 2, 3]', InvalidRequest, "not closed"),
+        (b'{"img": [[[1, 2, 3]],]}', InvalidRequest, "not closed"),
+        (b'{"img": [[[1, 2, 3]]]}}', InvalidRequest, "one field"),
+        (b'{"img": [[[1, 2, 3]]]} 7', InvalidRequest, "one field"),
+        (b'{"img": [[[1, 2 3, 4]], [[1, 2, 3]]]}', InvalidRequest, "Expecting ','"),
+        (b'{"img": [[[1, 2, , 3]], [[1, 2, 3]]]}', InvalidRequest, "Expecting value"),
+        (b'{"img": [[[, 1, 2, 3]], [[1, 2, 3]]]}', InvalidRequest, "Expecting value"),
+        (b'{"img": [[[007, 2, 3]], [[1, 2, 3]]]}', InvalidRequest, "Expecting ','"),
+        (b'{"img": [[[1, 2, NaN]]]}', InvalidRequest, "NaN is not a number"),
+        (b'{"img": [[[1, 2, Infinity]]]}', InvalidRequest, "Infinity is not a number"),
+        (b'{"img": [[[1, 2, 3]] [[1, 2, 3]]]}', InvalidRequest, "is expected behind it"),
+        (b'{"img": [[[1, 2, 3]]], "img": [[[1, 2, 3]]]}', InvalidRequest, "one field"),
+        (b'{"img": [[[1, 2, 3]]], "top_k": 3}', InvalidRequest, "one field 'img'; parameters go into the query"),
+        (b'{"pixels": [[[1, 2, 3]]]}', InvalidRequest, "one field 'img'"),
+        (b'{"pixels": [' + b"[[1, 2, 3]]," * 10_000 + b"[[1, 2, 3]]]}", InvalidRequest, "one field 'img'"),
+        (b'{"img": [[1]]' + b" " * 2_000_000, InvalidRequest, "one field 'img'"),
+        (b"[[[1, 2, 3]]]", InvalidRequest, "one field 'img'"),
+        (b'{"img": 7}', InvalidImage, r"\[height\]\[width\]"),
+        (b'{"img": "abc"}', InvalidImage, r"\[height\]\[width\]"),
+        (b'{"img": {"a": 1}}', InvalidImage, r"\[height\]\[width\]"),
+        (b'{"img": []}', InvalidImage, "'img' is empty"),
+        (b'{"img": [7]}', InvalidImage, r"img\[0\] must be a list of pixels"),
+        (b'{"img": [[]]}', InvalidImage, r"img\[0\] must be a list of pixels"),
+        (b'{"img": [{"": 1}]}', InvalidImage, r"img\[0\] must be a list of pixels"),
+        (b'{"img": [[[]]]}', InvalidImage, "channels last"),
+        (b'{"img": [[[1, 2, 3, 4, 5]]]}', InvalidImage, "channels last"),
+        (b'{"img": [[[[1, 2, 3]]]]}', InvalidImage, "channels last"),
+        (b'{"img": [[["a"]]]}', InvalidImage, "must be numbers"),
+        (b'{"img": [["abc"]]}', InvalidImage, "must be numbers"),
+        (b'{"img": [[null]]}', InvalidImage, "must be numbers"),
+        (b'{"img": [[[true, false, true]]]}', InvalidImage, "must be numbers"),
+        (b'{"img": [[true, 1]]}', InvalidImage, "true and false throughout"),
+        (b'{"img": [[true], [1]]}', InvalidImage, r"img\[1\] must be true and false throughout"),
+        (b'{"img": [[1], [true]]}', InvalidImage, r"img\[1\] must be numbers"),
+        (b'{"img": [[[1, 2, 3], [4, 5]]]}', InvalidImage, "3 numbers each"),
+        (b'{"img": [[[1, 2, 3], "abc"]]}', InvalidImage, "3 numbers each"),
+        (b'{"img": [[[1, 2, 3], {"a": 1, "b": 2, "c": 3}]]}', InvalidImage, "3 numbers each"),
+        (b'{"img": [[[1, 2, 3]], [[1, 2, 3], [1, 2, 3]]]}', InvalidImage, r"img\[1\] has 2 pixels, and the first"),
+        (b'{"img": [[[1, 2, 3]], []]}', InvalidImage, r"img\[1\] must be a list"),
+        (b'{"img": [[1, 2], [[1], [2]]]}', InvalidImage, "must be numbers"),
+        (b'{"img": [[[1, 2, 256]]]}', InvalidImage, "not from 0 to 255; scale pixels of 16 bits"),
+        (b'{"img": [[40000]]}', InvalidImage, "scale pixels of 16 bits"),
+        (b'{"img": [[[1, 2, 18446744073709551616]]]}', InvalidImage, "not from 0 to 255"),
+        (b'{"img": [[[1, 2, -3]]]}', InvalidImage, "not from 0 to 255"),
+        (b'{"img": [[-2.1, 0.3]]}', InvalidImage, "not from 0 to 255"),
+        (b'{"img": [[255.5]]}', InvalidImage, "not from 0 to 255"),
+        (b'{"img": [[1e999]]}', InvalidImage, "not from 0 to 255"),
+        (b'{"img": [[0.5, 1' + b"0" * 400 + b"]]}", InvalidImage, "not from 0 to 255"),
+        (b'{"img": [[1' + b"0" * 5000 + b"]]}", InvalidImage, "not from 0 to 255"),
+        (b'{"img": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", InvalidImage, r"\[height\]"),
+        (b'{"img": [' + b"[]," * 200_000 + b"[]]}", InvalidImage, "must be a list of pixels"),
+        (b'{"img": [[[1, 2, 3]]' + b', "x"' * 200_000 + b"]}", InvalidImage, r"img\[1\] must be a list"),
+        (b'{"img": [' + b"[1]," * MAX_SIDE + b"[1]]}", ImageTooLarge, "more than 65535 rows"),
+        (b'{"img": [[' + b"1," * MAX_SIDE + b"1]]}", ImageTooLarge, "more than 65535 pixels in a row"),
+        (b'{"img": [[[' + b"1" * 1_500_000 + b",1,1]]]}", InvalidImage, "not from 0 to 255"),
+        (b'{"img": [[' + b"0.1000000000000000," * 60_000 + b"1]]}", ImageTooLarge, "longer than 1 MiB"),
     ],
 )  # fmt: skip
-def test_anything_else_is_refused(body, error):
-    with pytest.raises(error):
-        to_bitmap(body)
-    with pytest.raises(error):
-        to_bitmap(bytearray(body))
+@pytest.mark.parametrize("size", [2**16, 2**22])
+def test_anything_else_is_refused(body, error, message, size):
+    with pytest.raises(error, match=message):
+        parse(body, size)
 
 
-@pytest.mark.parametrize("piece", [b"007,1,1", b"1 2,3,4", b"1,,3", b"256,1,1", b"1,2,-3"])
+@pytest.mark.parametrize("piece", [b"007,1,1", b"1 2,3,4", b"1,,3", b"256,1,1", b"1,2,-3", b"1,2"])
 def test_one_wrong_pixel_among_many(piece):
-    """Across the boundaries of the pieces that are read at once."""
     row = [b"[0,10,255]"] * 997
     rows = [b"[" + b",".join(row) + b"]"] * 200
     row[500] = b"[" + piece + b"]"
     rows[120] = b"[" + b",".join(row) + b"]"
-    with pytest.raises(InvalidImage):
-        to_bitmap(b'{"img": [' + b",".join(rows) + b"]}")
+    with pytest.raises((InvalidImage, InvalidRequest), match=r"img\[120\]"):
+        parse(b'{"img": [' + b",".join(rows) + b"]}")
+
+
+def test_a_limit_of_numbers():
+    row = b"[" + b",".join([b"9"] * 60_000) + b"]"
+    rows = [row] * (MAX_NUMBERS // 60_000)
+    assert parse(b'{"img": [' + b",".join(rows) + b"]}").size == (60_000, MAX_NUMBERS // 60_000)
+    with pytest.raises(ImageTooLarge, match=f"more than {MAX_NUMBERS} numbers; send it as a file"):
+        parse(b'{"img": [' + b",".join([*rows, row]) + b"]}")
+
+
+ROW = b"[" + b"[0,0,0]," * 1919 + b"[0,0,0]]"
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"img": [' + b"[[0,0,0]]," * 1_500_000 + b"[[0,0,0]]]}",
-        b'{"img": [[' + b"[0,0,0]," * 1_900_000 + b"[0,0,0]]]}",
-        b'{"img": [[' + b"[ 0, 0, 0 ], " * 1_200_000 + b"[0,0,0]]]}",
-        b'{"img": [[' + b"[0,0,0]," * 1_900_000 + b"[0,0]]]}",
-        b'{"img": [' + b"[]," * 5_000_000 + b"[]]}",
+        b'{"img": [' + (ROW + b",") * 540 + ROW + b"]}",
+        b'{"img": [' + b"[[0,0,0]]," * 65_000 + b"[[0,0,0]]]}",
+        b'{"img": [[' + b"[0]," * 65_000 + b"[0,0]]]}",
+        b'{"img": [' + b"[[0.5]]," * 65_000 + b"[[0]]]}",
+        b'{"img": [[' + b"[]," * 5_000_000 + b"[]]]}",
         b'{"img": [[[' + b"1" * 15_000_000 + b",1,1]]]}",
+        b'{"img": [' + b" " * 15_000_000 + b"[1]]}",
     ],
-    ids=["tall", "wide", "spaced", "uneven", "empty lists", "one number"],
+    ids=["rows", "tall", "uneven", "floats", "empty lists", "one number", "spaces"],
 )
-def test_memory_is_a_small_multiple_of_the_body(body):
+def test_memory_does_not_grow_with_the_body(body):
     tracemalloc.start()
     try:
-        to_bitmap(body)
-    except InvalidImage:
+        parse(body)
+    except (InvalidImage, ImageTooLarge):
         pass
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert peak < (COPIES + 0.5) * len(body)
+    assert peak < 30e6

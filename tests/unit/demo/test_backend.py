@@ -1,0 +1,66 @@
+"""What the pages ask of the server."""
+
+import json
+
+import httpx
+import pytest
+
+from client import Client, Endpoints
+from client.settings import MAX_MESSAGE_BYTES
+from demo.backend import Backend
+from demo.catalogue import Catalogue
+
+TOP_K = [{"name": "top_k", "type": "integer", "default": 5}]
+
+
+@pytest.fixture
+def backend_of():
+    """A backend before a server that has one model for images, which says this of itself; and what it was sent."""
+
+    def make(metadata):
+        sent = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            if request.url.path.startswith("/predictions"):
+                sent.append((request.headers["content-type"], request.content))
+                return httpx.Response(200, json=[{"label": "a", "score": 1.0}])
+            if request.url.path == "/models":
+                return httpx.Response(200, json={"models": [{"modelName": "net"}]})
+            model = {
+                "modelName": "net",
+                "modelVersion": "1",
+                "minWorkers": 1,
+                "maxWorkers": 1,
+                "batchSize": 8,
+            }
+            model |= {"maxBatchDelay": 1, "responseTimeout": 60}
+            model["customizedMetadata"] = {"task": "image-classification"} | metadata
+            return httpx.Response(200, json=[model])
+
+        backend = Backend(Endpoints())
+        backend._client = Client(transport=httpx.MockTransport(answer), retries=0)
+        backend._catalogue = Catalogue(backend._client)
+        return backend, sent
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("metadata", "limit"),
+    [
+        ({"max_bytes": 5 << 20}, 5 << 20),
+        ({"max_bytes": 64 << 20}, MAX_MESSAGE_BYTES),
+        ({}, MAX_MESSAGE_BYTES),
+    ],
+)
+def test_the_limit_of_a_file_is_the_servers(backend_of, metadata, limit):
+    assert backend_of(metadata)[0].max_upload_bytes() == limit
+
+
+def test_a_file_goes_as_it_is_where_no_parameter_differs_from_the_default(backend_of):
+    backend, sent = backend_of({"labels": 1000, "parameters": TOP_K})
+    backend.classify("net", b"file")
+    assert sent == [("application/octet-stream", b"file")]
+    backend, sent = backend_of({"labels": 3, "parameters": TOP_K})
+    backend.classify("net", b"file")
+    assert json.loads(sent[0][1])["parameters"] == {"top_k": 3}
