@@ -77,7 +77,7 @@ class ResendingTransport(httpx.AsyncBaseTransport):
             if not await self._waiting.until_ready(*_model_of(request.url.path)):
                 raise
         else:
-            if not _worker_died(response) or self._budget.take() is None:
+            if not _worker_died(response) or not self._budget.take():
                 return response
             await response.aclose()
         return await self._transport.handle_async_request(request)

@@ -2,12 +2,10 @@
 
 import re
 import resource
-import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import pytest
@@ -120,8 +118,10 @@ def commands() -> list[list[str]]:
     given = {
         name: defaults(value).replace("$", "") for name, value in SERVICES["gateway"]["environment"].items()
     }
-    text = Template(defaults(script).replace("$$", "$")).substitute(given)
-    return [shlex.split(part.removeprefix("exec ").strip()) for part in text.split(" && ")]
+    show = 'python() { printf "%s\\n" python "$@"; echo; }; '  # each argument on a line of its own
+    text = show + defaults(script).replace("$$", "$").replace("exec python", "python")
+    run = subprocess.run(["sh", "-c", text], env=given, check=True, capture_output=True, text=True)
+    return [block.splitlines() for block in run.stdout.strip().split("\n\n")]
 
 
 def rendered(monkeypatch, path: Path, body_bytes: int = 2**29) -> str:

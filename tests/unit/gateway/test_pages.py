@@ -79,4 +79,4 @@ def test_nothing_else_is(client, name):
 def test_mlservers_addresses_lead_to_the_page(client, path):
     """By a relative address, which is right behind any proxy."""
     assert client.get(path, follow_redirects=False).headers["location"].startswith("../")
-    assert client.get(path).url.path == "/docs"
+    assert client.get(path, follow_redirects=True).url.path == "/docs"

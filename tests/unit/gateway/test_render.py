@@ -48,7 +48,8 @@ def test_it_names_the_services(tmp_path, budget, monkeypatch):
         "syslog:server=torchserve:8083",
         "limit_conn client_requests 7;",
         'X-Gateway-Key "secret-1"',
-        "set $model my-model;",
+        "/predict my-model;",
+        "/model my-model;",
         "client_body_temp_path /cache/body;",
     ):
         assert part in text, part
