@@ -103,7 +103,7 @@ def test_a_build_sees_what_runs_and_nothing_else():
     assert lines[0] == "*"
     named = {line[1:] for line in lines if line.startswith("!")}
     imported = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-    assert named - {"gateway"} == (imported - {"gateway", "tests", "benchmarks", "demo"}) | {
+    assert named - {"gateway"} == (imported - {"gateway", "tests", "benchmarks"}) | {
         *("LICENSE", "requirements.txt", "config.properties", "models", "scripts", "deploy/nginx")
     }
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)

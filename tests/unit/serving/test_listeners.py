@@ -13,6 +13,7 @@ import socket
 server = socket.create_server(("127.0.0.1", 0))
 print(server.getsockname()[1], flush=True)
 connection, _ = server.accept()
+print("accepted", flush=True)
 connection.sendall(connection.recv(10))
 input()
 """
@@ -27,6 +28,7 @@ def test_new_connections_are_refused_and_the_old_one_is_served():
     try:
         with socket.create_connection(("127.0.0.1", port), 5) as connection:
             connection.settimeout(5)
+            assert child.stdout.readline() == "accepted\n"
             if not close_listeners(child.pid, [port]):
                 pytest.skip("this system does not let a process duplicate its child's sockets")
             with pytest.raises(ConnectionRefusedError):
