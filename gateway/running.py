@@ -28,6 +28,8 @@ NGINX_PROBE = "/edge/nginx"
 GATEWAY_GRACE_S = 10.0
 LONGEST_DELAY_S = 60.0
 TICK_S = 0.1
+LONGEST_HELD_S = 4.0
+"""A gateway that is started again later than this no longer has its port kept open."""
 BACKLOG = 1024
 """Connections that may wait while the gateway is started again."""
 
@@ -87,7 +89,6 @@ class Running:
         self._restarts: dict[str, Counter[str]] = {"gateway": Counter(), "nginx": Counter()}
 
     def __enter__(self) -> Self:
-        self.gateway.listener = _listen(self.front.gateway)
         self._work = WorkFolder()
         self._config = self._work.path / "nginx.conf"
         self._state = self._work.path / "state.json"
@@ -170,6 +171,8 @@ class Running:
     def _start(self, process: ManagedProcess) -> None:
         environment = {"PYTHONPATH": str(ROOT)}
         if process is self.gateway:
+            if process.listener is None or process.listener.fileno() < 0:
+                process.listener = _listen(self.front.gateway)
             process.start(self._gateway_command(), environment | {"GATEWAY_KEY": self.front.gateway_key})
         else:
             process.start(self._nginx_command, environment)
@@ -199,6 +202,8 @@ class Running:
         self._count(process, problem)
         say(f"{process.name}: {problem}; it is started again in {delay_s:g} s")
         self._start_at[process] = time.monotonic() + delay_s
+        if process.listener is not None and delay_s > LONGEST_HELD_S:
+            process.listener.close()  # connections are refused rather than kept waiting
 
     def _count(self, process: ManagedProcess, reason: str, count: int = 1) -> None:
         self._restarts[process.name][reason] += count

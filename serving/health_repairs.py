@@ -104,6 +104,7 @@ class Replacements:
         self._metrics = metrics
         self._say = say
         self._lost_since: dict[Key, float] = {}
+        self._lost_pids: dict[Key, frozenset[int]] = {}
         self._intended: dict[Key, tuple[int, int]] = {}
         self._revivals: dict[Key, _Revival] = {}
         self._reviving: set[Key] = set()
@@ -126,7 +127,7 @@ class Replacements:
         """
         models = list(models)
         keys = {(model.name, model.version) for model in models}
-        for records in (self._lost_since, self._intended, self._revivals):
+        for records in (self._lost_since, self._lost_pids, self._intended, self._revivals):
             for key in records.keys() - keys:
                 del records[key]
         self._reviving &= keys
@@ -172,14 +173,18 @@ class Replacements:
         if not (model.lost and missing > 0) and key not in self._intended:
             self._lost_since.pop(key, None)
             return
+        pids = frozenset(worker.pid for worker in model.lost)
+        if key not in self._intended and not pids & self._lost_pids.get(key, pids):
+            self._lost_since.pop(key, None)  # others than before: workers come and go, as in several scalings
+        self._lost_pids[key] = pids
         if time.monotonic() - self._lost_since.setdefault(key, time.monotonic()) <= LOST_AFTER_S:
             return
         if key in self._intended and missing <= 0 and model.min_workers == wanted:
             del self._intended[key], self._lost_since[key]
             return
         if key not in self._intended:
-            pids = ", ".join(str(worker.pid) for worker in model.lost)
-            self._say(f"{model.name}: worker {pids} is gone, and TorchServe has not noticed; replacing it")
+            gone = ", ".join(str(worker.pid) for worker in model.lost)
+            self._say(f"{model.name}: worker {gone} is gone, and TorchServe has not noticed; replacing it")
             self._intended[key] = wanted, model.max_workers
             self._metrics.replacements.labels(model.name).inc()
         try:

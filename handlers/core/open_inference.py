@@ -159,6 +159,10 @@ def read_message(
     return Message(payloads, parameters, wanted, bool(as_binary))
 
 
+_KINDS_OF_INPUTS = ("image", "text")
+"""A tensor of another name may be of any kind; one of these names says of which it is."""
+
+
 def _payload_name(
     names: Collection[str], payload_fields: tuple[str, ...], parameter_names: Collection[str]
 ) -> str:
@@ -169,9 +173,13 @@ def _payload_name(
         raise InvalidRequest(f"several inputs: '{named[0]}' and '{named[1]}'; send one")
     if not named and not others:
         raise InvalidRequest(f"no input: expected a tensor named '{payload_fields[0]}'")
+    if others and not named and others[0] in _KINDS_OF_INPUTS:
+        raise InvalidRequest(
+            f"this model takes no input '{others[0]}'; name the tensor '{payload_fields[0]}'"
+        )
     if len(named) + len(others) > 1:
         known = ", ".join(sorted(parameter_names)) or "none"
-        raise InvalidRequest(
+        raise InvalidParameter(
             f"the input '{others[-1][:60]}' is unknown: beside the one input '{payload_fields[0]}', inputs have the "
             f"name of a parameter ({known})"
         )

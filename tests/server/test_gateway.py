@@ -271,7 +271,7 @@ def test_errors_speak_of_parameters_as_the_client_named_them(http, query, messag
     assert error(answer, 400, "InvalidParameter") == message
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/invocations", "/v1/models/resnet-50:predict", "/predictions"])
+@pytest.mark.parametrize("path", ["/nothing", "/invocations", "/v1/nothing", "/predictions"])
 def test_there_is_nothing_else(http, path):
     error(http.get(path), 404, "NotFound")
 

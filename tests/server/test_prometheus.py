@@ -99,12 +99,12 @@ def test_the_shipped_configuration_finds_the_server(prometheus, server):
 
 
 def test_every_metric_that_is_shown_or_watched_is_scraped(prometheus):
-    """Requests5XX alone begins with the first of them, which need not have happened. The supervisor and nginx have
-    ports of their own, which are not scraped here."""
+    """Requests5XX alone begins with the first of them, which need not have happened. The supervisor, the gateway
+    and nginx have ports of their own, which are not scraped here."""
     scraped = set(prometheus.get("label/__name__/values"))
     asked = [expression for _, expression in panels()] + list(alerts().values())
     wanted = set().union(*map(metrics_of, asked)) - {"Requests5XX"}
-    wanted = {name for name in wanted if not re.match("(torchserve_)?supervisor_|nginx_", name)}
+    wanted = {name for name in wanted if not re.match("(torchserve_)?supervisor_|nginx_|gateway_", name)}
     assert wanted <= scraped, wanted - scraped
 
 

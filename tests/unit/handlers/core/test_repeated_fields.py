@@ -1,5 +1,6 @@
 """TorchServe's own code marks requests that have a name twice, and answers the others as before."""
 
+import inspect
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,16 @@ from tests.unit.handlers.torchserve import Service
 def frame(*names: str) -> dict[str, Any]:
     parameters = [{"name": name, "contentType": "", "value": bytearray(b"x")} for name in names]
     return {"requestId": b"1", "parameters": parameters, "headers": [{"name": b"explain", "value": b"False"}]}
+
+
+@pytest.fixture(autouse=True)
+def unmarked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test's handler may have installed it."""
+    monkeypatch.setattr(
+        Service,
+        "retrieve_data_for_inference",
+        staticmethod(inspect.unwrap(Service.retrieve_data_for_inference)),
+    )
 
 
 def test_repeated_names_are_marked() -> None:
