@@ -75,6 +75,8 @@ class ManagedProcess:
             return "not started"
         if self._process.poll() is not None:
             return "died"
+        if self.pid in self.stopped_for_long():
+            return "stopped"
         if not self._ready:
             if self._answers():
                 self._ready = True
@@ -82,8 +84,6 @@ class ManagedProcess:
             elif time.monotonic() - self._started > START_TIMEOUT_S:
                 return "not started"
             return None
-        if self.pid in self.stopped_for_long():
-            return "stopped"
         return "hung" if self._probe.failures >= MAX_PROBE_FAILURES else None
 
     def _answers(self) -> bool:
