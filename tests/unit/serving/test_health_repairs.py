@@ -104,6 +104,21 @@ def test_a_second_loss_is_replaced_too(start):
     assert server.least == 2
 
 
+def test_workers_that_are_ended_one_after_another_are_not_lost(start, monkeypatch):
+    """As when a model is scaled down again and again: each look finds another process that has just ended."""
+    server, replacements, _ = start([ALIVE, LOST])
+    monkeypatch.setattr(health_repairs, "LOST_AFTER_S", 0.05)
+    for pid in range(LOST, LOST + 6):
+        server.pids = [ALIVE, pid]
+        replacements.step([server.model()])
+        time.sleep(0.03)
+    assert server.scaled == []
+    for _ in range(3):
+        replacements.step([server.model()])
+        time.sleep(0.06)
+    assert server.scaled
+
+
 def test_when_none_is_left_the_lost_ones_are_dropped(start):
     server, _, run = start([LOST, LOST])
     run()

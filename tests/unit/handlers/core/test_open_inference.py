@@ -267,6 +267,12 @@ def test_the_one_input_may_have_any_name(handler, context, name):
     assert (status, outputs(answer)["said"]) == (200, ["uint8[2, 2, 3] é" * 2])
 
 
+def test_the_input_of_another_kind_of_model_is_refused(handler, context):
+    answer, status = one(handler, context, js({"inputs": [image(name="text") | {"data": PIXELS.tolist()}]}))
+    assert status == 400
+    assert "takes no input 'text'; name the tensor 'image'" in answer["error"]
+
+
 def test_a_wrong_name_beside_the_input_is_about_names(handler, context):
     pixels = {"name": "pixels", "datatype": "UINT8", "shape": [2, 2, 3], "data": PIXELS.tolist()}
     answer, status = one(handler, context, js({"inputs": [image(data=PIXELS.tolist()), pixels]}))
