@@ -30,7 +30,7 @@ STEP_POLL_S = 0.01
 MARGIN_S = 0.2
 """What a request may take from the queue to a worker, beside the batch delay."""
 
-FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 0.3, 4.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.3, 4.0
 """How long a describe call is waited for before it is taken for held. Workers hold one for longer than that."""
 
 LOOKS = 20
@@ -87,23 +87,23 @@ class Drain:
         state: VersionState | None = yield from self._look(described)
         if state is None or state.computing.get(worker_id) is None or worker_id not in pids:
             return (yield from self._until_worker_idle(worker_id))
-        patience = FIRST_PATIENCE_S
+        limit_s = FIRST_WAIT_S
         asked_at = -math.inf
         while self._clock() < self._end:
-            if self._clock() - asked_at > LONGEST_PATIENCE_S:
+            if self._clock() - asked_at > LONGEST_WAIT_S:
                 try:
                     yield hold_call(pids[worker_id])
                 except ServeError:  # an older supervisor, or a worker that has just ended
                     return (yield from self._until_worker_idle(worker_id))
                 asked_at = self._clock()
             # Another worker answers at once; the one that holds the call does not.
-            answered = yield from self._fence(patience)
+            answered = yield from self._fence(limit_s)
             state = yield from self._look(described)
             if state is not None and worker_id in state.held:
                 return True
             if not answered:
                 yield Pause(STEP_POLL_S)
-                patience = min(2 * patience, LONGEST_PATIENCE_S)
+                limit_s = min(2 * limit_s, LONGEST_WAIT_S)
         return False
 
     def _until_worker_idle(self, worker_id: str) -> Generator[Call[Any] | Pause, Any, bool]:
@@ -147,9 +147,9 @@ class Drain:
             yield Pause(POLL_S)  # the supervisor may not have seen a new worker yet
         return None
 
-    def _fence(self, patience: float = math.inf) -> Generator[Call[Any] | Pause, Any, bool]:
-        """Ask a worker through the queue; whether it answered in time, within `patience` seconds."""
-        left = min(max(self._end - self._clock(), POLL_S), patience)
+    def _fence(self, limit_s: float = math.inf) -> Generator[Call[Any] | Pause, Any, bool]:
+        """Ask a worker through the queue; whether it answered in time, within `limit_s` seconds."""
+        left = min(max(self._end - self._clock(), POLL_S), limit_s)
         call = self._management.describe_one(self._name, self._version, customized=True)
         try:
             yield replace(call, resend="never", limit=left)

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from client import ServeError, Timeout, Unavailable
 from client.calls import stubs
 from client.errors import from_body
+from client.settings import MAX_MESSAGE_BYTES
 from gateway import grpc_wire
 from gateway.bodies import BodyReader
 from gateway.forwarding import forwarded, run_until_disconnect
@@ -97,7 +98,7 @@ class GrpcInference:
 
     async def _infer(self, request: Request) -> Response:
         encoding = request.headers.get("grpc-encoding", "")
-        max_bytes = self._settings.max_body
+        max_bytes = MAX_MESSAGE_BYTES
 
         def size_of(body: bytearray) -> int:
             return grpc_wire.unpacked_size(body, encoding)

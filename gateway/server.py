@@ -7,14 +7,14 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 1024
-"""nginx keeps 32 idle ones; what is above that are requests in progress."""
+"""Requests in progress: nginx keeps no idle connection."""
 MAX_HEADER_BYTES = 16 * 2**10
 HEADER_TIMEOUT_S = 20.0
 """For a whole header, from the connection or the first byte after an answer on."""
 WRITE_TIMEOUT_S = 60.0
 """How long an answer may wait for a client that reads none of it."""
 KEEP_ALIVE_S = 75
-"""Longer than nginx keeps idle connections to an upstream (60 s), so that it never sends on one that is closing."""
+"""Longer than other proxies keep idle connections (60 s), so that they never send on one that is closing."""
 SHUTDOWN_TIMEOUT_S = 30
 
 
