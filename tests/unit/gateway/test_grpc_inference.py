@@ -174,6 +174,16 @@ async def test_a_version_and_the_calls_deadline_and_id(http, behind):
     assert (request.headers["x-request-timeout"], request.headers["x-request-id"]) == ("2.5", "mine")
 
 
+async def test_a_message_has_16_mib_whatever_a_body_of_pixels_may_have(behind):
+    app = create(Settings(max_body=48 * 2**20), httpx.MockTransport(behind.rest))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        content = frame(bytes(17 * 2**20))
+        _, status, details = await call(http, "ModelInfer", None, content)
+    assert (status, details) == (3, "the body is larger than 16 MiB")
+    assert behind.requests == []
+
+
 async def test_a_compressed_message(http):
     content = frame(infer(raw=PIXELS.tobytes()).SerializeToString(), compressed=True)
     _, status, _ = await call(http, "ModelInfer", None, content, **{"grpc-encoding": "gzip"})
