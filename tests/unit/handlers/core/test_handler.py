@@ -53,7 +53,7 @@ def test_a_batch_goes_through_the_model_as_one(handler, context):
             400,
             "InvalidParameter",
         ),
-        (js({"inputs": [text(), text(name="\ud800")]}), 400, "InvalidRequest"),
+        (js({"inputs": [text(), text(name="\ud800")]}), 400, "InvalidParameter"),
         (js({"inputs": [text()], "outputs": [{"name": "\ud800"}]}), 400, "InvalidRequest"),
         (js({"id": "\ud800", "inputs": [text(data=[" "])]}), 400, "InvalidText"),
     ],
