@@ -15,6 +15,7 @@ from benchmarks.signals import interrupt_on_all
 from client.cli_options import add_port_offset, add_run_dir
 
 LONGEST_MINUTES = 120.0
+MINUTES = 3.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def _chaos(options: argparse.Namespace, folder: Path) -> int:
     ) as stack:
         chosen = Options(
             seed=options.seed,
-            seconds=60 * options.minutes,
+            seconds=60 * (options.minutes or MINUTES),
             via=options.via,
             kinds=options.kinds,
             deadline=options.deadline,
@@ -66,7 +67,12 @@ def _scenario(options: argparse.Namespace, folder: Path) -> int:
 
     results = []
     for name in options.scenario:
-        result = SCENARIOS[name](folder / name, _store(options, folder), _say)
+        result = SCENARIOS[name](
+            folder / name,
+            _store(options, folder),
+            _say,
+            None if options.minutes is None else 60 * options.minutes,
+        )
         print(table(result), flush=True)
         results.append(result)
     _write(options.json, [result.as_json() for result in results])
@@ -122,7 +128,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=1, metavar="N", help="of the schedule and the requests; 1"
     )
-    parser.add_argument("--minutes", type=_minutes, default=3.0, metavar="N", help="3")
+    parser.add_argument(
+        "--minutes",
+        type=_minutes,
+        metavar="N",
+        help=f"{MINUTES:g}; of the scenarios long-batches and impatient 1",
+    )
     parser.add_argument(
         "--via",
         choices=VIAS,

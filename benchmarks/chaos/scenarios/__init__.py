@@ -11,16 +11,25 @@ from benchmarks.chaos.scenarios.base import Result, table
 from benchmarks.chaos.stack import Stack
 
 Say = Callable[[str], None]
-Scenario = Callable[[Path, Path, Say], Result]
+Scenario = Callable[[Path, Path, Say, float | None], Result]
+"""The run folder, the store, where to report, and the seconds that the load lasts, where it can be told."""
 
 COMPOSE_HEAP = {"JDK_JAVA_OPTIONS": "-Xmx2g"}
 """The heap of deploy/compose.yaml, where the server does not set its own."""
 
 
 def _with_stack(measure: Callable[[Stack], Result], environment: Mapping[str, str] | None = None) -> Scenario:
-    def run(folder: Path, store: Path, _say: Say) -> Result:
+    def run(folder: Path, store: Path, _say: Say, _seconds: float | None) -> Result:
         with Stack(folder, store, environment=environment) as stack:
             return measure(stack)
+
+    return run
+
+
+def _timed(measure: Callable[[Stack, float], Result], default_s: float) -> Scenario:
+    def run(folder: Path, store: Path, _say: Say, seconds: float | None) -> Result:
+        with Stack(folder, store) as stack:
+            return measure(stack, default_s if seconds is None else seconds)
 
     return run
 
@@ -31,8 +40,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "grpc-flood": _with_stack(connections.grpc_flood),
     "large-bodies": _with_stack(bodies.large_bodies, COMPOSE_HEAP),
     "hostile-json": _with_stack(bodies.hostile_json),
-    "impatient": _with_stack(overload.impatient),
-    "long-batches": _with_stack(overload.long_batches),
+    "impatient": _timed(overload.impatient, 60.0),
+    "long-batches": _timed(overload.long_batches, 60.0),
     "version-changes": _with_stack(changes.version_changes),
     "scale-downs": _with_stack(changes.scale_downs),
     "registrations": _with_stack(changes.registrations),

@@ -83,7 +83,13 @@ def sigterm(
     return result
 
 
-def restore_all(folder: Path, store: Path, say: Say, cases: Sequence[tuple[str, str]] = CASES) -> Result:
+def restore_all(
+    folder: Path,
+    store: Path,
+    say: Say,
+    _seconds: float | None = None,
+    cases: Sequence[tuple[str, str]] = CASES,
+) -> Result:
     """Every kind of kill and stop in turn; a stack that did not come back is replaced for the next one."""
     result, left, number = Result("restore"), list(cases), 0
     while left:

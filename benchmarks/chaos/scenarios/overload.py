@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from benchmarks.chaos import raw_socket
-from benchmarks.chaos.cases import JSON, Request
+from benchmarks.chaos.cases import JSON, Request, find_good, request_of
 from benchmarks.chaos.probes import Probes, bases_of
 from benchmarks.chaos.scenarios.base import MOST_SLOWER, Result
 from benchmarks.chaos.send import http_client, send
@@ -71,21 +71,34 @@ def impatient(
 
 
 def long_batches(
-    stack: Stack, seconds: float = 60.0, clients: int = 5, model: str = "bart-large-cnn"
+    stack: Stack, seconds: float = 60.0, clients: int = 5, model: str = "bart-large-cnn", others: int = 2
 ) -> Result:
-    """Clients whose requests keep a worker busy for seconds; readiness stays true, and is answered at once."""
+    """Clients whose batches keep a worker busy for seconds, and `others` clients of each other model.
+
+    Readiness stays true, and is answered at once.
+    """
     request = _summary(model, texts=4, num_beams=8, max_new_tokens=250, min_new_tokens=240)
-    result, answers = Result("long-batches", {"clients": clients}), list[Attempt]()
+    result = Result("long-batches", {"clients": clients, "clients of each other model": others})
+    answers, beside = list[Attempt](), list[Attempt]()
     end = time.monotonic() + seconds
 
-    def run() -> None:
-        with http_client(stack.edge.inference, 900.0, "127.0.0.2") as connection:
+    def run(request: Request, source: str, attempts: list[Attempt]) -> None:
+        with http_client(stack.edge.inference, 900.0, source) as connection:
             while time.monotonic() < end:
                 started = time.monotonic()
                 status = send(connection, request).status
-                answers.append(Attempt(started, time.monotonic() - started, status))
+                attempts.append(Attempt(started, time.monotonic() - started, status))
 
-    threads = [threading.Thread(target=run, daemon=True) for _ in range(clients)]
+    threads = [
+        threading.Thread(target=run, args=(request, "127.0.0.2", answers), daemon=True)
+        for _ in range(clients)
+    ]
+    threads += [
+        threading.Thread(target=run, args=(request_of(good, "native"), "127.0.0.3", beside), daemon=True)
+        for other in stack.models
+        if other != model and others
+        for good in find_good(stack.direct, [other])[:others]
+    ]
     with Probes(bases_of(stack.direct, stack.edge), stack.models) as probes:
         for thread in threads:
             thread.start()
@@ -95,8 +108,9 @@ def long_batches(
     took = [attempt.took for attempt in answers]
     result.numbers["answers"] = dict(Counter(str(attempt.status) for attempt in answers))
     result.numbers["latency p50/max s"] = f"{percentile(took, 0.5):.1f} / {max(took):.1f}"
+    result.numbers["answers of the other models"] = dict(Counter(str(attempt.status) for attempt in beside))
     result.numbers["asked at"] = probes.urls[""]
-    result.holds("every request was answered", all(attempt.status == 200 for attempt in answers))
+    result.holds("every request was answered", all(attempt.status == 200 for attempt in answers + beside))
     times = [sample.milliseconds for sample in samples[""]]
     result.at_most("readiness p99", percentile(times, 0.99), READY_P99_MS, " ms")
     for name, several in samples.items():
