@@ -124,7 +124,8 @@ class ActivityWriter:
             time.sleep(HEARTBEAT_INTERVAL_S)
 
     def _write(self) -> None:
-        _LAYOUT.pack_into(self._buffer, 0, *self._values)
+        # One copy: `pack_into` fills the buffer with zeros first, which a reader would see now and then.
+        self._buffer[:] = _LAYOUT.pack(*self._values)
 
 
 def read_activity(path: Path) -> Activity | None:

@@ -1,5 +1,6 @@
 """Where a worker computes: device, precision and threads."""
 
+import contextlib
 import logging
 import math
 import os
@@ -22,8 +23,26 @@ AMX = frozenset({"amx_bf16"})
 FAST_INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
 """CPU flags with which products of int8 are faster than of wider types, and exact."""
 
+NICE_VARIABLE = "HANDLER_CPU_NICE"
+"""Environment variable with the nice value of a worker that computes on the CPU, 0 to 19; unset: unchanged."""
+
 GPU_SHARE = 0.9
 """Of one GPU's memory for all workers of a model; CUDA's own context, which no limit counts, needs the rest."""
+
+
+def _lower_priority() -> None:
+    """Let the front end, proxies and probes run before computation, which keeps every core busy for long.
+
+    Threads that are started later inherit the nice value.
+    """
+    value = os.environ.get(NICE_VARIABLE, "")
+    if not value:
+        return
+    if not (value.isascii() and value.isdigit() and int(value) <= 19):
+        logger.warning("%s must be an integer from 0 to 19, not %r: priority unchanged", NICE_VARIABLE, value)
+        return
+    with contextlib.suppress(OSError):  # a higher priority than the process has takes a privilege
+        os.setpriority(os.PRIO_PROCESS, 0, int(value))
 
 
 @dataclass(frozen=True)
@@ -74,12 +93,14 @@ class Device:
         return cls(device, dtype, threads, share, lone_threads)
 
     def apply(self) -> None:
-        """Set this process's thread count and memory limit; once, before the first operation."""
+        """Set this process's thread count, priority and memory limit; once, before the first operation."""
         import torch
 
         torch.set_num_threads(self.threads)
         if self.torch_device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(self.gpu_memory, self.torch_device)
+        else:
+            _lower_priority()
 
     def pool(self) -> ThreadPoolExecutor | None:
         """`threads` threads, in each of which torch computes with that one thread; None where one is all there is."""

@@ -1,9 +1,14 @@
 """The file in which a worker says what it is doing."""
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from handlers.core.activity import DIRECTORY_VARIABLE, ActivityWriter, read_activity
+
+ROOT = Path(__file__).parents[4]
 
 
 def test_idle_worker_is_not_computing(tmp_path):
@@ -30,6 +35,33 @@ def test_batch_is_visible_from_begin_to_end(tmp_path):
     assert before <= computing.batch_started <= advanced.progress <= idle.last_answer
     assert not idle.is_computing
     assert (idle.batches, idle.answers, idle.batch_requests) == (1, 3, 0)
+
+
+def test_a_reader_never_sees_half_an_update(tmp_path):
+    writing = """if True:
+        import sys
+        from pathlib import Path
+        from handlers.core.activity import ActivityWriter
+        writer = ActivityWriter(Path(sys.argv[1]))
+        writer.begin_batch(1)
+        writer.end_batch()
+        writer.begin_batch(1)
+        print("begun", flush=True)
+        while True:
+            writer.advance()
+    """
+    path = tmp_path / "1"
+    with subprocess.Popen(
+        [sys.executable, "-c", writing, str(path)], stdout=subprocess.PIPE, cwd=ROOT
+    ) as writer:
+        writer.stdout.readline()
+        activities = [read_activity(path) for _ in range(20_000)]
+        writer.kill()
+
+    assert {(activity.answers, activity.batch_requests, activity.batches) for activity in activities} == {
+        (1, 1, 1)
+    }
+    assert min(activity.heartbeat for activity in activities) > 0
 
 
 def test_heartbeat_advances_by_itself(tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 from handlers.core import device
 from handlers.core.config import HandlerConfig
-from handlers.core.device import Device, limit_kernel_caches, usable_cores
+from handlers.core.device import NICE_VARIABLE, Device, limit_kernel_caches, usable_cores
 from handlers.core.faults import is_device_lost, is_out_of_memory
 from serving.config import ROOT
 
@@ -62,6 +62,20 @@ def test_workers_share_the_memory_of_the_gpus(monkeypatch, workers, share, expec
     chosen.apply()
     assert limits == [(expected, torch.device("cuda:1"))]
     assert chosen.describe()["gpu_memory"] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("10", [10]), ("0", [0]), ("", []), (None, []), ("20", []), ("-1", []), ("x", [])]
+)
+def test_a_worker_on_the_cpu_takes_the_priority_that_its_environment_names(monkeypatch, value, expected):
+    set_to = []
+    monkeypatch.setattr(os, "setpriority", lambda which, who, nice: set_to.append(nice))
+    if value is None:
+        monkeypatch.delenv(NICE_VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(NICE_VARIABLE, value)
+    Device(torch.device("cpu"), torch.float32, torch.get_num_threads()).apply()
+    assert set_to == expected
 
 
 def test_threads_of_the_pool_do_not_multiply():
