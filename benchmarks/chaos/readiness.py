@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 GAP_S = 1.0
 """A model whose right answers follow each other within this time is answering."""
 SETTLE_S = 2.0
-"""Readiness may lag behind the first answers for so long."""
+"""Readiness may turn true so long before the first answer, as an answer takes its time, or so long after it."""
 SILENT_S = 10.0
 """A model that is asked and answers nothing for longer than this cannot answer within its time..."""
 SILENT_TIMES = 3.0
@@ -22,7 +22,10 @@ SILENT_TIMES = 3.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of one probe. Seconds in which it said no to a model that answered, and yes to one that did not."""
+    """Of one probe. Seconds in which it said no to a model that answered, and yes to one that did not.
+
+    The times of probes do not count while what answers them was down itself.
+    """
 
     probes: int
     p50_ms: float
@@ -33,9 +36,15 @@ class Verdict:
 
 
 def judge(
-    samples: Mapping[str, Sequence[Sample]], records: Sequence[Record], gap: float = GAP_S
+    samples: Mapping[str, Sequence[Sample]],
+    records: Sequence[Record],
+    gap: float = GAP_S,
+    down: Sequence[Interval] = (),
 ) -> dict[str, Verdict]:
-    """By model, and under "" for the server, which answers when all models do."""
+    """By model, and under "" for the server, which answers when all models do.
+
+    `down`: when nginx or the gateway, which answer the probes, had been killed or stopped.
+    """
     good = [record for record in records if record.kind == "good"]
     models = sorted({record.model for record in good})
     answering = {model: answering_intervals(_of(good, model), gap) for model in models}
@@ -43,7 +52,7 @@ def judge(
     answering[""] = _intersection(list(answering.values()))
     silent[""] = sorted(interval for intervals in silent.values() for interval in intervals)
     return {
-        name: _verdict(several, answering.get(name, []), silent.get(name, []))
+        name: _verdict(several, answering.get(name, []), silent.get(name, []), down)
         for name, several in samples.items()
     }
 
@@ -73,8 +82,9 @@ def silent_intervals(records: Sequence[Record]) -> list[Interval]:
     intervals = []
     for before, after in pairwise([float("-inf"), *ends, last]):
         asked = next((start for start in starts if before <= start < after), None)
-        if asked is not None and after - asked > limit:
-            intervals.append((asked + limit, after))
+        end = after - SETTLE_S if after in ends else after
+        if asked is not None and end - asked > limit:
+            intervals.append((asked + limit, end))
     return intervals
 
 
@@ -82,9 +92,18 @@ def _of(records: Sequence[Record], model: str) -> list[Record]:
     return [record for record in records if record.model == model]
 
 
-def _verdict(samples: Sequence[Sample], answering: Sequence[Interval], silent: Sequence[Interval]) -> Verdict:
+def _verdict(
+    samples: Sequence[Sample],
+    answering: Sequence[Interval],
+    silent: Sequence[Interval],
+    down: Sequence[Interval],
+) -> Verdict:
     false_alarm = missed = 0.0
-    times = [sample.milliseconds for sample in samples]
+    times = [
+        sample.milliseconds
+        for sample in samples
+        if not any(start < sample.at + sample.milliseconds / 1000 and sample.at < end for start, end in down)
+    ]
     for sample, after in pairwise(samples):
         lasts = min(after.at - sample.at, 1.0)
         # The state is of some moment until the answer: it is false only if it was false all the time.

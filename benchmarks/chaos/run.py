@@ -7,7 +7,7 @@ from itertools import product
 from threading import Event as Flag
 from threading import Thread
 
-from benchmarks.chaos import cases, readiness, resources
+from benchmarks.chaos import cases, readiness, resources, windows
 from benchmarks.chaos.abuse import Abuse
 from benchmarks.chaos.faults import USUAL_VERSIONS, Faults, copy_archive
 from benchmarks.chaos.plan import FAULTS, KINDS, Event, schedule
@@ -73,7 +73,7 @@ def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
         via=options.via,
         records=records,
         faults=faults.done,
-        readiness=readiness.judge(samples, records),
+        readiness=readiness.judge(samples, records, down=windows.edge_outages(faults.done, records)),
         before=before,
         after=after,
         leaks=leaks,

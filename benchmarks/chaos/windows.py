@@ -61,6 +61,15 @@ def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
     return fault_windows
 
 
+def edge_outages(faults: Sequence[Fault], records: Sequence[Record]) -> list[tuple[float, float]]:
+    """When nginx or the gateway had been killed or stopped, on the monotonic clock."""
+    return [
+        (window.fault.at, window.end + AROUND_S)
+        for window in windows(faults, records)
+        if window.fault.kind in ("nginx", "gateway")
+    ]
+
+
 def explain(record: Record, fault_windows: Sequence[Window], via: str) -> str | None:
     """The kind of kill in which it was lost, if that excuses it."""
     for window in fault_windows:

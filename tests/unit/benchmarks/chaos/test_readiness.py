@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmarks.chaos.probes import Sample
 from benchmarks.chaos.readiness import SETTLE_S, SILENT_S, answering_intervals, judge, silent_intervals
 from tests.unit.benchmarks.chaos.records import probed, record, steady
 
@@ -35,9 +36,16 @@ def test_readiness_may_lag_behind_the_first_answers():
 def test_true_while_nothing_is_answered_is_missed():
     records = [*steady(0, 5), record(5.0, 35.0, "lost"), *steady(35, 40)]
     verdict = judge({"m": probed(0, 40, True)}, records)["m"]
-    assert verdict.missed_s == pytest.approx(30 - SILENT_S, abs=1)
+    assert verdict.missed_s == pytest.approx(30 - SILENT_S - SETTLE_S, abs=1)
     false = probed(0, 7, True) + probed(7, 35, False) + probed(35, 40, True)
     assert judge({"m": false}, records)["m"].missed_s < 0.5
+
+
+def test_probes_of_a_killed_proxy_do_not_count_as_slow():
+    slow = [Sample(5.0 + n / 10, 900.0, 200) for n in range(10)]
+    samples = probed(0, 5, True) + slow + probed(7, 20, True)
+    assert judge({"m": samples}, steady(0, 20))["m"].p99_ms == 900
+    assert judge({"m": samples}, steady(0, 20), down=[(4.9, 7.0)])["m"].p99_ms == 1
 
 
 def test_a_model_without_requests_is_not_silent():
@@ -47,7 +55,7 @@ def test_a_model_without_requests_is_not_silent():
 def test_a_slow_model_has_more_time():
     slow = [record(8.0 * n, 8.0 * n + 8, "right") for n in range(9)]
     assert silent_intervals([*slow, record(72.0, 92.0)]) == []
-    assert silent_intervals([*slow, record(72.0, 102.0)]) == [(96.0, 102.0)]
+    assert silent_intervals([*slow, record(72.0, 102.0)]) == [(96.0, 102.0 - SETTLE_S)]
 
 
 def test_a_model_that_never_answers_is_silent():
