@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from client.calls import Pause, Plan
+from client.calls import Pause, Plan, RestCall, path_of
 from client.drain import Drain
 from client.endpoints import Endpoints, has_grpc_management
 from client.errors import (
@@ -21,6 +21,8 @@ from client.errors import (
     InvalidRequest,
     MissingStubs,
     NotFound,
+    Overloaded,
+    ServeError,
     ServerError,
     Timeout,
     Unavailable,
@@ -31,6 +33,8 @@ from client.results import Model
 
 POLL = 0.2
 """Seconds between two looks at workers that start or end."""
+
+ANSWER_LIMIT_S = 5.0
 
 SCALE_ATTEMPTS = 3
 """TorchServe answers 500 when it ends a worker in the moment in which that one fails its batch."""
@@ -113,6 +117,7 @@ class Changes:
                     f"{model} {version} has no worker that is ready; the default version was not changed "
                     "(scale it up first, or use --force)"
                 )
+            yield from self._until_answered(model, version)
         sentence: str = yield self._management.set_default(model, version)
         return sentence
 
@@ -254,6 +259,21 @@ class Changes:
                 f"{name} {version} was registered and removed again: its worker ended while it loaded; the worker's "
                 "log has the reason"
             ) from None
+
+    def _until_answered(self, model: str, version: str) -> Plan[None]:
+        """Let the supervisor see one answer of the version, so that the model stays ready when it is the default.
+
+        Where no supervisor knows the version, or after ANSWER_LIMIT_S, TorchServe's word that it is ready is enough.
+        """
+        for _ in range(round(ANSWER_LIMIT_S / POLL)):
+            try:
+                path = path_of("readyz", model, version)
+                yield RestCall("health", "GET", path, bytes, resend="never", limit=ANSWER_LIMIT_S)
+                return
+            except Overloaded:  # 503: not yet
+                yield Pause(POLL)
+            except ServeError:
+                return
 
     def _until_ready(
         self, model: str, version: str | None, check: Callable[[Model], None] = lambda _: None

@@ -31,6 +31,7 @@ class _Record:
 
     answered_at: float
     askable: bool = True
+    vouched_pids: frozenset[int] = frozenset()
     asked_pids: frozenset[int] = frozenset()
     failures: int = 0
     failed_pids: frozenset[int] = frozenset()
@@ -55,6 +56,20 @@ class Questions:
     def needs_answer(self, key: Key) -> bool:
         record = self._records.get(key)
         return record is None or record.askable
+
+    def vouched_pids(self, version: Version, now: float) -> frozenset[int]:
+        """Usable workers of a version of which one at least has answered, or was beside one that has.
+
+        So a version stays ready when the one worker that has answered is scaled down.
+        """
+        record = self._records.get(version.key)
+        if record is None:
+            return frozenset()
+        usable = usable_workers(version, now)
+        pids = frozenset(worker.pid for worker in usable)
+        has_proven = any(_has_answered(worker) or worker.pid in record.vouched_pids for worker in usable)
+        record.vouched_pids = pids if has_proven else frozenset()
+        return record.vouched_pids
 
     def step(self, versions: Sequence[Version]) -> None:
         """Take an answer that has come, and ask the next model whose turn it is."""

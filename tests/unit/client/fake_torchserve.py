@@ -126,6 +126,8 @@ class FakeTorchServe:
         self.failing_scales = 0  # so many scale calls more answer 500, as TorchServe does in a race
         self.deaths: list[bool] = []  # whether the next predictions over gRPC end their worker
         self.state: Callable[[], Any] | None = None
+        self.unready: int | None = None  # so many probes more of the supervisor are answered 503; None: 404
+        self.on_readiness: Callable[[], Any] = lambda: None
         self.headers: list[httpx.Headers] = []
         self.inputs: list[dict[str, bytes]] = []
         self.metadata: list[dict[str, Any]] = []
@@ -171,6 +173,10 @@ class FakeTorchServe:
                 return httpx.Response(
                     200, json=self.describe(model, rest[0] if rest else "", "customized" in query)
                 )
+            case "GET", ["readyz", *_] if self.unready is not None:
+                self.on_readiness()
+                self.unready -= 1
+                return httpx.Response(503 if self.unready >= 0 else 200, json={"ready": self.unready < 0})
             case "GET", ["state"] if self.state:
                 return httpx.Response(200, json=self.state())
             case "POST", ["workers", pid, "hold"] if self.takes_holds:

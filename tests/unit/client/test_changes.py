@@ -481,6 +481,18 @@ def test_a_version_that_cannot_answer_does_not_become_the_default(call, connecti
 
 
 @both
+def test_a_version_becomes_the_default_when_it_has_answered(call, connection, fake, protocol):
+    """So that the model's readiness does not turn false for the moment before its first answer."""
+    fake.versions["texts"]["2.0"] = Version("texts.mar", 1, 1, [9])
+    fake.unready = 3
+    defaults = []
+    fake.on_readiness = lambda: defaults.append(fake.defaults["texts"])
+    call(lambda c: c.set_default("texts", "2.0"), protocol=protocol, **connection)
+    assert defaults == ["1.0"] * 4
+    assert fake.defaults["texts"] == "2.0"
+
+
+@both
 def test_replace(call, connection, fake, protocol):
     fake.versions["texts"] = {"1.0": Version("texts.mar", 2, 2, [1, 2])}
     fake.state = state_of(fake)

@@ -172,3 +172,24 @@ def test_a_question_that_could_not_be_found_out_is_looked_for_again(scene):
 def test_models_that_should_have_no_workers_are_not_asked(scene):
     scene.versions = [replace(scene.version("a"), min_workers=0)]
     assert scene.step(100) == []
+
+
+def beside(version, *workers):
+    """The same version with workers of these process ids and numbers of answers."""
+    (worker,) = version.model.workers
+    several = tuple(
+        replace(
+            worker, id=str(pid), pid=pid, activity=replace(worker.activity, heartbeat=BEGIN, answers=answers)
+        )
+        for pid, answers in workers
+    )
+    return replace(version, model=replace(version.model, workers=several))
+
+
+def test_a_worker_beside_one_that_has_answered_need_not_answer_first(scene):
+    questions, version = scene.questions, scene.version("a")
+    assert questions.vouched_pids(beside(version, (7, 9), (8, 0)), BEGIN) == {7, 8}
+    assert questions.vouched_pids(beside(version, (8, 0)), BEGIN) == {8}  # 7 was scaled down
+    assert questions.vouched_pids(beside(version, (8, 0), (9, 0)), BEGIN) == {8, 9}
+    assert questions.vouched_pids(beside(version), BEGIN) == set()  # all have died
+    assert questions.vouched_pids(beside(version, (10, 0)), BEGIN) == set()
