@@ -24,7 +24,7 @@ SILENT_TIMES = 3.0
 class Verdict:
     """Of one probe. Seconds in which it said no to a model that answered, and yes to one that did not.
 
-    The times of probes do not count while what answers them was down itself.
+    The milliseconds are of the time in which nothing was being started again.
     """
 
     probes: int
@@ -43,7 +43,8 @@ def judge(
 ) -> dict[str, Verdict]:
     """By model, and under "" for the server, which answers when all models do.
 
-    `down`: when nginx or the gateway, which answer the probes, had been killed or stopped.
+    `down`: when something had been killed or stopped: the proxies that answer probes, or workers, which take every
+    core to load their models again.
     """
     good = [record for record in records if record.kind == "good"]
     models = sorted({record.model for record in good})

@@ -73,7 +73,7 @@ def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
         via=options.via,
         records=records,
         faults=faults.done,
-        readiness=readiness.judge(samples, records, down=windows.edge_outages(faults.done, records)),
+        readiness=readiness.judge(samples, records, down=windows.outages(faults.done, records)),
         before=before,
         after=after,
         leaks=leaks,

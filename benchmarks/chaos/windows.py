@@ -61,12 +61,12 @@ def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
     return fault_windows
 
 
-def edge_outages(faults: Sequence[Fault], records: Sequence[Record]) -> list[tuple[float, float]]:
-    """When nginx or the gateway had been killed or stopped, on the monotonic clock."""
+def outages(faults: Sequence[Fault], records: Sequence[Record]) -> list[tuple[float, float]]:
+    """When something had been killed or stopped and was being started again, on the monotonic clock."""
     return [
         (window.fault.at, window.end + AROUND_S)
         for window in windows(faults, records)
-        if window.fault.kind in ("nginx", "gateway")
+        if window.fault.kind not in ("scale", "version")
     ]
 
 

@@ -112,13 +112,13 @@ async def test_what_waits_for_a_slot_has_the_whole_timeout_of_the_client():
     """Ten calls one after the other take longer than the timeout of each."""
 
     async def answer(request):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
         return httpx.Response(200, json=[])
 
     transport = httpx.MockTransport(answer)
-    async with AsyncClient(transport=transport, timeout=0.5, max_concurrency=1) as connection:
+    async with AsyncClient(transport=transport, timeout=1.2, max_concurrency=1) as connection:
         await asyncio.gather(*(connection.classify("pictures", b"x") for _ in range(10)))
-        calls = [connection.classify("pictures", b"x", timeout=0.5) for _ in range(10)]
+        calls = [connection.classify("pictures", b"x", timeout=1.2) for _ in range(10)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
     late = [answer for answer in answers if isinstance(answer, Timeout)]
     assert 0 < len(late) < 10

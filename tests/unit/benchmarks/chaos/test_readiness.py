@@ -41,7 +41,7 @@ def test_true_while_nothing_is_answered_is_missed():
     assert judge({"m": false}, records)["m"].missed_s < 0.5
 
 
-def test_probes_of_a_killed_proxy_do_not_count_as_slow():
+def test_probes_during_a_restart_do_not_count_as_slow():
     slow = [Sample(5.0 + n / 10, 900.0, 200) for n in range(10)]
     samples = probed(0, 5, True) + slow + probed(7, 20, True)
     assert judge({"m": samples}, steady(0, 20))["m"].p99_ms == 900
