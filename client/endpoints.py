@@ -2,9 +2,12 @@
 
 import ipaddress
 import json
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import httpx
 
 INFERENCE_PORT = 8080
 RUN_DIR = Path(__file__).resolve().parent.parent / ".run"
@@ -77,6 +80,7 @@ class Endpoints:
         Raises:
             ValueError: It is neither.
         """
+        address = address.strip()
         if "://" not in address:
             return cls.at(address)
         host, port, scheme = _parts(address)
@@ -113,7 +117,8 @@ def _host(text: str) -> str:
     except ValueError:
         pass
     if not name or any(character in name for character in ":/?#@[] "):
-        example = "http://127.0.0.1:8000" if "/" in name or not name else f"http://{name}"
+        is_host_and_port = re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):\d{1,5}", text)
+        example = f"http://{text}" if is_host_and_port else "http://127.0.0.1:8000"
         raise ValueError(f"{text!r} is neither a host nor a URL such as {example}")
     return name
 
@@ -123,8 +128,11 @@ def _parts(url: str) -> tuple[str, int, str]:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
         raise ValueError(f"{url!r} is not a URL: {error}") from None
+    if port == 0 or any(map(str.isspace, url)):
+        raise ValueError(f"{url!r} is not a URL: {'a port is 1 to 65535' if port == 0 else 'it has spaces'}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not a URL of the form http://host:port or https://host:port")
     if parts.query or parts.fragment or parts.username is not None:
