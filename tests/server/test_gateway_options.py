@@ -67,6 +67,8 @@ def test_answers_and_errors_may_be_read(http):
         assert answer.headers.get_list("access-control-allow-origin") == [SITE]
         assert "Retry-After" in answer.headers["access-control-expose-headers"]
         assert answer.headers["vary"] == "Origin"
+    without = http.get("/v2")
+    assert (allowed(without), without.headers["vary"]) == (None, "Origin")  # for caches
 
 
 @pytest.mark.parametrize(
