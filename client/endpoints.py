@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 INFERENCE_PORT = 8080
+MAX_PORT = 65_535
 RUN_DIR = Path(__file__).resolve().parent.parent / ".run"
 """Where scripts/serve keeps a server's state unless it is told otherwise."""
 GATEWAY_PORTS = (8000, 7000)
@@ -43,7 +44,11 @@ class Endpoints:
         health_port: int = 8083,
         port_offset: int = 0,
     ) -> "Endpoints":
-        """TorchServe's ports on that host, `port_offset` added to each. Raises ValueError for what is no host."""
+        """TorchServe's ports on that host, `port_offset` added to each.
+
+        Raises:
+            ValueError: It is no host, or a number is no port.
+        """
         name = _host(host)
         ports = {
             "inference": inference_port,
@@ -51,6 +56,9 @@ class Endpoints:
             "metrics": metrics_port,
             "health": health_port,
         }
+        for port in (*ports.values(), grpc_port, grpc_management_port):
+            if not 1 <= port + port_offset <= MAX_PORT:
+                raise ValueError(f"{port + port_offset} is not a port number (1-{MAX_PORT})")
         return cls(
             **{service: f"http://{name}:{port + port_offset}" for service, port in ports.items()},
             grpc_inference=f"{name}:{grpc_port + port_offset}",

@@ -19,6 +19,7 @@ from client.endpoints import is_loopback
 from client.settings import MAX_MESSAGE_BYTES
 from demo.backend import Backend, said
 
+ROOT = Path(__file__).resolve().parent.parent
 PORTS = {"gradio": 7860, "streamlit": 8501}
 SERVICES = {"inference": 8080, "management": 8081, "metrics": 8082}
 """What the pages ask, and TorchServe's own ports for it."""
@@ -134,7 +135,8 @@ def run_streamlit(endpoints: Endpoints, host: str, port: int, max_upload_mib: in
     script = str(Path(__file__).with_name("streamlit_app.py"))
     addresses = json.dumps(asdict(endpoints))
     command = [sys.executable, "-P", "-m", "streamlit", "run", *flags, script, "--", addresses]
-    process = subprocess.Popen(command)
+    # -P and Streamlit leave the folder of this package out of the path.
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -96,6 +96,12 @@ def test_ports_are_shifted_together():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("ports", [{"port_offset": 58_000}, {"port_offset": -8080}, {"grpc_port": 0}])
+def test_what_is_no_port(ports):
+    with pytest.raises(ValueError, match=r"is not a port number \(1-65535\)"):
+        Endpoints.at("server", **ports)
+
+
 def test_a_run_folder_has_the_addresses(tmp_path):
     with pytest.raises(ValueError, match=r"no server has run in .*No such file"):
         Endpoints.of_run_dir(tmp_path)

@@ -2,11 +2,13 @@
 
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from client import Endpoints, cli_options
-from demo.cli import main
+from demo.cli import main, run_streamlit
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +84,27 @@ def test_the_command_line_is_checked(arguments):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
+
+
+def test_streamlits_process_finds_the_packages_and_the_server(monkeypatch, tmp_path):
+    """In a container nothing else sets PYTHONPATH."""
+    started = []
+
+    class Process:
+        def __init__(self, command, env):
+            started.append((command, env))
+
+        def wait(self):
+            return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr("demo.cli.subprocess.Popen", Process)
+        patch.delenv("PYTHONPATH", raising=False)
+        there = Endpoints.at("::1", port_offset=3)
+        assert run_streamlit(there, "127.0.0.1", 8501, 16) == 0
+    [(command, environment)] = started
+    assert Endpoints(**json.loads(command[-1])) == there
+    assert "--server.maxUploadSize=16" in command
+    check = [sys.executable, "-P", "-c", "import client, demo.catalogue"]
+    done = subprocess.run(check, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
