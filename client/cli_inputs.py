@@ -25,7 +25,9 @@ Format = Literal["auto", "image", "text", "paths", "jsonl"]
 FORMATS: tuple[str, ...] = get_args(Format)
 STDIN = "-"
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".ico", ".ppm")
+    """
+    .jpg .jpeg .jfif .png .gif .bmp .tif .tiff .webp .avif .heic .ico .pbm .pgm .ppm .pnm
+    """.split()  # noqa: SIM905
 )
 TEXT_SUFFIXES = frozenset((".txt", ".text", ".md"))
 JSONL_SUFFIXES = frozenset((".jsonl", ".ndjson"))

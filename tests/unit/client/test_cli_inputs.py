@@ -55,11 +55,18 @@ def names(records):
 def test_a_folder(predict, tmp_path):
     write(
         tmp_path,
-        {"in/a.png": PNG, "in/b/c.JPG": JPEG, "in/b/no-suffix": PNG, "in/.hidden.png": PNG, "in/x.csv": "a"},
+        {
+            "in/a.png": PNG,
+            "in/b/c.JPG": JPEG,
+            "in/b/d.pgm": b"P5 1 1 255 x",
+            "in/b/no-suffix": PNG,
+            "in/.hidden.png": PNG,
+            "in/x.csv": "a",
+        },
     )
     code, records, errors = predict("pictures", "in")
     assert code == 0
-    assert names(records) == ["in/a.png", "in/b/c.JPG", "in/b/no-suffix"]
+    assert names(records) == ["in/a.png", "in/b/c.JPG", "in/b/d.pgm", "in/b/no-suffix"]
     assert all("labels" in record for record in records)
     assert errors == "in: left out as of another kind: 1\n"
 
