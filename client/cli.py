@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"usage: python -m client {'|'.join(COMMANDS)} ...", file=sys.stderr)
         return 2
     command = COMMANDS[arguments[0]]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may have bytes that are not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         options = command.parse(arguments[1:], connection())
     except SystemExit as stop:  # argparse has said what is wrong, or shown its help

@@ -4,7 +4,6 @@ The kind of an input is found out by its file name and its first bytes. Where th
 an error that asks for --input-format: a list of paths or a JSON file is never summarized as if it were a text.
 """
 
-import codecs
 import glob
 import json
 import os
@@ -19,13 +18,16 @@ from pathlib import Path
 from typing import BinaryIO, Literal, get_args
 
 from client.cli_requests import Request, is_image, parse_request
+from client.cli_texts import read_lines, read_text
 from client.errors import InvalidRequest, InvalidText
 
 Format = Literal["auto", "image", "text", "paths", "jsonl"]
 FORMATS: tuple[str, ...] = get_args(Format)
 STDIN = "-"
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".ico", ".ppm")
+    """
+    .jpg .jpeg .jfif .png .gif .bmp .tif .tiff .webp .avif .heic .ico .pbm .pgm .ppm .pnm
+    """.split()  # noqa: SIM905
 )
 TEXT_SUFFIXES = frozenset((".txt", ".text", ".md"))
 JSONL_SUFFIXES = frozenset((".jsonl", ".ndjson"))
@@ -70,7 +72,7 @@ def expand(argument: str, kind: Format) -> Expanded:
             return Expanded(_lines(argument, chosen), _count_lines(path), is_bulk=True)
         return _single(argument, partial(_read_file, argument, kind))
     if glob.has_magic(argument) and (found := sorted(glob.glob(argument, recursive=True))):  # noqa: PTH207
-        return replace(merge([expand(name, kind) for name in found if not Path(name).is_dir()]), is_bulk=True)
+        return _pattern(argument, found, kind)
     return _single(argument, partial(_read_argument, argument, kind))
 
 
@@ -85,16 +87,26 @@ def merge(parts: Sequence[Expanded]) -> Expanded:
     )
 
 
+def _pattern(pattern: str, found: Sequence[str], kind: Format) -> Expanded:
+    """The files that match. What is below a folder that matches is not sent, unless the pattern says `**`."""
+    files = [name for name in found if not Path(name).is_dir()]
+    skipped = 0 if "**" in pattern else len(found) - len(files)
+    note = f"{pattern}: folders left out: {skipped}" if skipped else ""
+    merged = merge([expand(name, kind) for name in files])
+    return replace(merged, is_bulk=True, note="\n".join(filter(None, (note, merged.note))))
+
+
 def _single(name: str, read: Callable[[], Request]) -> Expanded:
     return Expanded([Source(name, read)])
 
 
-def _files(names: list[str], kind: Format, where: str, note: str = "") -> Expanded:
+def _files(names: list[str], kind: Format, where: str, note: str, failed: list[Source]) -> Expanded:
+    """The files of a folder, and an error for each folder in it that cannot be read."""
     if kind in ("paths", "jsonl"):
         return _failing(where, f"{where} is a folder; --input-format {kind} is for a file")
-    if not names:
+    if not names and not failed:
         return _failing(where, f"there is no image and no text in {where}", note)
-    sources = [Source(name, partial(_read_file, name, kind)) for name in names]
+    sources = [*failed, *(Source(name, partial(_read_file, name, kind)) for name in names)]
     return Expanded(sources, len(sources), is_bulk=True, note=note)
 
 
@@ -109,7 +121,8 @@ def _folder(folder: Path, kind: Format) -> Expanded:
     """The files of one kind, folders below it included. Hidden ones are left out, others are counted in the note."""
     chosen: dict[str, list[str]] = {"image": [], "text": []}
     others: list[str] = []
-    for parent, folders, names in os.walk(folder):
+    unreadable: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith("."):
@@ -124,7 +137,8 @@ def _folder(folder: Path, kind: Format) -> Expanded:
             return _failing(str(folder), f"{folder} has {counts}; use --input-format image or text")
         names = chosen["image"] or chosen["text"]
     note = f"{folder}: left out as of another kind: {len(others)}" if others else ""
-    return _files(names, kind, str(folder), note)
+    failed = [Source(str(error.filename), partial(_raise, error)) for error in unreadable]
+    return _files(names, kind, str(folder), note, failed)
 
 
 def _kind_in_folder(path: Path, kind: Format) -> str:
@@ -146,9 +160,7 @@ def _lines(name: str, kind: Format) -> Iterator[Source]:
     """A source for each line that is not blank, read one after the other. A file that cannot be read is one error."""
     try:
         with _open(name) as file:
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
+            for number, line in enumerate(read_lines(file), start=1):
                 if not line.strip():
                     continue
                 where = f"{'standard input' if name == STDIN else name}:{number}"
@@ -156,13 +168,13 @@ def _lines(name: str, kind: Format) -> Iterator[Source]:
                     yield Source(where, partial(parse_request, line, where))
                 else:
                     yield _listed(line, where)
-    except OSError as error:
+    except (OSError, InvalidText) as error:
         yield Source(name, partial(_raise, error))
 
 
 def _listed(line: bytes, where: str) -> Source:
     """The file that a line of a list names."""
-    path = os.fsdecode(line.rstrip(b"\r\n"))
+    path = os.fsdecode(line)
     return Source(path, partial(_read_listed, path, where))
 
 
@@ -186,8 +198,8 @@ def _count_lines(path: Path) -> int | None:
         if not path.is_file():
             return None
         with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
-    except OSError:
+            return sum(1 for line in read_lines(file) if line.strip())
+    except (OSError, InvalidText):
         return None
 
 
@@ -202,24 +214,17 @@ def _read_file(name: str, kind: Format, way_out: str = ASK) -> Request:
         return Request(content)
     suffix = Path(name).suffix.lower()
     if kind == "text":
-        return Request(_text(content))
+        return Request(read_text(content))
     if suffix in IMAGE_SUFFIXES or is_image(content[:HEAD_BYTES]):
         return Request(content)
     if suffix in JSONL_SUFFIXES:
         raise InvalidRequest(f"{name} is a file of many requests; give it as an argument")
     if suffix and suffix not in TEXT_SUFFIXES:
         raise InvalidRequest(f"{name} may be of any kind; {way_out}")
-    text = _text(content)
+    text = read_text(content)
     if what := _other_kind(text):
         raise InvalidRequest(f"{'standard input' if name == STDIN else name} looks like {what}; {way_out}")
     return Request(text)
-
-
-def _text(content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidText(f"neither an image nor UTF-8 text: byte {error.start} cannot be read") from None
 
 
 def _other_kind(text: str) -> str:

@@ -1,6 +1,7 @@
 """What the commands share: where the server is, and how an error is told to people."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -88,22 +89,35 @@ def seconds(text: str) -> float:
 
 
 def endpoints(options: argparse.Namespace) -> Endpoints:
-    """Those of the URL, the run folder or the host, with the ports that are given in the place of its own.
+    """Those that the options of `connection` name. Raises ValueError."""
+    return find_endpoints(
+        options.url, options.run_dir, options.host, options.port_offset, given_ports(options)
+    )
+
+
+def find_endpoints(
+    url: str | None, run_dir: Path | None, host: str | None, port_offset: int, ports: Mapping[str, int]
+) -> Endpoints:
+    """The addresses of the URL, the run folder or the host, with `ports` (by service) in the place of its own.
 
     Without any of them, those of the server that runs in the default run folder, or TorchServe's default ports.
     Raises ValueError.
     """
-    ports = given_ports(options)
-    if options.url is not None:
-        if options.port_offset:
+    if url is not None:
+        if port_offset:
             raise ValueError("--port-offset is not for --url, which names a port itself")
-        found = Endpoints.of(options.url)
-    elif options.run_dir is not None:
-        found = Endpoints.of_run_dir(options.run_dir)
-    elif options.host is None and not ports and not options.port_offset and (RUN_DIR / "state.json").exists():
+        found = Endpoints.of(url)
+    elif run_dir is not None:
+        found = Endpoints.of_run_dir(run_dir)
+        expected = _port_of(Endpoints.at(port_offset=port_offset).inference)
+        if port_offset and _port_of(found.inference) != expected:
+            raise ValueError(
+                f"the server of {run_dir} is at {found.inference}, not at port {expected}; leave --port-offset out"
+            )
+    elif host is None and not ports and not port_offset and (RUN_DIR / "state.json").exists():
         found = Endpoints.of_run_dir(RUN_DIR)
     else:
-        found = Endpoints.at(options.host or "127.0.0.1", port_offset=options.port_offset)
+        found = Endpoints.at(host or "127.0.0.1", port_offset=port_offset)
     return replace(
         found, **{service: _with_port(found, service, number) for service, number in ports.items()}
     )

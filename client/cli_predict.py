@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from client.async_client import AsyncClient
-from client.cli_inputs import FORMATS, Expanded, Source, expand, merge
+from client.cli_inputs import FORMATS, STDIN, Expanded, Source, expand, merge
 from client.cli_options import HINT, has_no_server, positive
 from client.cli_progress import ProgressBar
 from client.cli_requests import RESERVED
@@ -70,7 +70,10 @@ def parse(arguments: Sequence[str], connection: argparse.ArgumentParser) -> argp
         metavar="N",
         help=f"requests at the same time, fewer where the server refuses; default: {MAX_CONCURRENCY}",
     )
-    return parser.parse_intermixed_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
+    if options.inputs.count(STDIN) > 1:
+        parser.error("standard input (-) can be read only once")
+    return options
 
 
 def parameter(text: str) -> tuple[str, Scalar]:

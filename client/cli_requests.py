@@ -21,11 +21,11 @@ _BRANDS = (b"avif", b"avis", b"heic", b"heix", b"mif1")
 
 @dataclass(frozen=True)
 class Request:
-    """`content`: the bytes of an image, a text or several. `id` is the caller's own, where there is one."""
+    """`content`: the bytes of an image, a text or several. `id` is the caller's own JSON value, None if none."""
 
     content: bytes | str | list[str]
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
-    id: str | None = None
+    id: Any = None
 
 
 def is_image(head: bytes) -> bool:
@@ -43,12 +43,9 @@ def parse_request(line: bytes, where: str) -> Request:
     `inputs` is a text, a list of texts or an image in base64, as in the server's own JSON; `text` and `image` (a
     path) stand for one of each. Raises InvalidRequest, or OSError for a path that cannot be read.
     """
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{where} is not JSON: {error}") from None
+    value = _read_json(line, where)
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{where} must be a JSON object, not {type(value).__name__}")
+        raise InvalidRequest(f"{where} must be a JSON object, not {_kind(value)}")
     contents = [name for name in CONTENT if name in value]
     unknown = sorted(value.keys() - FIELDS)
     if len(contents) != 1 or unknown:
@@ -56,24 +53,47 @@ def parse_request(line: bytes, where: str) -> Request:
             f'{where} must have one of "inputs", "text" (a text) and "image" (a path), and may have "parameters" '
             f'and "id"; it has {", ".join(map(repr, value)) or "nothing"}'
         )
-    parameters = value.get("parameters") or {}
+    parameters = {} if value.get("parameters") is None else value["parameters"]
     if not isinstance(parameters, dict):
-        raise InvalidRequest(f'{where}: "parameters" must be an object, not {type(parameters).__name__}')
+        raise InvalidRequest(f'{where}: "parameters" must be an object, not {_kind(parameters)}')
     if reserved := sorted(RESERVED & parameters.keys()):
         raise InvalidRequest(f"{where}: {reserved[0]!r} is not a parameter of a request")
-    id_ = value.get("id")
-    return Request(
-        _content(contents[0], value[contents[0]], where), parameters, None if id_ is None else str(id_)
-    )
+    return Request(_content(contents[0], value[contents[0]], where), parameters, value.get("id"))
+
+
+def _read_json(line: bytes, where: str) -> Any:
+    """Strict JSON, as the server reads it. Raises InvalidRequest with the column of the line that is wrong."""
+    try:
+        return json.loads(line.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique_names)
+    except UnicodeDecodeError as error:
+        reason = f"it is not UTF-8: byte {error.start} cannot be read"
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} at column {error.colno}"
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    raise InvalidRequest(f"{where} is not valid JSON: {reason}")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a number")
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {repeated[:60]!r} appears twice in one object")
+    return found
 
 
 def _content(name: str, value: Any, where: str) -> bytes | str | list[str]:
-    if (
-        name == "inputs"
-        and isinstance(value, list)
-        and value
-        and all(isinstance(item, str) for item in value)
-    ):
+    if name == "inputs" and isinstance(value, list):
+        for item in value:
+            if not isinstance(item, str):
+                raise InvalidRequest(f"{where}: an element of 'inputs' must be a text, not {_kind(item)}")
+        if not value:
+            raise InvalidRequest(f"{where}: 'inputs' is an empty list")
         if any(base64_image(item) is not None for item in value):
             raise InvalidRequest(f"{where} has several images; give each a line of its own")
         return value
@@ -83,7 +103,7 @@ def _content(name: str, value: Any, where: str) -> bytes | str | list[str]:
             "text": "a text",
             "image": "a path",
         }
-        raise InvalidRequest(f"{where}: {name!r} must be {kinds[name]}, not {type(value).__name__}")
+        raise InvalidRequest(f"{where}: {name!r} must be {kinds[name]}, not {_kind(value)}")
     if name == "image":
         try:
             return Path(value).read_bytes()
@@ -91,6 +111,13 @@ def _content(name: str, value: Any, where: str) -> bytes | str | list[str]:
             raise InvalidRequest(f"{where}: {value!r} is not a path") from None
     image = base64_image(value) if name == "inputs" else None
     return value if image is None else image
+
+
+def _kind(value: Any) -> str:
+    """What a JSON value is called."""
+    kinds: dict[type, str] = {dict: "an object", list: "a list", str: "a string"}
+    is_word = value is None or isinstance(value, bool)
+    return json.dumps(value) if is_word else kinds.get(type(value), "a number")
 
 
 def base64_image(text: str) -> bytes | None:

@@ -17,12 +17,12 @@ TITLE_LENGTH = 60
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one input: an answer or an error. `id` is the caller's own."""
+    """Of one input: an answer or an error. `id` is the caller's own JSON value, None if none."""
 
     input: str
     answer: Sequence[Label] | Sequence[Summary] = ()
     error: Exception | None = None
-    id: str | None = None
+    id: Any = None
 
 
 def show(outcome: Outcome, as_json: bool) -> None:

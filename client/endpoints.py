@@ -2,11 +2,15 @@
 
 import ipaddress
 import json
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
+
 INFERENCE_PORT = 8080
+MAX_PORT = 65_535
 RUN_DIR = Path(__file__).resolve().parent.parent / ".run"
 """Where scripts/serve keeps a server's state unless it is told otherwise."""
 GATEWAY_PORTS = (8000, 7000)
@@ -40,7 +44,11 @@ class Endpoints:
         health_port: int = 8083,
         port_offset: int = 0,
     ) -> "Endpoints":
-        """TorchServe's ports on that host, `port_offset` added to each. Raises ValueError for what is no host."""
+        """TorchServe's ports on that host, `port_offset` added to each.
+
+        Raises:
+            ValueError: It is no host, or a number is no port.
+        """
         name = _host(host)
         ports = {
             "inference": inference_port,
@@ -48,6 +56,9 @@ class Endpoints:
             "metrics": metrics_port,
             "health": health_port,
         }
+        for port in (*ports.values(), grpc_port, grpc_management_port):
+            if not 1 <= port + port_offset <= MAX_PORT:
+                raise ValueError(f"{port + port_offset} is not a port number (1-{MAX_PORT})")
         return cls(
             **{service: f"http://{name}:{port + port_offset}" for service, port in ports.items()},
             grpc_inference=f"{name}:{grpc_port + port_offset}",
@@ -77,6 +88,7 @@ class Endpoints:
         Raises:
             ValueError: It is neither.
         """
+        address = address.strip()
         if "://" not in address:
             return cls.at(address)
         host, port, scheme = _parts(address)
@@ -113,7 +125,8 @@ def _host(text: str) -> str:
     except ValueError:
         pass
     if not name or any(character in name for character in ":/?#@[] "):
-        example = "http://127.0.0.1:8000" if "/" in name or not name else f"http://{name}"
+        is_host_and_port = re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):\d{1,5}", text)
+        example = f"http://{text}" if is_host_and_port else "http://127.0.0.1:8000"
         raise ValueError(f"{text!r} is neither a host nor a URL such as {example}")
     return name
 
@@ -123,8 +136,11 @@ def _parts(url: str) -> tuple[str, int, str]:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
         raise ValueError(f"{url!r} is not a URL: {error}") from None
+    if port == 0 or any(map(str.isspace, url)):
+        raise ValueError(f"{url!r} is not a URL: {'a port is 1 to 65535' if port == 0 else 'it has spaces'}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not a URL of the form http://host:port or https://host:port")
     if parts.query or parts.fragment or parts.username is not None:

@@ -33,6 +33,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -239,11 +240,14 @@ def annotate(error: ServeError, headers: Mapping[str, str]) -> ServeError:
 
 
 def _seconds(value: str | None) -> float | None:
-    """Of a Retry-After header: a number, or a date. None for anything else."""
-    if not value or (value.isascii() and value.isdigit()):
-        return float(value) if value else None
+    """Of a Retry-After header: a number, or a date, which is in UTC. None for anything else."""
+    if not value or not value.isascii():
+        return None
+    if re.fullmatch(r"\d+(?:\.\d+)?", value):
+        return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        date = parsedate_to_datetime(value)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
     except (ValueError, OverflowError):
         return None
 

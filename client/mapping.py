@@ -90,7 +90,8 @@ class MapMethods:
             MapResult: The input, and its output, or its error if that is a ServeError or an OSError.
 
         Raises:
-            Exception: What `function` raises besides, and what reading `inputs` raises.
+            Exception: What `function` raises besides; and what reading `inputs` raises, after the results of the
+                inputs that were read before.
 
         Example:
             for result in client.map(partial(client.classify, "resnet-50"), Path("photos").glob("*.jpg")):
@@ -99,18 +100,21 @@ class MapMethods:
         window: Window[InputT, OutputT] = Window(self._slots, ordered)
         source = iter(inputs)
         futures: set[Future[MapResult[InputT, OutputT]]] = set()
-        is_exhausted = False
+        end: Exception | None = None
         executor = ThreadPoolExecutor(self._slots.maximum, "client-map")
         try:
             while True:
-                while not is_exhausted and window.has_room():
-                    for item in source:
-                        futures.add(executor.submit(_apply, function, window.start(), item))
-                        break
+                while end is None and window.has_room():
+                    try:
+                        item = next(source)
+                    except Exception as error:  # StopIteration, or what reading the inputs raises
+                        end = error
                     else:
-                        is_exhausted = True
+                        futures.add(executor.submit(_apply, function, window.start(), item))
                 yield from window.take()
                 if not futures:
+                    if end is not None and not isinstance(end, StopIteration):
+                        raise end
                     return
                 done, futures = wait(futures, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -137,6 +141,7 @@ class AsyncMapMethods:
         tasks: set[asyncio.Task[MapResult[InputT, OutputT]]] = set()
         reading: asyncio.Task[tuple[InputT, ...]] | None = None
         is_exhausted = False
+        failure: Exception | None = None
         try:
             while True:
                 if reading is None and not is_exhausted and window.has_room():
@@ -144,13 +149,19 @@ class AsyncMapMethods:
                 for result in window.take():
                     yield result
                 if reading is None and not tasks:
+                    if failure is not None:
+                        raise failure
                     return
                 pending = tasks if reading is None else {reading, *tasks}
                 done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 if reading in done:
                     assert reading is not None
-                    items, reading = reading.result(), None
-                    is_exhausted = not items
+                    items: tuple[InputT, ...] = ()
+                    try:
+                        items = reading.result()
+                    except Exception as error:
+                        failure = error
+                    reading, is_exhausted = None, not items
                     for item in items:
                         tasks.add(asyncio.create_task(_apply_async(function, window.start(), item)))
                 for task in tasks & done:

@@ -4,9 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from client.calls import Call, Operation, Plan, RestCall, path_of
+from client.calls import Call, Operation, Plan, RestCall, path_of, read_json
 from client.changes import Changes
-from client.errors import InvalidParameter, InvalidRequest, ServeError, ServerError, TransportError
+from client.errors import (
+    InvalidParameter,
+    InvalidRequest,
+    ServeError,
+    ServerError,
+    TransportError,
+    UnexpectedAnswer,
+)
 from client.inputs import Image, check_parameters, image_bytes, text_list
 from client.management import GrpcManagement, Management, RestManagement
 from client.metrics import metrics_call
@@ -178,7 +185,14 @@ def _readyz_call(model: str | None, version: str | None) -> Call[object]:
     if version is not None and model is None:
         raise InvalidRequest("a version needs the name of its model")
     names = [name for name in (model, version) if name is not None]
-    return RestCall("health", "GET", path_of("readyz", *names), bytes, resend="never")
+    return RestCall("health", "GET", path_of("readyz", *names), _read_readyz, resend="never")
+
+
+def _read_readyz(body: bytes) -> None:
+    """The body of a gateway that is ready; another status says why it is not."""
+    value = read_json(body)
+    if not (isinstance(value, dict) and value.get("ready") is True):
+        raise UnexpectedAnswer(f"expected the readiness of a gateway, got {body[:60]!r}")
 
 
 def _missing_workers(model: Model) -> str:

@@ -131,10 +131,16 @@ def _read(call: RestCall[T], response: httpx.Response, body: bytes) -> T:
     if response.is_success:
         return call.read(body)
     if response.status_code < 400:
-        raise UnexpectedAnswer(
-            f"HTTP {response.status_code} where an answer was expected", code=response.status_code
-        )
+        raise UnexpectedAnswer(_redirection(response), code=response.status_code)
     raise annotate(from_body(response.status_code, body), response.headers)
+
+
+def _redirection(response: httpx.Response) -> str:
+    """Redirects are not followed: a POST would lose its body at most of them."""
+    location = response.headers.get("location")
+    if location is None:
+        return f"HTTP {response.status_code} where an answer was expected"
+    return f"{_origin(response.request)} redirects to {location[:200]}, which is not followed; give the right address"
 
 
 def _as_serve_error(error: httpx.HTTPError, deadline: Deadline) -> ServeError:

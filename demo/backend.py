@@ -1,4 +1,4 @@
-"""The server as the pages see it: one for all who look, safe in any number of threads."""
+"""The server that the pages show. One object serves all visitors, in any number of threads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Backend:
     def __init__(self, endpoints: Endpoints) -> None:
         self.endpoints = endpoints
         self._client = Client(endpoints=endpoints, retries=3)
-        # A look at the server says at once what is wrong: the next look comes soon enough.
+        # Without retries: an error is shown at once, and the page asks again soon.
         self._looking = Client(endpoints=endpoints, timeout=10, connect_timeout=2, retries=0)
         self._catalogue = Catalogue(self._looking)
         self._watch = Watch(self._looking.metrics)

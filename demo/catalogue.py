@@ -37,13 +37,13 @@ class Entry:
         return (int(found[1]), int(found[2])) if found else _LIMITS[parameter]
 
     def default(self, parameter: str) -> int:
-        """What counts where a request says nothing, or a fair guess."""
+        """The model's default, or a plausible value where the handler names none."""
         known = self._default(parameter)
         low, high = self.limits(parameter)
         return max(low, min(high, _DEFAULTS[parameter] if known is None else known))
 
     def changed(self, parameters: Mapping[str, int]) -> dict[str, int]:
-        """Those that are not the model's default: what nobody chose gives way to what somebody did."""
+        """The parameters that differ from the model's defaults; others are not sent, as one may rule another out."""
         return {name: value for name, value in parameters.items() if value != self._default(name)}
 
     def _default(self, parameter: str) -> int | None:
@@ -51,7 +51,7 @@ class Entry:
         return None if found is None else int(found)
 
     def _said(self, parameter: str) -> Mapping[str, Any]:
-        """What the handler says of one parameter: handlers of before give words alone, by name."""
+        """The metadata of one parameter. Older handlers have a mapping from names to descriptions."""
         every = self.metadata.get("parameters", [])
         if isinstance(every, Mapping):
             return {"expected": every.get(parameter, "")}
@@ -59,7 +59,7 @@ class Entry:
 
 
 class Catalogue:
-    """Asks the server at each call, but a handler about itself only once for each version: that takes a worker."""
+    """Asks the server at each call, but for each version's metadata only once, as a worker has to answer that."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -1,6 +1,7 @@
-"""The command: looks whether the server answers, then starts the page that was asked for."""
+"""The command: checks that the server answers, then starts the page that was asked for."""
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -9,46 +10,61 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from client import Endpoints, ServeError
+from client.cli_options import add_port_offset, add_run_dir, find_endpoints, port
 from client.endpoints import is_loopback
 from client.settings import MAX_MESSAGE_BYTES
 from demo.backend import Backend, said
 
+ROOT = Path(__file__).resolve().parent.parent
 PORTS = {"gradio": 7860, "streamlit": 8501}
+SERVICES = {"inference": 8080, "management": 8081, "metrics": 8082}
+"""What the pages ask, and TorchServe's own ports for it."""
 MIB = 2**20
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code: 0 ended by Ctrl-C, 1 it could not start, 2 not understood."""
+    """The exit code: 0 ended by Ctrl-C, 1 it could not start, 2 wrong command line."""
     options = parse(arguments)
-    endpoints = Endpoints.at(
-        options.server,
-        inference_port=options.inference_port,
-        management_port=options.management_port,
-        metrics_port=options.metrics_port,
-    )
+    ports = {name: getattr(options, f"{name}_port") for name in SERVICES}
+    try:
+        endpoints = find_endpoints(
+            options.url,
+            options.run_dir,
+            options.server,
+            options.port_offset,
+            {name: number for name, number in ports.items() if number is not None},
+        )
+    except ValueError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
     backend = Backend(endpoints)
-    port = options.port or PORTS[options.page]
+    page_port = options.port or PORTS[options.page]
     try:
         backend.check()
         max_upload_mib = backend.max_upload_bytes() // MIB
-        check_free(options.host, port)
+        check_free(options.host, page_port)
     except ServeError as error:
         print(f"demo: no server to show at {endpoints.management}: {said(error)}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"demo: cannot listen on {options.host}:{port} ({error.strerror}); see --port", file=sys.stderr)
+        print(
+            f"demo: cannot listen on {options.host}:{page_port} ({error.strerror}); see --port",
+            file=sys.stderr,
+        )
         return 1
-    print(f"demo: http://{options.host}:{port} shows {endpoints.inference}. Ctrl-C ends it.", flush=True)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    print(f"demo: http://{host}:{page_port} shows {endpoints.inference}. Ctrl-C ends it.", flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="demo-"))
     try:
         if options.page == "streamlit":
-            return run_streamlit(endpoints, options.host, port, max_upload_mib)
+            return run_streamlit(endpoints, options.host, page_port, max_upload_mib)
         scaling = options.scaling or is_loopback(options.host)
-        run_gradio(backend, options.host, port, folder, scaling)
+        run_gradio(backend, options.host, page_port, folder, scaling)
     except KeyboardInterrupt:
         pass
     finally:
@@ -59,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("scripts/demo", description="Show a running server in the browser.")
     parser.add_argument("page", nargs="?", choices=PORTS, default="gradio", help="default: gradio")
-    parser.add_argument("--port", type=int, metavar="N", help="of the page; default: 7860, streamlit 8501")
+    parser.add_argument("--port", type=port, metavar="N", help="of the page; default: 7860, streamlit 8501")
     parser.add_argument("--host", default="127.0.0.1", help="where the page listens; default: 127.0.0.1")
     parser.add_argument(
         "--scaling",
@@ -67,9 +83,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="offer scaling although the page can be reached from other machines (gradio)",
     )
     group = parser.add_argument_group("the server")
-    group.add_argument("--server", default="127.0.0.1", metavar="HOST", help="default: 127.0.0.1")
-    for name, port in (("inference", 8080), ("management", 8081), ("metrics", 8082)):
-        group.add_argument(f"--{name}-port", type=int, default=port, metavar="N", help=f"default: {port}")
+    place = group.add_mutually_exclusive_group()
+    place.add_argument("--url", help="one address: of nginx with --open-management, or http://HOST:8080")
+    place.add_argument("--server", metavar="HOST", help="default: 127.0.0.1")
+    add_run_dir(place, None)
+    add_port_offset(group)
+    for name, number in SERVICES.items():
+        group.add_argument(f"--{name}-port", type=port, metavar="N", help=f"default: {number}")
     return parser.parse_args(arguments)
 
 
@@ -113,9 +133,10 @@ def run_streamlit(endpoints: Endpoints, host: str, port: int, max_upload_mib: in
     }
     flags = [f"--{name}={value}" for name, value in settings.items()]
     script = str(Path(__file__).with_name("streamlit_app.py"))
-    addresses = [endpoints.inference, endpoints.management, endpoints.metrics]
-    command = [sys.executable, "-P", "-m", "streamlit", "run", *flags, script, "--", *addresses]
-    process = subprocess.Popen(command)
+    addresses = json.dumps(asdict(endpoints))
+    command = [sys.executable, "-P", "-m", "streamlit", "run", *flags, script, "--", addresses]
+    # -P and Streamlit leave the folder of this package out of the path.
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """The Streamlit page: pictures and texts. Streamlit runs it anew at each visit and each change."""
 
+import json
 import sys
 import tempfile
 import time
@@ -20,8 +21,9 @@ TYPED = "your own text"
 
 
 @st.cache_resource
-def connect(inference: str, management: str, metrics: str) -> Backend:
-    return Backend(Endpoints(inference, management, metrics))
+def connect(addresses: str) -> Backend:
+    """`addresses`: Endpoints as a JSON object."""
+    return Backend(Endpoints(**json.loads(addresses)))
 
 
 @st.cache_resource
@@ -33,7 +35,7 @@ def drawn() -> dict[str, bytes]:
 
 def main() -> None:
     st.set_page_config(page_title=TITLE, layout="wide")
-    backend = connect(*sys.argv[1:4])
+    backend = connect(sys.argv[1])
     st.title(TITLE)
     picture, text = st.tabs(["Picture", "Text"])
     with picture:

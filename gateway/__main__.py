@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
+from client.cli_options import port
 from gateway.allocator import return_large_blocks
 from gateway.app import create
 from gateway.server import configure
@@ -22,7 +23,7 @@ from gateway.stopping import Stopping
 def main(arguments: Sequence[str] | None = None) -> int:
     default = Settings()
     parser = argparse.ArgumentParser(prog="python -m gateway", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--listen", default="127.0.0.1:8090", metavar="HOST:PORT")
+    parser.add_argument("--listen", type=_address, default="127.0.0.1:8090", metavar="HOST:PORT")
     parser.add_argument(
         "--listen-fd", type=int, metavar="N", help="take connections from this inherited socket instead"
     )
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_models(parser)
     options = parser.parse_args(arguments)
-    host, _, port = options.listen.rpartition(":")
+    host, number = options.listen
     settings = Settings(
         inference=options.inference.rstrip("/"),
         management=options.management.rstrip("/"),
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return_large_blocks()
     stopping = Stopping()
     stopping.on_signal()
-    server = uvicorn.Server(configure(create(settings, stopping=stopping), host.strip("[]"), int(port)))
+    server = uvicorn.Server(configure(create(settings, stopping=stopping), host, number))
     inherited = None if options.listen_fd is None else [socket.socket(fileno=options.listen_fd)]
     server.run(sockets=inherited)
     return 0 if server.started else 1
@@ -83,6 +84,13 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         help="what /predict/text_summarize?model=KEY asks; may be repeated; default: "
         + ", ".join(f"{key}={name}" for key, name in default.summarizers.items()),
     )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, number = text.rpartition(":")
+    if not host:
+        raise argparse.ArgumentTypeError(f"expected HOST:PORT, not {text!r}")
+    return host.removeprefix("[").removesuffix("]"), port(number)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from client import Endpoints
-from client.cli_options import add_port_offset, add_run_dir
-from client.endpoints import GATEWAY_PORTS
+from client.cli_options import add_port_offset, add_run_dir, port
+from client.endpoints import GATEWAY_PORTS, MAX_PORT
 from gateway.__main__ import add_models
 from gateway.body_budget import supervised_body_bytes
 from gateway.front_options import add_edge_options, edge_settings
@@ -28,18 +28,26 @@ __all__ = ["Running", "main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 ended by a signal, 1 failed, 2 wrong command line."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     default = Settings()
     settings = Settings(
         image_model=options.image_model,
         route_models=dict(options.route_model),
         summarizers=dict(options.summarizer or default.summarizers),
     )
-    endpoints = _endpoints(options.run_dir, options.port_offset)
+    try:
+        endpoints = _endpoints(options.run_dir, options.port_offset)
+        ports = [
+            _port(options.port, GATEWAY_PORTS[0], options.port_offset),
+            _port(options.grpc_port, GATEWAY_PORTS[1], options.port_offset),
+        ]
+    except ValueError as error:
+        parser.error(str(error))
     body_bytes = supervised_body_bytes(endpoints.health) or budget_here(config.read()).body_bytes
     front = Front(
-        http=_address(options.host, _port(options.port, GATEWAY_PORTS[0], options.port_offset)),
-        grpc=_address(options.host, _port(options.grpc_port, GATEWAY_PORTS[1], options.port_offset)),
+        http=_address(options.host, ports[0]),
+        grpc=_address(options.host, ports[1]),
         gateway=_address("127.0.0.1", options.gateway_port),
         endpoints=endpoints,
         others=tuple(options.upstream),
@@ -70,13 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _endpoints(run_dir: Path, port_offset: int) -> Endpoints:
-    """Of the server that runs there; without one, TorchServe's own ports, for when it comes."""
+    """Of the server that runs there; without one, TorchServe's own ports, for when it comes. Raises ValueError."""
     state = State.read(RunDir(run_dir.resolve()).state)
     return state.endpoints if state else Endpoints.at(port_offset=port_offset)
 
 
 def _port(given: int | None, default: int, offset: int) -> int:
-    return default + offset if given is None else given
+    """Raises ValueError."""
+    number = default + offset if given is None else given
+    if not 1 <= number <= MAX_PORT:
+        raise ValueError(f"{number} is not a port number (1-{MAX_PORT})")
+    return number
 
 
 def _print(text: str) -> None:
@@ -114,10 +126,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="listen there; 0.0.0.0 for all"
     )
-    parser.add_argument("--port", type=int, metavar="N", help="REST; 8000")
-    parser.add_argument("--grpc-port", type=int, metavar="N", help="gRPC; 7000")
+    parser.add_argument("--port", type=port, metavar="N", help="REST; 8000")
+    parser.add_argument("--grpc-port", type=port, metavar="N", help="gRPC; 7000")
     add_port_offset(parser, help="added to both defaults, and to the server's where none runs yet; 0")
-    parser.add_argument("--gateway-port", type=int, default=0, metavar="N", help="inner; a free one")
+    parser.add_argument("--gateway-port", type=port, default=0, metavar="N", help="inner; a free one")
     add_run_dir(parser)
     parser.add_argument(
         "--upstream",

@@ -147,6 +147,7 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "MANAGEMENT": "allow" if front.open_management else "deny",
         "MANAGEMENT_HOSTS": _hosts(front),
         "CORS_ORIGINS": " ".join(f'"{_origin(origin)}" 1;' for origin in dict.fromkeys(front.cors_origins)),
+        "CORS_VARY": "Origin" if front.cors_origins else "",
         "RATE_KEY": "$client_network" if front.rate else '""',
         "RATE": f"{front.rate or 1}r/s",
         "BURST": str(front.burst),

@@ -35,7 +35,8 @@ def _refuse_constant(name: str) -> Any:
 
 
 _SHAPE = f"'{FIELD}' must be lists [height][width] or [height][width][1 to 4] of numbers from 0 to 255"
-_OUT_OF_RANGE = "has a number that is not from 0 to 255; scale pixels of 16 bits"
+_ABOVE = "has a number above 255; scale pixels of 16 bits"
+_BELOW = "has a number below 0; undo the normalization of the pixels"
 _ONE_FIELD = f"the body must be a JSON object with the one field '{FIELD}'; parameters go into the query"
 _SPACE = re.compile(r"[ \t\n\r]*")
 _START = re.compile(r'[ \t\n\r]*\{[ \t\n\r]*"img"[ \t\n\r]*:[ \t\n\r]*\[')
@@ -79,7 +80,9 @@ class PixelParser:
             try:
                 self._text += self._decoder.decode(piece[at : at + _PARSE_CHARACTERS])
             except UnicodeDecodeError:
-                raise InvalidRequest("the JSON body is not UTF-8") from None
+                raise InvalidRequest(
+                    f"the body is not UTF-8, as JSON is; {_ONE_FIELD}; a file goes to /predict"
+                ) from None
             if len(self._text) >= self._parse_at:
                 self._parse()
                 # A row that is not complete is parsed again from its beginning.
@@ -138,7 +141,7 @@ class PixelParser:
         except RecursionError:
             raise InvalidImage(_SHAPE) from None
         except ValueError:  # an integer of thousands of digits
-            raise self._wrong(_OUT_OF_RANGE) from None
+            raise self._wrong(_ABOVE) from None
         separator = _SEPARATOR.match(self._text, end)
         if separator is None and self._text[end:].strip():
             raise self._malformed("',' or ']' is expected behind it")
@@ -189,7 +192,7 @@ class PixelParser:
             else:
                 levels, largest, unit = self._of_floats(np.array(numbers, np.float64))
         except (ValueError, OverflowError):
-            raise self._wrong(_OUT_OF_RANGE) from None
+            raise self._wrong(_BELOW if min(numbers) < 0 else _ABOVE) from None
         self._levels += levels
         self._largest = max(self._largest, largest)
         if self._largest > 1:
@@ -230,10 +233,12 @@ class PixelParser:
 
 def _problem(text: str) -> ServingError:
     """Why a short body does not begin with a list of pixels."""
+    if not text.strip():
+        return InvalidRequest(f"the body is empty; {_ONE_FIELD}")
     try:
         message = parse_json(text)
     except InvalidRequest as error:
-        return error
+        return InvalidRequest(f"{error.message}; {_ONE_FIELD}")
     if not isinstance(message, dict) or message.keys() != {FIELD}:
         return InvalidRequest(_ONE_FIELD)
     return InvalidImage(_SHAPE)

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ),
         )
         _write(options.output, render(front, options.work))
-    except (NginxError, OSError) as error:
+    except (NginxError, OSError, ValueError) as error:
         print(f"gateway.render: {error}", file=sys.stderr)
         return 1
     return 0

@@ -17,11 +17,14 @@ from client.results import Scalar
 from gateway.answers import Raw, refuse
 from gateway.bodies import BodyReader, IncomingBody
 from gateway.forwarding import forwarded, run_until_disconnect
+from gateway.inflating import inflated
 from gateway.known_routes import LENGTHS
 from gateway.metrics import GatewayMetrics
 from gateway.pixels import PixelParser
 from gateway.refusals import Refusals
 from gateway.settings import Settings
+from handlers.core.compression import decompress, decompressed_size
+from handlers.core.content_type import ContentType, decode_text, is_utf8
 from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
 from handlers.core.json_bounds import check_json_bounds
 from handlers.core.request import parse_json
@@ -32,6 +35,7 @@ SUMMARIZE = "/predict/text_summarize"
 CLASSIFY = "/model"
 TEXT_COPIES = 6
 """A text as a string takes up to four times its UTF-8, and once more or twice on its way to TorchServe."""
+_ONE_FIELD = "the body must be a JSON object with the one field 'text'; parameters go into the query"
 PARSE_BYTES = 2**19
 """Pixels that are parsed at a time: each time takes a switch to another thread and back."""
 # Arguments of the client's methods, which no model's parameter can be passed beside.
@@ -73,9 +77,17 @@ class Translated:
         key = request.query_params.get("model", next(iter(names)))
         if key not in names:
             raise InvalidParameter(f"'model' must be {' or '.join(map(repr, names))}, not {key[:60]!r}")
-        max_bytes = self._settings.max_text_body
-        async with forwarded(request), self._bodies.read(request, max_bytes, TEXT_COPIES) as body:
-            text = await self._in_turn(_text, body)
+        max_bytes, encoding = self._settings.max_text_body, _encoding(request)
+
+        def size_of(body: bytearray) -> int:
+            size = decompressed_size(body, encoding)
+            if size > max_bytes:
+                raise self._bodies.too_large(max_bytes)
+            return size
+
+        async with forwarded(request), self._bodies.read(request, max_bytes, TEXT_COPIES, size_of) as body:
+            charset = ContentType.parse(request.headers.get("content-type", "")).charset
+            text = await self._in_turn(_text, body, encoding, charset)
             body.clear()  # its request may wait for long
             response = await run_until_disconnect(request, self._summarize(names[key], text, query))
         return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
@@ -84,14 +96,14 @@ class Translated:
         """`{"img": PIXELS}`, see gateway/pixels.py."""
         query = _query(request)
         async with forwarded(request), self._bodies.open(request, self._settings.max_body) as incoming:
-            file = await self._read_pixels(incoming)
+            file = await self._read_pixels(incoming, _encoding(request))
             response = await run_until_disconnect(request, self._classify(file, query))
         return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
 
-    async def _read_pixels(self, incoming: IncomingBody) -> bytes:
+    async def _read_pixels(self, incoming: IncomingBody, encoding: str) -> bytes:
         """The image as a file, for which memory is held."""
         parser, unparsed = PixelParser(), bytearray()
-        async for piece in incoming.pieces():
+        async for piece in inflated(incoming.pieces(), encoding, self._settings.max_body):
             unparsed += piece
             incoming.hold(parser.memory_bytes + len(unparsed))
             if len(unparsed) >= PARSE_BYTES:
@@ -133,14 +145,24 @@ class Translated:
                 raise
 
 
-def _text(body: bytearray) -> str | list[str]:
-    """The one field of a JSON object, whatever the content type says it is."""
-    check_json_bounds(body)
-    message = parse_json(body)
+def _encoding(request: Request) -> str:
+    return request.headers.get("content-encoding", "")
+
+
+def _text(body: bytearray, encoding: str, charset: str) -> str | list[str]:
+    """The one field of a JSON object, whatever media type the content type says. Raises BadRequest or TooLarge."""
+    content = decompress(body, encoding)
+    if not content.strip():
+        raise InvalidRequest(f"the body is empty; {_ONE_FIELD}")
+    if not is_utf8(charset):
+        content = decode_text(content, charset).encode("utf-8", "surrogatepass")
+    check_json_bounds(content)
+    try:
+        message = parse_json(content)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{error.message}; {_ONE_FIELD}") from None
     if not isinstance(message, dict) or message.keys() != {"text"}:
-        raise InvalidRequest(
-            "the body must be a JSON object with the one field 'text'; parameters go into the query"
-        )
+        raise InvalidRequest(_ONE_FIELD)
     text = message["text"]
     if not (isinstance(text, str) or (isinstance(text, list) and all(isinstance(t, str) for t in text))):
         raise InvalidRequest("the field 'text' must be a string or a list of strings")

@@ -15,7 +15,7 @@ from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
 from handlers.core.json_source import is_json_source
 from handlers.core.open_inference_tensors import Values, name_of, read_values, unbase64
 from handlers.core.parameters import shown
-from handlers.core.passed_over import CONTENT_TYPE, OPEN_INFERENCE, without
+from handlers.core.passed_over import BASE64_CONTENT_TYPES, CONTENT_TYPE, OPEN_INFERENCE, without
 from handlers.core.raw_parameters import joined
 from handlers.core.reply import Body, Writer, to_json
 from handlers.core.tensor import Payload, Tensor
@@ -138,10 +138,11 @@ def read_message(
         if size is not None:
             content = _slice(name, binary, start, size)
             start += size
-        is_base64 = own.get("content_type") == "base64" or grpc
-        if own.get("content_type") == "base64":
+        content_type = own.get("content_type")
+        is_base64 = content_type in BASE64_CONTENT_TYPES or grpc
+        if content_type in BASE64_CONTENT_TYPES:
             del own["content_type"]
-        values = read_values(name, tensor, content, grpc)
+        values = read_values(name, _typed(tensor) if content_type == "raw" else tensor, content, grpc)
         inputs[name] = _Input(values, is_base64, without(own, (CONTENT_TYPE,)))
     if grpc and GRPC_OUTPUTS in inputs and inputs[GRPC_OUTPUTS].values.datatype == "BYTES":
         names = inputs.pop(GRPC_OUTPUTS).values.data
@@ -157,6 +158,18 @@ def read_message(
     parameters = joined(parameters, payload.parameters)
     payloads = _payloads(payload_name, payload.values, payload.is_base64)
     return Message(payloads, parameters, wanted, bool(as_binary))
+
+
+_TYPES_OF_NUMBERS = {bool: "BOOL", int: "INT64", float: "FP64"}
+
+
+def _typed(tensor: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An input of MLServer's RawCodec, which calls one number BYTES as well, with the number's own datatype."""
+    data = tensor.get("data")
+    if not (isinstance(data, list) and len(data) == 1 and tensor.get("datatype") == "BYTES"):
+        return tensor
+    datatype = _TYPES_OF_NUMBERS.get(type(data[0]))
+    return tensor if datatype is None else {**tensor, "datatype": datatype}
 
 
 _KINDS_OF_INPUTS = ("image", "text")

@@ -63,8 +63,11 @@ GENERATION = (
 )
 """Parameters of a summarizer. Two of them a model's files may set otherwise; then they are not passed over."""
 
-CONTENT_TYPE = PassedOver("content_type", ("np", "str", "pd"), MLSERVER)
-"""In `parameters` of an Open Inference request, input or output. An input's may also be `base64`, which is obeyed."""
+CONTENT_TYPE = PassedOver("content_type", ("np", "str", "pd", "raw", "hf"), MLSERVER)
+"""In `parameters` of an Open Inference request, input or output."""
+
+BASE64_CONTENT_TYPES = ("base64", "pillow_image")
+"""An input's `content_type` that is obeyed: its elements are base64. The latter is MLServer's PILImageCodec's."""
 
 OPEN_INFERENCE = (CONTENT_TYPE, PassedOver("timeout", (), TRITON), PassedOver("priority", (), TRITON))
 """In `parameters` of an Open Inference request."""

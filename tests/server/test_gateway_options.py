@@ -1,14 +1,21 @@
 """Pages of other sites, and a model for each of the known routes, through nginx in front of a real TorchServe."""
 
+import gzip
+import io
+import json
 from contextlib import contextmanager
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from gateway.settings import Settings
 from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx
+from training.reports import report
 
 pytestmark = needs_nginx
+TEXT, SUMMARY = report(2024, 3)
 SITE = "https://app.example"
 PREFLIGHT = {
     "access-control-request-method": "POST",
@@ -67,6 +74,8 @@ def test_answers_and_errors_may_be_read(http):
         assert answer.headers.get_list("access-control-allow-origin") == [SITE]
         assert "Retry-After" in answer.headers["access-control-expose-headers"]
         assert answer.headers["vary"] == "Origin"
+    without = http.get("/v2")
+    assert (allowed(without), without.headers["vary"]) == (None, "Origin")  # for caches
 
 
 @pytest.mark.parametrize(
@@ -103,6 +112,19 @@ SENT = {
     "/predict/image_classes": {"files": {"file": PICTURE}},
     "/model": {"json": {"img": [[1, 2]]}},
 }
+
+
+def test_compressed_bodies_of_the_gateways_routes(http):
+    pixels = gzip.compress(
+        json.dumps({"img": np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB")).tolist()}).encode()
+    )
+    answer = http.post("/model/?top_k=1", content=pixels, headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()[0]["label"]) == (200, LABEL)
+    body = gzip.compress(json.dumps({"text": TEXT}).encode())
+    answer = http.post("/predict/text_summarize", content=body, headers={"content-encoding": "gzip"})
+    assert answer.json() == [{"summary_text": SUMMARY}]
+    answer = http.post("/predict/text_summarize", content=b"text=a", headers={"content-encoding": "gzip"})
+    assert "not gzip" in error(answer, 400, "InvalidRequest")
 
 
 @pytest.mark.parametrize("route", SENT)

@@ -65,7 +65,7 @@ def test_one_failing_file_does_not_stop_the_others(options, tmp_path, capsys):
     good, bad, broken = (tmp_path / name for name in ("good.jpg", "bad.jpg", "broken.txt"))
     good.write_bytes(b"good")
     bad.write_bytes(b"bad")
-    broken.write_bytes(b"\xff\xfe\x00")
+    broken.write_bytes(b"\xe9\x00")
     names = [str(bad), str(tmp_path / "absent.jpg"), str(broken), str(good)]
     assert main(["predict", "pictures", *names, *options]) == 1
     output = capsys.readouterr()

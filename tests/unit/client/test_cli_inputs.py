@@ -55,11 +55,18 @@ def names(records):
 def test_a_folder(predict, tmp_path):
     write(
         tmp_path,
-        {"in/a.png": PNG, "in/b/c.JPG": JPEG, "in/b/no-suffix": PNG, "in/.hidden.png": PNG, "in/x.csv": "a"},
+        {
+            "in/a.png": PNG,
+            "in/b/c.JPG": JPEG,
+            "in/b/d.pgm": b"P5 1 1 255 x",
+            "in/b/no-suffix": PNG,
+            "in/.hidden.png": PNG,
+            "in/x.csv": "a",
+        },
     )
     code, records, errors = predict("pictures", "in")
     assert code == 0
-    assert names(records) == ["in/a.png", "in/b/c.JPG", "in/b/no-suffix"]
+    assert names(records) == ["in/a.png", "in/b/c.JPG", "in/b/d.pgm", "in/b/no-suffix"]
     assert all("labels" in record for record in records)
     assert errors == "in: left out as of another kind: 1\n"
 
@@ -87,6 +94,51 @@ def test_a_folder_is_no_list(predict, tmp_path, kind):
     code, [record], _ = predict("pictures", "in", "--input-format", kind)
     assert code == 1
     assert record["error"]["message"] == f"in is a folder; --input-format {kind} is for a file"
+
+
+def test_folders_that_match_a_pattern_are_counted(predict, tmp_path):
+    write(tmp_path, {"in/a.png": PNG, "in/b/c.png": PNG})
+    code, records, errors = predict("pictures", "in/*")
+    assert (code, names(records), errors) == (0, ["in/a.png"], "in/*: folders left out: 1\n")
+    code, records, errors = predict("pictures", "in/**")
+    assert (code, names(records), errors) == (0, ["in/a.png", "in/b/c.png"], "")
+    code, records, errors = predict("pictures", "i*")
+    assert (code, records, errors) == (1, [], "i*: folders left out: 1\nthere are no inputs\n")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(predict, tmp_path, monkeypatch):
+    write(tmp_path, {"in/a.png": PNG, "in/closed/b.png": PNG})
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    code, records, _ = predict("pictures", "in", "--ordered")
+    assert code == 1
+    assert [record["input"] for record in records] == ["in/closed", "in/a.png"]
+    assert records[0]["error"]["type"] == "PermissionError"
+
+
+def test_names_that_are_not_utf_8(predict, tmp_path, monkeypatch):
+    """Once a UnicodeEncodeError in the middle of the run."""
+    write(tmp_path, {"in/a.png": PNG})
+    (tmp_path / os.fsdecode(b"in/\xe9t\xe9.png")).write_bytes(JPEG)
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", output)
+        code, _, _ = predict("pictures", "in", "--ordered")
+    lines = output.buffer.getvalue().splitlines()
+    assert code == 0
+    assert [os.fsencode(json.loads(line)["input"]) for line in lines] == [b"in/a.png", b"in/\xe9t\xe9.png"]
+
+
+def test_standard_input_can_be_read_only_once(predict, fake):
+    code, _, errors = predict("texts", "-", "-", stdin=b"a text")
+    assert (code, fake.seen) == (2, [])
+    assert "standard input (-) can be read only once" in errors
 
 
 def test_an_empty_folder_is_no_success(predict, tmp_path):
@@ -132,7 +184,7 @@ def test_json_lines_of_texts(predict, tmp_path, arguments):
     code, records, _ = predict("texts", *arguments, "--ordered", "--param", "min_length=9")
     assert code == 0
     assert [record["input"] for record in records] == [f"{arguments[0]}:{number}" for number in (1, 3, 5)]
-    assert [record.get("id") for record in records] == [None, "second", "7"]
+    assert [record.get("id") for record in records] == [None, "second", 7]
     answered = [[summary["text"] for summary in record["summaries"]] for record in records]
     assert answered == [
         ['a text {"min_length": 9}'],
@@ -157,18 +209,26 @@ def test_json_lines_of_images(predict, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "in.jsonl:1 is not JSON"),
-        ("[1]", "in.jsonl:1 must be a JSON object, not list"),
-        ('"a text"', "must be a JSON object, not str"),
+        ("{", "in.jsonl:1 is not valid JSON: Expecting property name enclosed in double quotes at column 2"),
+        ("[1]", "in.jsonl:1 must be a JSON object, not a list"),
+        ('"a text"', "must be a JSON object, not a string"),
         ("{}", "must have one of"),
         ('{"article": "x", "highlights": "y"}', "it has 'article', 'highlights'"),
         ('{"text": "x", "inputs": "y"}', "must have one of"),
         ('{"text": "x", "model": "y"}', "may have"),
-        ('{"inputs": 1}', "'inputs' must be a text, a list of texts or an image in base64, not int"),
-        ('{"inputs": []}', "'inputs' must be"),
-        ('{"inputs": [{"name": "text"}]}', "'inputs' must be"),
-        ('{"text": ["x"]}', "'text' must be a text, not list"),
-        ('{"text": "x", "parameters": [1]}', '"parameters" must be an object, not list'),
+        ('{"inputs": 1}', "'inputs' must be a text, a list of texts or an image in base64, not a number"),
+        ('{"inputs": []}', "'inputs' is an empty list"),
+        ('{"inputs": ["a", 1]}', "an element of 'inputs' must be a text, not a number"),
+        ('{"inputs": null}', "not null"),
+        ('{"text": "x", "text": "y"}', "the name 'text' appears twice"),
+        ('{"text": "x", "parameters": {"a": 1, "a": 2}}', "the name 'a' appears twice"),
+        ('{"text": "x", "parameters": {"a": NaN}}', "NaN is not a number"),
+        ('{"text": "x", "parameters": []}', '"parameters" must be an object, not a list'),
+        ('{"text": "x", "parameters": false}', '"parameters" must be an object, not false'),
+        ("[" * 100_000, "in.jsonl:1 is not valid JSON: "),
+        ('{"inputs": [{"name": "text"}]}', "an element of 'inputs' must be a text, not an object"),
+        ('{"text": ["x"]}', "'text' must be a text, not a list"),
+        ('{"text": "x", "parameters": [1]}', '"parameters" must be an object, not a list'),
         ('{"text": "x", "parameters": {"model": "y"}}', "'model' is not a parameter"),
         ('{"text": "x", "parameters": {"min_length": [1]}}', "min_length must be a number"),
         ('{"image": "absent.jpg"}', "No such file"),

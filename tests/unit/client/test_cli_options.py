@@ -47,6 +47,9 @@ def test_the_server_of_a_run_folder(tmp_path):
     write_state(tmp_path / "run", there)
     assert chosen("--run-dir", str(tmp_path / "run")) == there
     assert chosen("--run-dir", str(tmp_path / "run"), "--port", "9").inference == "http://[::1]:9"
+    assert chosen("--run-dir", str(tmp_path / "run"), "--port-offset", "200") == there
+    with pytest.raises(ValueError, match="not at port 8081; leave --port-offset out"):
+        chosen("--run-dir", str(tmp_path / "run"), "--port-offset", "1")
     with pytest.raises(ValueError, match="no server has run in"):
         chosen("--run-dir", str(tmp_path / "absent"))
 

@@ -1,17 +1,26 @@
 """Where a server is: a host, one URL, a run folder."""
 
 import json
+import re
 
 import httpx
 import pytest
 
-from client import AsyncClient, Client, Endpoints, NotAllowed, Unavailable
+from client import AsyncClient, Client, Endpoints, NotAllowed, Unavailable, UnexpectedAnswer
 from client.endpoints import has_grpc_management
 from tests.unit.client.fake_torchserve import over_http
 
 
 @pytest.mark.parametrize(
-    "address", ["http://server:8080", "http://server:8080/", "server", "HTTP://server:8080"]
+    "address",
+    [
+        "http://server:8080",
+        "http://server:8080/",
+        "server",
+        "HTTP://server:8080",
+        " server",
+        "http://server:8080\n",
+    ],
 )
 def test_the_url_of_torchserve_leads_to_all_its_ports(address):
     assert Endpoints.of(address) == Endpoints.at("server")
@@ -44,13 +53,29 @@ def test_the_grpc_port_of_a_gateway():
     "address",
     [
         "", "server:8080", "server/path", "http://", "ftp://server", "http://server:port", "http://server:99999",
-        "http://me:secret@server", "http://server?x=1", "a b",
+        "http://me:secret@server", "http://server?x=1", "a b", "[::1]:8000", "http://ser ver:8000", "http://server:0",
+        "http://server:8000\n/x", "http://xn--ü", "http:server:8000", "//server:80", "http://[::1",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_what_is_no_address(kind, address):
     with pytest.raises(ValueError, match=r"URL|user name"):
         kind(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "example"),
+    [
+        ("server:8080", "http://server:8080"),
+        ("10.0.0.1:8000", "http://10.0.0.1:8000"),
+        ("[::1]:8000", "http://[::1]:8000"),
+        ("http:server:8000", "http://127.0.0.1:8000"),
+        ("server/path", "http://127.0.0.1:8000"),
+    ],
+)
+def test_an_address_without_a_scheme_is_told_the_url(address, example):
+    with pytest.raises(ValueError, match=f"such as {re.escape(example)}$"):
+        Client(address)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -69,6 +94,12 @@ def test_ports_are_shifted_together():
         "http://server:8180", "http://server:8181", "http://server:8182", "server:7170", "server:7171",
         "http://server:8183",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("ports", [{"port_offset": 58_000}, {"port_offset": -8080}, {"grpc_port": 0}])
+def test_what_is_no_port(ports):
+    with pytest.raises(ValueError, match=r"is not a port number \(1-65535\)"):
+        Endpoints.at("server", **ports)
 
 
 def test_a_run_folder_has_the_addresses(tmp_path):
@@ -107,6 +138,31 @@ def test_a_client_of_one_url_predicts_and_asks_the_gateway_for_readiness(call, f
         with pytest.raises(NotAllowed, match=f"{url} has no known address for this over gRPC"):
             call(lambda c: c.model_ready("pictures"), host=url)
     assert seen == ["/predictions/pictures", "/readyz", "/readyz/pictures/1.0", "/readyz/pictures"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, b"<html>the page of another server"), (200, b"[]"), (200, b"{}"), (200, b'{"ready": false}')],
+)
+def test_what_another_server_answers_is_not_readiness(call, status, body):
+    """Once any 200 was: a web server may answer every path with its page."""
+    transport = httpx.MockTransport(lambda request: httpx.Response(status, content=body))
+    with pytest.raises(UnexpectedAnswer):
+        call(lambda c: c.ready(), host="http://server:8000", transport=transport)
+
+
+def test_a_redirect_names_the_address(call):
+    def redirect(request):
+        return httpx.Response(301, headers={"Location": f"https://server{request.url.path}"})
+
+    with pytest.raises(
+        UnexpectedAnswer, match=r"redirects to https://server/predictions/pictures, .* address"
+    ):
+        call(
+            lambda c: c.classify("pictures", b"x"),
+            host="http://server:8000",
+            transport=httpx.MockTransport(redirect),
+        )
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://localhost:1/prefix"])

@@ -1,6 +1,7 @@
 """Every way in which the server says no becomes the right class."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -162,6 +163,26 @@ def test_retry_after_is_a_number_or_a_date(hours):
     assert 3000 < seconds <= 3600 if hours > 0 else seconds == 0
 
 
-@pytest.mark.parametrize("value", ["", "-1", "soon", "1.5", "٣", "Wed, 99 Oct 2015 07:28:00 GMT"])
+@pytest.mark.parametrize("value", ["", "-1", "soon", "1,5", "٣", "Wed, 99 Oct 2015 07:28:00 GMT"])
 def test_another_retry_after_is_none(value):
     assert errors.annotate(errors.from_body(429, b""), {"retry-after": value}).retry_after is None
+
+
+@pytest.mark.parametrize("time_zone", ["UTC", "Europe/Berlin"])
+@pytest.mark.parametrize(
+    "form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %d %H:%M:%S %Y"]
+)
+def test_every_form_of_a_date_is_in_utc(monkeypatch, time_zone, form):
+    monkeypatch.setenv("TZ", time_zone)
+    time.tzset()
+    try:
+        date = time.strftime(form, time.gmtime(time.time() + 100))
+        seconds = errors.annotate(errors.from_body(503, b""), {"retry-after": date}).retry_after
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert 90 < seconds <= 100
+
+
+def test_a_fraction_of_a_second():
+    assert errors.annotate(errors.from_body(503, b""), {"retry-after": "0.5"}).retry_after == 0.5

@@ -99,6 +99,41 @@ def test_a_mistake_in_the_function_is_not_an_error_of_one_input(map_all):
         map_all(lambda c, number: 1 / number, [0], True)
 
 
+@orders
+@pytest.mark.parametrize("kind", ["sync", "async", "async with asynchronous inputs"])
+def test_inputs_that_fail_lose_no_result(fake, ordered, kind):
+    """The results of what was read before are yielded first."""
+
+    def failing():
+        yield from (b"0", b"1", b"2")
+        raise LookupError("no further inputs")
+
+    async def failing_later():
+        for image in (b"0", b"1", b"2"):
+            yield image
+        raise LookupError("no further inputs")
+
+    found = []
+    transport = httpx.MockTransport(fake.rest)
+
+    async def run():
+        async with AsyncClient(transport=transport) as connection:
+            function = partial(connection.classify, "pictures")
+            inputs = failing() if kind == "async" else failing_later()
+            async for result in connection.map(function, inputs, ordered=ordered):
+                found.append(result.index)
+
+    def run_sync():
+        with Client(transport=transport) as connection:
+            function = partial(connection.classify, "pictures")
+            for result in connection.map(function, failing(), ordered=ordered):
+                found.append(result.index)
+
+    with pytest.raises(LookupError, match="no further inputs"):
+        run_sync() if kind == "sync" else asyncio.run(run())
+    assert sorted(found) == [0, 1, 2]
+
+
 def slow_first(release):
     def answer(request):
         if request.content == b"0":

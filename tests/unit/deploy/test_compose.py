@@ -111,17 +111,22 @@ def test_prometheus_scrapes_the_metrics_port_and_grafana_asks_prometheus():
     assert not networks["grafana"] & networks["torchserve"]
 
 
-def commands() -> list[list[str]]:
-    """What the gateway's container runs, with an empty environment: the module and its arguments."""
+def commands(**environment: str) -> list[list[str]]:
+    """What the gateway's container runs, with this environment alone: the module and its arguments."""
     shell, option, script = SERVICES["gateway"]["command"]
     assert (shell, option) == ("sh", "-c")
     given = {
         name: defaults(value).replace("$", "") for name, value in SERVICES["gateway"]["environment"].items()
-    }
+    } | environment
     show = 'python() { printf "%s\\n" python "$@"; echo; }; '  # each argument on a line of its own
     text = show + defaults(script).replace("$$", "$").replace("exec python", "python")
     run = subprocess.run(["sh", "-c", text], env=given, check=True, capture_output=True, text=True)
     return [block.splitlines() for block in run.stdout.strip().split("\n\n")]
+
+
+def test_options_for_nginx_come_as_they_were_given():
+    (_, _, _, *arguments), _ = commands(EDGE_OPTIONS="--cors-origin * --rate 50")
+    assert arguments[-4:] == ["--cors-origin", "*", "--rate", "50"]
 
 
 def rendered(monkeypatch, path: Path, body_bytes: int = 2**29) -> str:

@@ -1,11 +1,13 @@
 """The gateway's own answers, with a pretended TorchServe behind it."""
 
 import asyncio
+import gzip
 import io
 import json
 import re
 import time
 import tracemalloc
+import zlib
 
 import httpx
 import numpy as np
@@ -95,6 +97,48 @@ async def test_several_texts(http):
 )
 async def test_a_wrong_text_request_is_named(http, query, body, kind):
     assert is_error(await http.post(f"/predict/text_summarize{query}", content=body), 400, kind)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+async def test_compressed_bodies(http, pack):
+    encoding = "gzip" if pack is gzip.compress else "deflate"
+    headers = {"content-encoding": encoding}
+    response = await http.post("/predict/text_summarize", content=pack(b'{"text": "Hello"}'), headers=headers)
+    assert response.json() == [{"summary_text": "Hello {}"}]
+    sent = {"content": pack(b'{"img": [[1, 2]]}'), "headers": headers}
+    assert (await http.post("/model", **sent)).json() == (
+        await http.post("/model", json={"img": [[1, 2]]})
+    ).json()
+    bomb = pack(b'{"text": "' + bytes(2**23) + b'"}')
+    for route in ("/predict/text_summarize", "/model"):
+        answer = await http.post(route, content=bomb, headers=headers)
+        assert answer.status_code in (400, 413)
+        answer = await http.post(route, content=b"{}", headers={"content-encoding": "br"})
+        assert "'br' is not supported" in answer.json()["message"]
+    assert is_error(
+        await http.post("/predict/text_summarize", content=bomb, headers=headers), 413, "TooLarge"
+    )
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-1", "utf-16", "Shift_JIS"])
+async def test_a_text_in_a_declared_charset(http, charset):
+    text = "雨が降った" if charset == "Shift_JIS" else "Il pleut à Orléans"
+    body = json.dumps({"text": text}, ensure_ascii=False).encode(charset)
+    headers = {"content-type": f"application/json; charset={charset}"}
+    response = await http.post("/predict/text_summarize", content=body, headers=headers)
+    assert response.json() == [{"summary_text": f"{text} {{}}"}]
+    if charset != "utf-16":
+        answer = await http.post("/predict/text_summarize", content=body)
+        assert is_error(answer, 400, "InvalidRequest")
+        assert "not UTF-8" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b" ", b"a story", b"text=a", b"\xff\xd8\xff\xe0"])
+@pytest.mark.parametrize(("route", "field"), [("/predict/text_summarize", "text"), ("/model", "img")])
+async def test_what_is_no_json_is_told_what_to_send(http, route, field, body):
+    answer = await http.post(route, content=body)
+    assert is_error(answer, 400, "InvalidRequest")
+    assert f"a JSON object with the one field '{field}'" in answer.json()["message"]
 
 
 async def test_pixels_arrive_as_they_were_sent(http, served):

@@ -2,6 +2,7 @@
 
 import pytest
 
+import gateway.__main__
 from client import Endpoints
 from gateway import front
 from serving.rundir import RunDir
@@ -38,6 +39,26 @@ def test_the_offset_moves_both_ports_and_those_of_the_server_to_come(started, tm
 def test_a_port_that_is_given_stays(started, tmp_path):
     made = started("--run-dir", tmp_path, "--port-offset", "100", "--port", "9", "--host", "::1")
     assert (made.http, made.grpc) == ("[::1]:9", "[::1]:7100")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--port", "0"), ("--grpc-port", "65536"), ("--gateway-port", "x"), ("--port-offset", "58000")],
+)
+def test_what_is_no_port_is_refused(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        front.main(["--run-dir", str(tmp_path), *arguments])
+    assert caught.value.code == 2
+    assert "is not a port number (1-65535)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["8090", ":8090", "host", "host:x", "host:0"])
+def test_the_gateway_alone_needs_an_address_to_listen_on(capsys, address):
+    """A port alone would have meant every address of the machine."""
+    with pytest.raises(SystemExit) as caught:
+        gateway.__main__.main(["--listen", address])
+    assert caught.value.code == 2
+    assert "--listen" in capsys.readouterr().err
 
 
 def test_the_server_of_the_run_folder(started, tmp_path):

@@ -90,3 +90,8 @@ def test_a_container_without_a_resolver(tmp_path):
     (tmp_path / "resolv.conf").write_text("options ndots:0\n")
     with pytest.raises(NginxError, match="--resolver"):
         render._name_server(tmp_path / "resolv.conf")
+
+
+def test_a_server_that_is_no_host_is_refused(tmp_path, budget, capsys):
+    assert render.main(["--output", str(tmp_path / "nginx.conf"), "--server", "a b"]) == 1
+    assert "'a b' is neither a host nor a URL" in capsys.readouterr().err

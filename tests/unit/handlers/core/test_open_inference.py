@@ -307,6 +307,52 @@ def test_what_standard_clients_add_is_passed_over(handler, context):
     assert (status, outputs(answer)) == (200, {"total": [66.0]})
 
 
+def hugging_face_input(name, content_type, data):
+    """As the codecs of MLServer's Hugging Face runtime write it (mlserver_huggingface/codecs)."""
+    parameters = {"content_type": content_type, "headers": None}
+    return {"name": name, "shape": [1], "datatype": "BYTES", "parameters": parameters, "data": [data]}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ([hugging_face_input("args", "str", "a text")], ("str é", 6)),
+        ([hugging_face_input("args", "raw", "a text")], ("str é", 6)),
+        ([hugging_face_input("images", "pillow_image", "/9j/4A==")], ("bytes é", 4)),
+        ([hugging_face_input("images", "base64", "/9j/4A==")], ("bytes é", 4)),
+        (
+            [hugging_face_input("args", "str", "a text"), hugging_face_input("times", "raw", 2)],
+            ("str éstr é", 6),
+        ),
+        (
+            [hugging_face_input("args", "str", "a text"), hugging_face_input("share", "raw", 0.5)],
+            ("str é0.5", 6),
+        ),
+    ],
+)
+@pytest.mark.parametrize("content_type", ["str", "hf"])
+def test_codecs_of_mlservers_hugging_face_runtime(handler, context, inputs, expected, content_type):
+    message = {"id": None, "parameters": {"content_type": content_type}, "inputs": inputs, "outputs": None}
+    answer, status = one(handler, context, js(message))
+    assert status == 200, answer
+    found = outputs(answer)
+    assert (found["said"], found["total"]) == ([expected[0]], [expected[1]])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (hugging_face_input("args", "hg_json", '{"a": 1}'), "'content_type' cannot be changed here"),
+        (hugging_face_input("args", "pillow_image", "no base64"), "an element is not base64"),
+        (hugging_face_input("args", "str", 5), "'5' is no element of BYTES"),
+    ],
+)
+def test_codecs_that_would_change_the_answer(handler, context, given, words):
+    answer, status = one(handler, context, js({"inputs": [given]}))
+    assert status == 400
+    assert words in answer["message"]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

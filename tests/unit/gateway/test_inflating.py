@@ -1,0 +1,66 @@
+"""Compressed bodies are decompressed while they arrive, and never to more than their limit."""
+
+import gzip
+import random
+import zlib
+
+import pytest
+
+from gateway.inflating import CHUNK_BYTES, inflated
+from handlers.core.errors import InvalidRequest, TooLarge
+
+CONTENT = random.Random(3).randbytes(50_000) + bytes(3 * CHUNK_BYTES)
+RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+COMPRESSED = {
+    "": CONTENT,
+    "identity": CONTENT,
+    "gzip": gzip.compress(CONTENT),
+    " GZIP": gzip.compress(CONTENT),
+    "deflate": zlib.compress(CONTENT),
+}
+WITHOUT_HEADER = RAW.compress(CONTENT) + RAW.flush()
+
+
+async def pieces(body, size):
+    for at in range(0, len(body), size):
+        yield body[at : at + size]
+
+
+async def read(body, encoding, size=1000, max_bytes=2**20):
+    return b"".join([piece async for piece in inflated(pieces(body, size), encoding, max_bytes)])
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 2**20])
+@pytest.mark.parametrize("encoding", COMPRESSED)
+async def test_the_content_comes_whole(encoding, size):
+    assert await read(COMPRESSED[encoding], encoding, size) == CONTENT
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+async def test_deflate_without_zlibs_header(size):
+    assert await read(WITHOUT_HEADER, "deflate", size) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "error", "message"),
+    [
+        (b"", "gzip", InvalidRequest, "incomplete"),
+        (gzip.compress(b"a")[:-1], "gzip", InvalidRequest, "incomplete"),
+        (gzip.compress(b"a") + b"b", "gzip", InvalidRequest, "further bytes"),
+        (b'{"img": [[1]]}', "gzip", InvalidRequest, "the body is not gzip, as its Content-Encoding says"),
+        (b"a", "br", InvalidRequest, "the Content-Encoding 'br' is not supported; use gzip or deflate"),
+        (gzip.compress(bytes(2**20 + 1)), "gzip", TooLarge, "larger than 1 MiB when decompressed"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+async def test_a_wrong_body_is_refused(body, encoding, error, message, size):
+    with pytest.raises(error, match=message):
+        await read(body, encoding, size)
+
+
+async def test_one_piece_never_becomes_many_megabytes():
+    found = [
+        len(piece) async for piece in inflated(pieces(gzip.compress(bytes(2**24)), 2**20), "gzip", 2**24)
+    ]
+    assert sum(found) == 2**24
+    assert max(found) <= CHUNK_BYTES
