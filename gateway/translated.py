@@ -22,6 +22,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.pixels import PixelParser
 from gateway.refusals import Refusals
 from gateway.settings import Settings
+from handlers.core.content_type import ContentType, decode_text, needs_decoding
 from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
 from handlers.core.json_bounds import check_json_bounds
 from handlers.core.request import parse_json
@@ -75,7 +76,8 @@ class Translated:
             raise InvalidParameter(f"'model' must be {' or '.join(map(repr, names))}, not {key[:60]!r}")
         max_bytes = self._settings.max_text_body
         async with forwarded(request), self._bodies.read(request, max_bytes, TEXT_COPIES) as body:
-            text = await self._in_turn(_text, body)
+            charset = ContentType.parse(request.headers.get("content-type", "")).charset
+            text = await self._in_turn(_text, body, charset)
             body.clear()  # its request may wait for long
             response = await run_until_disconnect(request, self._summarize(names[key], text, query))
         return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
@@ -133,10 +135,16 @@ class Translated:
                 raise
 
 
-def _text(body: bytearray) -> str | list[str]:
-    """The one field of a JSON object, whatever the content type says it is."""
-    check_json_bounds(body)
-    message = parse_json(body)
+def _text(body: bytearray, charset: str) -> str | list[str]:
+    """The one field of a JSON object, whatever media type the content type names. Raises BadRequest."""
+    content = decode_text(body, charset).encode() if needs_decoding(body, charset) else body
+    check_json_bounds(content)
+    try:
+        message = parse_json(content)
+    except InvalidRequest as error:
+        raise InvalidRequest(f'{error.message}; this route takes {{"text": "..."}}') from None
+    if isinstance(message, dict):
+        message = {name: value for name, value in message.items() if value is not None}
     if not isinstance(message, dict) or message.keys() != {"text"}:
         raise InvalidRequest(
             "the body must be a JSON object with the one field 'text'; parameters go into the query"

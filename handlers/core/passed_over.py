@@ -14,6 +14,8 @@ from handlers.core.parameters import shown
 TRANSFORMERS = "the default of transformers' GenerationConfig"
 PIPELINE = "the default of transformers' summarization pipeline"
 MLSERVER = "MLServer's codecs"
+MLSERVER_TYPES = "MLServer's types, which have the field"
+TENSORFLOW = "the tutorials of TensorFlow Serving, whose protocol KServe's first one is"
 TRITON = (
     "tritonclient's `timeout=` and `priority=`, which Triton ignores unless a model is configured for them"
 )
@@ -24,20 +26,19 @@ HUB_OPTIONS = (
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A name, and the values that change nothing; no values stand for any integer of at least 0."""
+    """A name, and the values that change nothing. `values` is a type where all of its values do."""
 
     name: str
-    values: tuple[Any, ...]
+    values: tuple[Any, ...] | type
     source: str
 
     def check(self, value: Any) -> None:
         """Raises InvalidParameter for a value that would change something."""
-        if not self.values:
-            if type(value) is int and value >= 0:
+        if isinstance(self.values, type):
+            if type(value) is self.values and not (self.values is int and value < 0):
                 return
-            raise InvalidParameter(
-                f"'{self.name}' is ignored here, and must be an integer of at least 0, not {shown(value)}"
-            )
+            kind = "an integer of at least 0" if self.values is int else "an object"
+            raise InvalidParameter(f"'{self.name}' is ignored here, and must be {kind}, not {shown(value)}")
         if not any(_equal(value, known) for known in self.values):
             known = " or ".join(map(_as_json, self.values))
             raise InvalidParameter(
@@ -66,8 +67,19 @@ GENERATION = (
 CONTENT_TYPE = PassedOver("content_type", ("np", "str", "pd"), MLSERVER)
 """In `parameters` of an Open Inference request, input or output. An input's may also be `base64`, which is obeyed."""
 
-OPEN_INFERENCE = (CONTENT_TYPE, PassedOver("timeout", (), TRITON), PassedOver("priority", (), TRITON))
+HEADERS = PassedOver("headers", dict, MLSERVER_TYPES)
+"""In `parameters` of an Open Inference request or input."""
+
+OPEN_INFERENCE = (
+    CONTENT_TYPE,
+    HEADERS,
+    PassedOver("timeout", int, TRITON),
+    PassedOver("priority", int, TRITON),
+)
 """In `parameters` of an Open Inference request."""
+
+SIGNATURE_NAME = PassedOver("signature_name", ("serving_default",), TENSORFLOW)
+"""A field beside `instances`."""
 
 OPTIONS = (
     "wait_for_model",

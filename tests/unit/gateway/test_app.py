@@ -97,6 +97,22 @@ async def test_a_wrong_text_request_is_named(http, query, body, kind):
     assert is_error(await http.post(f"/predict/text_summarize{query}", content=body), 400, kind)
 
 
+@pytest.mark.parametrize(
+    ("charset", "codec"),
+    [("", "utf-16"), ("; charset=utf-16le", "utf-16-le"), ("; charset=Shift_JIS", "shift_jis")],
+)
+async def test_a_text_in_its_declared_charset(http, charset, codec):
+    """Case 5 on the gateway's own route; null means absent."""
+    body = '{"text": "橋が開く。", "parameters": null}'.encode(codec)
+    headers = {"Content-Type": f"application/json{charset}"}
+    response = await http.post("/predict/text_summarize?model=t5", content=body, headers=headers)
+    expected = await http.post("/predict/text_summarize?model=t5", json={"text": "橋が開く。"})
+    assert (response.status_code, response.json()) == (200, expected.json())
+    headers = {"Content-Type": "application/json; charset=utf-16le"}
+    response = await http.post("/predict/text_summarize", content=b'{"text": "a"}', headers=headers)
+    assert is_error(response, 400, "InvalidText")
+
+
 async def test_pixels_arrive_as_they_were_sent(http, served):
     pixels = np.random.default_rng(1).integers(0, 256, (5, 7, 3), np.uint8)
     files = []

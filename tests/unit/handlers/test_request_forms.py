@@ -48,6 +48,7 @@ CHARSETS = (
 LIMITS = hypothesis.settings(
     max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
 )
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 Handed = tuple[dict[str, Any], dict[str, Any]]
 
 
@@ -358,11 +359,20 @@ def need(condition: bool) -> None:
 
 
 def encodable(text: str, charset: str) -> bool:
-    """Also whether decoding gives the text back: a text that begins with a mark of byte order loses it."""
+    """Also whether the bytes tell the text: not if they begin with a mark of byte order, or are UTF-8 by chance."""
     try:
-        return codecs.decode(text.encode(charset), charset) == text
+        content = text.encode(charset)
+        if codecs.decode(content, charset) != text or (charset != "utf-16" and content.startswith(MARKS)):
+            return False
     except UnicodeError:
         return False
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return True
+    if charset.startswith(("utf-16", "utf-32")):
+        return 0 in content
+    return charset == "utf-8" or content.isascii()
 
 
 def check(

@@ -187,7 +187,7 @@ BAD = [
         in_charset(b"odd", "utf-16le"),
         400,
         "InvalidText",
-        "the text is not in the charset utf-16le that is declared",
+        "the text is UTF-8, and its Content-Type says utf-16le",
     ),
     (in_charset(b"caf\xe9", "us-ascii"), 400, "InvalidText", "the text is not in the charset us-ascii"),
     (in_charset(b"caf\xe9", "utf-8"), 400, "InvalidText", "the text is not UTF-8"),

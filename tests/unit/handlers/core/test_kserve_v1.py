@@ -39,6 +39,9 @@ B64 = base64.b64encode(b"\xffhi").decode()
         ({"b64": B64}, b"\xffhi"),
         ({"data": "a text"}, "a text"),
         ({"image": {"b64": B64}}, b"\xffhi"),
+        ({"image_bytes": {"b64": B64}}, b"\xffhi"),
+        ({"b64": f"data:image/png;base64,{B64}"}, b"\xffhi"),
+        ({"b64": base64.urlsafe_b64encode(b"\xffhi").decode()}, b"\xffhi"),
     ],
 )
 @pytest.mark.parametrize("headers", [V1_ROUTE, JSON, JSON | {"url_path": ""}])
@@ -48,6 +51,10 @@ def test_an_instance_in_each_form_by_each_route(instance, payload, headers):
     assert request.payloads == (payload, payload)
     assert request.parameters == {"top_k": 2}
     assert request.reply == PredictionsReply()
+
+
+def test_the_signature_that_tensorflow_servings_tutorials_name():
+    assert door({"signature_name": "serving_default", "instances": ["a"]}).read().payloads == ("a",)
 
 
 def test_one_prediction_for_each_instance():
@@ -75,6 +82,7 @@ def test_one_prediction_for_each_instance():
             {"instances": ["a"], "inputs": "b"},
             "unknown field 'inputs'; the body has 'instances' and 'parameters'",
         ),
+        ({"instances": ["a"], "signature_name": "tokens"}, "'signature_name' cannot be changed here"),
         ({"instances": ["a"], "parameters": 3}, "'parameters' must be an object"),
         ({"instances": ["a"] * 5}, "5 inputs in one request"),
     ],

@@ -20,7 +20,7 @@ FORM = "could not read the whole body as the form"
 
 MEANT: dict[str, tuple[str | bytes, dict[str, object]] | str] = {
     "json": JSON,
-    "json with a charset": "the text is not in the charset utf-16le that is declared",
+    "json with a charset": "the text is UTF-8, and its Content-Type says utf-16le",
     "json that curl calls a form": FORM,
     "json that curl calls a form, through nginx": JSON,
     "json without a content type": JSON,

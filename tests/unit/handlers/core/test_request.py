@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from handlers.core.errors import BadRequest, ServingError, TooManyItems
+from handlers.core.errors import BadRequest, InvalidRequest, ServingError, TooManyItems
 from handlers.core.open_inference import OpenInferenceReply, Wanted
 from handlers.core.request import Door, Request
 
@@ -105,7 +105,7 @@ def test_pixels_keep_shape_and_type():
     ("fields", "headers", "message"),
     [
         ({"body": bytearray()}, HTTP, "the body is empty"),
-        ({"body": bytearray()}, JSON, "not valid JSON"),
+        ({"body": bytearray()}, JSON, "the body is empty"),
         ({}, HTTP, "expected a field named one of 'image', 'data'"),
         ({"picture": b"x"}, HTTP, "expected a field named one of 'image', 'data'"),
         ({"image": b""}, HTTP, "the field 'image' is empty"),
@@ -126,7 +126,24 @@ def test_pixels_keep_shape_and_type():
         (body({}), JSON, "'inputs' is missing"),
         (body({"inputs": None}), JSON, "'inputs' is missing or null"),
         (body({"inputs": []}), JSON, "empty list"),
-        (body({"inputs": ["a", 1]}), JSON, "not a number"),
+        (body({"inputs": ["a", 1]}), JSON, "not a list with a number"),
+        (body({"inputs": [{"b64": "aGk="}]}), JSON, "not a list with an object"),
+        (
+            body({"inputs": [[[1, 2, 3]]]}),
+            JSON,
+            "a string (a file in base64) or a list of strings, not a list",
+        ),
+        (body({"inputs": "a", "id": "7"}), JSON, "unknown field 'id'"),
+        (
+            body({"inputs": "a", "top_k": 3}),
+            JSON,
+            "'top_k' is a parameter; it goes into the field 'parameters'",
+        ),
+        (body(json.dumps({"inputs": "a"})), JSON, "not a string: it is JSON that was encoded twice"),
+        (body({"inputs": "a"}) | {"image": b"x"}, JSON, "the input is the body, and 'image' is another"),
+        ({"body": bytearray(b"text")} | {"data": b"x"}, HTTP, "the input is the body, and 'data' is another"),
+        ({"body": bytearray(b"--2f7c\r\nContent-Disposition: form-data")}, JSON, "a multipart form"),
+        ({"body": bytearray(b"image=x&top_k=1")}, JSON, "looks like a form"),
         (body({"inputs": "a", "parameters": 3}), JSON, "'parameters' must be an object, not a number"),
         (body({"inputs": "a", "option": {}}), JSON, "unknown field 'option'"),
         (body({"inputs": "a", "parameters": {"k": 1, "generate_parameters": {"k": 2}}}), JSON, "given twice"),
@@ -162,8 +179,13 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(shape=[-1])], "'shape' must be a list of at most 8 integers"),
         ([tensor(shape="1")], "'shape' must be a list of at most 8 integers"),
         ([tensor(data="aGk=")], "'data' must be a list"),
-        ([tensor(data=[3])], "'3' is no element of BYTES"),
-        ([tensor(data=["a", ["b"]], shape=[2])], "is no element of BYTES"),
+        ([tensor(data=[3])], "'3' is no element of BYTES, which takes strings"),
+        ([tensor(data=["a", ["b"]], shape=[2])], "the lists within 'data' are not of one length and depth"),
+        (
+            [tensor(datatype="UINT8", shape=[2, 2], data=[[1, 2], [3]])],
+            "the shape [2, 2] has 4 elements, the data 3",
+        ),
+        ([tensor(parameters={"shared_memory_region": "x"})], "shared memory is not offered; send the data"),
         ([tensor(data=[], shape=[0])], "is empty"),
         ([tensor(data=["?"], parameters={"content_type": "base64"})], "not base64"),
         ([tensor(datatype="UINT8", data=[256])], "UINT8 takes 0 to 255"),
@@ -305,5 +327,26 @@ def test_such_a_form_that_is_wrong_is_named(sent, message):
         read({"body": bytearray(sent)}, CURL)
 
 
-def test_without_the_proxys_header_a_body_is_never_a_form():
-    assert read({"body": bytearray(b"image=x")}).payloads == (b"image=x",)
+def test_without_the_proxys_header_a_form_is_refused():
+    with pytest.raises(InvalidRequest, match="set Content-Type: application/x-www-form-urlencoded"):
+        read({"body": bytearray(b"image=x")})
+
+
+def test_null_instances_are_absent():
+    assert read(body({"instances": None, "inputs": "a"}), JSON).payloads == ("a",)
+
+
+def test_parameters_as_one_field_of_the_query_beside_any_body():
+    query = {"parameters": b'{"top_k": 3}'}
+    assert read(body({"inputs": "a"}) | query, JSON).parameters == {"top_k": 3}
+    assert read({"body": bytearray(b"a")} | query).parameters == {"top_k": 3}
+
+
+@pytest.mark.parametrize("content", [base64.b64encode(b"\xffhi"), base64.urlsafe_b64encode(b"\xffhi")])
+def test_base64_of_mlservers_codec_as_binary_data(content):
+    """Case 11: over gRPC by the stock name, and with the binary data extension, its elements are bytes."""
+    data = len(content).to_bytes(4, "little") + content
+    parameters = {"content_type": "base64", "binary_data_size": len(data)}
+    head = json.dumps({"inputs": [tensor(data=None, parameters=parameters)]}).encode()
+    headers = HTTP | {"Inference-Header-Content-Length": str(len(head))}
+    assert read({"body": bytearray(head + data)}, headers).payloads == (b"\xffhi",)
