@@ -75,8 +75,10 @@ def _charsets(header: str) -> list[str]:
         parameters = message.get_params(failobj=[])
     except ValueError:  # RFC 2231 numbers of thousands of digits
         return []
-    charsets = (value.strip(" '\"") for name, value in parameters if name.lower() == "charset")
-    return [charset for charset in charsets if charset]
+    values = (value for name, value in parameters if name.lower() == "charset")
+    # RFC 2231 writes charset*=utf-8''latin1, which are three parts here.
+    charsets = (value if isinstance(value, str) else value[2] for value in values)
+    return [name for charset in charsets if (name := charset.strip(" '\""))]
 
 
 def needs_decoding(content: bytes | bytearray | memoryview, charset: str) -> bool:

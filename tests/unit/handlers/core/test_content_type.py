@@ -23,6 +23,9 @@ from handlers.core.errors import InvalidRequest, InvalidText
         ("text/plain; charset=utf-8, text/plain; charset=UTF-8", ("text/plain", "text/plain"), "UTF-8"),
         ("text/plain; charset=latin1; charset=utf-8", ("text/plain",), "latin1, utf-8"),
         (f"text/plain; charset*{'9' * 5000}=x", ("text/plain",), ""),
+        ("text/plain; charset*=utf-8''latin1", ("text/plain",), "latin1"),
+        ("text/plain; charset*0=lat; charset*1=in1", ("text/plain",), "latin1"),
+        ("text/plain; charset", ("text/plain",), ""),
     ],
 )
 def test_headers(header: str, mime: tuple[str, ...], charset: str) -> None:

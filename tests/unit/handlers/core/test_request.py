@@ -320,6 +320,9 @@ def test_query_parameters_beside_such_a_form():
         (b"image=a&image=b", "'image' twice"),
         (b"image=a" + b"&x=1" * 200, "more than 100 fields"),
         (b'{"inputs": }', "not valid JSON"),
+        (b"Rain+fell.", "an encoded value without a field's name; send it as 'image=...'"),
+        (b"Rain%20fell.", "percent-encoded"),
+        (b"image[]=a&image[]=b", "looks like a form"),
     ],
 )
 def test_such_a_form_that_is_wrong_is_named(sent, message):

@@ -113,5 +113,15 @@ def test_a_unigram_model_reads_control_symbols_as_sentencepiece_does(tmp_path: P
     pieces = [(original.id_to_piece(index), original.get_score(index)) for index in range(len(original))]
     fast = unigram(64, Unigram(pieces, unk_id=2))
     reader = _reader_of_plain_text(fast)
-    for text in ("Rain fell.", "</s>", "The </s> bridge<pad>.", "<unk>", "</s></s> <s>", *SENTENCES):
+    for text in (
+        "Rain fell.",
+        "</s>",
+        "The </s> bridge<pad>.",
+        "<unk>",
+        "</s></s> <s>",
+        "＜/s＞",
+        "</S>",
+        "< /s>",
+        *SENTENCES,
+    ):
         assert reader(text) == [*original.encode(text), 1], text
