@@ -25,7 +25,7 @@ from gateway.settings import Settings
 from handlers.core.content_type import ContentType, decode_text, needs_decoding
 from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
 from handlers.core.json_bounds import check_json_bounds
-from handlers.core.request import parse_json
+from handlers.core.json_message import parse_json
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -26,18 +26,19 @@ HUB_OPTIONS = (
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A name, and the values that change nothing. `values` is a type where all of its values do."""
+    """A name, and the values that change nothing: `values`, or all of the type `kind` (integers from 0 on)."""
 
     name: str
-    values: tuple[Any, ...] | type
+    values: tuple[Any, ...]
     source: str
+    kind: type | None = None
 
     def check(self, value: Any) -> None:
         """Raises InvalidParameter for a value that would change something."""
-        if isinstance(self.values, type):
-            if type(value) is self.values and not (self.values is int and value < 0):
+        if self.kind is not None:
+            if type(value) is self.kind and not (isinstance(value, int) and value < 0):
                 return
-            kind = "an integer of at least 0" if self.values is int else "an object"
+            kind = "an integer of at least 0" if self.kind is int else "an object"
             raise InvalidParameter(f"'{self.name}' is ignored here, and must be {kind}, not {shown(value)}")
         if not any(_equal(value, known) for known in self.values):
             known = " or ".join(map(_as_json, self.values))
@@ -67,14 +68,14 @@ GENERATION = (
 CONTENT_TYPE = PassedOver("content_type", ("np", "str", "pd"), MLSERVER)
 """In `parameters` of an Open Inference request, input or output. An input's may also be `base64`, which is obeyed."""
 
-HEADERS = PassedOver("headers", dict, MLSERVER_TYPES)
+HEADERS = PassedOver("headers", (), MLSERVER_TYPES, dict)
 """In `parameters` of an Open Inference request or input."""
 
 OPEN_INFERENCE = (
     CONTENT_TYPE,
     HEADERS,
-    PassedOver("timeout", int, TRITON),
-    PassedOver("priority", int, TRITON),
+    PassedOver("timeout", (), TRITON, int),
+    PassedOver("priority", (), TRITON, int),
 )
 """In `parameters` of an Open Inference request."""
 

@@ -1,11 +1,10 @@
-"""The door: every form a request can have becomes one `Request`, and nothing behind it knows which it was.
+"""Request parsing: every form that a request can have becomes one `Request`.
 
 Forms: a raw body; JSON `{"inputs": ..., "parameters": {...}}`; multipart or urlencoded fields; TorchServe's gRPC
 map of bytes; the Open Inference Protocol, from REST (JSON, and binary data behind it) and from TorchServe's gRPC;
 KServe's first protocol, `{"instances": [...]}`. JSON is JSON in each of them, whatever its content type says.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,12 +15,13 @@ from handlers.core.content_type import ContentType, decode_text, needs_decoding
 from handlers.core.errors import InvalidRequest, TooManyItems
 from handlers.core.forms import HEADER as FORM_HEADER
 from handlers.core.forms import check_whole, open_form
+from handlers.core.json_message import kind_of, only_fields, parameters_of, parse_json
 from handlers.core.json_source import is_json_source
 from handlers.core.kserve_v1 import FIELDS, PredictionsReply, read_instances
 from handlers.core.misdeclared import check_is_input
 from handlers.core.open_inference import HEADER_LENGTH, OpenInferenceReply, read_id, read_message
 from handlers.core.passed_over import SIGNATURE_NAME, check_options, without
-from handlers.core.raw_parameters import flat, joined, parameters_field, refuse_constant, scalar
+from handlers.core.raw_parameters import flat, joined, parameters_field, scalar
 from handlers.core.repeated_fields import check_not_repeated
 from handlers.core.reply import NativeReply, Reply
 from handlers.core.tensor import Payload
@@ -42,8 +42,8 @@ class Request:
 
 
 @dataclass
-class Door:
-    """Reads one request; `reply` is right from the first moment on, so that errors keep to the protocol.
+class RequestParser:
+    """Parse one request. `reply` follows the protocol from the start, so that errors are written in it, too.
 
     `fields` is TorchServe's `data[i]`, `headers` its request headers; `payload_fields` are the names under which
     a form or a tensor carries the input. `takes_text`: inputs are texts, which are decoded by the charset that their
@@ -131,7 +131,7 @@ class Door:
             twice = isinstance(message, str) and is_json_source(message)
             hint = ": it is JSON that was encoded twice" if twice else ""
             raise InvalidRequest(
-                f"the JSON body must be an object with the field 'inputs', not {_kind(message)}{hint}"
+                f"the JSON body must be an object with the field 'inputs', not {kind_of(message)}{hint}"
             )
         return self._message(message, query, binary)
 
@@ -189,7 +189,7 @@ class Door:
     def _native(
         self, message: dict[str, Any], query: dict[str, Any]
     ) -> tuple[Sequence[Payload], dict[str, Any]]:
-        given = _only(message, (*JSON_KEYS, "options"), self.parameter_names)
+        given = only_fields(message, (*JSON_KEYS, "options"), self.parameter_names)
         if "options" in given:
             check_options(given["options"])
         if "inputs" not in given:
@@ -205,18 +205,18 @@ class Door:
                 within = "a list with " if several else ""
                 raise InvalidRequest(
                     f"the field 'inputs' must be a string ({what}) or a list of strings, not "
-                    f"{within}{_kind(payload)}"
+                    f"{within}{kind_of(payload)}"
                 )
         self.reply = NativeReply(several=several)
-        return payloads, joined(query, _parameters_of(given))
+        return payloads, joined(query, parameters_of(given))
 
     def _instances(
         self, message: dict[str, Any], query: dict[str, Any]
     ) -> tuple[Sequence[Payload], dict[str, Any]]:
         self.reply = PredictionsReply()
-        given = _only(without(message, (SIGNATURE_NAME,)), FIELDS, self.parameter_names)
+        given = only_fields(without(message, (SIGNATURE_NAME,)), FIELDS, self.parameter_names)
         return read_instances(given.get("instances"), self.payload_fields), joined(
-            query, _parameters_of(given)
+            query, parameters_of(given)
         )
 
     def _form(self) -> tuple[Sequence[Payload], dict[str, Any]]:
@@ -311,71 +311,9 @@ def comes_by_grpc(headers: Mapping[str, Any]) -> bool:
     return not any(isinstance(value, str) for value in headers.values())
 
 
-def parse_json(body: Any, label: str = "the body") -> Any:
-    """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest, which calls the text `label`.
-
-    A server that is set to decode bodies itself hands on what it found in one.
-    """
-    if isinstance(body, dict | list):
-        return body
-    try:
-        text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
-        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{label} is not UTF-8, as JSON is: byte {error.start} cannot be read") from None
-    except RecursionError:
-        raise InvalidRequest(f"{label} is JSON that is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidRequest(f"{label} is not valid JSON: {error}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in result:
-            raise ValueError(f"the name '{name[:60]}' appears twice in one object")
-        result[name] = value
-    return result
-
-
 def _is_open_inference(message: dict[str, Any]) -> bool:
     """Its `inputs` is a list of tensors; where there is none, its other fields tell."""
     inputs = message.get("inputs")
     if isinstance(inputs, list) and any(isinstance(item, dict) for item in inputs):
         return any(isinstance(item, dict) and _TENSOR_KEYS & item.keys() for item in inputs)
     return not isinstance(inputs, str) and bool(_OPEN_INFERENCE_KEYS & message.keys())
-
-
-def _only(
-    message: Mapping[str, Any], fields: tuple[str, ...], parameter_names: Collection[str]
-) -> dict[str, Any]:
-    """The fields that are not null. Raises InvalidRequest for one that is none of `fields`."""
-    given = {name: value for name, value in message.items() if value is not None}
-    for name in given:
-        if name in fields:
-            continue
-        if name in parameter_names:
-            raise InvalidRequest(f"'{name}' is a parameter; it goes into the field 'parameters'")
-        names = "' and '".join(fields[:2])
-        raise InvalidRequest(f"unknown field '{name[:60]}'; the body has '{names}'")
-    return given
-
-
-def _parameters_of(message: dict[str, Any]) -> dict[str, Any]:
-    parameters = message.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise InvalidRequest(f"the field 'parameters' must be an object, not {_kind(parameters)}")
-    return parameters
-
-
-_KINDS: dict[type, str] = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "a boolean",
-    type(None): "null",
-}
-
-
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), "a number")

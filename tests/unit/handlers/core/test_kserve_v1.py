@@ -7,7 +7,7 @@ import pytest
 
 from handlers.core.errors import ServingError
 from handlers.core.kserve_v1 import PredictionsReply
-from handlers.core.request import Door
+from handlers.core.request import RequestParser
 from tests.unit.handlers.sending import JSON, OPEN_INFERENCE
 
 V1_ROUTE = OPEN_INFERENCE  # TorchServe hands on both routes alike, without url_path
@@ -23,8 +23,8 @@ class Words:
         raise NotImplementedError
 
 
-def door(message, headers=V1_ROUTE):
-    return Door(
+def parser(message, headers=V1_ROUTE):
+    return RequestParser(
         {"body": bytearray(json.dumps(message).encode())}, headers, "net", "1.0", ("image", "data"), 4
     )
 
@@ -46,7 +46,7 @@ B64 = base64.b64encode(b"\xffhi").decode()
 )
 @pytest.mark.parametrize("headers", [V1_ROUTE, JSON, JSON | {"url_path": ""}])
 def test_an_instance_in_each_form_by_each_route(instance, payload, headers):
-    opened = door({"instances": [instance, instance], "parameters": {"top_k": 2}, "inputs": None}, headers)
+    opened = parser({"instances": [instance, instance], "parameters": {"top_k": 2}, "inputs": None}, headers)
     request = opened.read()
     assert request.payloads == (payload, payload)
     assert request.parameters == {"top_k": 2}
@@ -54,11 +54,11 @@ def test_an_instance_in_each_form_by_each_route(instance, payload, headers):
 
 
 def test_the_signature_that_tensorflow_servings_tutorials_name():
-    assert door({"signature_name": "serving_default", "instances": ["a"]}).read().payloads == ("a",)
+    assert parser({"signature_name": "serving_default", "instances": ["a"]}).read().payloads == ("a",)
 
 
 def test_one_prediction_for_each_instance():
-    reply = door({"instances": ["a", "b"]}).read().reply
+    reply = parser({"instances": ["a", "b"]}).read().reply
     answer = reply.answer(Words(), ["x", "y"])
     assert answer == {"predictions": [{"summary_text": "x"}, {"summary_text": "y"}]}
     assert reply.answer(Words(), ["x"]) == {"predictions": [{"summary_text": "x"}]}
@@ -88,7 +88,7 @@ def test_one_prediction_for_each_instance():
     ],
 )
 def test_what_is_no_instance_is_named(message, words):
-    opened = door(message)
+    opened = parser(message)
     with pytest.raises(ServingError) as caught:
         opened.read()
     assert words in caught.value.message

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from handlers.core.errors import BadRequest
-from handlers.core.request import Door, Request
+from handlers.core.request import Request, RequestParser
 from tests.unit.handlers.recorded import recorded, recorded_requests
 
 PROXIED = ", through nginx"
@@ -90,7 +90,7 @@ MEANT: dict[str, tuple[str | bytes, dict[str, object]] | str] = {
 def read(name: str) -> Request:
     fields, headers = recorded(name)
     names = ("text", "data", "file", "inputs")
-    return Door(
+    return RequestParser(
         fields, headers, "net", "1.0", names, max_items=4, takes_numbers=False, takes_text=True
     ).read()
 

@@ -1,4 +1,4 @@
-"""The door: every form of a request becomes the same Request."""
+"""Every form of a request becomes the same Request."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from handlers.core.errors import BadRequest, InvalidRequest, ServingError, TooManyItems
 from handlers.core.open_inference import OpenInferenceReply, Wanted
-from handlers.core.request import Door, Request
+from handlers.core.request import Request, RequestParser
 
 HTTP = {"explain": "False", "url_path": "", "host": "127.0.0.1"}
 JSON = HTTP | {
@@ -18,13 +18,13 @@ JSON = HTTP | {
 GRPC_TENSORS = {"body": {"content-type": "application/json"}}
 
 
-def door(fields, headers=HTTP) -> Door:
+def parser(fields, headers=HTTP) -> RequestParser:
     names = ("top_k", "early_stopping")
-    return Door(fields, headers, "net", "1.0", ("image", "data"), max_items=4, parameter_names=names)
+    return RequestParser(fields, headers, "net", "1.0", ("image", "data"), max_items=4, parameter_names=names)
 
 
 def read(fields, headers=HTTP) -> Request:
-    return door(fields, headers).read()
+    return parser(fields, headers).read()
 
 
 def body(value) -> dict:
@@ -205,7 +205,7 @@ def test_malformed_requests_are_named(fields, headers, message):
     ],
 )
 def test_malformed_tensors_are_named_in_the_protocols_own_error(inputs, message):
-    opened = door(body({"id": "7", "inputs": inputs}), JSON)
+    opened = parser(body({"id": "7", "inputs": inputs}), JSON)
     with pytest.raises(ServingError) as caught:
         opened.read()
     assert message in caught.value.message
@@ -218,7 +218,7 @@ def test_too_many_inputs():
 
 
 def test_an_error_over_grpc_is_a_whole_reply():
-    opened = door(body({"id": "7", "model_name": "net", "inputs": []}), GRPC_TENSORS)
+    opened = parser(body({"id": "7", "model_name": "net", "inputs": []}), GRPC_TENSORS)
     with pytest.raises(BadRequest) as caught:
         opened.read()
     reply = opened.reply.error(caught.value)
@@ -229,7 +229,7 @@ def test_an_error_over_grpc_is_a_whole_reply():
 
 
 def test_a_body_that_is_not_json_over_grpc_still_gets_a_whole_reply():
-    opened = door({"body": bytearray(b"{")}, GRPC_TENSORS)
+    opened = parser({"body": bytearray(b"{")}, GRPC_TENSORS)
     with pytest.raises(BadRequest):
         opened.read()
     assert isinstance(opened.reply, OpenInferenceReply)
