@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from handlers.core.errors import ImageTooLarge, InvalidImage, InvalidRequest, ServingError
-from handlers.core.request import parse_json
+from handlers.core.json_message import parse_json
 
 FIELD = "img"
 MAX_SIDE = 65_535

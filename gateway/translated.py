@@ -24,10 +24,10 @@ from gateway.pixels import PixelParser
 from gateway.refusals import Refusals
 from gateway.settings import Settings
 from handlers.core.compression import decompress, decompressed_size
-from handlers.core.content_type import ContentType, decode_text, is_utf8
+from handlers.core.content_type import ContentType, decode_text, needs_decoding
 from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
 from handlers.core.json_bounds import check_json_bounds
-from handlers.core.request import parse_json
+from handlers.core.json_message import parse_json
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -150,17 +150,19 @@ def _encoding(request: Request) -> str:
 
 
 def _text(body: bytearray, encoding: str, charset: str) -> str | list[str]:
-    """The one field of a JSON object, whatever media type the content type says. Raises BadRequest or TooLarge."""
+    """The one field of a JSON object, whatever media type the content type names. Raises BadRequest or TooLarge."""
     content = decompress(body, encoding)
     if not content.strip():
         raise InvalidRequest(f"the body is empty; {_ONE_FIELD}")
-    if not is_utf8(charset):
+    if needs_decoding(content, charset):
         content = decode_text(content, charset).encode("utf-8", "surrogatepass")
     check_json_bounds(content)
     try:
         message = parse_json(content)
     except InvalidRequest as error:
         raise InvalidRequest(f"{error.message}; {_ONE_FIELD}") from None
+    if isinstance(message, dict):
+        message = {name: value for name, value in message.items() if value is not None}
     if not isinstance(message, dict) or message.keys() != {"text"}:
         raise InvalidRequest(_ONE_FIELD)
     text = message["text"]

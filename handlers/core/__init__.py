@@ -1,1 +1,1 @@
-"""What both tasks share: the base handler, the door for requests, errors, typed configuration, metrics."""
+"""What both tasks share: the base handler, request parsing, errors, typed configuration, metrics."""

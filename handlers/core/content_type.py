@@ -21,12 +21,23 @@ _CODECS = frozenset(
 _ALIASES = {"windows-31j": "cp932", "x-sjis": "cp932", "windows-874": "cp874"}
 """Registered names that Python does not know."""
 _MAX_NAME = 40
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_DEFAULTS_OF_LIBRARIES = ("iso8859-1", "cp1252", "iso8859-15")
+"""Charsets that are often declared without a look at the text. What is UTF-8 by chance in them is no text."""
+_COMMONEST = " \n\u3000、。，"
+"""In any language one of these separates words or sentences."""
 
 
 @dataclass(frozen=True)
 class ContentType:
     """`mime`: media types in lower case; several where a client or proxy has merged two headers into one.
-    `charset`: as the client wrote it, "" if it named none.
+    `charset`: as the client wrote it, "" if it named none; all of them where it named several.
     """
 
     mime: tuple[str, ...] = ()
@@ -37,8 +48,8 @@ class ContentType:
         """Read a header as it was sent; what is not a media type is left out."""
         parts = [part.strip() for part in header.split(",")]
         mime = tuple(name for part in parts if (name := part.partition(";")[0].strip().lower()))
-        charsets = (header_parameter("content-type", part, "charset").strip(" '\"") for part in parts)
-        return cls(mime, next(filter(None, charsets), ""))
+        charsets = {charset.lower(): charset for part in parts for charset in _charsets(part)}
+        return cls(mime, ", ".join(charsets.values()))
 
     @property
     def is_json(self) -> bool:
@@ -57,19 +68,45 @@ def header_parameter(header: str, value: str, name: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def _charsets(header: str) -> list[str]:
+    message = Message()
+    message["content-type"] = header.replace("\r", " ").replace("\n", " ")
+    try:
+        parameters = message.get_params(failobj=[])
+    except ValueError:  # RFC 2231 numbers of thousands of digits
+        return []
+    values = (value for name, value in parameters if name.lower() == "charset")
+    # RFC 2231 writes charset*=utf-8''latin1, which are three parts here.
+    charsets = (value if isinstance(value, str) else value[2] for value in values)
+    return [name for charset in charsets if (name := charset.strip(" '\""))]
+
+
+def needs_decoding(content: bytes | bytearray | memoryview, charset: str) -> bool:
+    """Whether a text is not UTF-8, by its declared charset or its byte order mark. Raises InvalidRequest."""
+    return not is_utf8(charset) or bytes(content[:2]) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
 def is_utf8(charset: str) -> bool:
     """Whether a text of this charset is UTF-8, as it is where none is declared. Raises InvalidRequest."""
     return not charset or _codec(charset) in ("utf-8", "utf-8-sig")
 
 
 def decode_text(content: bytes | bytearray | memoryview, charset: str) -> str:
-    """`content` as the declared charset says, without a byte order mark.
+    """Decode by the byte order mark, or else by the declared charset; the mark is left out.
 
     Raises InvalidRequest for a charset that is not known, InvalidText where the bytes are not of that charset.
     """
-    codec = _codec(charset)
+    content = bytes(content)
+    codec = next((codec for mark, codec in _MARKS if content.startswith(mark)), "")
+    if codec:
+        charset = codec
+    else:
+        codec = _codec(charset)
+        _check_not_utf8(content, codec, charset)
+        if codec in ("utf-16", "utf-32"):
+            codec = _with_byte_order(content, codec, charset)
     try:
-        text = codecs.decode(content, codec)
+        text = content.decode(codec)
     except UnicodeDecodeError as error:
         raise InvalidText(
             f"the text is not in the charset {charset} that is declared: byte {error.start} cannot be read"
@@ -77,8 +114,42 @@ def decode_text(content: bytes | bytearray | memoryview, charset: str) -> str:
     return text.removeprefix("\ufeff")
 
 
+def _check_not_utf8(content: bytes, codec: str, charset: str) -> None:
+    """Raise InvalidText where UTF-8 was sent, and another charset was declared that would read other characters."""
+    is_wide = codec.startswith(("utf-16", "utf-32"))
+    if content.isascii() if not is_wide else 0 in content:
+        return
+    if not is_wide and codec not in _DEFAULTS_OF_LIBRARIES:
+        return
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return
+    if text:
+        raise InvalidText(f"the text is UTF-8, and its Content-Type says {charset}; declare charset=utf-8")
+
+
+def _with_byte_order(content: bytes, codec: str, charset: str) -> str:
+    """UTF-16 or UTF-32 without a mark, in the order in which it has more of the commonest characters."""
+    counts: dict[str, int] = {}
+    for order in ("-le", "-be"):
+        try:
+            text = content.decode(codec + order)
+        except UnicodeDecodeError:
+            continue
+        counts[codec + order] = sum(map(text.count, _COMMONEST))
+    likeliest = max(counts, key=lambda order: counts[order], default=codec)
+    if list(counts.values()).count(counts.get(likeliest, 0)) > 1:
+        raise InvalidText(
+            f"the charset {charset} leaves the order of bytes open; declare {codec}le or {codec}be"
+        )
+    return likeliest
+
+
 def _codec(charset: str) -> str:
     """The name of Python's codec. Raises InvalidRequest."""
+    if "," in charset:
+        raise InvalidRequest(f"the Content-Type names several charsets ({charset[:80]}); name one")
     try:
         name = codecs.lookup(_ALIASES.get(charset.lower(), charset)).name if len(charset) <= _MAX_NAME else ""
     except (LookupError, ValueError):

@@ -20,6 +20,8 @@ _NAME = re.compile(rb"[A-Za-z_][\w.-]*=")
 _FIELDS_ALONE = re.compile(rb"[A-Za-z_][\w.-]*=[!-%'-~]*(?:&[A-Za-z_][\w.-]*=[!-%'-~]*)*")
 """Values of visible ASCII other than `&`: a true form has no spaces, and prose and pictures are more than this."""
 _VISIBLE = re.compile(rb"[!-~]*")
+_ENCODED_VALUE = re.compile(rb"[\w.~*'()!-]*\+[\w.~*'()!%+-]*", re.ASCII)
+"""Words with `+` between them. Base64 of any length has `/` as well."""
 _NEVER_ESCAPED = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-_"
 _ALWAYS_ESCAPED = b"%&+\r\n"
 _BYTE_CLASSES = bytes(min(byte, 0x80) for byte in range(256))
@@ -45,6 +47,11 @@ def open_form(
         return joined(others, form), {**headers, **part_headers}
     if _is_form(body, payload_fields):
         return joined(others, _read(body)), headers
+    if _ENCODED_VALUE.fullmatch(body):
+        raise InvalidRequest(
+            f"the body is an encoded value without a field's name; send it as '{payload_fields[0]}=...', with curl: "
+            f"--data-urlencode '{payload_fields[0]}@FILE'"
+        )
     return fields, headers
 
 
@@ -70,7 +77,7 @@ def check_whole(fields: Mapping[str, Any], content_length: str) -> None:
         raise InvalidRequest(
             "TorchServe could not read the whole body as the form that its Content-Type "
             "(application/x-www-form-urlencoded) says it is. Set Content-Type: application/json for JSON, text/plain "
-            "for a text; in a form, write '&' as %26 and a line break as %0A"
+            "for a text, application/octet-stream for a file; in a form, write '&' as %26 and a line break as %0A"
         )
 
 

@@ -12,10 +12,13 @@ from handlers.core.errors import InvalidRequest
 
 _SPACE = " \t\r\n"
 _START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
+_INVISIBLE = re.compile(r"[\s\0-\x20\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*")
+"""Characters that may stand before JSON unseen: copied spaces, byte order marks, record separators."""
 _OBJECT = re.compile(
-    r"""(?:\[\s*)?\{\s*(?:\}|(?:"[^"\n]{0,80}"|'[^'\n]{0,80}'|\\?"?(?:inputs|parameters|instances|text)\\?"?)\s*:)"""
+    r"""(?:b?['"])?(?:\[\s*)?\{\s*(?:\}|\\?"|[“”„«]|%22|//|/\*|'[^'\n]{0,80}'\s*:|:?\\?(?:inputs|parameters|instances|text)\\?"?\s*[:=])"""
 )
-"""An object with a key, as JSON writes it, as Python's repr does, or as a shell has left it."""
+"""An object with a key: as JSON, Python, Java or Ruby write it, as a word processor or a shell has left it."""
+_LIST = re.compile(r"""\[\s*["'“]""")
 _HEAD = 4096
 
 
@@ -25,22 +28,24 @@ def is_json_source(content: bytes | bytearray | str) -> bool:
     What is meant as JSON but is not valid must be refused, so that it is never read as text.
     """
     head = _head(content)
-    if head[:1] not in ("{", "[", '"'):
+    if head[:1] not in ("{", "[", '"', "'", "b"):
         return False
     if _OBJECT.match(head):
         return True
     last = _last(content)
     if head[0] == "[" and last == "]":
-        return _parses(content, list)
+        return _LIST.match(head) is not None or _parses(content, list)
     return head[0] == '"' and last == '"' and _has_escape(content) and _parses(content, str)
 
 
 def _head(content: bytes | bytearray | str) -> str:
     if isinstance(content, str):
-        return content.lstrip(_SPACE)[:_HEAD]
-    match = _START.match(content)
-    start = match.end() if match else 0
-    return bytes(content[start : start + _HEAD]).decode("utf-8", "replace")
+        head = content.lstrip(_SPACE)[:_HEAD]
+    else:
+        match = _START.match(content)
+        start = match.end() if match else 0
+        head = bytes(content[start : start + _HEAD]).decode("utf-8", "replace")
+    return _INVISIBLE.sub("", head, count=1)
 
 
 def _last(content: bytes | bytearray | str) -> str:

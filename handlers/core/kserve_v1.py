@@ -1,6 +1,6 @@
 """KServe's first prediction protocol: `{"instances": [...]}` in, `{"predictions": [...]}` out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,12 @@ class PredictionsReply:
         return error.as_dict()
 
 
-def read_instances(message: Mapping[str, Any], payload_fields: tuple[str, ...]) -> Sequence[Payload]:
+def read_instances(instances: Any, payload_fields: tuple[str, ...]) -> Sequence[Payload]:
     """One payload an instance. Raises InvalidRequest.
 
-    An instance is a string, `{"b64": string}` (bytes, as TensorFlow Serving writes them), or an object whose one
-    field has a name of `payload_fields` and one of those two as its value.
+    An instance is a string, `{"b64": string}` (bytes, as TensorFlow Serving writes them), or an object with one field
+    that is one of those two; the string has to be in a field of `payload_fields`.
     """
-    instances = message["instances"]
     if not isinstance(instances, list) or not instances:
         raise InvalidRequest("the field 'instances' must be a list with at least one element")
     return tuple(
@@ -40,8 +39,10 @@ def read_instances(message: Mapping[str, Any], payload_fields: tuple[str, ...]) 
 
 def _payload(label: str, instance: Any, payload_fields: tuple[str, ...]) -> Payload:
     value = instance
-    if isinstance(value, dict) and len(value) == 1 and next(iter(value)) in payload_fields:
-        value = next(iter(value.values()))
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, content),) = value.items()
+        if name in payload_fields or isinstance(content, dict):
+            value = content
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and value.keys() == {"b64"} and isinstance(value["b64"], str):

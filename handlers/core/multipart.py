@@ -23,24 +23,28 @@ def read_multipart(
     """
     boundary = header_parameter("content-type", content_type, "boundary")
     if not boundary or len(boundary) > 200:
-        raise InvalidRequest("the form's Content-Type names no boundary")
+        raise InvalidRequest(
+            "the form's Content-Type names no boundary; leave this header to the HTTP library"
+        )
     mark = b"--" + boundary.encode("latin-1", "replace")
     fields: dict[str, bytes] = {}
     headers: dict[str, Mapping[str, str]] = {}
     start = 0 if body.startswith(mark) else body.find(b"\r\n" + mark) + 2
     if start == 1:
-        raise InvalidRequest("the form's boundary is nowhere in the body")
+        raise InvalidRequest(
+            "the form's boundary is nowhere in the body; leave the Content-Type to the HTTP library"
+        )
     start += len(mark)
     while not body.startswith(b"--", start):
         head = body.find(b"\r\n", start)  # blanks may follow a boundary
         if head < 0 or body[start:head].strip():
-            raise InvalidRequest("the form has a malformed boundary")
+            raise InvalidRequest("the form has a malformed boundary; its lines end with CR and LF")
         end = body.find(b"\r\n" + mark, head)
         if end < 0:
             raise InvalidRequest("the form is cut off: its last boundary is missing")
         blank = body.find(b"\r\n\r\n", head + 2, end)
         if blank < 0 or blank - head > _LONGEST_HEAD:
-            raise InvalidRequest("a part of the form has no header")
+            raise InvalidRequest("a part of the form has no header; each begins with Content-Disposition")
         name, part_type = _read_head(bytes(body[head + 2 : blank]))
         if name in fields:
             raise InvalidRequest(f"the form has the field '{name[:60]}' twice")
@@ -64,7 +68,9 @@ def _read_head(head: bytes) -> tuple[str, str]:
         headers.setdefault(key.strip().lower().decode("latin-1"), value.decode("utf-8", "replace").strip())
     name = header_parameter("content-disposition", headers.get("content-disposition", ""), "name")
     if not name:
-        raise InvalidRequest("a part of the form has no name")
+        raise InvalidRequest(
+            "a part of the form has no name, as in 'Content-Disposition: form-data; name=...'"
+        )
     label = f"the form's field '{name[:60]}'"
     encoding = headers.get("content-transfer-encoding", "").lower()
     if encoding not in _AS_THEY_ARE:

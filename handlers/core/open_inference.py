@@ -7,6 +7,7 @@ TorchServe's gRPC service turns a ModelInferRequest into the JSON (BYTES in base
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
 from handlers.core.json_source import is_json_source
 from handlers.core.open_inference_tensors import Values, name_of, read_values, unbase64
 from handlers.core.parameters import shown
-from handlers.core.passed_over import BASE64_CONTENT_TYPES, CONTENT_TYPE, OPEN_INFERENCE, without
+from handlers.core.passed_over import BASE64_CONTENT_TYPES, CONTENT_TYPE, HEADERS, OPEN_INFERENCE, without
 from handlers.core.raw_parameters import joined
 from handlers.core.reply import Body, Writer, to_json
 from handlers.core.tensor import Payload, Tensor
@@ -101,12 +102,26 @@ def read_id(message: Mapping[str, Any]) -> str:
     return value or ""
 
 
+class Base64(Enum):
+    """Which elements of BYTES are in base64: none, those of JSON (TorchServe's gRPC), or binary data, too."""
+
+    NONE = "none"
+    STRINGS = "strings"
+    ALL = "all"
+
+    def decode(self, name: str, item: str | bytes) -> str | bytes:
+        """Raises InvalidRequest."""
+        if self is Base64.NONE or (self is Base64.STRINGS and isinstance(item, bytes)):
+            return item
+        return unbase64(name, item if isinstance(item, str) else item.decode("latin-1"))
+
+
 @dataclass(frozen=True)
 class _Input:
     """An input that was read, before it is known whether it is the payload or a parameter."""
 
     values: Values
-    is_base64: bool
+    base64: Base64
     parameters: dict[str, Any]
 
 
@@ -138,15 +153,18 @@ def read_message(
         if size is not None:
             content = _slice(name, binary, start, size)
             start += size
+        if "shared_memory_region" in own:
+            raise InvalidRequest(f"the input '{name[:60]}': shared memory is not offered; send the data")
         content_type = own.get("content_type")
-        is_base64 = content_type in BASE64_CONTENT_TYPES or grpc
+        base64 = Base64.STRINGS if grpc else Base64.NONE
         if content_type in BASE64_CONTENT_TYPES:
+            base64 = Base64.ALL
             del own["content_type"]
         values = read_values(name, _typed(tensor) if content_type == "raw" else tensor, content, grpc)
-        inputs[name] = _Input(values, is_base64, without(own, (CONTENT_TYPE,)))
+        inputs[name] = _Input(values, base64, without(own, (CONTENT_TYPE, HEADERS)))
     if grpc and GRPC_OUTPUTS in inputs and inputs[GRPC_OUTPUTS].values.datatype == "BYTES":
         names = inputs.pop(GRPC_OUTPUTS).values.data
-        wanted = tuple(Wanted(_text(GRPC_OUTPUTS, item, True)) for item in names)
+        wanted = tuple(Wanted(_text(GRPC_OUTPUTS, item, Base64.STRINGS)) for item in names)
     if binary is not None and start != len(binary):
         raise InvalidRequest(
             f"{len(binary)} bytes follow the JSON, but the inputs' 'binary_data_size' add up to {start}"
@@ -154,9 +172,9 @@ def read_message(
     payload_name = _payload_name(inputs, payload_fields, parameter_names)
     payload = inputs.pop(payload_name)
     for name, other in inputs.items():
-        parameters = joined(parameters, {name: _parameter(name, other.values, other.is_base64)})
+        parameters = joined(parameters, {name: _parameter(name, other.values, other.base64)})
     parameters = joined(parameters, payload.parameters)
-    payloads = _payloads(payload_name, payload.values, payload.is_base64)
+    payloads = _payloads(payload_name, payload.values, payload.base64)
     return Message(payloads, parameters, wanted, bool(as_binary))
 
 
@@ -199,14 +217,12 @@ def _payload_name(
     return (named or others)[0]
 
 
-def _payloads(name: str, values: Values, is_base64: bool) -> Sequence[Payload]:
+def _payloads(name: str, values: Values, base64: Base64) -> Sequence[Payload]:
     """BYTES: one payload an element. Numbers: one array, or of four axes one for each of the first."""
     if len(values.data) == 0:  # of a shape such as [1000000, 0, 0, 3], as well
         raise InvalidRequest(f"the input '{name}' is empty")
     if values.datatype == "BYTES":
-        payloads = tuple(
-            unbase64(name, item) if is_base64 and isinstance(item, str) else item for item in values.data
-        )
+        payloads = tuple(base64.decode(name, item) for item in values.data)
         if any(map(is_json_source, payloads)):
             raise InvalidRequest(
                 f"the input '{name}' holds JSON; send the text or image itself, and parameters as 'parameters'"
@@ -217,20 +233,19 @@ def _payloads(name: str, values: Values, is_base64: bool) -> Sequence[Payload]:
     return cast(Sequence[Payload], array) if array.ndim == 4 else (array,)
 
 
-def _parameter(name: str, values: Values, is_base64: bool) -> Any:
+def _parameter(name: str, values: Values, base64: Base64) -> Any:
     if len(values.data) != 1:
         raise InvalidRequest(
             f"the parameter '{name[:60]}' must be a tensor of one element, not {len(values.data)}"
         )
     value = values.data[0]
     if values.datatype == "BYTES":
-        return _text(name, value, is_base64)
+        return _text(name, value, base64)
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _text(name: str, value: str | bytes, is_base64: bool) -> str:
-    if isinstance(value, str) and is_base64:
-        value = unbase64(name, value)
+def _text(name: str, value: str | bytes, base64: Base64) -> str:
+    value = base64.decode(name, value)
     return value if isinstance(value, str) else value.decode(errors="replace")
 
 
@@ -280,5 +295,7 @@ def _mapping(message: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _list(message: Mapping[str, Any], key: str) -> list[Any]:
     value = message.get(key)
     if value is not None and not isinstance(value, list):
-        raise InvalidRequest(f"the field '{key}' must be a list")
+        raise InvalidRequest(
+            f"the field '{key}' must be a list of objects with a 'name', as the Open Inference Protocol has it"
+        )
     return value or []

@@ -1,7 +1,5 @@
 """One input tensor of the Open Inference Protocol, checked: its datatype, shape and elements."""
 
-import base64
-import binascii
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from handlers.core.base64_text import decode_base64
 from handlers.core.body_limits import MAX_ELEMENTS
 from handlers.core.errors import InvalidRequest, TooManyItems
 from handlers.core.tensor import NUMPY_TYPES, unpack_bytes
@@ -54,6 +53,8 @@ def _from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any, grp
     if not isinstance(data, list):
         raise InvalidRequest(f"{label}: 'data' must be a list")
     data = _flatten(data)
+    if any(isinstance(item, list) for item in data):
+        raise InvalidRequest(f"{label}: the lists within 'data' are not of one length and depth")
     count = math.prod(shape)
     if count != len(data):
         hint = (
@@ -93,6 +94,9 @@ def _shape(label: str, shape: Any) -> tuple[int, ...]:
     raise InvalidRequest(f"{label}: 'shape' must be a list of at most 8 integers from 0 to 2^31 - 1")
 
 
+_NAMES: Mapping[type, str] = {str: "strings", bool: "true and false", int: "integers", float: "decimals"}
+
+
 def _check_elements(label: str, datatype: str, data: list[Any]) -> None:
     if datatype == "BYTES":
         allowed: tuple[type, ...] = (str,)
@@ -100,10 +104,10 @@ def _check_elements(label: str, datatype: str, data: list[Any]) -> None:
         allowed = (bool,)
     else:
         allowed = (int, float) if datatype.startswith("FP") else (int,)
-    kinds = set(map(type, data))
-    if not kinds <= set(allowed):
+    if not set(map(type, data)) <= set(allowed):
         wrong = next(item for item in data if type(item) not in allowed)
-        raise InvalidRequest(f"{label}: {str(wrong)[:30]!r} is no element of {datatype}")
+        kinds = " or ".join(_NAMES[kind] for kind in allowed)
+        raise InvalidRequest(f"{label}: {str(wrong)[:30]!r} is no element of {datatype}, which takes {kinds}")
     if datatype.startswith(("INT", "UINT")) and data:
         limits = np.iinfo(NUMPY_TYPES[datatype])
         if min(data) < limits.min or max(data) > limits.max:
@@ -122,9 +126,9 @@ def _flatten(data: list[Any]) -> list[Any]:
 def unbase64(name: str, text: str) -> bytes:
     """Raises InvalidRequest."""
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidRequest(f"the input '{name}': an element is not base64") from None
+        return decode_base64(text)
+    except ValueError as error:
+        raise InvalidRequest(f"the input '{name}': an element {error}") from None
 
 
 def name_of(tensor: Any) -> str:

@@ -15,13 +15,13 @@ from handlers.core.metrics import Metrics
 from handlers.core.parameters import Parameter, parse_parameters
 from handlers.core.passed_over import PassedOver, without
 from handlers.core.pending import PendingRequest
-from handlers.core.request import Door, comes_by_grpc
+from handlers.core.request import RequestParser, comes_by_grpc
 from handlers.core.request_log import logging_for
 
 
 @dataclass
 class RequestOpener:
-    """Opens the requests of one model. The first six attributes are those of `Door`."""
+    """Opens the requests of one model. The first six attributes are those of `RequestParser`."""
 
     model_name: str
     model_version: str
@@ -64,11 +64,11 @@ class RequestOpener:
         """A request of which nothing is read but when it must be answered."""
         is_grpc = comes_by_grpc(headers)
         reserved, fields = reserved_values(fields, headers, is_grpc)
-        door = self._door(fields, headers)
-        return PendingRequest(fields, headers, is_grpc, read_arrival(reserved), door.reply)
+        parser = self._parser(fields, headers)
+        return PendingRequest(fields, headers, is_grpc, read_arrival(reserved), parser.reply)
 
-    def _door(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Door:
-        return Door(
+    def _parser(self, fields: Mapping[str, Any], headers: Mapping[str, Any]) -> RequestParser:
+        return RequestParser(
             fields,
             headers,
             self.model_name,
@@ -88,22 +88,22 @@ class RequestOpener:
     def _open(self, request: PendingRequest[Any], latest: float, seconds: float) -> None:
         """What one request asks for. Its bodies are released."""
         start = time.monotonic()
-        door = self._door(request.fields, request.headers)
+        parser = self._parser(request.fields, request.headers)
         try:
             if request.error is None:
                 check_time(latest)
                 if request.headers.get("explain") == "True":
                     raise InvalidRequest("explanations are not offered; use /predictions")
-                message = door.read()
+                message = parser.read()
                 request.reply = message.reply
                 given = without(message.parameters, self.passed_over)
                 request.parameters = parse_parameters(given, self.parameters)
                 request.payloads = message.payloads
                 request.seconds = seconds - (time.monotonic() - start)
         except Exception as error:
-            request.reply = door.reply
+            request.reply = parser.reply
             with logging_for(request.label):
                 request.error = as_serving_error(error)
         finally:
             release(request.fields)
-            request.fields = door.fields = {}
+            request.fields = parser.fields = {}

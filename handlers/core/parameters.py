@@ -1,5 +1,6 @@
 """Request parameters: their types and ranges, declared once and checked in one place."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ class Parameter:
 
 def shown(value: Any) -> str:
     """A client's value as an error message repeats it: short, and safe to print."""
-    text = repr(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -14,6 +14,8 @@ from handlers.core.parameters import shown
 TRANSFORMERS = "the default of transformers' GenerationConfig"
 PIPELINE = "the default of transformers' summarization pipeline"
 MLSERVER = "MLServer's codecs"
+MLSERVER_TYPES = "MLServer's types, which have the field"
+TENSORFLOW = "the tutorials of TensorFlow Serving, whose protocol KServe's first one is"
 TRITON = (
     "tritonclient's `timeout=` and `priority=`, which Triton ignores unless a model is configured for them"
 )
@@ -24,20 +26,20 @@ HUB_OPTIONS = (
 
 @dataclass(frozen=True)
 class PassedOver:
-    """A name, and the values that change nothing; no values stand for any integer of at least 0."""
+    """A name, and the values that change nothing: `values`, or all of the type `kind` (integers from 0 on)."""
 
     name: str
     values: tuple[Any, ...]
     source: str
+    kind: type | None = None
 
     def check(self, value: Any) -> None:
         """Raises InvalidParameter for a value that would change something."""
-        if not self.values:
-            if type(value) is int and value >= 0:
+        if self.kind is not None:
+            if type(value) is self.kind and not (isinstance(value, int) and value < 0):
                 return
-            raise InvalidParameter(
-                f"'{self.name}' is ignored here, and must be an integer of at least 0, not {shown(value)}"
-            )
+            kind = "an integer of at least 0" if self.kind is int else "an object"
+            raise InvalidParameter(f"'{self.name}' is ignored here, and must be {kind}, not {shown(value)}")
         if not any(_equal(value, known) for known in self.values):
             known = " or ".join(map(_as_json, self.values))
             raise InvalidParameter(
@@ -69,8 +71,19 @@ CONTENT_TYPE = PassedOver("content_type", ("np", "str", "pd", "raw", "hf"), MLSE
 BASE64_CONTENT_TYPES = ("base64", "pillow_image")
 """An input's `content_type` that is obeyed: its elements are base64. The latter is MLServer's PILImageCodec's."""
 
-OPEN_INFERENCE = (CONTENT_TYPE, PassedOver("timeout", (), TRITON), PassedOver("priority", (), TRITON))
+HEADERS = PassedOver("headers", (), MLSERVER_TYPES, dict)
+"""In `parameters` of an Open Inference request or input."""
+
+OPEN_INFERENCE = (
+    CONTENT_TYPE,
+    HEADERS,
+    PassedOver("timeout", (), TRITON, int),
+    PassedOver("priority", (), TRITON, int),
+)
 """In `parameters` of an Open Inference request."""
+
+SIGNATURE_NAME = PassedOver("signature_name", ("serving_default",), TENSORFLOW)
+"""A field beside `instances`."""
 
 OPTIONS = (
     "wait_for_model",

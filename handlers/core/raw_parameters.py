@@ -25,7 +25,7 @@ def parameters_field(values: dict[str, Any]) -> dict[str, Any]:
     if parameters is None:
         return values
     if not isinstance(parameters, dict):
-        raise InvalidRequest("the field 'parameters' must be a JSON object, such as {\"top_k\": 3}")
+        raise InvalidRequest("the field 'parameters' must be a JSON object of parameters and their values")
     return joined(values, parameters)
 
 

@@ -1,32 +1,34 @@
-"""The door: every form a request can have becomes one `Request`, and nothing behind it knows which it was.
+"""Request parsing: every form that a request can have becomes one `Request`.
 
 Forms: a raw body; JSON `{"inputs": ..., "parameters": {...}}`; multipart or urlencoded fields; TorchServe's gRPC
 map of bytes; the Open Inference Protocol, from REST (JSON, and binary data behind it) and from TorchServe's gRPC;
 KServe's first protocol, `{"instances": [...]}`. JSON is JSON in each of them, whatever its content type says.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from handlers.core.body_limits import check_bounds
 from handlers.core.compression import decompress
-from handlers.core.content_type import ContentType, decode_text, is_utf8
+from handlers.core.content_type import ContentType, decode_text, needs_decoding
 from handlers.core.errors import InvalidRequest, TooManyItems
 from handlers.core.forms import HEADER as FORM_HEADER
 from handlers.core.forms import check_whole, open_form
+from handlers.core.json_message import kind_of, only_fields, parameters_of, parse_json
 from handlers.core.json_source import is_json_source
 from handlers.core.kserve_v1 import FIELDS, PredictionsReply, read_instances
+from handlers.core.misdeclared import check_is_input
 from handlers.core.open_inference import HEADER_LENGTH, OpenInferenceReply, read_id, read_message
-from handlers.core.passed_over import check_options
-from handlers.core.raw_parameters import flat, joined, parameters_field, refuse_constant, scalar
+from handlers.core.passed_over import SIGNATURE_NAME, check_options, without
+from handlers.core.raw_parameters import flat, joined, parameters_field, scalar
 from handlers.core.repeated_fields import check_not_repeated
 from handlers.core.reply import NativeReply, Reply
 from handlers.core.tensor import Payload
 
 JSON_KEYS = ("inputs", "parameters")
 CHARSET_FIELD = "_charset_"
+_TENSOR_KEYS = {"name", "datatype", "shape"}
 _OPEN_INFERENCE_KEYS = {"id", "model_name", "model_version", "outputs"}
 
 
@@ -40,8 +42,8 @@ class Request:
 
 
 @dataclass
-class Door:
-    """Reads one request; `reply` is right from the first moment on, so that errors keep to the protocol.
+class RequestParser:
+    """Parse one request. `reply` follows the protocol from the start, so that errors are written in it, too.
 
     `fields` is TorchServe's `data[i]`, `headers` its request headers; `payload_fields` are the names under which
     a form or a tensor carries the input. `takes_text`: inputs are texts, which are decoded by the charset that their
@@ -103,11 +105,12 @@ class Door:
         body = self.fields["body"]
         # Query parameters, on the routes where TorchServe hands them on, arrive as further fields.
         # `model_name`, which /invocations takes to find the model, is none of its parameters.
-        query = {
-            name: scalar(name, value)
-            for name, value in self.fields.items()
-            if name not in ("body", "model_name")
-        }
+        others = {name: value for name, value in self.fields.items() if name not in ("body", "model_name")}
+        if name := next((name for name in self.payload_fields if name in others), None):
+            raise InvalidRequest(
+                f"the input is the body, and '{name}' is another beside it; send one of them"
+            )
+        query = parameters_field({name: scalar(name, value) for name, value in others.items()})
         length = self.header(HEADER_LENGTH.lower())
         binary = None
         if length:
@@ -116,16 +119,19 @@ class Door:
                 return self._raw_binary(binary), query
         else:
             body = self._content("body", body)
+            if body in (b"", ""):
+                raise InvalidRequest(
+                    "the body is empty; send the input as the body, or JSON with the field 'inputs'"
+                )
             if not (self.is_open_inference_route or self._content_type("body").is_json or _is_json(body)):
-                if not body:
-                    raise InvalidRequest(
-                        "the body is empty; send the input as the body, or JSON with the field 'inputs'"
-                    )
-                return (_payload(body),), parameters_field(query)
+                check_is_input(body, self.payload_fields)
+                return (_payload(body),), query
         message = self._json(body, "the body", self._content_type("body"))
         if not isinstance(message, dict):
+            twice = isinstance(message, str) and is_json_source(message)
+            hint = ": it is JSON that was encoded twice" if twice else ""
             raise InvalidRequest(
-                f"the JSON body must be an object with the field 'inputs', not {_kind(message)}"
+                f"the JSON body must be an object with the field 'inputs', not {kind_of(message)}{hint}"
             )
         return self._message(message, query, binary)
 
@@ -137,7 +143,13 @@ class Door:
         except InvalidRequest as error:
             if _is_json(content):
                 hint = "what looks like JSON is read as JSON; a text that looks so goes into the JSON field 'inputs'"
-            elif content_type.is_json and not self.is_open_inference_route:
+            elif self.is_open_inference_route:
+                hint = (
+                    "the Open Inference Protocol is JSON; where binary data follow it, the header "
+                    f"{HEADER_LENGTH} says where the JSON ends"
+                )
+            elif content_type.is_json:
+                check_is_input(content, self.payload_fields)
                 raw = "text/plain" if self.takes_text else "application/octet-stream"
                 hint = f"its Content-Type says JSON; to send an input as it is, set Content-Type: {raw}"
             else:
@@ -148,7 +160,7 @@ class Door:
         self, message: dict[str, Any], others: dict[str, Any], binary: memoryview | None = None
     ) -> tuple[Sequence[Payload], dict[str, Any]]:
         """A JSON object, and the parameters that came beside it."""
-        if "instances" in message:
+        if "instances" in message and (message["instances"] is not None or message.get("inputs") is None):
             return self._instances(message, others)
         is_open_inference = self.is_model_infer or self.is_open_inference_route or binary is not None
         if is_open_inference or _is_open_inference(message):
@@ -177,7 +189,7 @@ class Door:
     def _native(
         self, message: dict[str, Any], query: dict[str, Any]
     ) -> tuple[Sequence[Payload], dict[str, Any]]:
-        given = _only(message, (*JSON_KEYS, "options"))
+        given = only_fields(message, (*JSON_KEYS, "options"), self.parameter_names)
         if "options" in given:
             check_options(given["options"])
         if "inputs" not in given:
@@ -189,18 +201,23 @@ class Door:
             raise InvalidRequest("the field 'inputs' is an empty list")
         for payload in payloads:
             if not isinstance(payload, str):
+                what = "a text" if self.takes_text else "a file in base64"
+                within = "a list with " if several else ""
                 raise InvalidRequest(
-                    f"the field 'inputs' must be a string or a list of strings, not {_kind(payload)}"
+                    f"the field 'inputs' must be a string ({what}) or a list of strings, not "
+                    f"{within}{kind_of(payload)}"
                 )
         self.reply = NativeReply(several=several)
-        return payloads, joined(query, _parameters_of(given))
+        return payloads, joined(query, parameters_of(given))
 
     def _instances(
         self, message: dict[str, Any], query: dict[str, Any]
     ) -> tuple[Sequence[Payload], dict[str, Any]]:
         self.reply = PredictionsReply()
-        given = _only(message, FIELDS)
-        return read_instances(message, self.payload_fields), joined(query, _parameters_of(given))
+        given = only_fields(without(message, (SIGNATURE_NAME,)), FIELDS, self.parameter_names)
+        return read_instances(given.get("instances"), self.payload_fields), joined(
+            query, parameters_of(given)
+        )
 
     def _form(self) -> tuple[Sequence[Payload], dict[str, Any]]:
         if self.is_open_inference_route:
@@ -210,8 +227,7 @@ class Door:
         given = [name for name in self.payload_fields if name in self.fields]
         names = "', '".join(self.payload_fields)
         if not given:
-            hint = "" if self.is_grpc else "; for a raw body or JSON set the Content-Type header"
-            raise InvalidRequest(f"no input: expected a field named one of '{names}'{hint}")
+            raise InvalidRequest(f"no input: expected a field named one of '{names}'{self._hint_of_fields()}")
         if len(given) > 1:
             raise InvalidRequest(f"several inputs: '{given[0]}' and '{given[1]}'; send one of '{names}'")
         others = {
@@ -228,8 +244,13 @@ class Door:
         value = self._json(content, f"the field '{given[0]}'", self._content_type(given[0]))
         return self._message(value if isinstance(value, dict) else {"inputs": value}, parameters)
 
+    def _hint_of_fields(self) -> str:
+        if self.fields:
+            return f", not '{next(iter(self.fields))[:60]}'"
+        return "" if self.is_grpc else "; for a raw body or JSON set the Content-Type header"
+
     def _content(self, name: str, value: Any) -> Any:
-        """A field as a string where it is text of another charset than UTF-8, else its bytes. Raises BadRequest."""
+        """A field as a string where it is text in another charset than UTF-8, else its bytes. Raises BadRequest."""
         if isinstance(value, dict | list):  # a server that decodes bodies itself
             return value
         if isinstance(value, str):
@@ -237,7 +258,7 @@ class Door:
         content_type = self._content_type(name)
         charset = content_type.charset or self._form_charset(name)
         is_text = self.takes_text or content_type.is_json or name not in (*self.payload_fields, "body")
-        return value if not is_text or is_utf8(charset) else decode_text(value, charset)
+        return decode_text(value, charset) if is_text and needs_decoding(value, charset) else value
 
     def _content_type(self, name: str) -> ContentType:
         """What the client says of a field. Of the body TorchServe repeats it without the charset, maybe another."""
@@ -290,66 +311,9 @@ def comes_by_grpc(headers: Mapping[str, Any]) -> bool:
     return not any(isinstance(value, str) for value in headers.values())
 
 
-def parse_json(body: Any, label: str = "the body") -> Any:
-    """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest, which calls the text `label`.
-
-    A server that is set to decode bodies itself hands on what it found in one.
-    """
-    if isinstance(body, dict | list):
-        return body
-    try:
-        text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
-        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique)
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{label} is not UTF-8, as JSON is: byte {error.start} cannot be read") from None
-    except RecursionError:
-        raise InvalidRequest(f"{label} is JSON that is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidRequest(f"{label} is not valid JSON: {error}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in result:
-            raise ValueError(f"the name '{name[:60]}' appears twice in one object")
-        result[name] = value
-    return result
-
-
 def _is_open_inference(message: dict[str, Any]) -> bool:
-    """Its `inputs` is a list of objects; where the list is empty, its other fields tell."""
+    """Its `inputs` is a list of tensors; where there is none, its other fields tell."""
     inputs = message.get("inputs")
     if isinstance(inputs, list) and any(isinstance(item, dict) for item in inputs):
-        return True
-    return bool(_OPEN_INFERENCE_KEYS & message.keys())
-
-
-def _only(message: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
-    """The fields that are not null. Raises InvalidRequest for one that is none of `fields`."""
-    given = {name: value for name, value in message.items() if value is not None}
-    for name in given:
-        if name not in fields:
-            names = "' and '".join(fields[:2])
-            raise InvalidRequest(f"unknown field '{name[:60]}'; the body has '{names}'")
-    return given
-
-
-def _parameters_of(message: dict[str, Any]) -> dict[str, Any]:
-    parameters = message.get("parameters", {})
-    if not isinstance(parameters, dict):
-        raise InvalidRequest(f"the field 'parameters' must be an object, not {_kind(parameters)}")
-    return parameters
-
-
-_KINDS: dict[type, str] = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "a boolean",
-    type(None): "null",
-}
-
-
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), "a number")
+        return any(isinstance(item, dict) and _TENSOR_KEYS & item.keys() for item in inputs)
+    return not isinstance(inputs, str) and bool(_OPEN_INFERENCE_KEYS & message.keys())

@@ -1,4 +1,4 @@
-"""Plain data that crosses the door: payloads in, tensors out, and how the Open Inference Protocol writes them."""
+"""Plain data of requests and answers: payloads in, tensors out, and how the Open Inference Protocol writes them."""
 
 import struct
 from collections.abc import Mapping

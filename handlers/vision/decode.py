@@ -1,7 +1,5 @@
 """Bytes to an upright RGB picture, within limits."""
 
-import base64
-import binascii
 import io
 import itertools
 import logging
@@ -17,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from handlers.core.base64_text import decode_base64
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.core.tensor import Payload
 from handlers.vision.jpeg import decode_jpeg
@@ -37,7 +36,7 @@ memory of each at once; those of most cameras and phones (12 million) have every
 _one_large = threading.Lock()
 # The head of a scan of one to four components (ITU T.81, B.2.3): what follows a picture in its file holds any bytes.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-_DATA_URL = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,")
+_BASE64 = re.compile(rb"\s*(?:data:|[A-Za-z0-9+/_-]{32})", re.IGNORECASE)
 _ORIENTATION = 0x0112
 # How the pixels [height, width, 3] of each EXIF orientation turn upright (EXIF 2.32, table 6); from 5 on they lie.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -74,7 +73,7 @@ def decode_image(
     """The first frame of a picture, turned upright by its EXIF orientation, alpha laid on white: uint8 RGB
     [height, width, 3]. It may be read-only.
 
-    `payload` is a file's bytes, the same in base64 (a data URL, too), or an array (see `checked_pixels`).
+    `payload` is a file's bytes, the same in base64 (see `decode_base64`), or an array (see `checked_pixels`).
     With `at_least` = (height, width), a JPEG that is twice as large or more may come smaller, but not below that;
     without it every pixel is as stored. Safe to call from several threads at once; above LARGE one waits for another.
     Raises InvalidImage, and ImageTooLarge for more than `max_pixels` pixels or a file of more than `max_bytes`.
@@ -86,6 +85,8 @@ def decode_image(
 
 def open_image(payload: bytes | str, max_pixels: int, max_bytes: int = sys.maxsize) -> Opened:
     """What can be known of a file without decoding it. Takes and raises what `decode_image` does."""
+    if isinstance(payload, bytes) and _is_base64(payload):
+        payload = payload.decode()
     data = from_base64(payload) if isinstance(payload, str) else payload
     if not data:
         raise InvalidImage("the picture is empty")
@@ -144,12 +145,17 @@ def _check_layout(image: Image.Image, data: bytes) -> None:
 
 def from_base64(text: str) -> bytes:
     """Raises InvalidImage."""
-    match = _DATA_URL.match(text)
-    content = text[match.end() :] if match else text
     try:
-        return base64.b64decode("".join(content.split()), validate=True)  # base64(1) breaks its lines
-    except (binascii.Error, ValueError):
-        raise InvalidImage("the picture in JSON must be base64") from None
+        return decode_base64(text)
+    except ValueError as error:
+        raise InvalidImage(
+            f"a picture that is sent as text must be a file in base64; this one {error}"
+        ) from None
+
+
+def _is_base64(data: bytes) -> bool:
+    """Whether a file's bytes are its base64, which begins like no image: in a form's field, or as a raw body."""
+    return _BASE64.match(data) is not None and data.isascii()
 
 
 def _open(data: bytes) -> Image.Image:

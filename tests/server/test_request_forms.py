@@ -176,3 +176,36 @@ def test_the_names_of_control_tokens_are_text(url, whole):
     assert answer.status_code == 200
     cut = post(url + SUMMARIZE, json={"inputs": TEXT + "</s>"})
     assert cut.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content", ["text=Rain+fell.&num_beams=1", "[object Object]", "\u200b" + MESSAGE, "%7B%22inputs%22"]
+)
+def test_what_is_misdeclared_is_refused(url, content):
+    """Case 3: a form and an object under a content type that does not name them."""
+    error(
+        post(url + SUMMARIZE, content=content, headers={"content-type": "text/plain"}), 400, "InvalidRequest"
+    )
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-8-sig"])
+@pytest.mark.parametrize("mime", [None, "application/json", "text/plain; charset=iso-8859-1"])
+def test_a_byte_order_mark(url, short, whole, codec, mime):
+    """Case 5: a mark tells the charset."""
+    headers = {"content-type": mime} if mime else {}
+    assert post(url + SUMMARIZE, content=MESSAGE.encode(codec), headers=headers).json() == short
+    if mime != "application/json":
+        assert post(url + SUMMARIZE, content=TEXT.encode(codec), headers=headers).json() == whole
+
+
+def test_base64_of_an_image_in_each_form(server, url):
+    """Case 2, for images."""
+    inputs = json.loads(IMAGE)["inputs"]
+    for sent in ({"content": inputs}, {"data": {"image": inputs}}, {"files": {"image": (None, inputs)}}):
+        assert post(url + CLASSIFY, **sent).json()[0]["label"] == LABEL
+    with grpc.insecure_channel(server.grpc_inference) as channel:
+        request = inference_pb2.PredictionsRequest(
+            model_name=CLASSIFY.rpartition("/")[2], input={"image": inputs.encode()}
+        )
+        answer = inference_pb2_grpc.InferenceAPIsServiceStub(channel).Predictions(request, timeout=60)
+    assert json.loads(answer.prediction)[0]["label"] == LABEL

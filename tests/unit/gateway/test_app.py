@@ -121,7 +121,7 @@ async def test_compressed_bodies(http, pack):
 
 
 @pytest.mark.parametrize("charset", ["iso-8859-1", "utf-16", "Shift_JIS"])
-async def test_a_text_in_a_declared_charset(http, charset):
+async def test_a_text_in_a_named_charset(http, charset):
     text = "雨が降った" if charset == "Shift_JIS" else "Il pleut à Orléans"
     body = json.dumps({"text": text}, ensure_ascii=False).encode(charset)
     headers = {"content-type": f"application/json; charset={charset}"}
@@ -139,6 +139,22 @@ async def test_what_is_no_json_is_told_what_to_send(http, route, field, body):
     answer = await http.post(route, content=body)
     assert is_error(answer, 400, "InvalidRequest")
     assert f"a JSON object with the one field '{field}'" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("charset", "codec"),
+    [("", "utf-16"), ("; charset=utf-16le", "utf-16-le"), ("; charset=Shift_JIS", "shift_jis")],
+)
+async def test_a_text_in_its_declared_charset(http, charset, codec):
+    """Case 5 on the gateway's own route; null means absent."""
+    body = '{"text": "橋が開く。", "parameters": null}'.encode(codec)
+    headers = {"Content-Type": f"application/json{charset}"}
+    response = await http.post("/predict/text_summarize?model=t5", content=body, headers=headers)
+    expected = await http.post("/predict/text_summarize?model=t5", json={"text": "橋が開く。"})
+    assert (response.status_code, response.json()) == (200, expected.json())
+    headers = {"Content-Type": "application/json; charset=utf-16le"}
+    response = await http.post("/predict/text_summarize", content=b'{"text": "a"}', headers=headers)
+    assert is_error(response, 400, "InvalidText")
 
 
 async def test_pixels_arrive_as_they_were_sent(http, served):

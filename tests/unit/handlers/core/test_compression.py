@@ -8,7 +8,7 @@ import pytest
 
 from handlers.core.compression import MAX_DECOMPRESSED_BYTES, decompress
 from handlers.core.errors import InvalidRequest, TooLarge
-from handlers.core.request import Door
+from handlers.core.request import RequestParser
 from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE
 
 TEXT = b"Rain fell in the mountains. " * 20
@@ -74,16 +74,18 @@ def test_a_compressed_request_is_read_as_the_plain_one(compress):
     ]
     for body, headers in requests:
         encoding = {"Content-Encoding": "gzip" if compress is gzip.compress else "deflate"}
-        packed = Door(
+        packed = RequestParser(
             {"body": bytearray(compress(body))}, headers | encoding, "net", "1", ("text",), 4
         ).read()
-        plain = Door({"body": bytearray(body)}, headers, "net", "1", ("text",), 4).read()
+        plain = RequestParser({"body": bytearray(body)}, headers, "net", "1", ("text",), 4).read()
         assert (packed.payloads, packed.parameters, packed.reply) == (plain.payloads, {}, plain.reply)
 
 
 def test_a_form_that_torchserve_has_taken_apart_cannot_have_been_compressed():
-    door = Door({"text": b"hi"}, HTTP | {"content-encoding": "gzip"}, "net", "1", ("text",), 4)
+    parser = RequestParser({"text": b"hi"}, HTTP | {"content-encoding": "gzip"}, "net", "1", ("text",), 4)
     with pytest.raises(InvalidRequest, match="send it uncompressed"):
-        door.read()
-    identity = Door({"text": b"hi"}, HTTP | {"content-encoding": "identity"}, "net", "1", ("text",), 4)
+        parser.read()
+    identity = RequestParser(
+        {"text": b"hi"}, HTTP | {"content-encoding": "identity"}, "net", "1", ("text",), 4
+    )
     assert identity.read().payloads == (b"hi",)

@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from handlers.core.content_type import _CODECS, ContentType, decode_text, is_utf8
+from handlers.core.content_type import _CODECS, ContentType, decode_text, is_utf8, needs_decoding
 from handlers.core.errors import InvalidRequest, InvalidText
 
 
@@ -20,7 +20,12 @@ from handlers.core.errors import InvalidRequest, InvalidText
         ("application/json, application/json", ("application/json", "application/json"), ""),
         ("text/plain, text/plain;charset=latin1", ("text/plain", "text/plain"), "latin1"),
         ("; charset=latin1", (), "latin1"),
+        ("text/plain; charset=utf-8, text/plain; charset=UTF-8", ("text/plain", "text/plain"), "UTF-8"),
+        ("text/plain; charset=latin1; charset=utf-8", ("text/plain",), "latin1, utf-8"),
         (f"text/plain; charset*{'9' * 5000}=x", ("text/plain",), ""),
+        ("text/plain; charset*=utf-8''latin1", ("text/plain",), "latin1"),
+        ("text/plain; charset*0=lat; charset*1=in1", ("text/plain",), "latin1"),
+        ("text/plain; charset", ("text/plain",), ""),
     ],
 )
 def test_headers(header: str, mime: tuple[str, ...], charset: str) -> None:
@@ -73,6 +78,47 @@ def test_bytes_of_another_charset_are_named() -> None:
         InvalidText, match="the text is not in the charset Shift_JIS that is declared: byte 1"
     ):
         decode_text(b"a\xff", "Shift_JIS")
+
+
+def test_several_charsets_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"names several charsets \(latin1, utf-8\); name one"):
+        decode_text(b"Rain", "latin1, utf-8")
+
+
+def test_a_mark_goes_before_the_declared_charset() -> None:
+    """As browsers do: a mark is certain, a declaration often the default of a library."""
+    for codec in ("utf-8-sig", "utf-16", "utf-32"):
+        for charset in ("latin1", "utf-16be", "utf-8", "shift_jis"):
+            assert decode_text("Rain fell on the café.".encode(codec), charset) == "Rain fell on the café."
+    assert needs_decoding("Rain".encode("utf-16"), "")
+    assert not needs_decoding("Rain".encode("utf-8-sig"), "")
+
+
+@pytest.mark.parametrize("text", ["Rain fell.", "橋が開く。\n", "日本　一", "中国，一二三"])
+@pytest.mark.parametrize("charset", ["utf-16", "utf-32"])
+def test_the_order_of_bytes_without_a_mark(text: str, charset: str) -> None:
+    """.NET writes UTF-16 so, and declares no order."""
+    for order in ("-le", "-be"):
+        assert decode_text(text.encode(charset + order), charset) == text
+
+
+def test_an_order_of_bytes_that_is_not_certain() -> None:
+    with pytest.raises(InvalidText, match="leaves the order of bytes open; declare utf-16le or utf-16be"):
+        decode_text("日本一".encode("utf-16-le"), "utf-16")
+
+
+@pytest.mark.parametrize(
+    "charset", ["utf-16", "utf-16le", "utf-32be", "latin1", "windows-1252", "iso-8859-15"]
+)
+def test_utf8_that_is_declared_as_another_charset(charset: str) -> None:
+    for text in ("Rain fell on the café.", "橋 rain"):
+        with pytest.raises(InvalidText, match=f"the text is UTF-8, and its Content-Type says {charset}"):
+            decode_text(text.encode(), charset)
+
+
+def test_ascii_is_the_same_in_most_charsets() -> None:
+    for charset in ("latin1", "windows-1252", "shift_jis"):
+        assert decode_text(b"Rain fell.", charset) == "Rain fell."
 
 
 def test_utf8_by_its_names() -> None:

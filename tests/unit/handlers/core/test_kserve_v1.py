@@ -7,7 +7,7 @@ import pytest
 
 from handlers.core.errors import ServingError
 from handlers.core.kserve_v1 import PredictionsReply
-from handlers.core.request import Door
+from handlers.core.request import RequestParser
 from tests.unit.handlers.sending import JSON, OPEN_INFERENCE
 
 V1_ROUTE = OPEN_INFERENCE  # TorchServe hands on both routes alike, without url_path
@@ -23,8 +23,8 @@ class Words:
         raise NotImplementedError
 
 
-def door(message, headers=V1_ROUTE):
-    return Door(
+def parser(message, headers=V1_ROUTE):
+    return RequestParser(
         {"body": bytearray(json.dumps(message).encode())}, headers, "net", "1.0", ("image", "data"), 4
     )
 
@@ -39,19 +39,26 @@ B64 = base64.b64encode(b"\xffhi").decode()
         ({"b64": B64}, b"\xffhi"),
         ({"data": "a text"}, "a text"),
         ({"image": {"b64": B64}}, b"\xffhi"),
+        ({"image_bytes": {"b64": B64}}, b"\xffhi"),
+        ({"b64": f"data:image/png;base64,{B64}"}, b"\xffhi"),
+        ({"b64": base64.urlsafe_b64encode(b"\xffhi").decode()}, b"\xffhi"),
     ],
 )
 @pytest.mark.parametrize("headers", [V1_ROUTE, JSON, JSON | {"url_path": ""}])
 def test_an_instance_in_each_form_by_each_route(instance, payload, headers):
-    opened = door({"instances": [instance, instance], "parameters": {"top_k": 2}, "inputs": None}, headers)
+    opened = parser({"instances": [instance, instance], "parameters": {"top_k": 2}, "inputs": None}, headers)
     request = opened.read()
     assert request.payloads == (payload, payload)
     assert request.parameters == {"top_k": 2}
     assert request.reply == PredictionsReply()
 
 
+def test_the_signature_that_tensorflow_servings_tutorials_name():
+    assert parser({"signature_name": "serving_default", "instances": ["a"]}).read().payloads == ("a",)
+
+
 def test_one_prediction_for_each_instance():
-    reply = door({"instances": ["a", "b"]}).read().reply
+    reply = parser({"instances": ["a", "b"]}).read().reply
     answer = reply.answer(Words(), ["x", "y"])
     assert answer == {"predictions": [{"summary_text": "x"}, {"summary_text": "y"}]}
     assert reply.answer(Words(), ["x"]) == {"predictions": [{"summary_text": "x"}]}
@@ -75,12 +82,13 @@ def test_one_prediction_for_each_instance():
             {"instances": ["a"], "inputs": "b"},
             "unknown field 'inputs'; the body has 'instances' and 'parameters'",
         ),
+        ({"instances": ["a"], "signature_name": "tokens"}, "'signature_name' cannot be changed here"),
         ({"instances": ["a"], "parameters": 3}, "'parameters' must be an object"),
         ({"instances": ["a"] * 5}, "5 inputs in one request"),
     ],
 )
 def test_what_is_no_instance_is_named(message, words):
-    opened = door(message)
+    opened = parser(message)
     with pytest.raises(ServingError) as caught:
         opened.read()
     assert words in caught.value.message

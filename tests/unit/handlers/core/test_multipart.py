@@ -69,5 +69,5 @@ def test_malformed_forms_are_named(body, message):
 
 
 def test_a_form_without_a_boundary_is_named():
-    with pytest.raises(InvalidRequest, match="names no boundary"):
+    with pytest.raises(InvalidRequest, match="names no boundary; leave this header to the HTTP library"):
         read_multipart(b"--x--", "multipart/form-data")

@@ -300,6 +300,8 @@ MLSERVER = {  # recorded: mlserver 1.7.1, NumpyRequestCodec.encode_request(array
 def test_what_standard_clients_add_is_passed_over(handler, context):
     expected, _ = one(handler, context, js({"inputs": [image(data=PIXELS.tolist())]}))
     assert one(handler, context, js(MLSERVER)) == (expected, 200)
+    headers = {"headers": {"Ce-Id": "7"}}
+    assert one(handler, context, js(MLSERVER | {"parameters": headers})) == (expected, 200)
     triton = MLSERVER | {"parameters": {"timeout": 5_000_000, "priority": 1, "binary_data_output": False}}
     assert one(handler, context, js(triton)) == (expected, 200)
     wanted = [{"name": "total", "parameters": {"content_type": "np", "headers": None, "binary_data": None}}]
@@ -360,7 +362,7 @@ def test_codecs_that_would_change_the_answer(handler, context, given, words):
             {"parameters": {"content_type": "datetime"}},
             "'content_type' cannot be changed here: it must be 'np'",
         ),
-        ({"parameters": {"headers": {"x": "1"}}}, "unknown parameter 'headers'"),
+        ({"parameters": {"headers": "x: 1"}}, "'headers' is ignored here, and must be an object"),
         ({"parameters": {"sequence_id": 7}}, "unknown parameter 'sequence_id'"),
         ({"parameters": {"timeout": "soon"}}, "'timeout' is ignored here, and must be an integer"),
     ],

@@ -6,7 +6,15 @@ import pytest
 
 from handlers.core import passed_over
 from handlers.core.errors import InvalidParameter, InvalidRequest
-from handlers.core.passed_over import GENERATION, OPEN_INFERENCE, OPTIONS, PassedOver, check_options, without
+from handlers.core.passed_over import (
+    GENERATION,
+    OPEN_INFERENCE,
+    OPTIONS,
+    SIGNATURE_NAME,
+    PassedOver,
+    check_options,
+    without,
+)
 
 DOCS = Path(__file__).resolve().parents[4] / "docs" / "api.md"
 LISTED = (PassedOver("beams", (1.0, 0), "a client"), PassedOver("echo", (False,), "a client"))
@@ -53,7 +61,10 @@ def test_options_of_the_hub():
 def test_the_documentation_has_the_whole_list():
     text = DOCS.read_text(encoding="utf-8")
     section = text.partition("## Passed over")[2].partition("\n## ")[0]
-    for each in (*GENERATION, *OPEN_INFERENCE):
+    for each in (*GENERATION, *OPEN_INFERENCE, SIGNATURE_NAME):
+        if each.kind is not None:
+            assert f"`{each.name}" in section
+            continue
         values = [passed_over._as_json(value).removesuffix(".0").strip("'") for value in each.values]
         row = next(line for line in section.splitlines() if f"`{each.name}" in line)
         assert all(f"`{value}`" in row or f"`{each.name}: {value}`" in row for value in values), each

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from handlers.core.errors import BadRequest
-from handlers.core.request import Door, Request
+from handlers.core.request import Request, RequestParser
 from tests.unit.handlers.recorded import recorded, recorded_requests
 
 PROXIED = ", through nginx"
@@ -20,7 +20,7 @@ FORM = "could not read the whole body as the form"
 
 MEANT: dict[str, tuple[str | bytes, dict[str, object]] | str] = {
     "json": JSON,
-    "json with a charset": "the text is not in the charset utf-16le that is declared",
+    "json with a charset": "the text is UTF-8, and its Content-Type says utf-16le",
     "json that curl calls a form": FORM,
     "json that curl calls a form, through nginx": JSON,
     "json without a content type": JSON,
@@ -90,7 +90,7 @@ MEANT: dict[str, tuple[str | bytes, dict[str, object]] | str] = {
 def read(name: str) -> Request:
     fields, headers = recorded(name)
     names = ("text", "data", "file", "inputs")
-    return Door(
+    return RequestParser(
         fields, headers, "net", "1.0", names, max_items=4, takes_numbers=False, takes_text=True
     ).read()
 

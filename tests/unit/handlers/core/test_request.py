@@ -1,4 +1,4 @@
-"""The door: every form of a request becomes the same Request."""
+"""Every form of a request becomes the same Request."""
 
 import base64
 import json
@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from handlers.core.errors import BadRequest, ServingError, TooManyItems
+from handlers.core.errors import BadRequest, InvalidRequest, ServingError, TooManyItems
 from handlers.core.open_inference import OpenInferenceReply, Wanted
-from handlers.core.request import Door, Request
+from handlers.core.request import Request, RequestParser
 
 HTTP = {"explain": "False", "url_path": "", "host": "127.0.0.1"}
 JSON = HTTP | {
@@ -18,13 +18,13 @@ JSON = HTTP | {
 GRPC_TENSORS = {"body": {"content-type": "application/json"}}
 
 
-def door(fields, headers=HTTP) -> Door:
+def parser(fields, headers=HTTP) -> RequestParser:
     names = ("top_k", "early_stopping")
-    return Door(fields, headers, "net", "1.0", ("image", "data"), max_items=4, parameter_names=names)
+    return RequestParser(fields, headers, "net", "1.0", ("image", "data"), max_items=4, parameter_names=names)
 
 
 def read(fields, headers=HTTP) -> Request:
-    return door(fields, headers).read()
+    return parser(fields, headers).read()
 
 
 def body(value) -> dict:
@@ -105,7 +105,7 @@ def test_pixels_keep_shape_and_type():
     ("fields", "headers", "message"),
     [
         ({"body": bytearray()}, HTTP, "the body is empty"),
-        ({"body": bytearray()}, JSON, "not valid JSON"),
+        ({"body": bytearray()}, JSON, "the body is empty"),
         ({}, HTTP, "expected a field named one of 'image', 'data'"),
         ({"picture": b"x"}, HTTP, "expected a field named one of 'image', 'data'"),
         ({"image": b""}, HTTP, "the field 'image' is empty"),
@@ -126,7 +126,24 @@ def test_pixels_keep_shape_and_type():
         (body({}), JSON, "'inputs' is missing"),
         (body({"inputs": None}), JSON, "'inputs' is missing or null"),
         (body({"inputs": []}), JSON, "empty list"),
-        (body({"inputs": ["a", 1]}), JSON, "not a number"),
+        (body({"inputs": ["a", 1]}), JSON, "not a list with a number"),
+        (body({"inputs": [{"b64": "aGk="}]}), JSON, "not a list with an object"),
+        (
+            body({"inputs": [[[1, 2, 3]]]}),
+            JSON,
+            "a string (a file in base64) or a list of strings, not a list",
+        ),
+        (body({"inputs": "a", "id": "7"}), JSON, "unknown field 'id'"),
+        (
+            body({"inputs": "a", "top_k": 3}),
+            JSON,
+            "'top_k' is a parameter; it goes into the field 'parameters'",
+        ),
+        (body(json.dumps({"inputs": "a"})), JSON, "not a string: it is JSON that was encoded twice"),
+        (body({"inputs": "a"}) | {"image": b"x"}, JSON, "the input is the body, and 'image' is another"),
+        ({"body": bytearray(b"text")} | {"data": b"x"}, HTTP, "the input is the body, and 'data' is another"),
+        ({"body": bytearray(b"--2f7c\r\nContent-Disposition: form-data")}, JSON, "a multipart form"),
+        ({"body": bytearray(b"image=x&top_k=1")}, JSON, "looks like a form"),
         (body({"inputs": "a", "parameters": 3}), JSON, "'parameters' must be an object, not a number"),
         (body({"inputs": "a", "option": {}}), JSON, "unknown field 'option'"),
         (body({"inputs": "a", "parameters": {"k": 1, "generate_parameters": {"k": 2}}}), JSON, "given twice"),
@@ -162,8 +179,13 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(shape=[-1])], "'shape' must be a list of at most 8 integers"),
         ([tensor(shape="1")], "'shape' must be a list of at most 8 integers"),
         ([tensor(data="aGk=")], "'data' must be a list"),
-        ([tensor(data=[3])], "'3' is no element of BYTES"),
-        ([tensor(data=["a", ["b"]], shape=[2])], "is no element of BYTES"),
+        ([tensor(data=[3])], "'3' is no element of BYTES, which takes strings"),
+        ([tensor(data=["a", ["b"]], shape=[2])], "the lists within 'data' are not of one length and depth"),
+        (
+            [tensor(datatype="UINT8", shape=[2, 2], data=[[1, 2], [3]])],
+            "the shape [2, 2] has 4 elements, the data 3",
+        ),
+        ([tensor(parameters={"shared_memory_region": "x"})], "shared memory is not offered; send the data"),
         ([tensor(data=[], shape=[0])], "is empty"),
         ([tensor(data=["?"], parameters={"content_type": "base64"})], "not base64"),
         ([tensor(datatype="UINT8", data=[256])], "UINT8 takes 0 to 255"),
@@ -183,7 +205,7 @@ def test_malformed_requests_are_named(fields, headers, message):
     ],
 )
 def test_malformed_tensors_are_named_in_the_protocols_own_error(inputs, message):
-    opened = door(body({"id": "7", "inputs": inputs}), JSON)
+    opened = parser(body({"id": "7", "inputs": inputs}), JSON)
     with pytest.raises(ServingError) as caught:
         opened.read()
     assert message in caught.value.message
@@ -196,7 +218,7 @@ def test_too_many_inputs():
 
 
 def test_an_error_over_grpc_is_a_whole_reply():
-    opened = door(body({"id": "7", "model_name": "net", "inputs": []}), GRPC_TENSORS)
+    opened = parser(body({"id": "7", "model_name": "net", "inputs": []}), GRPC_TENSORS)
     with pytest.raises(BadRequest) as caught:
         opened.read()
     reply = opened.reply.error(caught.value)
@@ -207,7 +229,7 @@ def test_an_error_over_grpc_is_a_whole_reply():
 
 
 def test_a_body_that_is_not_json_over_grpc_still_gets_a_whole_reply():
-    opened = door({"body": bytearray(b"{")}, GRPC_TENSORS)
+    opened = parser({"body": bytearray(b"{")}, GRPC_TENSORS)
     with pytest.raises(BadRequest):
         opened.read()
     assert isinstance(opened.reply, OpenInferenceReply)
@@ -298,6 +320,9 @@ def test_query_parameters_beside_such_a_form():
         (b"image=a&image=b", "'image' twice"),
         (b"image=a" + b"&x=1" * 200, "more than 100 fields"),
         (b'{"inputs": }', "not valid JSON"),
+        (b"Rain+fell.", "an encoded value without a field's name; send it as 'image=...'"),
+        (b"Rain%20fell.", "percent-encoded"),
+        (b"image[]=a&image[]=b", "looks like a form"),
     ],
 )
 def test_such_a_form_that_is_wrong_is_named(sent, message):
@@ -305,5 +330,26 @@ def test_such_a_form_that_is_wrong_is_named(sent, message):
         read({"body": bytearray(sent)}, CURL)
 
 
-def test_without_the_proxys_header_a_body_is_never_a_form():
-    assert read({"body": bytearray(b"image=x")}).payloads == (b"image=x",)
+def test_without_the_proxys_header_a_form_is_refused():
+    with pytest.raises(InvalidRequest, match="set Content-Type: application/x-www-form-urlencoded"):
+        read({"body": bytearray(b"image=x")})
+
+
+def test_null_instances_are_absent():
+    assert read(body({"instances": None, "inputs": "a"}), JSON).payloads == ("a",)
+
+
+def test_parameters_as_one_field_of_the_query_beside_any_body():
+    query = {"parameters": b'{"top_k": 3}'}
+    assert read(body({"inputs": "a"}) | query, JSON).parameters == {"top_k": 3}
+    assert read({"body": bytearray(b"a")} | query).parameters == {"top_k": 3}
+
+
+@pytest.mark.parametrize("content", [base64.b64encode(b"\xffhi"), base64.urlsafe_b64encode(b"\xffhi")])
+def test_base64_of_mlservers_codec_as_binary_data(content):
+    """Case 11: over gRPC by the stock name, and with the binary data extension, its elements are bytes."""
+    data = len(content).to_bytes(4, "little") + content
+    parameters = {"content_type": "base64", "binary_data_size": len(data)}
+    head = json.dumps({"inputs": [tensor(data=None, parameters=parameters)]}).encode()
+    headers = HTTP | {"Inference-Header-Content-Length": str(len(head))}
+    assert read({"body": bytearray(head + data)}, headers).payloads == (b"\xffhi",)

@@ -1,5 +1,7 @@
 """Payloads of every bad kind (FAULTS 5 and 6) become a clean string or a clear error."""
 
+import base64
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,9 @@ from handlers.text.clean import clean_text
         ("page one\fpage two\vand on", "page one page two and on"),
         (b"one stray\0 NUL", "one stray NUL"),
         ("lines\r\nand\ttabs", "lines\r\nand\ttabs"),
+        ("?", "?"),
+        ("data:text/plain;base64,UmFp is a data URL", "data:text/plain;base64,UmFp is a data URL"),
+        ("Donaudampfschifffahrtsgesellschaft", "Donaudampfschifffahrtsgesellschaft"),
         ("שלום עולם 😀 \u202eabc", "שלום עולם 😀 \u202eabc"),
     ],
 )
@@ -42,6 +47,11 @@ def test_text_is_kept_without_control_characters(payload: bytes | str, text: str
         (" \t\n\u3000\u00a0", InvalidText, "empty"),
         ("\0\0\x01", InvalidText, "empty"),
         ("\u200b\u200d\ufeff", InvalidText, "empty"),
+        ("\u2800\u3164 \u115f\ufffc\u0301\ufe0f", InvalidText, "empty"),
+        ("data:text/plain;base64,UmFpbiBmZWxsLg==", InvalidText, "a data URL; send the text itself"),
+        ("DATA:;base64,\n", InvalidText, "a data URL"),
+        (base64.b64encode(b"%PDF-1.7" + bytes(40)).decode(), InvalidText, "a PDF file in base64"),
+        (base64.encodebytes(b"\x89PNG\r\n\x1a\n" + bytes(60)), InvalidText, "a PNG file in base64"),
         (np.zeros((2, 2, 3), np.uint8), InvalidRequest, "BYTES"),
     ],
 )

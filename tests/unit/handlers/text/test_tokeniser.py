@@ -15,6 +15,8 @@ from handlers.text.model_defaults import ModelDefaults, read_defaults
 from handlers.text.tokeniser import Tokeniser, _reader_of_plain_text
 from tests.unit.handlers.text.tiny import SENTENCES, unigram, write_bart, write_pegasus, write_t5
 
+FULLWIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+"""Unicode's lookalikes of ASCII, which T5's normalization turns into it."""
 TEXTS = (
     "Rain.",
     SENTENCES[0],
@@ -89,6 +91,10 @@ def test_text_that_names_a_special_token_stays_text(write: Callable[..., Path], 
     numbers = set(special.all_special_ids) - {special.unk_token_id}
     plain = [number for number in tokeniser.encode("Rain.", truncate=True)[0] if number in numbers]
     for name in set(special.all_special_tokens):
+        lookalikes = (name.translate(FULLWIDTH), "\u200b".join(name), f"\u2581{name}", f"\u00a0{name}")
+        for text in (*lookalikes, *(f"Rain {each} fell." for each in lookalikes)):
+            ids, _ = tokeniser.encode(text, truncate=True)
+            assert [number for number in ids if number in numbers] == plain, text
         for text in (name, f"Rain {name} fell.", f"a{name}b", name * 3):
             ids, _ = tokeniser.encode(text, truncate=True)
             assert [number for number in ids if number in numbers] == plain, text
@@ -113,5 +119,15 @@ def test_a_unigram_model_reads_control_symbols_as_sentencepiece_does(tmp_path: P
     pieces = [(original.id_to_piece(index), original.get_score(index)) for index in range(len(original))]
     fast = unigram(64, Unigram(pieces, unk_id=2))
     reader = _reader_of_plain_text(fast)
-    for text in ("Rain fell.", "</s>", "The </s> bridge<pad>.", "<unk>", "</s></s> <s>", *SENTENCES):
+    for text in (
+        "Rain fell.",
+        "</s>",
+        "The </s> bridge<pad>.",
+        "<unk>",
+        "</s></s> <s>",
+        "＜/s＞",
+        "</S>",
+        "< /s>",
+        *SENTENCES,
+    ):
         assert reader(text) == [*original.encode(text), 1], text

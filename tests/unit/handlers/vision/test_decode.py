@@ -279,3 +279,28 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch, large, together):
     with ThreadPoolExecutor(2) as pool:
         assert len(list(pool.map(decode_image, [data] * 2, [LIMIT] * 2))) == 2
     assert met == [together] * 2
+
+
+def test_base64_in_its_spellings_and_as_bytes():
+    """Case 2, for images: in a form's field, over gRPC and as a raw body, base64 comes as bytes."""
+    png = saved(quarters(), "PNG")
+    text = base64.b64encode(png).decode()
+    spellings = (text, text.rstrip("="), text.replace("+", "-").replace("/", "_"), f"DATA:;base64,{text}")
+    for spelling in spellings:
+        for payload in (spelling, spelling.encode()):
+            assert (decode_image(payload, LIMIT) == decode_image(png, LIMIT)).all()
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ("https://example.com/photo.jpg", "an address, which is not fetched"),
+        (b"data:image/svg+xml,<svg/>", "a data URL that is not in base64"),
+        ("photo.jpg", "must be a file in base64; this one is not base64"),
+        (b"photo.jpg", "not a picture that can be read"),
+        (b"iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAl PW0iAAAABlBMVEX13rOyIiJt", "is base64 with spaces in it"),
+    ],
+)
+def test_text_that_is_no_image_is_named(payload, words):
+    with pytest.raises(InvalidImage, match=words):
+        decode_image(payload, LIMIT)

@@ -65,7 +65,7 @@ def jpegs(count: int) -> list[bytes]:
     ]
 
 
-def test_the_door_is_the_same_where_the_gpu_decodes(on_device, photo):
+def test_requests_are_read_alike_where_the_gpu_decodes(on_device, photo):
     assert on_device.accept(photo, *LIMITS) == photo
     assert on_device.accept(base64.b64encode(photo).decode(), *LIMITS) == photo
     with pytest.raises(ImageTooLarge, match="1100 x 900"):
