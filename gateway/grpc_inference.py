@@ -100,7 +100,7 @@ class GrpcInference:
         max_bytes = MAX_MESSAGE_BYTES
 
         def size_of(body: bytearray) -> int:
-            return grpc_wire.unpacked_size(body, encoding)
+            return grpc_wire.message_size(body, encoding)
 
         def translate(body: bytearray) -> RestRequest:
             return to_rest(grpc_wire.read_frame(body, encoding), max_bytes)

@@ -207,8 +207,19 @@ async def test_a_message_has_16_mib_whatever_a_body_of_pixels_may_have(behind):
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
         content = frame(bytes(17 * 2**20))
         _, status, details = await call(http, "ModelInfer", None, content)
-    assert (status, details) == (3, "the body is larger than 16 MiB")
+        assert (status, details) == (8, "the body is larger than 16 MiB")
+        message = infer(raw=b"")
+        message.raw_input_contents[0] = bytes(2**24 - message.ByteSize() - 3)
+        assert message.ByteSize() == 2**24
+        _, status, details = await call(http, "ModelInfer", message)
+    assert (status, details) == (8, "the tensors take more than 16 MiB")
     assert behind.requests == []
+
+
+async def test_an_input_that_is_too_large_for_its_model_is_an_invalid_argument(http, behind):
+    behind.failing["echo"] = Refused(413, "ImageTooLarge", "100 pixels")
+    _, status, details = await call(http, "ModelInfer", infer(raw=PIXELS.tobytes()))
+    assert (status, details) == (3, "100 pixels")
 
 
 async def test_a_compressed_message(http):
@@ -217,8 +228,7 @@ async def test_a_compressed_message(http):
     assert status == 0
     bomb = frame(infer(raw=b"\0" * 20 * 2**20).SerializeToString(), compressed=True)
     _, status, details = await call(http, "ModelInfer", None, bomb, **{"grpc-encoding": "gzip"})
-    assert status in (3, 8)
-    assert "16 MiB" in details or "too many bodies" in details
+    assert (status, details) == (8, "the body is larger than 16 MiB when decompressed")
     _, status, details = await call(http, "ModelInfer", None, content, **{"grpc-encoding": "snappy"})
     assert (status, "'snappy' is not supported" in details) == (3, True)
 
