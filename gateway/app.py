@@ -17,7 +17,7 @@ from gateway import pages
 from gateway.answers import on_error, refuse
 from gateway.bodies import BodyReader
 from gateway.described import Described, Descriptions
-from gateway.forwarding import ForwardingTransport, run_until_disconnect
+from gateway.forwarding import ForwardingTransport, forwarded, run_until_disconnect
 from gateway.grpc_inference import GrpcInference
 from gateway.metrics import GatewayMetrics, MetricsMiddleware
 from gateway.open_inference import OpenInference
@@ -85,10 +85,14 @@ def create(
         return refuse(await refusals.by_length(model, version, int(length) if length.isdecimal() else 0))
 
     async def wait(request: Request) -> Response:
-        """For nginx, which has lost TorchServe: answers when a request may be sent again, or that it may not."""
+        """For nginx, which has lost TorchServe: answers when a request may be sent again, or that it may not.
+
+        After the request's deadline it may not (504).
+        """
         check_key(request)
         model, version = request.path_params.get("model", ""), request.path_params.get("version")
-        ready = await run_until_disconnect(request, waiting.until_ready(model, version or None))
+        async with forwarded(request):
+            ready = await run_until_disconnect(request, waiting.until_ready(model, version or None))
         return Response(status_code=204 if ready else 403)
 
     async def all_models() -> Sequence[Described]:

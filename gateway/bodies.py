@@ -79,7 +79,7 @@ class BodyReader:
         Args:
             max_bytes: The route's limit.
             copies: Upper bound of the memory that parsing and passing on the body takes, in multiples of its size.
-            size_of: The size that counts instead of its length, such as when it is unpacked; what it raises is raised.
+            size_of: The size that counts instead of its length. What it raises is raised.
 
         Raises:
             TooLarge: The body exceeds `max_bytes`.

@@ -61,7 +61,7 @@ def read_frame(body: bytearray, encoding: str) -> bytes:
 
 
 def message_size(body: bytearray, encoding: str) -> int:
-    """Bytes of a call's message, as it came or decompressed, whichever are more. Raises InvalidRequest or TooLarge."""
+    """Bytes of a call's message: as it came, or decompressed if that is more. Raises InvalidRequest or TooLarge."""
     received = max(0, len(body) - FRAME_BYTES)
     if not body or body[0] == 0:
         return received
@@ -85,7 +85,7 @@ def answer(message: bytes) -> Response:
 def failure(error: Exception) -> Response:
     """The answer for an error of the handlers' tree, of the client's, or of starlette's (which has `status_code`)."""
     code: int | None
-    if type(error) is TooLarge:  # the message itself; an input that is too large for its model is INVALID_ARGUMENT
+    if type(error) is TooLarge:  # the message; an input that is too large for its model is INVALID_ARGUMENT
         return refuse(Status.RESOURCE_EXHAUSTED, error.message)
     if isinstance(error, ServingError | ServeError):
         code, message = error.code, error.message

@@ -281,9 +281,7 @@ def _listen(address: str) -> socket.socket:
 
 def _free(address: str) -> str:
     """The same; with the port 0, one that is free now."""
-    host, port = parts(address)
-    if port:
+    if parts(address)[1]:
         return address
-    with socket.create_server((host, 0)) as found:
-        number = found.getsockname()[1]
-    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+    with _listen(address) as found:
+        return f"{address.rpartition(':')[0]}:{found.getsockname()[1]}"

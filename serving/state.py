@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import psutil
 
@@ -84,12 +84,27 @@ class State:
         try:
             raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
             frontend = raw.pop("frontend")
-            return cls(
+            state = cls(
                 supervisor=Identity(**raw.pop("supervisor")),
                 frontend=None if frontend is None else Identity(**frontend),
                 endpoints=Endpoints(**raw.pop("endpoints")),
                 models=tuple(raw.pop("models")),
                 **raw,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        return state if state._has_valid_types() else None
+
+    def _has_valid_types(self) -> bool:
+        """Signals are sent and folders removed by what a state says, so a damaged file must not pass for one."""
+        processes = [self.supervisor, *filter(None, [self.frontend])]
+        texts = [self.message, self.store, self.temporary, *self.models, *asdict(self.endpoints).values()]
+        return (
+            self.phase in get_args(Phase)
+            and all(
+                type(each.pid) is int and each.pid > 0 and isinstance(each.started, str) for each in processes
+            )
+            and all(isinstance(text, str) for text in texts)
+            and all(type(seconds) in (int, float) for seconds in (self.stop_seconds, self.updated))
+            and Path(self.temporary).is_absolute()
+        )

@@ -90,7 +90,9 @@ async def test_an_implausible_start_is_ignored(start):
         assert (await http.post(ROUTE, json=TEXT, headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("timeout", ["soon", "-1", "nan", "inf", "1e3", "1_0", "+5", "5s", "1000001", "9" * 400])
+@pytest.mark.parametrize(
+    "timeout", ["soon", "-1", "nan", "inf", "1e3", "1_0", "+5", "5s", "1000001", "9" * 400]
+)
 async def test_an_invalid_timeout_is_refused_as_the_handlers_refuse_it(timeout):
     upstream = Upstream()
     async with client_of(upstream) as http:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 from typing import ClassVar
 
 import pytest
@@ -81,6 +82,29 @@ def pair(monkeypatch, tmp_path):
         return Running(Front(**anywhere), Settings(), **options)
 
     return start
+
+
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "0.0.0.0",
+        pytest.param("[::1]", marks=pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")),
+    ],
+)
+def test_a_free_port_is_found_on_any_address(pair, host):
+    front = running.Running(Front(http=f"{host}:0", grpc=f"{host}:0"), Settings()).front
+    for address in (front.http, front.grpc):
+        assert address.startswith(f"{host}:")
+        assert int(address.rpartition(":")[2]) > 0
 
 
 def test_each_problem_is_a_restart_that_is_counted(pair, capfd):
