@@ -145,8 +145,8 @@ class Running:
 
     def stop(self) -> None:
         """Not ready, then the drain delay, then no new requests, then the end. A second call does nothing."""
-        if self.gateway.is_ready and self._drain_delay_s > 0:
-            self.gateway.send(NOT_READY)
+        if self._drain_delay_s > 0:
+            self.gateway.send(NOT_READY)  # one that is just starting ends: then no probe is answered either
             self._sleep(self._drain_delay_s)
         self._end_both(self._grace_s)
 

@@ -65,7 +65,7 @@ class State:
     updated: float = 0.0
 
     def write(self, path: Path) -> None:
-        """Replaces the file at once, so that a reader sees the old state or this one."""
+        """Replaces the file at once, so that a reader sees the old state or this one. Raises OSError."""
         new = path.with_suffix(f".{os.getpid()}.new")
         text = json.dumps(asdict(replace(self, updated=time.time())), indent=2) + "\n"
         try:
@@ -74,8 +74,11 @@ class State:
         except OSError:  # on a full disk, what the file occupies already is still there
             with suppress(OSError):
                 new.unlink()
+            content, status = text.encode(), path.stat()
+            if len(content) > max(status.st_size, 512 * status.st_blocks):  # it would end in the middle
+                raise
             with open(path, "r+b") as old:
-                old.write(text.encode())
+                old.write(content)
                 old.truncate()
 
     @classmethod

@@ -168,6 +168,14 @@ def test_readiness_is_false_before_the_drain_delay(pair):
     assert Process.events[:2] == [f"{SIGNAL.name} gateway", "end nginx"]
 
 
+def test_balancers_have_the_drain_delay_while_the_gateway_is_started_again_too(pair, monkeypatch):
+    with pair(drain_delay_s=7) as both:
+        slept = []
+        monkeypatch.setattr(both, "_sleep", slept.append)
+        both.gateway.is_ready = False
+    assert slept == [7]
+
+
 def test_what_does_not_end_within_the_grace_is_cut_off(pair):
     with pair(grace_s=0.1) as both:
         both.nginx.ends_by_itself = False

@@ -48,6 +48,17 @@ def test_a_file_that_is_no_state_is_none(tmp_path, text):
     assert State.read(tmp_path / "state.json") is None
 
 
+def test_without_room_for_another_file_it_is_written_in_place_or_not_at_all(tmp_path):
+    path = tmp_path / "state.json"
+    STATE.write(path)
+    path.with_suffix(f".{os.getpid()}.new").mkdir()  # as on a full disk, there can be no new file
+    replace(STATE, phase="stopping").write(path)
+    assert State.read(path).phase == "stopping"
+    with pytest.raises(OSError):  # noqa: PT011
+        replace(STATE, phase="stopped", message="x" * 2**20).write(path)
+    assert State.read(path).phase == "stopping"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
