@@ -109,7 +109,7 @@ def look(run: RunDir) -> Status:
 
 
 def _lives(state: State) -> bool:
-    """While the front end is being started again or ended, and just after its death, the supervisor speaks for it."""
+    """While the front end is started again or ended, and just after its death, the supervisor speaks for it."""
     if state.frontend is not None and state.frontend.alive():
         return True
     return state.phase not in ("stopped", "failed") and state.supervisor.alive()

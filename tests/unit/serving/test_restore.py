@@ -171,7 +171,9 @@ def test_only_what_differs_is_changed_and_one_failure_stops_nothing(monkeypatch)
     ]
     monkeypatch.setattr(restore, "Client", management)
     monkeypatch.setattr(restore, "survey", lambda *_: Survey(present, {}))
-    failed = adjust(client.Endpoints(), [same, bad, replace(scaled, default=True), missing], lambda _: None)
+    pauses = []
+    failed = adjust(client.Endpoints(), [same, bad, replace(scaled, default=True), missing], pauses.append)
+    assert pauses == [*[0.0] * 4, restore._ATTEMPT_INTERVAL_S] * (restore._ATTEMPTS - 1) + [0.0] * 4
     once = [("scale", "scaled", OLD, 1, 2), ("default", "scaled", OLD)]
     assert management.done[:2] == once
     assert management.done == once * (len(management.done) // 2)
