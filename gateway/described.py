@@ -76,7 +76,7 @@ class Descriptions:
         return Described(name, versions, default.version), chosen
 
     async def _metadata(self, model: Model) -> Mapping[str, Any]:
-        """A worker answers this in its turn, so that without one there is no asking, and none twice while others wait.
+        """A worker answers this in its turn, so that without one it is not asked, and not twice while others wait.
 
         TorchServe loses a batch when it meets this question in a queue that is full.
         """
