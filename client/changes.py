@@ -70,9 +70,6 @@ class Changes:
         described = yield from self._register(archive, fields)
         if described is None:
             return f"{archive} was registered; which model it is cannot be told from the list of models"
-        if not is_name(described.name):
-            yield self._management_for(described.name).unregister(described.name, described.version)
-            check_name(described.name)
         if wait:
             yield from self._until_loaded(described)
         return (
@@ -156,7 +153,10 @@ class Changes:
         return f"{model}: version {new.version} replaces {old.version}"
 
     def _register(self, archive: str, fields: Mapping[str, Any]) -> Plan[Model | None]:
-        """The new version. TorchServe does not say which one it is, so that the list is compared."""
+        """The new version. TorchServe does not say which one it is, so that the list is compared.
+
+        Raises InvalidRequest for an archive with an invalid name or version, which is removed again.
+        """
         name = fields.get("model_name")
         before = yield from self._versions(name)
         try:
@@ -175,7 +175,14 @@ class Changes:
         if not new:
             return None
         model, version = new[0]
-        described: Model = yield self._management_for(model).describe_one(model, version or None)
+        management = self._management_for(model, version or None)
+        described: Model = yield management.describe_one(model, version or None)
+        if not (is_name(described.name) and is_name(described.version)):
+            yield self._management_for(described.name, described.version).unregister(
+                described.name, described.version
+            )
+            check_name(described.name)
+            check_name(described.version)
         return described
 
     def _send_register(self, fields: Mapping[str, Any]) -> Plan[str]:

@@ -281,7 +281,7 @@ def from_status(status: str, details: str) -> ServeError:
     if status == "UNAVAILABLE" and type_ is None:
         connected = not any(text in lower for text in ("failed to connect", "dns resolution failed"))
         return Unavailable(details, sent=connected)
-    if status == "RESOURCE_EXHAUSTED" and ("larger than max" in lower or "maximum size" in lower):
+    if status == "RESOURCE_EXHAUSTED" and ("larger than" in lower or "maximum size" in lower):
         return TooLarge(details)
     if status == "RESOURCE_EXHAUSTED":
         return Overloaded(message, type=type_)

@@ -17,7 +17,7 @@ from gateway import pages
 from gateway.answers import on_error, refuse
 from gateway.bodies import BodyReader
 from gateway.described import Described, Descriptions
-from gateway.forwarding import ForwardingTransport, run_until_disconnect
+from gateway.forwarding import ForwardingTransport, forwarded, run_until_disconnect
 from gateway.grpc_inference import GrpcInference
 from gateway.metrics import GatewayMetrics, MetricsMiddleware
 from gateway.open_inference import OpenInference
@@ -27,7 +27,7 @@ from gateway.refusals import Refusals
 from gateway.remembered import Remembered
 from gateway.settings import TIMEOUT, Settings
 from gateway.slashes import TrailingSlashMiddleware
-from gateway.stopping import Stopping, StoppingMiddleware
+from gateway.stopping import Stopping
 from gateway.translated import Translated
 from gateway.waiting import ResendingTransport, Waiting
 from handlers.core.errors import ServingError
@@ -50,7 +50,9 @@ def create(
     bodies = BodyReader(metrics, settings.body_budget, settings.body_timeout)
     refusals = Refusals(asking)
     descriptions = Descriptions(asking)
-    readiness = Readiness(settings.health, asking, strict=settings.strict, transport=transport)
+    readiness = Readiness(
+        settings.health, asking, strict=settings.strict, transport=transport, stopping=stopping
+    )
     waiting = Waiting(readiness)
     # Beside what lost its connection or its worker, nothing is sent again here: the client does that.
     plain = transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False)
@@ -63,8 +65,7 @@ def create(
         transport=forwarding,
     )
     translating = httpx.AsyncClient(transport=forwarding, timeout=TIMEOUT, trust_env=False)
-    stopping = stopping or Stopping()
-    metrics.ready.set_function(lambda: float(not stopping.begun and readiness.server() is None))
+    metrics.ready.set_function(lambda: float(readiness.server() is None))
 
     async def ask_all(_: None) -> Sequence[Described]:
         return await descriptions.all()
@@ -85,10 +86,14 @@ def create(
         return refuse(await refusals.by_length(model, version, int(length) if length.isdecimal() else 0))
 
     async def wait(request: Request) -> Response:
-        """For nginx, which has lost TorchServe: answers when a request may be sent again, or that it may not."""
+        """For nginx, which has lost TorchServe: answers when a request may be sent again, or that it may not.
+
+        After the request's deadline it may not (504).
+        """
         check_key(request)
         model, version = request.path_params.get("model", ""), request.path_params.get("version")
-        ready = await run_until_disconnect(request, waiting.until_ready(model, version or None))
+        async with forwarded(request):
+            ready = await run_until_disconnect(request, waiting.until_ready(model, version or None))
         return Response(status_code=204 if ready else 403)
 
     async def all_models() -> Sequence[Described]:
@@ -126,7 +131,6 @@ def create(
         middleware=[
             Middleware(TrailingSlashMiddleware),
             Middleware(MetricsMiddleware, metrics=metrics, routes=routes),
-            Middleware(StoppingMiddleware, stopping=stopping),
         ],
         exception_handlers=dict.fromkeys(_ANSWERED, on_error),
         lifespan=lifespan,

@@ -79,7 +79,7 @@ class BodyReader:
         Args:
             max_bytes: The route's limit.
             copies: Upper bound of the memory that parsing and passing on the body takes, in multiples of its size.
-            size_of: Its size when it is unpacked, which counts instead; what it raises is raised.
+            size_of: The size that counts instead of its length. What it raises is raised.
 
         Raises:
             TooLarge: The body exceeds `max_bytes`.
@@ -91,8 +91,8 @@ class BodyReader:
             async for piece in incoming.pieces():
                 incoming.hold(len(body) + len(piece))
                 body += piece
-            unpacked = await run_in_threadpool(size_of, body) if size_of else len(body)
-            incoming.hold(max(unpacked, len(body)) * copies)
+            size = await run_in_threadpool(size_of, body) if size_of else len(body)
+            incoming.hold(size * copies)
             yield body
 
     def fits(self, more_bytes: int, body_bytes: int) -> bool:

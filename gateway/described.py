@@ -76,9 +76,12 @@ class Descriptions:
         return Described(name, versions, default.version), chosen
 
     async def _metadata(self, model: Model) -> Mapping[str, Any]:
-        """A worker answers this in its turn, so that without one there is no asking."""
+        """A worker answers this in its turn, so that without one it is not asked, and not twice while others wait.
+
+        TorchServe loses a batch when it meets this question in a queue that is full.
+        """
         key = model.name, model.version
-        if not any(worker.ready for worker in model.workers):
+        if not any(worker.ready for worker in model.workers) or (model.queue_waiting and key in self._known):
             return self._known.get(key, {})
         try:
             said = (await self._client.describe(*key, customized=True)).metadata

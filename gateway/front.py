@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handle)
-    running = Running(front, settings, drain_delay_s=options.drain_delay, grace_s=options.grace, stop=stop)
     try:
-        with running:
+        with Running(
+            front, settings, drain_delay_s=options.drain_delay, grace_s=options.grace, stop=stop
+        ) as running:
             behind = front.endpoints.inference
             _print(f"REST {running.url}, gRPC {running.front.grpc}, in front of {behind}.")
             _print(f"The API's documents: {running.url}/docs. Ctrl-C ends it.")

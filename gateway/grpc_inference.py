@@ -31,6 +31,7 @@ from gateway.open_inference import OpenInference
 from gateway.readiness import Readiness
 from gateway.refusals import Refusals
 from gateway.settings import Settings
+from handlers.core.deadline import TIMEOUT_HEADER, format_timeout
 from handlers.core.errors import InvalidRequest, ServingError
 from handlers.core.open_inference import HEADER_LENGTH
 
@@ -39,9 +40,6 @@ COPIES = 3
 """Peak memory of a message in multiples of its size: its frame, its parsed form, and the body for TorchServe."""
 MAX_SMALL_BYTES = 64 * 2**10
 """Of the messages that ask for health or metadata."""
-TIMEOUT_HEADER = b"x-request-timeout"
-MAX_TIMEOUT_S = 1_000_000.0
-"""What the handlers take at most."""
 logger = logging.getLogger(__name__)
 
 Method = Callable[[Any], Awaitable[Any]]
@@ -83,10 +81,11 @@ class GrpcInference:
         name = request.path_params["method"]
         try:
             request = _with_deadline(request)
-            if name == "ModelInfer":
-                return await self._infer(request)
-            if name in self._methods:
-                return await self._ask(name, request)
+            async with forwarded(request):
+                if name == "ModelInfer":
+                    return await self._infer(request)
+                if name in self._methods:
+                    return await self._ask(name, request)
             return grpc_wire.refuse(Status.UNIMPLEMENTED, f"there is no method {name[:60]} here")
         except ClientDisconnect:
             raise
@@ -101,15 +100,12 @@ class GrpcInference:
         max_bytes = MAX_MESSAGE_BYTES
 
         def size_of(body: bytearray) -> int:
-            return grpc_wire.unpacked_size(body, encoding)
+            return grpc_wire.message_size(body, encoding)
 
         def translate(body: bytearray) -> RestRequest:
             return to_rest(grpc_wire.read_frame(body, encoding), max_bytes)
 
-        async with (
-            forwarded(request),
-            self._bodies.read(request, max_bytes + FRAME_BYTES, COPIES, size_of) as body,
-        ):
+        async with self._bodies.read(request, max_bytes + FRAME_BYTES, COPIES, size_of) as body:
             rest = await self._translate(translate, body)
             answer = await run_until_disconnect(request, self._send(rest))
         return grpc_wire.answer(answer)
@@ -186,7 +182,7 @@ def _with_deadline(request: Request) -> Request:
     timeout = request.headers.get("grpc-timeout")
     if timeout is None:
         return request
-    seconds = min(grpc_wire.seconds_of(timeout), MAX_TIMEOUT_S)
-    headers = [pair for pair in request.scope["headers"] if pair[0] != TIMEOUT_HEADER]
-    headers.append((TIMEOUT_HEADER, f"{seconds:g}".encode()))
+    name = TIMEOUT_HEADER.encode()
+    headers = [pair for pair in request.scope["headers"] if pair[0] != name]
+    headers.append((name, format_timeout(grpc_wire.seconds_of(timeout)).encode()))
     return Request({**request.scope, "headers": headers}, request.receive)

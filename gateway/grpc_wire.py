@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from client import ServeError, Timeout
 from handlers.core.compression import decompress, decompressed_size
-from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
+from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError, TooLarge
 
 CONTENT_TYPE = "application/grpc"
 FRAME_BYTES = 5
@@ -60,11 +60,12 @@ def read_frame(body: bytearray, encoding: str) -> bytes:
     return content
 
 
-def unpacked_size(body: bytearray, encoding: str) -> int:
-    """Bytes of a call's body when its message is decompressed. Raises InvalidRequest or TooLarge."""
+def message_size(body: bytearray, encoding: str) -> int:
+    """Bytes of a call's message: as it came, or decompressed if that is more. Raises InvalidRequest or TooLarge."""
+    received = max(0, len(body) - FRAME_BYTES)
     if not body or body[0] == 0:
-        return len(body)
-    return FRAME_BYTES + decompressed_size(bytes(memoryview(body)[FRAME_BYTES:]), encoding)
+        return received
+    return max(received, decompressed_size(bytes(memoryview(body)[FRAME_BYTES:]), encoding))
 
 
 def seconds_of(timeout: str) -> float:
@@ -84,6 +85,8 @@ def answer(message: bytes) -> Response:
 def failure(error: Exception) -> Response:
     """The answer for an error of the handlers' tree, of the client's, or of starlette's (which has `status_code`)."""
     code: int | None
+    if type(error) is TooLarge:  # the message; an input that is too large for its model is INVALID_ARGUMENT
+        return refuse(Status.RESOURCE_EXHAUSTED, error.message)
     if isinstance(error, ServingError | ServeError):
         code, message = error.code, error.message
         if code is None:  # there was no answer of TorchServe's

@@ -162,6 +162,7 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "WORKER_PROCESSES": str(front.workers),
         # `access_log off` would also switch off the events of clients that left.
         "ACCESS_LOG": "/dev/null requests if=0" if front.access_log == "off" else front.access_log,
+        "DEADLINES": _deadlines(TEMPLATE.read_text(encoding="utf-8")),
         "WORK": _path(work),
         **_upstreams(front),
         **_limits(front.limits, front.workers),
@@ -201,6 +202,17 @@ def _upstreams(front: Front) -> dict[str, str]:
             bodies = max(1, front.limits.body_bytes * share // (100 * size))
             groups[prefix + name] = _servers(addresses, _resolve(front), bodies)
     return groups
+
+
+def _deadlines(template: str) -> str:
+    """nginx takes no variable as a time-out: copies of the location @torchserve, one for each value of `$within`."""
+    begin = template.index("location @torchserve {")
+    head, body = template[begin : template.index("        # The same for each time")].rstrip().split("\n", 1)
+    return "\n        ".join(
+        f"{head.replace('@torchserve', f'@torchserve_{seconds}s')}\n            proxy_read_timeout {seconds}s;\n"
+        + body.replace("next_upstream_timeout 10s;", f"next_upstream_timeout {min(int(seconds), 10)}s;")
+        for seconds in re.findall(r" _(\d+)s;$", template, re.MULTILINE)
+    )
 
 
 def _limits(limits: Limits, workers: int) -> dict[str, str]:

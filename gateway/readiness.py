@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from client import AsyncClient, Model, ModelNotFound, ServeError, TransportError, Unavailable
+from gateway.stopping import Stopping
 
 POLL_INTERVAL_S = 0.5
 MANAGEMENT_INTERVAL_S = 1.0
@@ -34,11 +35,13 @@ class Readiness:
         *,
         strict: bool = False,
         transport: httpx.AsyncBaseTransport | None = None,
+        stopping: Stopping | None = None,
     ) -> None:
         """`health` is the supervisor's URL. `strict`: whether probes ask for full strength by themselves."""
         self._health = health
         self._client = client
         self._strict = strict
+        self._stopping = stopping or Stopping()
         self._http = httpx.AsyncClient(transport=transport, timeout=POLL_TIMEOUT_S, trust_env=False)
         self._state: State = {}
         self._at: float | None = None
@@ -84,7 +87,7 @@ class Readiness:
         return "TorchServe's front end does not answer"
 
     def server(self, strict: bool = False) -> str | None:
-        return self._stale() or _reason(self._state, strict or self._strict)
+        return self._stopping.reason or self._server_problem(strict)
 
     def names(self) -> list[str]:
         """Of all models that are served. Raises Unavailable while that is not known."""
@@ -94,6 +97,22 @@ class Readiness:
 
     def model(self, name: str, version: str | None = None, strict: bool = False) -> str | None:
         """The default version's where none is named. Raises ModelNotFound."""
+        problem = self._model_problem(name, version, strict)
+        return self._stopping.reason or problem
+
+    def answers(self, name: str, version: str | None) -> bool:
+        """Whether that model or every model can answer, also while the gateway is being shut down."""
+        try:
+            return self._server_problem() is None or (
+                bool(name) and self._model_problem(name, version) is None
+            )
+        except ModelNotFound:
+            return False
+
+    def _server_problem(self, strict: bool = False) -> str | None:
+        return self._stale() or _reason(self._state, strict or self._strict)
+
+    def _model_problem(self, name: str, version: str | None, strict: bool = False) -> str | None:
         if self._at is None:
             return self._error
         unavailable = self._state.get("unavailable", {})

@@ -145,8 +145,8 @@ class Running:
 
     def stop(self) -> None:
         """Not ready, then the drain delay, then no new requests, then the end. A second call does nothing."""
-        if self.gateway.is_ready and self._drain_delay_s > 0:
-            self.gateway.send(NOT_READY)
+        if self._drain_delay_s > 0:
+            self.gateway.send(NOT_READY)  # one that is just starting ends: then no probe is answered either
             self._sleep(self._drain_delay_s)
         self._end_both(self._grace_s)
 
@@ -281,9 +281,7 @@ def _listen(address: str) -> socket.socket:
 
 def _free(address: str) -> str:
     """The same; with the port 0, one that is free now."""
-    host, port = parts(address)
-    if port:
+    if parts(address)[1]:
         return address
-    with socket.create_server((host, 0)) as found:
-        number = found.getsockname()[1]
-    return f"[{host}]:{number}" if ":" in host else f"{host}:{number}"
+    with _listen(address) as found:
+        return f"{address.rpartition(':')[0]}:{found.getsockname()[1]}"

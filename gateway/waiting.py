@@ -9,7 +9,6 @@ import time
 
 import httpx
 
-from client import ModelNotFound
 from client.retry import RetryBudget
 from gateway.readiness import Readiness
 from gateway.refusals import WORKER_DIED
@@ -43,20 +42,12 @@ class Waiting:
             while time.monotonic() - start < LONGEST_WAIT_S:
                 if not self._readiness.may_return(LONGEST_WAIT_S):
                     return False
-                if self._readiness.known_at > start + FRESH_S and self._is_ready(model, version):
+                if self._readiness.known_at > start + FRESH_S and self._readiness.answers(model, version):
                     return True
                 await asyncio.sleep(STEP_S)
             return False
         finally:
             self._waiting -= 1
-
-    def _is_ready(self, model: str, version: str | None) -> bool:
-        try:
-            return self._readiness.server() is None or (
-                bool(model) and self._readiness.model(model, version) is None
-            )
-        except ModelNotFound:
-            return False
 
 
 class ResendingTransport(httpx.AsyncBaseTransport):

@@ -10,7 +10,7 @@ import threading
 import time
 from http import HTTPStatus
 from typing import Any, Protocol
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from serving import health, health_report
 from serving.health import Snapshot
@@ -50,9 +50,9 @@ class Source(Protocol):
 
 def answer(source: Source, target: str) -> Answer:
     """Status, content type and body for the path and query of a GET."""
-    parts = urlsplit(target)
-    segments = [unquote(segment) for segment in parts.path.split("/")[1:]]
-    query = parse_qs(parts.query, keep_blank_values=True)
+    path, _, text = target.partition("?")
+    segments = [unquote(segment) for segment in path.split("/")[1:]]
+    query = parse_qs(text, keep_blank_values=True)
     strict = query.get("strict", ["0"])[-1].lower() in _TRUE
     now = time.monotonic()
     match segments:

@@ -24,7 +24,10 @@ class Tail:
         self._offset = _size(path)
 
     def lines(self) -> list[str]:
-        """New whole lines since the last call."""
+        """New whole lines since the last call.
+
+        Only a line feed ends a line: TorchServe logs bytes of clients, in which other separators may be.
+        """
         if _size(self._path) < self._offset:
             self._offset = 0
         try:
@@ -35,7 +38,7 @@ class Tail:
             return []
         data = data[: data.rfind(b"\n") + 1]
         self._offset += len(data)
-        return data.decode(errors="replace").splitlines()
+        return data.decode(errors="replace").split("\n")[:-1]
 
 
 @dataclass(frozen=True)

@@ -109,11 +109,12 @@ def adjust(
     """Set worker counts and default versions where they differ; what could not be brought back, with the reason.
 
     Comes right after the start, while workers still load: scaling down then interrupts no request. As the front end
-    is slow then, it is tried several times; `pause` waits between them. Raises client.ServeError if it never answers.
+    is slow then, it is tried several times; `pause` waits between them, and is called with 0 before each version, as
+    one may take seconds. Raises client.ServeError if it never answers.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            failed = _adjust_once(endpoints, wanted)
+            failed = _adjust_once(endpoints, wanted, pause)
         except client.ServeError:
             if attempt == _ATTEMPTS:
                 raise
@@ -125,12 +126,15 @@ def adjust(
     return failed
 
 
-def _adjust_once(endpoints: Endpoints, wanted: Sequence[ServedVersion]) -> dict[Key, str]:
+def _adjust_once(
+    endpoints: Endpoints, wanted: Sequence[ServedVersion], pause: Callable[[float], None]
+) -> dict[Key, str]:
     failed: dict[Key, str] = {}
     with Client(endpoints=endpoints, timeout=_TIMEOUT_S, retries=0) as connection:
         found = survey(connection, _SURVEY_TIMEOUT_S)
         present = {each.key: each for each in map(ServedVersion.of, found.models)}
         for served in wanted:
+            pause(0.0)
             now = present.get(served.key)
             if now is None:
                 is_unknown = served.name in found.undescribed or served.name in found.unreached

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import psutil
 
@@ -65,7 +65,7 @@ class State:
     updated: float = 0.0
 
     def write(self, path: Path) -> None:
-        """Replaces the file at once, so that a reader sees the old state or this one."""
+        """Replaces the file at once, so that a reader sees the old state or this one. Raises OSError."""
         new = path.with_suffix(f".{os.getpid()}.new")
         text = json.dumps(asdict(replace(self, updated=time.time())), indent=2) + "\n"
         try:
@@ -74,8 +74,11 @@ class State:
         except OSError:  # on a full disk, what the file occupies already is still there
             with suppress(OSError):
                 new.unlink()
+            content, status = text.encode(), path.stat()
+            if len(content) > max(status.st_size, 512 * status.st_blocks):  # it would end in the middle
+                raise
             with open(path, "r+b") as old:
-                old.write(text.encode())
+                old.write(content)
                 old.truncate()
 
     @classmethod
@@ -84,12 +87,27 @@ class State:
         try:
             raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
             frontend = raw.pop("frontend")
-            return cls(
+            state = cls(
                 supervisor=Identity(**raw.pop("supervisor")),
                 frontend=None if frontend is None else Identity(**frontend),
                 endpoints=Endpoints(**raw.pop("endpoints")),
                 models=tuple(raw.pop("models")),
                 **raw,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        return state if state._has_valid_types() else None
+
+    def _has_valid_types(self) -> bool:
+        """Signals are sent and folders removed by what a state says, so a damaged file must not pass for one."""
+        processes = [self.supervisor, *filter(None, [self.frontend])]
+        texts = [self.message, self.store, self.temporary, *self.models, *asdict(self.endpoints).values()]
+        return (
+            self.phase in get_args(Phase)
+            and all(
+                type(each.pid) is int and each.pid > 0 and isinstance(each.started, str) for each in processes
+            )
+            and all(isinstance(text, str) for text in texts)
+            and all(type(seconds) in (int, float) for seconds in (self.stop_seconds, self.updated))
+            and Path(self.temporary).is_absolute()
+        )

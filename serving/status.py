@@ -28,7 +28,7 @@ Report = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Status:
-    """`running`: the front end lives, or is being started. `models`: each version as GET /state describes it."""
+    """`running`: the front end lives, or its supervisor does. `models`: each version as GET /state describes it."""
 
     running: bool
     problem: str | None
@@ -109,10 +109,10 @@ def look(run: RunDir) -> Status:
 
 
 def _lives(state: State) -> bool:
-    """While the front end is being started or restarted, the supervisor speaks for it."""
+    """While the front end is started again or ended, and just after its death, the supervisor speaks for it."""
     if state.frontend is not None and state.frontend.alive():
         return True
-    return str(state.phase) in ("starting", "restarting") and state.supervisor.alive()
+    return state.phase not in ("stopped", "failed") and state.supervisor.alive()
 
 
 def _problem(report: Report) -> str | None:

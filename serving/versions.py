@@ -6,6 +6,7 @@ forbids links to archives of another owner, a copy does.
 """
 
 import fcntl
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -25,7 +26,8 @@ FOLDER = ".versions"
 def kept_name(key: Key) -> str:
     """The file name of a version's link: NAME@VERSION.mar, with what is no part of a file name quoted."""
     name, version = key
-    return f"{quote(name, safe='')}@{quote(version, safe='')}.mar"
+    file = f"{quote(name, safe='')}@{quote(version, safe='')}.mar"
+    return re.sub(r"\.(?=\.)", "%2E", file)  # TorchServe loads no path with ..
 
 
 class VersionLinks:

@@ -51,6 +51,8 @@ def decompressed_size(body: bytes | bytearray, encoding: str) -> int:
             left = inflating.unconsumed_tail
     except zlib.error:
         return len(decompress(body, encoding))  # deflate without zlib's header, or no compressed body
+    if size > MAX_DECOMPRESSED_BYTES:
+        raise _too_large()
     return size
 
 
@@ -58,9 +60,13 @@ def _inflate(body: bytes | bytearray, window_bits: int) -> bytes:
     inflating = zlib.decompressobj(window_bits)
     content = inflating.decompress(body, MAX_DECOMPRESSED_BYTES + 1)
     if len(content) > MAX_DECOMPRESSED_BYTES:
-        raise TooLarge(f"the body is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB when decompressed")
+        raise _too_large()
     if not inflating.eof:
         raise InvalidRequest("the compressed body is incomplete")
     if inflating.unused_data:
         raise InvalidRequest("there are further bytes after the compressed body")
     return content
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(f"the body is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB when decompressed")

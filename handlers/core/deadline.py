@@ -23,7 +23,7 @@ RESERVED_KEYS = (TIMEOUT_HEADER, START_HEADER, EDGE_ID_HEADER, REQUEST_ID_HEADER
 
 MAX_CLOCK_SKEW_S = 5.0
 MAX_AGE_S = 3600.0
-_MAX_TIMEOUT_S = 1e6
+MAX_TIMEOUT_S = 1e6
 _MAX_REQUEST_ID = 64
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,9})?")
 _EDGE_ID = re.compile(r"[0-9a-f]{32}")
@@ -96,11 +96,16 @@ def parse_timeout(text: str) -> float | None:
     if not text:
         return None
     seconds = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not 0 <= seconds <= _MAX_TIMEOUT_S:
+    if not 0 <= seconds <= MAX_TIMEOUT_S:
         raise InvalidRequest(
             f"'X-Request-Timeout' must be a number of seconds from 0 to 1000000, not {text[:20]!r}"
         )
     return seconds
+
+
+def format_timeout(seconds: float) -> str:
+    """A text that `parse_timeout` reads; what is longer than MAX_TIMEOUT_S is shortened to that."""
+    return f"{min(seconds, MAX_TIMEOUT_S):.9f}"
 
 
 def reserved_values(

@@ -170,6 +170,7 @@ def test_a_request_that_kills_is_sent_twice_and_no_more(torchserve, gateway):
         response = client.post(PATH, content=b"x")
     assert (response.status_code, response.json()["type"]) == (503, "WorkerDied")
     assert response.headers["x-retried"] == "1"
+    assert response.headers["x-request-id"]
     assert response.headers["retry-after"] == "1"
     assert len(torchserve.received) == 2
 
@@ -210,6 +211,32 @@ def test_the_handlers_deadline_is_told_apart_from_the_proxys(torchserve):
     with edge(torchserve, upstream_timeout=1) as running, http(running) as client:
         assert client.post(PATH, content=b"late").json()["type"] == "DeadlineExceeded"
         assert client.post(PATH, content=b"slow").json()["type"] == "Timeout"
+
+
+@pytest.mark.parametrize(
+    "path", [PATH, "/predict", "/v2/models/t5-small/infer", "/v1/models/t5-small:predict"]
+)
+@pytest.mark.parametrize("others", [0, 1])
+def test_no_request_waits_longer_than_its_deadline(torchserve, gateway, path, others):
+    """Such as one that TorchServe has lost with a worker. With several upstreams, the next one is not tried then."""
+    torchserve.answer = lambda _: Answer(seconds=20)
+    several = ((torchserve.address, "127.0.0.1:1"),) * others
+    with edge(torchserve, gateway, others=several) as running, http(running) as client:
+        begin = time.monotonic()
+        response = client.post(path, content=b"x", headers={"X-Request-Timeout": "0.6"})
+        assert time.monotonic() - begin < 15
+    assert (response.status_code, response.json()["type"]) == (504, "DeadlineExceeded")
+    assert "X-Request-Timeout" in response.json()["message"]
+    assert len(torchserve.received) == 1
+
+
+def test_what_is_answered_within_its_deadline_passes(torchserve, gateway):
+    torchserve.answer = lambda _: Answer(seconds=1.2, body=b"good")
+    with edge(torchserve, gateway) as running, http(running) as client:
+        for timeout in ("1.5", "30.25", "1000000", ""):
+            response = client.post(PATH, content=b"x", headers={"X-Request-Timeout": timeout})
+            assert (response.status_code, response.content) == (200, b"good")
+            assert not {"x-retried", "retry-after", "allow"} & response.headers.keys()
 
 
 @pytest.mark.parametrize("failure", [NO_WORKER, Answer(429, b"full")], ids=["no worker", "full"])

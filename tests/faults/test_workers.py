@@ -99,6 +99,18 @@ def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
     assert status.look(RunDir(toys.run_dir)).exit_code == 0
 
 
+def test_what_a_client_sends_is_not_taken_for_a_line_of_the_front_ends_log(toys):
+    """TorchServe logs the text of a form that it cannot read, line feeds included."""
+    body = b"x%zz\njava.lang.OutOfMemoryError: y=1"
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = httpx.post(f"{toys.inference}/predictions/first", content=body, headers=form, timeout=30)
+    assert answer.status_code >= 400
+    log = toys.run_dir / "logs" / "server.log"
+    until(lambda: "ErrorDataDecoderException\n" in log.read_text())
+    assert "OutOfMemoryError" not in log.read_text()
+    assert "%zz" not in log.read_text()
+
+
 def test_a_worker_that_ends_itself_comes_back_too(toys):
     until(toys.ready)
     assert order(toys, "exit", "second").status_code == 500

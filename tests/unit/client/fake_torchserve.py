@@ -119,6 +119,9 @@ class FakeTorchServe:
         self.queued = 0  # so many descriptions more will say that requests are queued
         self.dies_at_load = False  # a new worker's process is another one at each description
         self.registers_as: str | None = None  # the name that the archive gives, where it is not the file's
+        self.registers_version: str | None = (
+            None  # the version that the archive gives, where it is not the next one
+        )
         self.new_workers = 1
         self.takes_holds = False  # whether the supervisor knows POST /workers/PID/hold
         self.asked_to_hold: list[int] = []
@@ -250,7 +253,7 @@ class FakeTorchServe:
     def register(self, url: str, name: str | None) -> str:
         """TorchServe's sentence names neither model nor version where it does not wait."""
         model = name or self.registers_as or url.removesuffix(".mar")
-        version = f"{len(self.versions.get(model, ())) + 1}.0"
+        version = self.registers_version or f"{len(self.versions.get(model, ())) + 1}.0"
         if url == "twice.mar":
             raise Refused(409, "ConflictStatusException", "Model version 1.0 is already registered")
         pids = [4000 + place for place in range(self.new_workers)]

@@ -149,6 +149,18 @@ def test_an_archive_that_names_its_model_badly_is_removed_again(call, connection
 
 
 @both
+@pytest.mark.parametrize("version", ["1/2", "..", "2 beta", "1..2"])
+def test_an_archive_with_a_bad_version_is_removed_again(call, connection, fake, protocol, version):
+    fake.registers_version = version
+    for change in (lambda c: c.register("texts.mar"), lambda c: c.replace_model("texts", "texts.mar")):
+        with pytest.raises(InvalidRequest, match="not a valid name of a model or version") as caught:
+            call(change, protocol=protocol, **connection)
+        assert repr(version) in caught.value.message
+        assert list(fake.versions["texts"]) == ["1.0", "2.0"]
+        assert fake.defaults["texts"] == "1.0"
+
+
+@both
 @pytest.mark.parametrize("name", ["org/texts", "../texts"])
 def test_a_bad_name_can_be_removed(call, connection, fake, protocol, name):
     fake.register("texts.mar", name)

@@ -80,6 +80,8 @@ NO_NAME = "Parameter model_name is required.\nBadRequestException.()"
         ("UNAVAILABLE", "Socket closed", errors.Unavailable, "Socket closed"),
         ("UNAVAILABLE", f"m\n{HTTP}.InternalServerException", errors.Overloaded, "m"),
         ("RESOURCE_EXHAUSTED", "CLIENT: Sent message larger than max (2 vs. 1)", errors.TooLarge, "CLIENT"),
+        ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 9: 10", errors.TooLarge, "gRPC"),
+        ("RESOURCE_EXHAUSTED", "the message is larger than 16 MiB", errors.TooLarge, "the message"),
         ("RESOURCE_EXHAUSTED", "too many requests", errors.Overloaded, "too many"),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", errors.Timeout, "no answer"),
         ("UNIMPLEMENTED", "Method not found!", errors.InternalError, "Method not found!"),

@@ -241,6 +241,12 @@ async def test_other_errors_stay_what_they_are(http, served, failure, code, kind
     assert is_error(await http.post("/model", json={"img": [[[1, 2, 3]]]}), code, kind)
 
 
+async def test_nginx_does_not_wait_for_torchserve_beyond_a_requests_deadline(http, monkeypatch):
+    monkeypatch.setattr("gateway.waiting.Waiting.until_ready", lambda *_: asyncio.sleep(60))
+    response = await http.get("/wait/pictures/1.0", headers={"X-Request-Timeout": "0.2"})
+    assert is_error(response, 504, "DeadlineExceeded")
+
+
 async def test_nginx_is_told_why_torchserve_refused(http, served):
     response = await http.get("/refusals/pictures/?length=250")
     assert is_error(response, 429, "Overloaded")

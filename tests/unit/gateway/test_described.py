@@ -95,6 +95,16 @@ async def test_what_a_handler_has_said_is_kept_while_it_is_busy(client):
     assert said in await descriptions.all()
 
 
+async def test_a_model_with_requests_in_its_queue_is_asked_once(client, monkeypatch):
+    queue = {"jobQueueStatus": {"remainingCapacity": 0, "pendingRequests": 7}}
+    monkeypatch.setitem(MODELS, "good", [each | queue for each in MODELS["good"]])
+    descriptions = Descriptions(client)
+    said = await descriptions.one("good")
+    assert said.metadata == METADATA["good"]
+    assert await descriptions.one("good") == said
+    assert client.asked == ["good"]
+
+
 async def test_what_a_model_has_said_goes_with_it(client):
     descriptions = Descriptions(client)
     await descriptions.one("good")

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from gateway.app import create
 from gateway.forwarding import run_until_disconnect
 from gateway.settings import Settings
+from handlers.core.deadline import read_arrival
 from tests.unit.gateway.behind import Served
 
 SETTINGS = Settings(image_model="pictures", summarizers={"t5": "texts"})
@@ -89,11 +90,26 @@ async def test_an_implausible_start_is_ignored(start):
         assert (await http.post(ROUTE, json=TEXT, headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("timeout", ["soon", "0", "-1", "nan", "inf", ""])
-async def test_an_invalid_timeout_is_refused(timeout):
-    async with client_of(Upstream()) as http:
+@pytest.mark.parametrize(
+    "timeout", ["soon", "-1", "nan", "inf", "1e3", "1_0", "+5", "5s", "1000001", "9" * 400]
+)
+async def test_an_invalid_timeout_is_refused_as_the_handlers_refuse_it(timeout):
+    upstream = Upstream()
+    async with client_of(upstream) as http:
         response = await http.post(ROUTE, json=TEXT, headers={"X-Request-Timeout": timeout})
-    assert (response.status_code, response.json()["type"]) == (400, "InvalidParameter")
+    assert (response.status_code, response.json()["type"]) == (400, "InvalidRequest")
+    assert response.json()["message"] == read_arrival({"x-request-timeout": timeout}).error.message
+    assert upstream.requests == []
+
+
+async def test_a_time_of_zero_has_passed_and_an_empty_one_is_none():
+    upstream = Upstream()
+    async with client_of(upstream) as http:
+        response = await http.post(ROUTE, json=TEXT, headers={"X-Request-Timeout": "0"})
+        assert (response.status_code, response.json()["type"]) == (504, "DeadlineExceeded")
+        assert upstream.requests == []
+        response = await http.post(ROUTE, json=TEXT, headers={"X-Request-Timeout": ""})
+    assert response.status_code == 200
 
 
 async def test_a_client_that_leaves_ends_its_request_to_torchserve():

@@ -63,6 +63,6 @@ def test_the_gateway_alone_needs_an_address_to_listen_on(capsys, address):
 
 def test_the_server_of_the_run_folder(started, tmp_path):
     run, there = RunDir(tmp_path), Endpoints.at(port_offset=300)
-    State("ready", "", Identity(1, ""), None, there, (), "", "").write(run.state)
+    State("ready", "", Identity(1, ""), None, there, (), "", "/nowhere").write(run.state)
     made = started("--run-dir", tmp_path, "--port-offset", "100")
     assert (made.http, made.endpoints) == ("127.0.0.1:8100", there)

@@ -121,6 +121,48 @@ def test_bodies_of_all_sizes_together_stay_below_the_limit(tmp_path, body_bytes)
     assert 0.7 * body_bytes < total < 1.2 * body_bytes
 
 
+@pytest.mark.parametrize(
+    ("timeout", "within"),
+    [
+        ("0", 1),
+        ("0.0", 1),
+        ("0.001", 1),
+        ("1", 1),
+        ("1.000", 1),
+        ("1.001", 2),
+        ("2.5", 3),
+        ("3", 3),
+        ("3.000000001", 5),
+        ("4.9", 5),
+        ("05", 5),
+        ("5.1", 10),
+        ("9", 10),
+        ("10.0", 10),
+        ("10.1", 20),
+        ("29.998", 30),
+        ("30", 30),
+        ("31", 60),
+        ("60.5", 120),
+        ("99", 120),
+        ("119.9", 120),
+        ("120.1", 240),
+        ("240", 240),
+        *((text, None) for text in ("240.1", "1000", "", "soon", "-1", "1e3", "5s", ".5")),
+    ],
+)
+def test_nginx_waits_for_torchserve_until_the_requests_deadline(tmp_path, timeout, within):
+    """Rounded up to a time that has a location."""
+    text = render(Front(), tmp_path)
+    (times,) = re.findall(r"map \$http_x_request_timeout \$within \{(.*?)\n    \}", text, re.DOTALL)
+    patterns = re.findall(r'"~(.+)" _(\d+)s;', times)
+    assert len(patterns) == 10
+    assert next((int(s) for pattern, s in patterns if re.match(pattern, timeout)), None) == within
+    if within:
+        (location,) = re.findall(rf"location @torchserve_{within}s \{{(.*?)\n        \}}", text, re.DOTALL)
+        assert f"proxy_read_timeout {within}s;" in location
+        assert f"proxy_next_upstream_timeout {min(within, 10)}s;" in location
+
+
 def test_an_unknown_variable_in_the_template_is_named(tmp_path):
     template = tmp_path / "template"
     template.write_text("listen ${NOWHERE};")

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 from typing import ClassVar
 
 import pytest
@@ -83,6 +84,29 @@ def pair(monkeypatch, tmp_path):
     return start
 
 
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "0.0.0.0",
+        pytest.param("[::1]", marks=pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 here")),
+    ],
+)
+def test_a_free_port_is_found_on_any_address(pair, host):
+    front = running.Running(Front(http=f"{host}:0", grpc=f"{host}:0"), Settings()).front
+    for address in (front.http, front.grpc):
+        assert address.startswith(f"{host}:")
+        assert int(address.rpartition(":")[2]) > 0
+
+
 def test_each_problem_is_a_restart_that_is_counted(pair, capfd):
     with pair() as both:
         Process.events.clear()
@@ -142,6 +166,14 @@ def test_readiness_is_false_before_the_drain_delay(pair):
     with pair(drain_delay_s=0.01):
         Process.events.clear()
     assert Process.events[:2] == [f"{SIGNAL.name} gateway", "end nginx"]
+
+
+def test_balancers_have_the_drain_delay_while_the_gateway_is_started_again_too(pair, monkeypatch):
+    with pair(drain_delay_s=7) as both:
+        slept = []
+        monkeypatch.setattr(both, "_sleep", slept.append)
+        both.gateway.is_ready = False
+    assert slept == [7]
 
 
 def test_what_does_not_end_within_the_grace_is_cut_off(pair):

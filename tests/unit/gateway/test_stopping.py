@@ -3,13 +3,15 @@
 import httpx
 import pytest
 
+from client._stubs import open_inference_grpc_pb2 as messages
 from gateway.app import create
 from gateway.settings import Settings
 from gateway.stopping import Stopping
+from gateway.waiting import Waiting
 from tests.unit.gateway.behind import Served
 
-READINESS = ("/readyz", "/readyz/pictures", "/v2/health/ready", "/v2/models/pictures/ready",
-             "/v2/models/pictures/versions/1.0/ready", "/ping")  # fmt: skip
+READINESS = ("/readyz", "/readyz/pictures", "/readyz/", "/v2/health/ready", "/v2/models/pictures/ready", "/ping",
+             "/v2/models/pictures/versions/1.0/ready", "/v1/models/pictures")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", READINESS)
@@ -24,3 +26,32 @@ async def test_readiness_is_false(path):
         assert response.json()["reason"] == "the gateway is shutting down"
         assert (await http.get("/livez")).status_code == 200
         assert (await http.post("/model", json={"img": [[[1, 2, 3]]]})).status_code == 200
+
+
+async def test_over_grpc_too_while_lost_requests_are_still_sent_again(monkeypatch):
+    """The application is started, so that it knows that TorchServe is ready."""
+    kept = []
+    monkeypatch.setattr("gateway.app.Waiting", lambda readiness: kept.append(readiness) or Waiting(readiness))
+    stopping = Stopping()
+    app = create(Settings(image_model="pictures"), httpx.MockTransport(Served().rest), stopping)
+
+    async def is_ready(http, method, request):
+        content = request.SerializeToString()
+        frame = b"\0" + len(content).to_bytes(4, "big") + content
+        response = await http.post(f"/inference.GRPCInferenceService/{method}", content=frame)
+        return getattr(messages, f"{method}Response").FromString(response.content[5:]).ready
+
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as http,
+    ):
+        for ready in (True, False):
+            assert await is_ready(http, "ServerReady", messages.ServerReadyRequest()) is ready
+            assert await is_ready(http, "ModelReady", messages.ModelReadyRequest(name="pictures")) is ready
+            assert f"gateway_ready {float(ready)}" in (await http.get("/gateway/metrics")).text
+            assert (await http.get("/readyz")).status_code == (200 if ready else 503)
+            assert (await http.get("/readyz/absent")).status_code == 404
+            assert kept[0].answers("pictures", None)
+            assert kept[0].answers("pictures", "1.0")
+            assert kept[0].answers("", None)
+            stopping.begin()

@@ -7,7 +7,6 @@ import time
 import httpx
 import pytest
 
-from client import ModelNotFound
 from gateway import waiting
 from gateway.refusals import WORKER_DIED
 from gateway.waiting import ResendingTransport, Waiting
@@ -30,14 +29,12 @@ class Known:
         assert limit_s == waiting.LONGEST_WAIT_S
         return self.hope
 
-    def server(self):
-        return None if all(self.ready.values()) else "not all"
-
-    def model(self, name, version=None):
-        self.asked.append((name, version))
-        if name not in self.ready:
-            raise ModelNotFound(name)
-        return None if self.ready[name] else "restarting"
+    def answers(self, name, version):
+        if all(self.ready.values()):
+            return True
+        if name:
+            self.asked.append((name, version))
+        return self.ready.get(name, False)
 
 
 @pytest.fixture

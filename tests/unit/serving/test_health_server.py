@@ -190,6 +190,7 @@ def test_a_page_in_a_browser_cannot_hold_a_worker(port, monitor):
 
 def test_other_routes_and_methods(port):
     assert get(port, "/")[0] == get(port, "/readyz/")[0] == get(port, "/readyz/a/b/c")[0] == 404
+    assert get(port, "//[")[0] == get(port, "/livez//")[0] == get(port, "/%5B%FF")[0] == 404
     assert get(port, "/livez", "POST")[0] == 405
     assert get(port, "/readyz", "HEAD") == (200, b"")
 

@@ -108,5 +108,9 @@ def test_a_tail_gives_whole_new_lines_only_and_survives_a_rollover(tmp_path):
     assert tail.lines() == ["two"]
     path.write_text("new\n")
     assert tail.lines() == ["new"]
+    others = "\r\x0b\x0c\x1c\x85\u2028java.lang.OutOfMemoryError"  # as a client may send them
+    with open(path, "a") as file:
+        file.write(f"error: '{others}'\n")
+    assert tail.lines() == [f"error: '{others}'"]
     path.unlink()
     assert tail.lines() == []

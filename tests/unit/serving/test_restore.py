@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from dataclasses import asdict, replace
+from urllib.parse import unquote
 
 import pytest
 
@@ -71,6 +72,14 @@ def test_a_store_that_takes_no_links_is_said(tmp_path):
     planned = RestorePlan((Load(SERVED, tmp_path / "gone" / "x.mar", "m@1.mar"),), {})
     with archives_in_store(planned, tmp_path) as failed:
         assert "cannot be linked" in failed[SERVED.key]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1..2", "1.", "..", "../../x", "a b", "1,2=3", "é", "%2E"])
+def test_the_file_name_of_a_kept_version_is_one_that_torchserve_loads(version):
+    name = versions.kept_name(("m", version))
+    assert name.endswith(".mar")
+    assert unquote(name) == f"m@{version}.mar"
+    assert not {"..", "/", ",", "=", " "} & {name[i : i + n] for n in (1, 2) for i in range(len(name))}
 
 
 def test_links_of_unregistered_versions_and_of_dead_runs_go(replaced):
@@ -162,7 +171,9 @@ def test_only_what_differs_is_changed_and_one_failure_stops_nothing(monkeypatch)
     ]
     monkeypatch.setattr(restore, "Client", management)
     monkeypatch.setattr(restore, "survey", lambda *_: Survey(present, {}))
-    failed = adjust(client.Endpoints(), [same, bad, replace(scaled, default=True), missing], lambda _: None)
+    pauses = []
+    failed = adjust(client.Endpoints(), [same, bad, replace(scaled, default=True), missing], pauses.append)
+    assert pauses == [*[0.0] * 4, restore._ATTEMPT_INTERVAL_S] * (restore._ATTEMPTS - 1) + [0.0] * 4
     once = [("scale", "scaled", OLD, 1, 2), ("default", "scaled", OLD)]
     assert management.done[:2] == once
     assert management.done == once * (len(management.done) // 2)

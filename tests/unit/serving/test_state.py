@@ -1,5 +1,6 @@
 """The state file, the identity of processes, and the run folder with its lock."""
 
+import json
 import os
 import signal
 import stat
@@ -39,10 +40,55 @@ def test_a_state_is_read_back(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"frontend": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"frontend": 1}', "[" * 200_000, "null", "\ufffd\x00"]
+)
 def test_a_file_that_is_no_state_is_none(tmp_path, text):
     (tmp_path / "state.json").write_text(text)
     assert State.read(tmp_path / "state.json") is None
+
+
+def test_without_room_for_another_file_it_is_written_in_place_or_not_at_all(tmp_path):
+    path = tmp_path / "state.json"
+    STATE.write(path)
+    path.with_suffix(f".{os.getpid()}.new").mkdir()  # as on a full disk, there can be no new file
+    replace(STATE, phase="stopping").write(path)
+    assert State.read(path).phase == "stopping"
+    with pytest.raises(OSError):  # noqa: PT011
+        replace(STATE, phase="stopped", message="x" * 2**20).write(path)
+    assert State.read(path).phase == "stopping"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("phase", "unheard of"),
+        ("phase", []),
+        ("message", None),
+        ("supervisor", {"pid": "7", "started": "now"}),
+        ("supervisor", {"pid": True, "started": "now"}),
+        ("supervisor", {"pid": -1, "started": "now"}),  # as a signal's target, every process
+        ("frontend", {"pid": 0, "started": "now"}),
+        ("frontend", {"pid": 77, "started": 5}),
+        ("endpoints", {"inference": 8080}),
+        ("models", [1]),
+        ("models", None),
+        ("temporary", ""),
+        ("temporary", "tmp"),
+        ("temporary", ["/tmp"]),
+        ("stop_seconds", "10"),
+        ("updated", None),
+        ("more", 1),
+    ],
+)
+def test_a_damaged_state_is_none(tmp_path, name, value):
+    path = tmp_path / "state.json"
+    STATE.write(path)
+    assert State.read(path) is not None
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    assert State.read(path) is None
+    assert stop(RunDir(tmp_path)) == f"nothing runs in {tmp_path}"
+    assert look(RunDir(tmp_path)).exit_code == 3
 
 
 def test_a_process_is_told_from_a_later_one_of_the_same_number():

@@ -100,6 +100,14 @@ def test_a_server_that_starts_or_stops_runs_and_is_not_ready(run, supervisor, ph
     assert (found.exit_code, found.problem) == (1, f"it is {phase}")
 
 
+@pytest.mark.parametrize("phase", ["ready", "not ready", "stopping"])
+def test_a_front_end_that_has_just_died_is_not_taken_for_the_end(run, supervisor, phase):
+    supervisor.report = health_report.as_json(snapshot(SERVING, phase="restarting"), NOW)
+    rewrite(run, phase=phase, frontend=replace(STATE.supervisor, started="long ago"))
+    found = status.look(run)
+    assert (found.exit_code, found.problem) == (1, "it is restarting")
+
+
 @pytest.mark.parametrize("models", [(replace(MODEL, workers=()),), ()])
 def test_a_supervisor_that_does_not_answer_is_a_problem_and_the_rest_is_shown(run, monkeypatch, models):
     surveyed(monkeypatch, *models)

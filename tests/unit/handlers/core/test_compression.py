@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from handlers.core.compression import MAX_DECOMPRESSED_BYTES, decompress
+from handlers.core.compression import MAX_DECOMPRESSED_BYTES, decompress, decompressed_size
 from handlers.core.errors import InvalidRequest, TooLarge
 from handlers.core.request import RequestParser
 from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE
@@ -57,6 +57,9 @@ def test_a_bomb_is_refused_without_being_unpacked():
     assert len(decompress(zlib.compress(limit), "deflate")) == MAX_DECOMPRESSED_BYTES
     with pytest.raises(TooLarge, match="larger than 16 MiB when decompressed"):
         decompress(zlib.compress(limit + b"\0"), "deflate")
+    assert decompressed_size(zlib.compress(limit), "deflate") == MAX_DECOMPRESSED_BYTES
+    with pytest.raises(TooLarge, match="larger than 16 MiB when decompressed"):
+        decompressed_size(zlib.compress(limit + b"\0"), "deflate")
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from handlers.core.deadline import read_arrival, reserved_values
+from handlers.core.deadline import format_timeout, parse_timeout, read_arrival, reserved_values
 
 NOW, WALL = 500.0, 1_800_000_000.0
 
@@ -77,3 +77,10 @@ def test_http_headers_keep_their_case_and_grpc_uses_reserved_keys():
     )
     assert found == {"x-request-timeout": "9\ufffd"}
     assert fields == {"text": b"a"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "read"), [(0, 0), (1e-9, 1e-9), (5e-5, 5e-5), (2.5, 2.5), (999_999.5, 999_999.5), (1e9, 1e6)]
+)
+def test_a_written_timeout_is_read_back(seconds, read):
+    assert parse_timeout(format_timeout(seconds)) == pytest.approx(read)
