@@ -25,7 +25,22 @@ Format = Literal["auto", "image", "text", "paths", "jsonl"]
 FORMATS: tuple[str, ...] = get_args(Format)
 STDIN = "-"
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".ico", ".ppm")
+    (
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".heic",
+        ".ico",
+        ".pbm",
+        ".pgm",
+        ".ppm",
+    )
 )
 TEXT_SUFFIXES = frozenset((".txt", ".text", ".md"))
 JSONL_SUFFIXES = frozenset((".jsonl", ".ndjson"))
