@@ -102,7 +102,7 @@ class Preprocessor:
                 f"{height} x {width}" for height, width in (square.shape[1:], wide.shape[1:])
             )
             raise ConfigurationError(
-                f"preprocessor_config.json makes pictures of several sizes, such as {sizes}, which cannot be a batch: "
+                f"preprocessor_config.json makes pictures of several sizes, such as {sizes}, which make no batch: "
                 "set 'do_resize' and a 'size' with 'height' and 'width', or 'do_center_crop' and a 'crop_size'"
             )
         if not square.isfinite().all():
