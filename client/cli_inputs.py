@@ -26,7 +26,7 @@ FORMATS: tuple[str, ...] = get_args(Format)
 STDIN = "-"
 IMAGE_SUFFIXES = frozenset(
     """
-    .jpg .jpeg .jfif .png .gif .bmp .tif .tiff .webp .avif .heic .ico .pbm .pgm .ppm .pnm
+    .jpg .jpeg .jfif .png .gif .bmp .tif .tiff .webp .avif .heic .ico .pbm .pgm .ppm .pnm .pfm
     """.split()  # noqa: SIM905
 )
 TEXT_SUFFIXES = frozenset((".txt", ".text", ".md"))

@@ -15,7 +15,8 @@ from packing.kept import KEPT
 from packing.model_config import read_model_config
 from packing.models import LAYOUT, Layout
 from packing.names import check_name, check_version
-from packing.prepare import Prepared, Wanted, prepare, summary
+from packing.prepare import Prepared, Wanted, prepare
+from packing.prepared_facts import summary
 from packing.provenance import Provenance
 from packing.sources import Report, Source, Weights, Wish, find
 

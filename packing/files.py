@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packing.errors import BadSource, NoSafetensors, explained
+from packing.errors import BadSource, explained
+from packing.other_formats import ADAPTER, adapter, no_config, no_safetensors
 from packing.tasks import Task
 
 CONFIG = "config.json"
@@ -21,15 +22,6 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
 _BYTES = "ByT5Tokenizer"
-ADAPTER = "adapter_config.json"
-CHECKPOINTS = (".pth.tar", ".pth", ".pt", ".ckpt")
-OF_CHECKPOINT = (
-    "A checkpoint alone does not say how its network is built. For timm: `model = timm.create_model(NAME, "
-    "checkpoint_path=FILE, num_classes=N)`, then `timm.models.save_for_hf(model, folder, safe_serialization=True)`, "
-    "and pack that folder. For torchvision: --from torchvision:ARCHITECTURE --state-dict FILE --labels FILE."
-)
-"""What to do with a file of weights."""
-
 _CHUNK = 1 << 20
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
 _PICKLES = (".bin", ".pt", ".pth", ".pth.tar", ".tar", ".ckpt", ".h5", ".msgpack", ".pkl")
@@ -62,18 +54,14 @@ def git_blob_id(path: Path) -> str:
 
 
 def check_is_model(names: Collection[str], source: str) -> None:
-    """Raises BadSource for a LoRA adapter, a lone checkpoint or no model at all, with the way to one."""
-    if ADAPTER in names and not {WEIGHTS, INDEX, PICKLE, PICKLE_INDEX}.intersection(names):
-        raise BadSource(
-            f"{source} is an adapter (LoRA, {ADAPTER}), not a model. Merge it into its base model with PEFT, "
-            "`model.merge_and_unload().save_pretrained(folder)`, save its tokenizer or image processor beside it, "
-            "and pack that folder."
-        )
+    """Raises BadSource for an adapter (LoRA), a lone checkpoint or no model at all, with the way to one.
+
+    `names` may have those of config.json in subfolders, with a slash.
+    """
+    if ADAPTER in names:
+        raise adapter(source, bool({WEIGHTS, INDEX, PICKLE, PICKLE_INDEX}.intersection(names)))
     if CONFIG not in names:
-        checkpoints = sorted(name for name in names if name.endswith(CHECKPOINTS))
-        if checkpoints:
-            raise BadSource(f"{source} has {checkpoints[0]} and no {CONFIG}. {OF_CHECKPOINT}")
-        raise BadSource(f"{source} has no {CONFIG}: it is not a model in the hub's layout.")
+        raise no_config(names, source)
 
 
 def weight_files(names: Collection[str], source: str, pickled: bool = False) -> str:
@@ -86,17 +74,7 @@ def weight_files(names: Collection[str], source: str, pickled: bool = False) -> 
     for name in known:
         if name in names:
             return name
-    others = sorted(name for name in names if name.endswith(_PICKLES))
-    found = f" (there is {', '.join(others[:3])}, but only safetensors are opened)" if others else ""
-    hint = ""
-    if not pickled and (PICKLE in names or PICKLE_INDEX in names):
-        hint = (
-            " Or add --pickled: torch then reads it without running code from it, and safetensors are packed."
-        )
-    raise NoSafetensors(
-        f"{source} has no {WEIGHTS}{found}. Use a source that has one, or convert it with "
-        f"`save_pretrained(folder)` of transformers on a machine where you trust it, and pack that folder.{hint}"
-    )
+    raise no_safetensors(names, source, WEIGHTS, () if pickled else (PICKLE, PICKLE_INDEX))
 
 
 def tensor_files(weights: str, index: Path | None, names: Collection[str], source: str) -> list[str]:
@@ -123,7 +101,7 @@ def _shards_of(index: Path, name: str, names: Collection[str], source: str) -> l
         if not _SHARD.fullmatch(shard) or ".." in shard or not shard.endswith(kind):
             raise BadSource(f"{name} of {source} names {shard!r}, which is not a plain {kind[1:]} file name.")
         if shard not in names:
-            raise BadSource(f"{name} of {source} names {shard}, which is not there.")
+            raise BadSource(f"{name} of {source} names {shard}, which is not there; get that file as well.")
     return shards
 
 
@@ -147,8 +125,12 @@ def side_files(
             classes.append(read_tokenizer_config().get("tokenizer_class"))
             if _BYTES in classes:
                 return sorted(task.side_files.intersection(names) | {CONFIG})
-        groups = " or ".join(" with ".join(group) for group in task.needs_one_of)
-        raise BadSource(f"{source} lacks what a model for {task.name} needs beside its weights: {groups}.")
+        groups = ", or ".join(" + ".join(group) for group in task.needs_one_of)
+        raise BadSource(
+            f"{source} lacks what a model for {task.name} needs beside its weights: {groups}. "
+            f"`{task.side_class}.from_pretrained(ORIGINAL).save_pretrained(folder)` writes it; ORIGINAL is the model "
+            "that this one was trained from."
+        )
     return sorted(task.side_files.intersection(names) | {CONFIG})
 
 
@@ -158,6 +140,7 @@ def read_json(path: Path, source: str) -> dict[str, Any]:
         with explained(f"reading {path.name} of {source}"):
             raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
+        _check_no_pointer(path, source)
         raise BadSource(f"{path.name} of {source} is not valid JSON: {error}.") from error
     if not isinstance(raw, dict):
         raise BadSource(f"{path.name} of {source} is not a JSON object.")
@@ -170,12 +153,9 @@ def check_safetensors(path: Path, source: str) -> None:
     The format: 8 bytes little-endian header length, a JSON header with every tensor's `data_offsets`, the data.
     """
     size = path.stat().st_size
+    _check_no_pointer(path, source)
     with path.open("rb") as file:
         start = file.read(8)
-        if (start + file.read(64)).startswith(_LFS_POINTER):
-            raise BadSource(
-                f"{path.name} of {source} is a Git LFS pointer, not the weights: run `git lfs pull` in that folder."
-            )
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else _LONGEST_HEADER + 1
         if length > min(_LONGEST_HEADER, size - 8):
             raise BadSource(f"{path.name} of {source} is not a safetensors file, or is cut off.")
@@ -185,6 +165,14 @@ def check_safetensors(path: Path, source: str) -> None:
         raise BadSource(
             f"{path.name} of {source} is not a whole safetensors file: its header and its length differ."
         )
+
+
+def _check_no_pointer(path: Path, source: str) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise BadSource(
+                f"{path.name} of {source} is a Git LFS pointer, not the file: run `git lfs pull` in that folder."
+            )
 
 
 def _data_length(header: bytes) -> int | None:

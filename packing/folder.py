@@ -32,7 +32,11 @@ def inspect(folder: Path, source: str) -> tuple[Task, str]:
     """Task and architecture from the folder's config.json; `source` is what errors call the folder."""
     if not folder.is_dir():
         raise BadSource(f"{source} is not a folder.")
-    check_is_model(_names(folder, source), source)
+    names = _names(folder, source)
+    nested = (
+        () if CONFIG in names else (f"{path.parent.name}/{CONFIG}" for path in folder.glob(f"*/{CONFIG}"))
+    )
+    check_is_model({*names, *nested}, source)
     config = read_json(folder / CONFIG, source)
     return task_of(config, source), architecture_of(config, source)
 

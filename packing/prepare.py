@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -21,14 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from handlers.vision.labels import PREPARED_LABELS, own_labels
 from packing import cache, provenance
 from packing.archive import sha256_and_size
 from packing.converted import REFUSED
 from packing.errors import BadArchive, BadRequest, BadSource, NotPrepared, explained
-from packing.files import CONFIG, ModelFile, sha256_of
+from packing.files import ModelFile, sha256_of
 from packing.models import Layout
 from packing.pictures import Pictures, choose
+from packing.prepared_facts import warn_of_int8, warn_of_unnamed
 from packing.sources import Report, Source
 from packing.tasks import IMAGE_CLASSIFICATION, SUMMARIZATION
 
@@ -36,7 +35,6 @@ NO_CALIBRATION = "none"
 """What --calibrate takes to drop int8."""
 
 _FACTS = "prepared.json"
-_UNNAMED = re.compile(r"LABEL_\d+")
 _WITH_INT8 = ("auto", "openvino")
 _FOR_ONE_CPU = "torch-compiled"
 _DISK_FULL = ("No space left", "Disk quota", "iostream error")  # the last is all that OpenVINO says of it
@@ -96,34 +94,12 @@ def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pre
         cache.prune(wanted.cache, entry)
         files = tuple(_file(path) for path in sorted(entry.iterdir()))
         facts = json.loads((entry / _FACTS).read_bytes())
-    _judge(wanted.name, facts, report)
+    warn_of_int8(wanted.name, facts, report)
     if task == IMAGE_CLASSIFICATION:
-        _warn_of_unnamed(wanted, files, report)
+        warn_of_unnamed(wanted.name, (*wanted.source.files, *files), report)
     if pictures is not None:
         facts["calibration"] = {"pictures": pictures.count, "sha256": pictures.sha256}
     return Prepared(files, facts)
-
-
-def summary(facts: Mapping[str, Any]) -> str:
-    """The facts of provenance.json in a line for a person; empty where nothing was prepared."""
-    parts = []
-    openvino = facts.get("openvino", {})
-    if "none" in openvino:
-        parts.append(f"not for OpenVINO ({openvino['none']})")
-    elif openvino:
-        parts.append(f"OpenVINO {openvino['version']}")
-    if int8 := openvino.get("int8"):
-        parts.append(
-            f"int8 from {int8['pictures']} pictures, {int8['agreement']:.1%} of them labelled as in fp32"
-        )
-    if "torch_compiled" in facts:
-        parts.append("torch-compiled for this CPU")
-    attention = facts.get("step_attention", {})
-    if "none" in attention:
-        parts.append(f"attention not compiled ({attention['none']})")
-    elif attention:
-        parts.append("attention compiled for AVX-512")
-    return ", ".join(parts)
 
 
 def _pictures(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pictures | None:
@@ -169,35 +145,6 @@ def _without_int8(name: str, why: str, report: Report) -> None:
         f"  Why: {why}\n"
         f"  To have it again: scripts/pack {name} --calibrate FOLDER, with OpenVINO as the engine."
     )
-
-
-def _judge(name: str, facts: Mapping[str, Any], report: Report) -> None:
-    """Says it where int8 is not good enough for workers to take it by themselves."""
-    int8 = facts.get("openvino", {}).get("int8")
-    if int8 is None:
-        return
-    from handlers.engines.int8 import ENOUGH
-
-    if int8["agreement"] < ENOUGH:
-        report(
-            f"{name}: WARNING: int8 labels only {int8['agreement']:.1%} of its pictures as fp32 does; below "
-            f"{ENOUGH:.0%} workers do not take it.\n"
-            "  More pictures of the kind that the model is for may help; `precision: int8` takes it all the same."
-        )
-
-
-def _warn_of_unnamed(wanted: Wanted, prepared: Sequence[ModelFile], report: Report) -> None:
-    """Models that were trained without names for their classes answer with LABEL_0, LABEL_1, ..."""
-    files = {file.name: file.path for file in (*wanted.source.files, *prepared)}
-    config = json.loads(files[CONFIG].read_bytes())
-    labels = own_labels(config)
-    if not labels and (named := files.get(f"prepared/{PREPARED_LABELS.name}")):
-        labels = json.loads(named.read_bytes())
-    if labels and all(_UNNAMED.fullmatch(label) for label in labels):
-        report(
-            f"{wanted.name}: WARNING: its labels are {labels[0]} to {labels[-1]}, as config.json names none.\n"
-            "  Name them: --labels FILE, with one label a line in the order of the classes."
-        )
 
 
 def _chosen(name: str, folder: Path, report: Report) -> Pictures:

@@ -10,9 +10,10 @@ from typing import Literal, get_args
 from packing import converted, folder, lock
 from packing.converted import TORCHVISION, StateDict
 from packing.errors import BadRequest, BadSource, HubError, HubOffline
-from packing.files import CHECKPOINTS, CONFIG, OF_CHECKPOINT, ModelFile, is_pickle, read_json, sha256_of
+from packing.files import CONFIG, ModelFile, is_pickle, read_json, sha256_of
 from packing.labels import read_labels
 from packing.models import Layout, ModelSource, find_model, unknown_model
+from packing.other_formats import CHECKPOINTS, OF_CHECKPOINT
 from packing.tasks import IMAGE_CLASSIFICATION, Task, is_timm
 
 Weights = Literal["auto", "pretrained", "starter"]

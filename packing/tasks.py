@@ -35,6 +35,8 @@ class Task:
     mapping: str
     side_files: frozenset[str]
     needs_one_of: tuple[tuple[str, ...], ...]
+    side_class: str = ""
+    """The class of transformers that writes them."""
 
     @property
     def default_config(self) -> Path:
@@ -49,6 +51,7 @@ IMAGE_CLASSIFICATION = Task(
     mapping="MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
     side_files=frozenset({"preprocessor_config.json", "processor_config.json"}),
     needs_one_of=(("preprocessor_config.json",), ("processor_config.json",)),
+    side_class="AutoImageProcessor",
 )
 
 SUMMARIZATION = Task(
@@ -87,6 +90,7 @@ SUMMARIZATION = Task(
         ("prophetnet.tokenizer",),
         ("vocab.txt",),
     ),
+    side_class="AutoTokenizer",
 )
 
 TASKS: Mapping[str, Task] = {task.name: task for task in (IMAGE_CLASSIFICATION, SUMMARIZATION)}
@@ -101,17 +105,32 @@ def task_of(config: Mapping[str, Any], source: str) -> Task:
     if is_timm(config):
         _check_timm(config, source)
         return IMAGE_CLASSIFICATION
-    model_type, architecture = str(config.get("model_type")), architecture_of(config, source)
+    model_type, architecture = config.get("model_type"), architecture_of(config, source)
+    if not isinstance(model_type, str):
+        raise UnknownArchitecture(
+            f"config.json of {source} has no `model_type`, by which transformers finds {architecture!r}; pack the "
+            "config.json that `save_pretrained(folder)` writes."
+        )
     for task in TASKS.values():
         if architecture in _classes(task.mapping).get(model_type, ()):
             if task is SUMMARIZATION:
                 _check_served(config, source)
             return task
+    raise UnknownArchitecture(_why_not_loaded(config, model_type, architecture, source))
+
+
+def _why_not_loaded(config: Mapping[str, Any], model_type: str, architecture: str, source: str) -> str:
     autos = " or ".join(task.auto_class for task in TASKS.values())
-    raise UnknownArchitecture(
+    reason = (
         f"{source} is a {architecture!r} (model_type {model_type!r}), which the installed transformers does not load "
-        f"with {autos}. Choose a model made for image classification or for sequence-to-sequence text."
+        f"with {autos}."
     )
+    if "auto_map" in config:
+        return f"{reason} It brings code of its own (`auto_map`), which is never run."
+    known = [name for task in TASKS.values() for name in _classes(task.mapping).get(model_type, ())]
+    if known:
+        return f"{reason} Of that type it loads {', '.join(known)}: choose or train a model with that head."
+    return f"{reason} Choose a model made for image classification or for sequence-to-sequence text."
 
 
 def _check_sizes(config: Any, source: str, name: str = "") -> None:
@@ -139,8 +158,21 @@ def architecture_of(config: Mapping[str, Any], source: str) -> str:
         return f"timm:{config.get('architecture')}"
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
-        raise UnknownArchitecture(f"config.json of {source} names no class in `architectures`.")
+        raise UnknownArchitecture(
+            f"config.json of {source} names no class in `architectures`. {_way_to_class(config)}"
+        )
     return architectures[0]
+
+
+def _way_to_class(config: Mapping[str, Any]) -> str:
+    if "_class_name" in config:
+        return "It is a part of a pipeline of diffusers, which makes images."
+    if "architecture" in config and "num_classes" in config:
+        return (
+            "It is in an older format of timm's: save the model again with `timm.models.save_for_hf(model, folder, "
+            "safe_serialization=True)`."
+        )
+    return 'Add the network\'s, such as "architectures": ["ResNetForImageClassification"].'
 
 
 def is_timm(config: Mapping[str, Any]) -> bool:

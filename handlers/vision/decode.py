@@ -14,19 +14,22 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
+from PIL.GifImagePlugin import GifImageFile
 
 from handlers.core.base64_text import decode_base64
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.core.tensor import Payload
-from handlers.vision.jpeg import decode_jpeg
-from handlers.vision.metadata import tiff_layout, without_ancillary, without_metadata
+from handlers.vision.jpeg import decode_jpeg, with_end_marker
+from handlers.vision.metadata import without_ancillary, without_metadata
+from handlers.vision.netpbm import netpbm_pixels, without_comments
 from handlers.vision.pixels import checked_pixels
 from handlers.vision.rgb import fit_png_transparency, to_rgb
 from handlers.vision.tiff import check_tiff
+from handlers.vision.unreadable import damage_of, reason_of
 
-# Formats that people send. Pillow reads more: through other programs (EPS), in slow Python (PPM), or before its size
-# can be looked at (ICO).
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
+# Formats that people send. Pillow reads more: through other programs (EPS), or before its size can be looked at
+# (ICO).
+FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM")
 _JPEG = ("JPEG", "MPO")
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten, and each costs a pass over all pixels."""
@@ -110,29 +113,42 @@ def _upright(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) 
     if image.format in _JPEG and image.mode in ("RGB", "L"):
         if at_least and orientation(image) >= _FIRST_LYING:
             at_least = at_least[1], at_least[0]
-        pixels = decode_jpeg(data, (image.height, image.width), at_least)
+        content = data if image.info.get("progressive") else with_end_marker(data)
+        pixels = decode_jpeg(content, (image.height, image.width), at_least)
+    elif image.format == "PPM" and image.mode != "F":
+        pixels = netpbm_pixels(data)
     if pixels is None:
-        pixels = _by_pillow(image)
+        pixels = _by_pillow(image, data)
     turn = _TURNS.get(
         orientation(image)
     )  # of a PNG only now: looking for it decodes, and forgives what is broken
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _by_pillow(image: Image.Image) -> np.ndarray:
+def _by_pillow(image: Image.Image, data: bytes) -> np.ndarray:
+    frame = image.tile[0].extents if isinstance(image, GifImageFile) and image.tile else None
     try:
         image.load()
     except MemoryError:
         raise
     except Exception:
-        raise InvalidImage("the picture is damaged or cut off") from None
+        raise InvalidImage(damage_of(image, bytes(data))) from None
     try:
-        return np.asarray(to_rgb(image))
+        return np.asarray(_on_white(to_rgb(image), frame))
     except (MemoryError, InvalidImage):
         raise
     except Exception as error:
         logger.warning("a picture of mode %s could not be converted", image.mode, exc_info=error)
         raise InvalidImage(f"pixels of this kind ({image.mode}) cannot be read") from None
+
+
+def _on_white(image: Image.Image, frame: tuple[int, int, int, int] | None) -> Image.Image:
+    """A GIF's canvas with its first `frame` alone (left, top, right, bottom), as browsers show it."""
+    if frame is None or frame == (0, 0, *image.size):
+        return image
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image.crop(frame), frame)
+    return canvas
 
 
 def _check_layout(image: Image.Image, data: bytes) -> None:
@@ -159,10 +175,13 @@ def _is_base64(data: bytes) -> bool:
 
 
 def _open(data: bytes) -> Image.Image:
-    content = without_ancillary(data)
+    netpbm = without_comments(data)
+    content = without_ancillary(data) if netpbm is None else netpbm
+    # What begins like a Netpbm file and has no such header would cost time in Pillow.
+    formats = [name for name in _formats() if (name == "PPM") == (netpbm is not None)]
     for candidate in itertools.chain([content], without_metadata(content)):
         try:
-            image = Image.open(io.BytesIO(candidate), formats=_formats())
+            image = Image.open(io.BytesIO(candidate), formats=formats)
         except MemoryError:
             raise
         except Exception as error:
@@ -170,19 +189,7 @@ def _open(data: bytes) -> Image.Image:
         else:
             fit_png_transparency(image, content)
             return image
-    raise _unreadable(data)
-
-
-def _unreadable(data: bytes) -> InvalidImage:
-    """Why Pillow does not open the file, by its signature."""
-    for name in _formats():
-        accepts = Image.OPEN[name][1]
-        if accepts and accepts(bytes(data[:16])) is True:
-            layout = tiff_layout(bytes(data)) if name == "TIFF" else ""
-            hint = f": {layout}; save it with 8 bits per channel" if layout else ""
-            return InvalidImage(f"the {name} file is damaged or of a kind that cannot be read{hint}")
-    names = ", ".join(name for name in _formats() if name != "MPO")
-    return InvalidImage(f"not a picture that can be read; readable formats: {names}")
+    raise InvalidImage(reason_of(bytes(data), _formats()))
 
 
 @cache

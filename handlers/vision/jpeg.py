@@ -11,8 +11,18 @@ except ImportError:
     simplejpeg = None
     logger.warning("simplejpeg is not installed: Pillow decodes JPEGs, which takes longer")
 
+_END = b"\xff\xd9"
 # Between a half and the whole, libjpeg-turbo's slower code for it costs what fewer pixels save.
 _SMALLEST_FACTOR = 2
+
+
+def with_end_marker(data: bytes) -> bytes:
+    """A JPEG with the end marker (EOI) that some encoders leave out.
+
+    The decoder still finds a file of one scan that is cut off before its last block. One of several (progressive) it
+    would not, where it is cut off between two.
+    """
+    return data if bytes(data[-len(_END) :]) == _END else bytes(data) + _END
 
 
 def decode_jpeg(data: bytes, size: tuple[int, int], at_least: tuple[int, int] | None) -> np.ndarray | None:

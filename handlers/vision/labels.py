@@ -26,7 +26,7 @@ def read_labels(folder: Path) -> tuple[list[str], str]:
     else:
         from transformers import AutoConfig
 
-        read = AutoConfig.from_pretrained(folder, local_files_only=True)
+        read = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         labels = [str(read.id2label[index]) for index in range(len(read.id2label))]
     several_may_be_right = config.get("problem_type") == "multi_label_classification" or len(labels) == 1
     return labels, "sigmoid" if several_may_be_right else "softmax"

@@ -3,14 +3,11 @@
 Browsers, libpng and libjpeg pass over broken or very large text, color profiles and EXIF; Pillow often does not.
 """
 
-import io
 import re
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-
-from PIL import TiffImagePlugin
 
 from handlers.core.errors import InvalidImage
 
@@ -137,28 +134,39 @@ def without_metadata(data: bytes) -> Iterator[bytes]:
         return
 
 
-def _jpeg(data: bytes, keep_exif: bool) -> bytes:
-    """The segments up to the first scan, found as libjpeg does: what lies between them is passed over."""
-    segments = [b"\xff\xd8"]
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of each segment up to the first scan, whose end is the file's.
+
+    They are found as libjpeg does: what lies between them is passed over. Raises IndexError or struct.error where
+    there is no scan.
+    """
     at = 2
     for _ in range(_MAX_SEGMENTS):
         match = _MARKER.search(data, at)
         if match is None:
             break
         marker, start, at = match[1][0], match.end() - 2, match.end()
-        if marker == _SOS:
-            return b"".join([*segments, data[start:]])
         if marker in _WITHOUT_LENGTH:
             continue
+        if marker == _SOS:
+            yield marker, start, len(data)
+            return
         at += struct.unpack_from(">H", data, at)[0]
+        yield marker, start, at
+    raise IndexError("no scan")
+
+
+def _jpeg(data: bytes, keep_exif: bool) -> bytes:
+    segments = [b"\xff\xd8"]
+    for marker, start, end in jpeg_segments(data):
         is_metadata = (
             (_APP1 <= marker <= _APP15 and marker != _APP14)
             or marker == _COM
-            or (marker == _APP0 and at - start < _JFIF_BYTES)
+            or (marker == _APP0 and end - start < _JFIF_BYTES)
         )
         if not is_metadata or (keep_exif and marker == _APP1 and data.startswith(_EXIF, start + 4)):
-            segments.append(data[start:at])
-    raise IndexError("no scan")
+            segments.append(data[start:end])
+    return b"".join(segments)
 
 
 def _webp(data: bytes) -> bytes:
@@ -217,17 +225,3 @@ def _tiff(data: bytes) -> bytes:
     kept = [entry for entry in entries if struct.unpack(order + "H", entry[:2])[0] in _TIFF_PIXEL_TAGS]
     directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + bytes(4)
     return data[:start] + directory + data[start + len(directory) :]
-
-
-def tiff_layout(data: bytes) -> str:
-    """What a TIFF says of its samples, in words; empty where that cannot be read."""
-    try:
-        directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
-        file = io.BytesIO(data)
-        file.seek(directory.next)
-        directory.load(file)
-        bits = directory.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
-        photometric = directory.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
-    except Exception:
-        return ""
-    return f"{'+'.join(map(str, bits[:8]))} bits per pixel, photometric interpretation {photometric}"

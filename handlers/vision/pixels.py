@@ -19,7 +19,8 @@ def checked_pixels(array: np.ndarray, check_size: Callable[[int, int], None]) ->
     """
     kind = array.dtype
     if array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise InvalidImage(f"pixels must be of the shape [height, width, 3], not {list(array.shape)}")
+        hint = ": move the channels to the end" if array.ndim == 3 and array.shape[0] == 3 else ""
+        raise InvalidImage(f"pixels must be of the shape [height, width, 3], not {list(array.shape)}{hint}")
     if kind != np.uint8 and kind.kind != "f":
         raise InvalidImage(f"pixels must be UINT8, or floats from 0 to 255, not {kind}")
     check_size(array.shape[1], array.shape[0])
@@ -27,7 +28,8 @@ def checked_pixels(array: np.ndarray, check_size: Callable[[int, int], None]) ->
         return array
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 255):  # nor where one is not a number
-        raise InvalidImage(f"pixels must be from 0 to 255, not from {low:g} to {high:g}")
+        hint = ": send them as they are before normalization" if low < 0 else ""
+        raise InvalidImage(f"pixels must be from 0 to 255, not from {low:g} to {high:g}{hint}")
     if 0 < high <= 1:
         raise InvalidImage(
             "the pixels are from 0 to 1; they must be levels from 0 to 255: multiply them by 255"

@@ -122,18 +122,25 @@ def processor_of(folder: Path) -> Any:
     config = folder / "config.json"
     names = ("preprocessor_config.json", "processor_config.json")
     files = [folder / name for name in names if (folder / name).exists()]
-    for file in files:
-        _check_sizes(file)
+    settings = [_checked_settings(file) for file in files]
     if not files and not (
         config.exists() and "pretrained_cfg" in json.loads(config.read_text())  # timm's, which says it there
     ):
         raise ConfigurationError(
             "the model has no preprocessor_config.json, which says how pictures are prepared"
         )
-    return AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    try:
+        return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ValueError:
+        if not any("auto_map" in each for each in settings):
+            raise
+        raise ConfigurationError(
+            "preprocessor_config.json names code of its own ('auto_map'), which is never run; name a class of "
+            "transformers as 'image_processor_type'"
+        ) from None
 
 
-def _check_sizes(file: Path) -> None:
+def _checked_settings(file: Path) -> dict[str, Any]:
     """Raises ConfigurationError for pictures that no network takes, before any is made."""
     settings = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(settings, dict):
@@ -141,10 +148,17 @@ def _check_sizes(file: Path) -> None:
     for name in ("size", "crop_size"):
         value = settings.get(name)
         for edge in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(edge, int | float) and not isinstance(edge, bool) and not 1 <= edge <= MAX_EDGE:
+            if isinstance(edge, float) or (type(edge) is int and not 1 <= edge <= MAX_EDGE):
                 raise ConfigurationError(
                     f"{file.name}: {name!r} must be from 1 to {MAX_EDGE} pixels, not {edge}"
                 )
+    resample = settings.get("resample")
+    if type(resample) is int and resample not in list(Image.Resampling):
+        raise ConfigurationError(
+            f"{file.name}: 'resample' must be a filter of Pillow's, {min(Image.Resampling)} to "
+            f"{max(Image.Resampling)}, not {resample}"
+        )
+    return settings
 
 
 def plan_of_processor(processor: Any) -> Plan | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from handlers.core.errors import ConfigurationError
 from handlers.core.faults import is_device_lost
 from handlers.core.tensor import Payload
 from handlers.vision.decode import decode_image, open_image, pixels_of
@@ -48,8 +49,7 @@ class Preprocessor:
         if self.plan:
             self.spec = self.plan.spec
         else:
-            _, height, width = self(np.full((224, 224, 3), 127, np.uint8)).shape
-            self.spec = InputSpec(height, width, None)
+            self.spec = self._fixed_size()
 
     def choose_decoder(self, wanted: str, device: torch.device, spread: Spread) -> None:
         """Where JPEGs are decoded from now on: "auto", "cpu" or "gpu"; `describe` says what came of it, and why."""
@@ -90,6 +90,26 @@ class Preprocessor:
         if "shortest_edge" in dict(getattr(self._processor, "size", None) or {}):
             picture = centre(picture, MAX_ASPECT)
         return processed(self._processor, picture)
+
+    def _fixed_size(self) -> InputSpec:
+        """What transformers' processor makes of every picture.
+
+        Raises ConfigurationError where that is not one size, or no numbers.
+        """
+        square, wide = (self(np.full((224, width, 3), 127, np.uint8)) for width in (224, 301))
+        if square.shape != wide.shape:
+            sizes = " and ".join(
+                f"{height} x {width}" for height, width in (square.shape[1:], wide.shape[1:])
+            )
+            raise ConfigurationError(
+                f"preprocessor_config.json makes pictures of several sizes, such as {sizes}, which make no batch: "
+                "set 'do_resize' and a 'size' with 'height' and 'width', or 'do_center_crop' and a 'crop_size'"
+            )
+        if not square.isfinite().all():
+            raise ConfigurationError(
+                "preprocessor_config.json makes values of pictures that are not finite: no 'image_std' may be 0"
+            )
+        return InputSpec(square.shape[1], square.shape[2], None)
 
     def _decoded(self, files: Sequence[bytes]) -> Sequence[torch.Tensor]:
         """By the GPU. What that refuses, or lacks memory for, the CPU decodes or says what is wrong with it."""

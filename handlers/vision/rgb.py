@@ -48,6 +48,15 @@ def fit_png_transparency(image: Image.Image, data: bytes) -> None:
         image.info["transparency"] = tuple(value >> (bits - 8) for value in transparent)
 
 
+def scaled(values: np.ndarray, white: float) -> np.ndarray:
+    """Values from 0 to `white` [height, ...] as uint8 from 0 to 255, in the same shape."""
+    eight = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):  # in parts, as floats take four times the memory
+        scaled = np.nan_to_num(values[start : start + _ROWS].astype(np.float32)) * np.float32(255.0 / white)
+        eight[start : start + _ROWS] = np.clip(np.rint(scaled), 0, 255)
+    return eight
+
+
 def _has_unused_alpha(image: Image.Image) -> bool:
     """Alpha that is 0 everywhere in a file whose fourth channel need not be alpha: browsers take it as opaque."""
     if image.mode != "RGBA":
@@ -76,7 +85,7 @@ def _deep_to_eight_bits(image: Image.Image) -> np.ndarray:
     else:
         values = values.view(np.uint32) if image.mode == "I" else values
         white = _integer_white(values, bits)
-    levels = _scaled(values, white)
+    levels = scaled(values, white)
     if is_inverted:
         np.subtract(255, levels, out=levels)
     transparent = image.info.get("transparency")
@@ -109,11 +118,3 @@ def _float_white(values: np.ndarray) -> float:
         f"the picture's values are floats from {low:g} to {high:g}, of which none is known to be white: "
         "scale them to 0 to 1"
     )
-
-
-def _scaled(values: np.ndarray, white: float) -> np.ndarray:
-    eight = np.empty(values.shape, np.uint8)
-    for start in range(0, len(values), _ROWS):  # in parts, as floats take four times the memory
-        scaled = np.nan_to_num(values[start : start + _ROWS].astype(np.float32)) * np.float32(255.0 / white)
-        eight[start : start + _ROWS] = np.clip(np.rint(scaled), 0, 255)
-    return eight

@@ -19,6 +19,7 @@ from handlers.summarizer import Summarizer
 from handlers.text.model_defaults import read_defaults
 from handlers.text.tokeniser import Tokeniser
 from handlers.vision.labels import read_labels
+from handlers.vision.plan import processed, processor_of
 from handlers.vision.preprocess import Preprocessor
 from packing import errors
 from packing.folder import collect, inspect
@@ -193,6 +194,71 @@ def test_pictures_of_a_size_that_no_network_takes(folder: Path, tmp_path: Path, 
     edit(folder, "preprocessor_config.json", size=size)
     with pytest.raises(ConfigurationError, match="'size' must be from 1 to 4096 pixels"):
         prepared(folder, tmp_path / "stage")
+
+
+VIT = {
+    "image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.2, 0.3, 0.4], "resample": 2, "do_resize": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"size": {"shortest_edge": 32}},
+            "pictures of several sizes, such as 32 x 32 and 32 x 43.*'do_center_crop'",
+        ),
+        ({"do_resize": False}, "pictures of several sizes, such as 224 x 224 and 224 x 301"),
+        ({"image_std": [0, 0, 0]}, "not finite: no 'image_std' may be 0"),
+        ({"resample": 9}, "'resample' must be a filter of Pillow's, 0 to ., not 9"),
+        ({"size": {"height": 32.5, "width": 32}}, "'size' must be from 1 to 4096 pixels, not 32.5"),
+        (
+            {"image_processor_type": "My", "auto_map": {"AutoImageProcessor": "my.My"}},
+            "code of its own .'auto_map'.",
+        ),
+    ],
+)
+def test_an_image_processor_that_cannot_be_served(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(VIT | changes))
+    with pytest.raises(ConfigurationError, match=reason):
+        Preprocessor(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"size": 32}, (32, 32)),
+        ({"size": {"width": 48, "height": 32}}, (32, 48)),
+        ({"image_mean": [0.5], "image_std": 0.5}, (32, 32)),
+        ({"image_processor_type": "ViTImageProcessorFast"}, (32, 32)),
+        ({"do_rescale": False, "do_normalize": False}, (32, 32)),
+        ({"rescale_factor": 1 / 127.5}, (32, 32)),
+        ({"resample": "bicubic"}, (32, 32)),
+        ({"resample": 0}, (32, 32)),
+    ],
+)
+def test_settings_of_an_image_processor(
+    tmp_path: Path, changes: dict[str, Any], size: tuple[int, int]
+) -> None:
+    """A worker's pictures are what transformers' own processor makes of them."""
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(VIT | changes))
+    preprocessor = Preprocessor(tmp_path)
+    assert (preprocessor.spec.height, preprocessor.spec.width) == size
+    picture = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
+    expected = processed(processor_of(tmp_path), picture)
+    if preprocessor.spec.normalisation is None:
+        assert torch.equal(preprocessor(picture), expected)
+    else:
+        scale, mean, std = preprocessor.spec.normalisation
+        ours = (preprocessor(picture) * scale - torch.tensor(mean)) / torch.tensor(std)
+        assert (
+            (ours.permute(2, 0, 1) - expected).abs() * torch.tensor(std)[:, None, None] / scale
+        ).max() <= 2.01
 
 
 @pytest.fixture

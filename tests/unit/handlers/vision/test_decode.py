@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import io
+import re
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -189,8 +190,41 @@ def test_what_follows_a_jpeg_in_its_file_does_not_count():
 
 
 def test_icons_are_no_pictures_of_ours():
-    with pytest.raises(InvalidImage, match="not a picture that can be read"):
+    with pytest.raises(InvalidImage, match="ICO files cannot be read"):
         decode_image(icon_bomb(), 10**12)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_without_its_end_marker_is_read_unless_it_is_cut_off_elsewhere(mode):
+    data = saved(quarters(mode), "JPEG")
+    assert (decode_image(data[:-2], LIMIT) == decode_image(data, LIMIT)).all()
+    for end in range(len(data) - 40, len(data) - 2):
+        with pytest.raises(InvalidImage):
+            decode_image(data[:end], LIMIT)
+
+
+def test_a_progressive_jpeg_that_is_cut_off_between_scans_is_refused():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    data = saved(noise, "JPEG", progressive=True)
+    scans = [match.start() for match in re.finditer(rb"\xff\xda", data)][1:]
+    assert len(scans) > 5
+    for end in scans:
+        with pytest.raises(InvalidImage):
+            decode_image(data[:end], LIMIT)
+
+
+def test_a_gif_whose_first_frame_is_smaller_than_its_canvas():
+    """What the frame leaves out is transparent in browsers, whatever color 0 is."""
+    data = bytearray(saved(quarters("P"), "GIF"))
+    frame = data.index(b",")
+    data[6:10] = struct.pack("<HH", 80, 60)
+    data[frame + 1 : frame + 5] = struct.pack("<HH", 10, 5)
+    pixels = decode_image(bytes(data), LIMIT)
+    assert pixels.shape == (60, 80, 3)
+    assert (pixels[5:53, 10:74] == np.asarray(quarters())).all()
+    pixels = pixels.copy()
+    pixels[5:53, 10:74] = 255
+    assert (pixels == 255).all()
 
 
 def test_tiff_tiles_larger_than_the_picture_are_refused(monkeypatch):
@@ -265,7 +299,7 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch, large, together):
     met = []
     barrier = threading.Barrier(2)
 
-    def meet(image):
+    def meet(image, data):
         try:
             barrier.wait(5 if together else 0.2)
             met.append(True)

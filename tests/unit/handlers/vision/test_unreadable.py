@@ -1,0 +1,100 @@
+"""Files that are not read: the reason is the right one, and says what to change."""
+
+import base64
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handlers.core.errors import InvalidImage
+from handlers.vision.decode import decode_image
+from tests.unit.handlers.vision.tiffs import tiff
+
+NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+def saved(kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(InvalidImage) as refused:
+        decode_image(data, 10_000)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypheix\0\0\0\0", "HEIC"),
+        (b"\xff\x0a\xfa\x7f\x90", "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (saved("JPEG2000"), "JPEG 2000"),
+        (saved("ICO"), "ICO"),
+        (b"8BPS\0\1", "PSD"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"PK\x03\x04\x14\0", "ZIP"),
+        (b"\0\0\0\x20ftypisom\0\0\2\0", "Video"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b"\n<?xml version='1.0'?><svg/>", "SVG"),
+        (b"<!DOCTYPE html><title>404</title>", "HTML"),
+    ],
+)
+def test_other_formats_are_named(data, name):
+    reason = refusal(data)
+    assert reason.startswith(f"{name} files cannot be read; readable formats: JPEG, PNG, GIF,")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF"])
+def test_base64_where_bytes_are_expected(kind):
+    text = base64.b64encode(saved(kind))
+    for data in (text, b"data:image/png;base64," + text):
+        assert "decode it, or send JSON" in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("marker", "bits", "reason"),
+    [
+        (0xC1, 12, "12 bits per sample; save it with 8"),
+        (0xC3, 8, "a lossless JPEG"),
+        (0xF7, 8, "a lossless JPEG"),
+        (0xC5, 8, "a hierarchical JPEG"),
+    ],
+)
+def test_kinds_of_jpeg(marker, bits, reason):
+    """Behind EXIF with a thumbnail, whose frame is not the picture's."""
+    plain = saved("JPEG")
+    thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(plain)) + b"Exif\0\0" + plain
+    frame = plain.index(b"\xff\xc0")
+    changed = plain[:frame] + bytes([0xFF, marker]) + plain[frame + 2 : frame + 4] + bytes([bits])
+    assert reason in refusal(plain[:2] + thumbnail + changed[2:] + plain[frame + 5 :])
+
+
+def test_tiffs_by_what_keeps_them_from_being_read():
+    gray = NOISE[..., :1].astype(int)
+    assert refusal(tiff(gray, 8, 1, tags={259: (3, [34712])})).endswith(
+        "compression 34712; save it with LZW or Deflate"
+    )
+    assert refusal(tiff(gray, 10, 1)).endswith("10 bits per pixel, photometric interpretation 1; save it with 8 bits "
+                                               "per channel")  # fmt: skip
+    assert refusal(tiff(gray, 8, 9999)).endswith("photometric interpretation 9999; save it as RGB")
+    assert "its compression (webp) is not read" in refusal(
+        tiff(NOISE.astype(int), 8, 2, tags={259: (3, [50001])})
+    )
+
+
+def test_bmps_by_their_depth():
+    data = bytearray(saved("BMP"))
+    data[28:30] = struct.pack("<H", 2)
+    assert refusal(bytes(data)).endswith("2 bits per pixel; save it with 24")
+    assert refusal(bytes(data[:20])).endswith("the BMP file is damaged or of a kind that cannot be read")
+
+
+def test_text_is_no_picture():
+    for text in (b"hello", b"P", b"Python is", b"Pfennig", b"{}"):
+        assert refusal(text).startswith("not a picture that can be read; readable formats: ")
