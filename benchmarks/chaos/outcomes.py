@@ -23,6 +23,10 @@ class Category(StrEnum):
 Failure = Literal["unsent", "broken", "timeout"]
 
 
+PLAIN = "http"
+"""The protocol of a request that was sent by plain HTTP where the others are sent by the Python client."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a client saw: a status with its message, or a failure of the connection. `value` is a good answer's."""

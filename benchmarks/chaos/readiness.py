@@ -24,7 +24,8 @@ SILENT_TIMES = 3.0
 class Verdict:
     """Of one probe. Seconds in which it said no to a model that answered, and yes to one that did not.
 
-    The milliseconds are of the time in which nothing was being started again.
+    The milliseconds are of the time in which nothing was being started again; a probe without an answer then says
+    nothing.
     """
 
     probes: int
@@ -109,7 +110,8 @@ def _verdict(
         lasts = min(after.at - sample.at, 1.0)
         # The state is of some moment until the answer: it is false only if it was false all the time.
         end = sample.at + sample.milliseconds / 1000
-        if not sample.ready and _holds(answering, sample.at, end):
+        is_answer = sample.status in (200, 503) or not _overlaps(down, sample.at, end)
+        if is_answer and not sample.ready and _holds(answering, sample.at, end):
             false_alarm += lasts
         if sample.ready and _holds(silent, sample.at, end):
             missed += lasts
@@ -125,6 +127,10 @@ def _verdict(
 
 def _holds(intervals: Sequence[Interval], start: float, end: float) -> bool:
     return any(first <= start and end <= last for first, last in intervals)
+
+
+def _overlaps(intervals: Sequence[Interval], start: float, end: float) -> bool:
+    return any(first < end and start < last for first, last in intervals)
 
 
 def _intersection(several: Sequence[Sequence[Interval]]) -> list[Interval]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from benchmarks.chaos.cases import BadCall, Form, Good, Request, request_of
-from benchmarks.chaos.outcomes import Category, Record, Reply, classify
+from benchmarks.chaos.outcomes import PLAIN, Category, Record, Reply, classify
 from benchmarks.chaos.send import Sender, now
 from client import Endpoints, Protocol
 
@@ -102,7 +102,7 @@ class Traffic:
         started = now()
         reply = sender.rest(request)
         category = classify("bad", reply, may_close=request.may_close)
-        return self._note(started, "bad", request.name, request.model, "rest", category, reply)
+        return self._note(started, "bad", request.name, request.model, PLAIN, category, reply)
 
     def _good(self, sender: Sender, rng: random.Random, over_grpc: bool) -> Category:
         case = rng.choice(self._load.good)

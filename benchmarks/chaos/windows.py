@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.chaos.faults import Fault
-from benchmarks.chaos.outcomes import Category, Record
+from benchmarks.chaos.outcomes import PLAIN, Category, Record
 
 LONGEST_S = 60.0
 AROUND_S = 1.0
@@ -72,6 +72,8 @@ def outages(faults: Sequence[Fault], records: Sequence[Record]) -> list[tuple[fl
 
 def explain(record: Record, fault_windows: Sequence[Window], via: str) -> str | None:
     """The kind of kill in which it was lost, if that excuses it."""
+    if via == "client" and record.protocol == PLAIN:
+        via = "nginx"  # a bad request, which the Python client would not send
     for window in fault_windows:
         kinds = EXCUSES[via] + (GRPC_EXCUSES.get(via, ()) if "grpc" in record.protocol else ())
         if window.fault.kind in kinds and window.holds(record):

@@ -48,6 +48,16 @@ def test_probes_during_a_restart_do_not_count_as_slow():
     assert judge({"m": samples}, steady(0, 20), down=[(4.9, 7.0)])["m"].p99_ms == 1
 
 
+def test_a_probe_that_a_stopped_proxy_does_not_answer_is_no_false_alarm():
+    silent = [Sample(5.0 + n, 900.0, 0) for n in range(3)]
+    samples = probed(0, 5, True) + silent + probed(8, 20, True)
+    assert judge({"m": samples}, steady(0, 20))["m"].false_alarm_s > 2
+    assert judge({"m": samples}, steady(0, 20), down=[(4.9, 9.0)])["m"].false_alarm_s == 0
+    refused = [Sample(5.0 + n, 900.0, 503) for n in range(3)]
+    samples = probed(0, 5, True) + refused + probed(8, 20, True)
+    assert judge({"m": samples}, steady(0, 20), down=[(4.9, 9.0)])["m"].false_alarm_s > 2
+
+
 def test_a_model_without_requests_is_not_silent():
     assert silent_intervals(steady(0, 5) + steady(60, 65)) == []
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.chaos.faults import Fault
+from benchmarks.chaos.outcomes import PLAIN
 from benchmarks.chaos.windows import explain, near, windows
 from tests.unit.benchmarks.chaos.records import record, steady
 
@@ -51,6 +52,12 @@ def test_kills_that_cannot_be_hidden(via, kind, excused):
     fault_windows = windows([Fault(10.0, kind, "kill", target, 10.1)], [record(11.0, 13.0)])
     lost = record(9.0, 10.2, "lost")
     assert (explain(lost, fault_windows, via) == kind) is excused
+
+
+def test_a_plain_request_among_those_of_the_python_client_may_be_lost_with_nginx():
+    fault_windows = windows([Fault(10.0, "nginx", "kill-all", "", 10.1)], [record(11.0, 13.0)])
+    lost = replace(record(9.0, 10.2, "lost", kind="bad"), protocol=PLAIN)
+    assert explain(lost, fault_windows, "client") == "nginx"
 
 
 def test_a_plain_grpc_client_loses_what_a_killed_worker_had():
