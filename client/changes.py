@@ -7,12 +7,13 @@ where its gRPC management cannot be reached, it goes over REST.
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from client.calls import Pause, Plan, RestCall, path_of
+from client.calls import Pause, Plan
 from client.drain import Drain
 from client.endpoints import Endpoints, has_grpc_management
 from client.errors import (
@@ -29,12 +30,14 @@ from client.errors import (
 )
 from client.management import GrpcManagement, Management, RestManagement
 from client.names import check_name, is_addressable, is_name
+from client.probes import readyz_call
 from client.results import Model
 
 POLL = 0.2
 """Seconds between two looks at workers that start or end."""
 
-ANSWER_LIMIT_S = 5.0
+ANSWER_LIMIT_S = 2.0
+"""For the first answer of a version that is to be the default; an idle one gives it within a second."""
 
 SCALE_ATTEMPTS = 3
 """TorchServe answers 500 when it ends a worker in the moment in which that one fails its batch."""
@@ -272,10 +275,10 @@ class Changes:
 
         Where no supervisor knows the version, or after ANSWER_LIMIT_S, TorchServe's word that it is ready is enough.
         """
-        for _ in range(round(ANSWER_LIMIT_S / POLL)):
+        end = time.monotonic() + ANSWER_LIMIT_S
+        while (left := end - time.monotonic()) > 0:
             try:
-                path = path_of("readyz", model, version)
-                yield RestCall("health", "GET", path, bytes, resend="never", limit=ANSWER_LIMIT_S)
+                yield readyz_call(model, version, limit_s=left)
                 return
             except Overloaded:  # 503: not yet
                 yield Pause(POLL)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from client.calls import Call, Operation, Plan, RestCall, path_of, read_json
+from client.calls import Call, Operation, Plan
 from client.changes import Changes
 from client.errors import (
     InvalidParameter,
@@ -12,7 +12,6 @@ from client.errors import (
     ServeError,
     ServerError,
     TransportError,
-    UnexpectedAnswer,
 )
 from client.inputs import Image, check_parameters, image_bytes, text_list
 from client.management import GrpcManagement, Management, RestManagement
@@ -20,6 +19,7 @@ from client.metrics import metrics_call
 from client.names import is_addressable
 from client.native import NativeGrpc, NativeRest
 from client.open_inference import OpenInferenceGrpc, OpenInferenceRest
+from client.probes import readyz_call
 from client.recording import recorded
 from client.results import (
     Inference,
@@ -162,7 +162,7 @@ class Operations:
         """
         try:
             if self._endpoints.is_gateway:
-                yield _readyz_call(model, version)
+                yield readyz_call(model, version)
                 return Readiness(True)
             if model is not None:
                 names = [model]
@@ -179,20 +179,6 @@ class Operations:
 
     def _describe_now(self, model: str, version: str | None) -> Call[Model]:
         return replace(self._management.describe_one(model, version), resend="never")
-
-
-def _readyz_call(model: str | None, version: str | None) -> Call[object]:
-    if version is not None and model is None:
-        raise InvalidRequest("a version needs the name of its model")
-    names = [name for name in (model, version) if name is not None]
-    return RestCall("health", "GET", path_of("readyz", *names), _read_readyz, resend="never")
-
-
-def _read_readyz(body: bytes) -> None:
-    """The body of a gateway that is ready; another status says why it is not."""
-    value = read_json(body)
-    if not (isinstance(value, dict) and value.get("ready") is True):
-        raise UnexpectedAnswer(f"expected the readiness of a gateway, got {body[:60]!r}")
 
 
 def _missing_workers(model: Model) -> str:

@@ -3,12 +3,20 @@
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
-from handlers.core.compression import ENCODINGS
-from handlers.core.errors import InvalidRequest, TooLarge
+from handlers.core.compression import (
+    CHUNK_BYTES,
+    ENCODINGS,
+    GZIP_OR_ZLIB,
+    RAW_DEFLATE,
+    followed,
+    incomplete,
+    not_compressed,
+    too_large,
+    unsupported,
+)
 
-CHUNK_BYTES = 2**18
-"""Most that is decompressed at a time."""
-_GZIP_OR_ZLIB, _RAW = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
+MAX_HEAD_BYTES = 4096
+"""More than enough to tell deflate without zlib's header from deflate with it."""
 
 
 async def inflated(pieces: AsyncIterator[bytes], encoding: str, max_bytes: int) -> AsyncIterator[bytes]:
@@ -24,25 +32,27 @@ async def inflated(pieces: AsyncIterator[bytes], encoding: str, max_bytes: int) 
             yield piece
         return
     if name not in ENCODINGS:
-        raise InvalidRequest(
-            f"the Content-Encoding {encoding[:40]!r} is not supported; use gzip or deflate, or send it uncompressed"
-        )
+        raise unsupported(encoding)
     inflater, size = _Inflater(), 0
     try:
         async for piece in pieces:
             for content in inflater.feed(piece):
                 size += len(content)
                 if size > max_bytes:
-                    raise TooLarge(f"the body is larger than {max_bytes >> 20} MiB when decompressed")
+                    raise too_large(max_bytes)
                 yield content
+        for content in inflater.finish():
+            size += len(content)
+            if size > max_bytes:
+                raise too_large(max_bytes)
+            yield content
     except zlib.error as error:
-        raise InvalidRequest(f"the body is not {name}, as its Content-Encoding says ({error})") from None
-    inflater.finish()
+        raise not_compressed(name, error) from None
 
 
 class _Inflater:
     def __init__(self) -> None:
-        self._inflating = zlib.decompressobj(_GZIP_OR_ZLIB)
+        self._inflating = zlib.decompressobj(GZIP_OR_ZLIB)
         self._head: bytes | None = b""
         """What was fed until the kind of compression was certain, then None."""
 
@@ -50,21 +60,24 @@ class _Inflater:
         """Raises zlib.error and InvalidRequest."""
         while piece:
             if self._inflating.eof:
-                raise InvalidRequest("there are further bytes after the compressed body")
+                raise followed()
             try:
                 content = self._inflating.decompress(piece, CHUNK_BYTES)
             except zlib.error:
                 if self._head is None:
                     raise
-                # deflate without zlib's header, as some clients send it
-                self._inflating, piece, self._head = zlib.decompressobj(_RAW), self._head + piece, None
+                self._inflating, piece, self._head = zlib.decompressobj(RAW_DEFLATE), self._head + piece, None
                 continue
             if self._head is not None:
-                self._head = None if content else self._head + piece
+                is_certain = content or len(self._head) > MAX_HEAD_BYTES
+                self._head = None if is_certain else self._head + piece
             yield content
             piece = self._inflating.unconsumed_tail or self._inflating.unused_data
 
-    def finish(self) -> None:
-        """Raises InvalidRequest."""
-        if not self._inflating.eof:
-            raise InvalidRequest("the compressed body is incomplete")
+    def finish(self) -> Iterator[bytes]:
+        """What zlib still holds. Raises zlib.error and InvalidRequest."""
+        while not self._inflating.eof:
+            content = self._inflating.decompress(b"", CHUNK_BYTES)
+            if not content:
+                raise incomplete()
+            yield content

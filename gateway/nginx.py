@@ -162,7 +162,7 @@ def variables(front: Front, work: Path) -> dict[str, str]:
         "WORKER_PROCESSES": str(front.workers),
         # `access_log off` would also switch off the events of clients that left.
         "ACCESS_LOG": "/dev/null requests if=0" if front.access_log == "off" else front.access_log,
-        "DEADLINES": _deadlines(TEMPLATE.read_text(encoding="utf-8")),
+        "DEADLINES": _deadlines(),
         "WORK": _path(work),
         **_upstreams(front),
         **_limits(front.limits, front.workers),
@@ -204,15 +204,24 @@ def _upstreams(front: Front) -> dict[str, str]:
     return groups
 
 
-def _deadlines(template: str) -> str:
-    """nginx takes no variable as a time-out: copies of the location @torchserve, one for each value of `$within`."""
-    begin = template.index("location @torchserve {")
-    head, body = template[begin : template.index("        # The same for each time")].rstrip().split("\n", 1)
-    return "\n        ".join(
-        f"{head.replace('@torchserve', f'@torchserve_{seconds}s')}\n            proxy_read_timeout {seconds}s;\n"
-        + body.replace("next_upstream_timeout 10s;", f"next_upstream_timeout {min(int(seconds), 10)}s;")
-        for seconds in re.findall(r" _(\d+)s;$", template, re.MULTILINE)
-    )
+def _deadlines() -> str:
+    """nginx takes no variable as a time-out: copies of three locations, one for each value of `$within`."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+
+    def block(name: str) -> str:
+        begin = template.index(f"        location @{name} {{")  # the first one, REST's
+        return template[begin : template.index("\n        }\n", begin)].strip() + "\n        }"
+
+    copies = []
+    for seconds in re.findall(r" _(\d+)s;$", template, re.MULTILINE):
+        for name in ("torchserve", "lost", "resend"):
+            head, body = block(name).split("\n", 1)
+            head = head.replace(f"@{name}", f"@{name}_{seconds}s")
+            body = body.replace(
+                "next_upstream_timeout 10s;", f"next_upstream_timeout {min(int(seconds), 10)}s;"
+            )
+            copies.append(f"{head}\n            proxy_read_timeout {seconds}s;\n{body}")
+    return "\n        ".join(copies)
 
 
 def _limits(limits: Limits, workers: int) -> dict[str, str]:

@@ -77,6 +77,7 @@ class Running:
         self._drain_delay_s = drain_delay_s
         self._grace_s = grace_s
         self._stop = stop or StopRequest()
+        self._is_stopped = False
         self.gateway = ManagedProcess(
             "gateway", self.front.gateway, (self.front.gateway, GATEWAY_PROBE), signal.SIGTERM
         )
@@ -145,8 +146,15 @@ class Running:
 
     def stop(self) -> None:
         """Not ready, then the drain delay, then no new requests, then the end. A second call does nothing."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
         if self._drain_delay_s > 0:
-            self.gateway.send(NOT_READY)  # one that is just starting ends: then no probe is answered either
+            if self.gateway.is_ready:
+                self.gateway.send(NOT_READY)
+            elif self.gateway.listener is not None:  # refuse requests, for which no gateway will come
+                self.gateway.kill()
+                self.gateway.listener.close()
             self._sleep(self._drain_delay_s)
         self._end_both(self._grace_s)
 

@@ -25,7 +25,7 @@ from gateway.refusals import Refusals
 from gateway.settings import Settings
 from handlers.core.compression import decompress, decompressed_size
 from handlers.core.content_type import ContentType, decode_text, needs_decoding
-from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
+from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError, TooLarge
 from handlers.core.json_bounds import check_json_bounds
 from handlers.core.json_message import parse_json
 
@@ -80,7 +80,10 @@ class Translated:
         max_bytes, encoding = self._settings.max_text_body, _encoding(request)
 
         def size_of(body: bytearray) -> int:
-            size = decompressed_size(body, encoding)
+            try:
+                size = decompressed_size(body, encoding)
+            except TooLarge:
+                raise self._bodies.too_large(max_bytes) from None
             if size > max_bytes:
                 raise self._bodies.too_large(max_bytes)
             return size

@@ -65,17 +65,18 @@ def no_safetensors(
     names: Collection[str], source: str, expected: str, pickles: Collection[str]
 ) -> NoSafetensors:
     """For `names` without the weights `expected`; `pickles` are those that `--pickled` would read."""
-    others = sorted(name for name in names if name.endswith(".safetensors"))
-    if shards := [name for name in others if _SHARD.fullmatch(name)]:
+    has_pickle = any(name in pickles for name in names)
+    others = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    shards = [name for name in others if _SHARD.fullmatch(name)]
+    if shards and not has_pickle:
         return NoSafetensors(
             f"{source} has {shards[0]} and no {expected}.index.json, which says what lies where: get that file as "
             "well."
         )
-    if len(others) == 1:
+    if len(others) == 1 and not has_pickle:
         return NoSafetensors(
             f"{source} has {others[0]} and no {expected}; rename it if it is the whole model."
         )
-    has_pickle = any(name in pickles for name in names)
     if not has_pickle and (found := _other_format(names)):
         return NoSafetensors(f"{source} has no {expected}, and {found}.")
     there = sorted(name for name in names if name.endswith((*CHECKPOINTS, ".bin", ".tar", ".pkl")))

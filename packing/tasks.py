@@ -125,9 +125,9 @@ def _why_not_loaded(config: Mapping[str, Any], model_type: str, architecture: st
         f"{source} is a {architecture!r} (model_type {model_type!r}), which the installed transformers does not load "
         f"with {autos}."
     )
-    if "auto_map" in config:
-        return f"{reason} It brings code of its own (`auto_map`), which is never run."
     known = [name for task in TASKS.values() for name in _classes(task.mapping).get(model_type, ())]
+    if "auto_map" in config and not known:
+        return f"{reason} It brings code of its own (`auto_map`), which is never run."
     if known:
         return f"{reason} Of that type it loads {', '.join(known)}: choose or train a model with that head."
     return f"{reason} Choose a model made for image classification or for sequence-to-sequence text."
@@ -172,7 +172,13 @@ def _way_to_class(config: Mapping[str, Any]) -> str:
             "It is in an older format of timm's: save the model again with `timm.models.save_for_hf(model, folder, "
             "safe_serialization=True)`."
         )
-    return 'Add the network\'s, such as "architectures": ["ResNetForImageClassification"].'
+    known = [
+        name
+        for task in TASKS.values()
+        for name in _classes(task.mapping).get(str(config.get("model_type")), ())
+    ]
+    example = known[0] if known else "ResNetForImageClassification"
+    return f'Add the network\'s, such as "architectures": ["{example}"].'
 
 
 def is_timm(config: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ reached, the one that has been open for longest without a request is closed, so 
 
 import asyncio
 import json
+import re
 import threading
 import time
 from http import HTTPStatus
@@ -48,9 +49,13 @@ class Source(Protocol):
     def hold(self, pid: int) -> bool: ...
 
 
+_ABSOLUTE = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
+"""A target may be a whole URL (RFC 9112, 3.2.2)."""
+
+
 def answer(source: Source, target: str) -> Answer:
     """Status, content type and body for the path and query of a GET."""
-    path, _, text = target.partition("?")
+    path, _, text = _ABSOLUTE.sub("", target, count=1).partition("?")
     segments = [unquote(segment) for segment in path.split("/")[1:]]
     query = parse_qs(text, keep_blank_values=True)
     strict = query.get("strict", ["0"])[-1].lower() in _TRUE

@@ -22,7 +22,7 @@ def decode_base64(text: str) -> bytes:
     if _ADDRESS.match(text):
         raise ValueError("is an address, which is not fetched; send the file itself in base64")
     lines = text.split()
-    if " " in text and not _are_lines(lines):
+    if any(" " in line.strip() for line in text.splitlines()) and not _are_lines(lines):
         raise ValueError("is base64 with spaces in it; in a form, write '+' as %2B")
     content = "".join(lines)
     if not ({"-", "_"} & set(content[:4096]) and {"+", "/"} & set(content[:4096])):

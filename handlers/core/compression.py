@@ -8,8 +8,10 @@ from handlers.core.errors import InvalidRequest, TooLarge
 MAX_DECOMPRESSED_BYTES = 16 * 2**20
 """As a body that is not compressed (max_request_size in config.properties)."""
 ENCODINGS = ("gzip", "deflate")
-_CHUNK_BYTES = 2**18
-_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+CHUNK_BYTES = 2**18
+"""Most that is decompressed at a time where it is not kept."""
+GZIP_OR_ZLIB, RAW_DEFLATE = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
+"""Window bits of zlib. Some clients send deflate without zlib's header."""
 
 
 def decompress(body: Any, encoding: str) -> Any:
@@ -23,36 +25,68 @@ def decompress(body: Any, encoding: str) -> Any:
     if name in ("", "identity"):
         return body
     if name not in ENCODINGS:
-        raise InvalidRequest(
-            f"the Content-Encoding {encoding[:40]!r} is not supported; use gzip or deflate, or send it uncompressed"
-        )
+        raise unsupported(encoding)
     if not isinstance(body, bytes | bytearray):
         raise InvalidRequest(
             "TorchServe decodes the body of this Content-Type before it is decompressed; send it uncompressed"
         )
     try:
-        return _inflate(body, _GZIP_OR_ZLIB)
+        return _inflate(body, GZIP_OR_ZLIB)
     except zlib.error as error:
         try:
-            return _inflate(body, -zlib.MAX_WBITS)  # deflate without zlib's header, as some clients send it
+            return _inflate(body, RAW_DEFLATE)
         except zlib.error:
-            raise InvalidRequest(f"the body is not {name}, as its Content-Encoding says ({error})") from None
+            raise not_compressed(name, error) from None
 
 
 def decompressed_size(body: bytes | bytearray, encoding: str) -> int:
-    """How many bytes `decompress` would give, without keeping them. Raises what `decompress` raises."""
-    if encoding.strip().lower() not in ENCODINGS:
+    """How many bytes `decompress` would give, without keeping them.
+
+    Raises what `decompress` raises, except for a body that is cut off or has more behind it.
+    """
+    name = encoding.strip().lower()
+    if name not in ENCODINGS:
         return len(decompress(body, encoding))
-    inflating = zlib.decompressobj(_GZIP_OR_ZLIB)
-    size, left = 0, bytes(body)
     try:
-        while left and not inflating.eof and size <= MAX_DECOMPRESSED_BYTES:
-            size += len(inflating.decompress(left, _CHUNK_BYTES))
-            left = inflating.unconsumed_tail
-    except zlib.error:
-        return len(decompress(body, encoding))  # deflate without zlib's header, or no compressed body
-    if size > MAX_DECOMPRESSED_BYTES:
-        raise _too_large()
+        return _size(body, GZIP_OR_ZLIB)
+    except zlib.error as error:
+        try:
+            return _size(body, RAW_DEFLATE)
+        except zlib.error:
+            raise not_compressed(name, error) from None
+
+
+def unsupported(encoding: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"the Content-Encoding {encoding[:40]!r} is not supported; use gzip or deflate, or send it uncompressed"
+    )
+
+
+def not_compressed(name: str, error: zlib.error) -> InvalidRequest:
+    return InvalidRequest(f"the body is not {name}, as its Content-Encoding says ({error})")
+
+
+def incomplete() -> InvalidRequest:
+    return InvalidRequest("the compressed body is incomplete")
+
+
+def followed() -> InvalidRequest:
+    return InvalidRequest("there are further bytes after the compressed body")
+
+
+def too_large(max_bytes: int = MAX_DECOMPRESSED_BYTES) -> TooLarge:
+    return TooLarge(f"the body is larger than {max_bytes >> 20} MiB when decompressed")
+
+
+def _size(body: bytes | bytearray, window_bits: int) -> int:
+    """Raises zlib.error and TooLarge."""
+    inflating = zlib.decompressobj(window_bits)
+    size, left = 0, bytes(body)
+    while left and not inflating.eof:
+        size += len(inflating.decompress(left, CHUNK_BYTES))
+        if size > MAX_DECOMPRESSED_BYTES:
+            raise too_large()
+        left = inflating.unconsumed_tail
     return size
 
 
@@ -60,13 +94,9 @@ def _inflate(body: bytes | bytearray, window_bits: int) -> bytes:
     inflating = zlib.decompressobj(window_bits)
     content = inflating.decompress(body, MAX_DECOMPRESSED_BYTES + 1)
     if len(content) > MAX_DECOMPRESSED_BYTES:
-        raise _too_large()
+        raise too_large()
     if not inflating.eof:
-        raise InvalidRequest("the compressed body is incomplete")
+        raise incomplete()
     if inflating.unused_data:
-        raise InvalidRequest("there are further bytes after the compressed body")
+        raise followed()
     return content
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(f"the body is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB when decompressed")

@@ -21,6 +21,7 @@ _CODECS = frozenset(
 _ALIASES = {"windows-31j": "cp932", "x-sjis": "cp932", "windows-874": "cp874"}
 """Registered names that Python does not know."""
 _MAX_NAME = 40
+_MAX_CHARSETS = 4
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
@@ -30,8 +31,10 @@ _MARKS = (
 )
 _DEFAULTS_OF_LIBRARIES = ("iso8859-1", "cp1252", "iso8859-15")
 """Charsets that are often declared without a look at the text. What is UTF-8 by chance in them is no text."""
-_COMMONEST = " \n\u3000、。，"
-"""In any language one of these separates words or sentences."""
+_COMMONEST = " \n、。，"
+"""In most languages one of these separates words or sentences."""
+_IDEOGRAPHIC_SPACE = "\u3000"
+"""The digit 0 of the other byte order, so that it counts only where nothing else tells."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def header_parameter(header: str, value: str, name: str) -> str:
     message[header] = value.replace("\r", " ").replace("\n", " ")
     try:
         found = message.get_param(name, header=header)
-    except ValueError:  # RFC 2231 numbers of thousands of digits
+    except (ValueError, TypeError):  # RFC 2231 numbers of thousands of digits, or only some with a number
         return ""
     return found if isinstance(found, str) else ""
 
@@ -73,7 +76,7 @@ def _charsets(header: str) -> list[str]:
     message["content-type"] = header.replace("\r", " ").replace("\n", " ")
     try:
         parameters = message.get_params(failobj=[])
-    except ValueError:  # RFC 2231 numbers of thousands of digits
+    except (ValueError, TypeError):  # RFC 2231 numbers of thousands of digits, or only some with a number
         return []
     values = (value for name, value in parameters if name.lower() == "charset")
     # RFC 2231 writes charset*=utf-8''latin1, which are three parts here.
@@ -131,15 +134,16 @@ def _check_not_utf8(content: bytes, codec: str, charset: str) -> None:
 
 def _with_byte_order(content: bytes, codec: str, charset: str) -> str:
     """UTF-16 or UTF-32 without a mark, in the order in which it has more of the commonest characters."""
-    counts: dict[str, int] = {}
+    ranks: dict[str, tuple[bool, int, int]] = {}
     for order in ("-le", "-be"):
         try:
             text = content.decode(codec + order)
         except UnicodeDecodeError:
             continue
-        counts[codec + order] = sum(map(text.count, _COMMONEST))
-    likeliest = max(counts, key=lambda order: counts[order], default=codec)
-    if list(counts.values()).count(counts.get(likeliest, 0)) > 1:
+        common = sum(map(text.count, _COMMONEST))
+        ranks[codec + order] = text.isascii(), common, text.count(_IDEOGRAPHIC_SPACE)
+    likeliest = max(ranks, key=lambda order: ranks[order], default=codec)
+    if likeliest in ranks and list(ranks.values()).count(ranks[likeliest]) > 1:
         raise InvalidText(
             f"the charset {charset} leaves the order of bytes open; declare {codec}le or {codec}be"
         )
@@ -149,6 +153,9 @@ def _with_byte_order(content: bytes, codec: str, charset: str) -> str:
 def _codec(charset: str) -> str:
     """The name of Python's codec. Raises InvalidRequest."""
     if "," in charset:
+        names = {_codec(part.strip()) for part in charset.split(",")[:_MAX_CHARSETS]}
+        if len(names) == 1 and charset.count(",") < _MAX_CHARSETS:
+            return names.pop()
         raise InvalidRequest(f"the Content-Type names several charsets ({charset[:80]}); name one")
     try:
         name = codecs.lookup(_ALIASES.get(charset.lower(), charset)).name if len(charset) <= _MAX_NAME else ""

@@ -1,7 +1,7 @@
 """Tell JSON from text and files by its content, as clients send JSON under every content type.
 
-`curl -d` calls it a form, `fetch` and `requests.post(data=json.dumps(...))` call it text or nothing. Nobody wants the
-source of a JSON request summarized, and no image begins like one.
+`curl -d` calls it a form, `fetch` and `requests.post(data=json.dumps(...))` call it text or nothing. The source of a
+JSON request is never an input, and no image begins like one.
 """
 
 import json
@@ -15,10 +15,31 @@ _START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*")
 _INVISIBLE = re.compile(r"[\s\0-\x20\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*")
 """Characters that may stand before JSON unseen: copied spaces, byte order marks, record separators."""
 _OBJECT = re.compile(
-    r"""(?:b?['"])?(?:\[\s*)?\{\s*(?:\}|\\?"|[“”„«]|%22|//|/\*|'[^'\n]{0,80}'\s*:|:?\\?(?:inputs|parameters|instances|text)\\?"?\s*[:=])"""
+    r"""
+    (?: b?' | "(?=[\[{\s]*\\") )?  # a string of Python or a shell, or one that JSON holds in a string
+    (?: \[\s* )? \{ \s*
+    (?: (?: //[^\n]{0,200}\n | /\*[^*]{0,200}\*/ ) \s* )?
+    (?:
+        \}
+        | "(?: [^"\n]{0,80} (?: "\s*[:=}] | \Z ) | (?:inputs|parameters|instances|text)\b )
+        | \\"\w{1,80}\\"
+        | [“”„«][^“”„«»\n]{1,80}[“”»]\s*:
+        | %22
+        | '[^'\n]{0,80}'\s*:
+        | :?\\?(?:inputs|parameters|instances|text)\\?"?\s*[:=]
+    )
+    """,
+    re.VERBOSE,
 )
 """An object with a key: as JSON, Python, Java or Ruby write it, as a word processor or a shell has left it."""
-_LIST = re.compile(r"""\[\s*["'“]""")
+_LIST = re.compile(
+    r"""
+    \[ \s* (?: "(?:[^"\\]|\\.)*+" | '(?:[^'\\]|\\.)*+' | “[^”]*+” )
+    \s* (?: ,\s*["'“\]] | \] \s* (?: \Z | \[\s*["'“] ) )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""Strings in a list, as JSON or Python write them."""
 _HEAD = 4096
 
 

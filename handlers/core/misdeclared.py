@@ -10,11 +10,15 @@ from handlers.core.errors import InvalidRequest
 
 _HEAD_BYTES = 4096
 _MULTIPART = re.compile(
-    rb"\s*--([^\s]{1,200})[ \t]*\r?\ncontent-(?:disposition|type|transfer-encoding|id)[ \t]*:", re.IGNORECASE
+    rb"\s*--([^\s-]\S{0,199}|-+[^\s-]\S{0,180})[ \t]*\r?\ncontent-(?:disposition|type|transfer-encoding|id)[ \t]*:",
+    re.IGNORECASE,
 )
-_OBJECT = re.compile(rb"\s*\[object [A-Za-z]+\]")
+_OBJECT = re.compile(rb"\s*\[object [A-Za-z]+\](?:,\[object [A-Za-z]+\])*\s*\Z")
 """What JavaScript makes of an object where a string is expected."""
-_JSON_IN_A_FIELD = re.compile(rb"[A-Za-z_][\w.-]*=\s*[\[{]\s*[\[{\"'\\]")
+_JSON_IN_A_FIELD = re.compile(
+    rb"[A-Za-z_][\w.-]*=\s*(?:\{\s*[\"'\\]|\[\s*\{\s*[\"'\\]|\[\s*\"[^\"\n]*\"[^\n]*\]\s*\Z)"
+)
+"""An object, a list of objects, or a list of strings on one line."""
 _VISIBLE = re.compile(rb"(?:[!-$&-~]|%[0-9A-Fa-f]{2}|%[0-9A-Fa-f]?\Z)*")
 _ESCAPE = re.compile(rb"%(?:20|22|7B|0A|0D)", re.IGNORECASE)
 """Spaces, quotes, braces and line breaks are escaped in every percent-encoding."""
@@ -43,9 +47,9 @@ def check_is_input(content: bytes | bytearray | memoryview | str, field_names: S
             "Content-Type: application/json"
         )
     names = b"|".join(re.escape(name.encode()) for name in (*field_names, "parameters"))
-    if re.match(rb"\s*&?(?:" + names + rb")(?:\[\w*\]|%5B\w*%5D)*=", head, re.IGNORECASE) or (
-        _JSON_IN_A_FIELD.match(head)
-    ):
+    # The values of a form's fields have no line breaks.
+    field = re.match(rb"\s*&?(?:" + names + rb")(?:\[\w*\]|%5B\w*%5D)*=[^\n]*\s*\Z", head, re.IGNORECASE)
+    if field or _JSON_IN_A_FIELD.match(head):
         raise InvalidRequest(
             "the body looks like a form, and is not read as one; for a form of fields such as "
             f"'{field_names[0]}=...' set Content-Type: application/x-www-form-urlencoded. A text that looks so goes "

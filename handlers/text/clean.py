@@ -24,6 +24,11 @@ _OTHER_FILES = {
     b"\x89PNG": "PNG",
     b"GIF8": "GIF",
 }
+_LOOKALIKES = {
+    "PDF": re.compile(rb"%PDF-\d\.\d[^\r\n\0]{0,8}[\r\n\0]"),
+    "GIF": re.compile(rb"GIF8[79]a.{0,7}[\x00-\x08\x80-\xff]", re.DOTALL),
+}
+"""More of a file's beginning, where a text may begin alike: "GIF89a was released in 1989"."""
 _DATA_URL = re.compile(r"\s*data:[^,\s]{0,200};base64,[A-Za-z0-9+/=_-]*\s*", re.IGNORECASE)
 _BASE64 = re.compile(r"\s*([A-Za-z0-9+/]{16})[A-Za-z0-9+/]{16}")
 _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0\ufffc")
@@ -88,7 +93,10 @@ def _refuse_base64(text: str) -> None:
 
 
 def _kind_of_file(content: bytes) -> str | None:
-    return next((kind for start, kind in _OTHER_FILES.items() if content.startswith(start)), None)
+    kind = next((kind for start, kind in _OTHER_FILES.items() if content.startswith(start)), None)
+    if kind in _LOOKALIKES and not _LOOKALIKES[kind].match(content):
+        return None
+    return kind
 
 
 def _refuse_surrogates(text: str) -> None:

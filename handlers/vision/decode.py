@@ -20,7 +20,13 @@ from handlers.core.base64_text import decode_base64
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.core.tensor import Payload
 from handlers.vision.jpeg import decode_jpeg, with_end_marker
-from handlers.vision.metadata import without_ancillary, without_metadata
+from handlers.vision.metadata import (
+    SOS,
+    has_jpeg_header,
+    jpeg_segments,
+    without_ancillary,
+    without_metadata,
+)
 from handlers.vision.netpbm import netpbm_pixels, without_comments
 from handlers.vision.pixels import checked_pixels
 from handlers.vision.rgb import fit_png_transparency, to_rgb
@@ -39,7 +45,8 @@ memory of each at once; those of most cameras and phones (12 million) have every
 _one_large = threading.Lock()
 # The head of a scan of one to four components (ITU T.81, B.2.3): what follows a picture in its file holds any bytes.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-_BASE64 = re.compile(rb"\s*(?:data:|[A-Za-z0-9+/_-]{32})", re.IGNORECASE)
+_BASE64 = re.compile(rb"\s*+(?:(?i:data:)|/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK|[A-Za-z0-9+/_-]{32})")
+"""A data URL, base64 of an image's signature, or base64 of anything."""
 _ORIENTATION = 0x0112
 # How the pixels [height, width, 3] of each EXIF orientation turn upright (EXIF 2.32, table 6); from 5 on they lie.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -113,7 +120,7 @@ def _upright(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) 
     if image.format in _JPEG and image.mode in ("RGB", "L"):
         if at_least and orientation(image) >= _FIRST_LYING:
             at_least = at_least[1], at_least[0]
-        content = data if image.info.get("progressive") else with_end_marker(data)
+        content = with_end_marker(data) if _has_one_scan(image, data) else data
         pixels = decode_jpeg(content, (image.height, image.width), at_least)
     elif image.format == "PPM" and image.mode != "F":
         pixels = netpbm_pixels(data)
@@ -123,6 +130,13 @@ def _upright(image: Image.Image, data: bytes, at_least: tuple[int, int] | None) 
         orientation(image)
     )  # of a PNG only now: looking for it decodes, and forgives what is broken
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _has_one_scan(image: Image.Image, data: bytes) -> bool:
+    """Whether all of a JPEG is in its first scan; of several, one that is cut off would leave the image gray."""
+    start = next((start for marker, start, _ in jpeg_segments(data) if marker == SOS), None)
+    components = len(image.getbands())
+    return not image.info.get("progressive") and start is not None and data[start + 4] == components
 
 
 def _by_pillow(image: Image.Image, data: bytes) -> np.ndarray:
@@ -175,6 +189,8 @@ def _is_base64(data: bytes) -> bool:
 
 
 def _open(data: bytes) -> Image.Image:
+    if bytes(data[:3]) == b"\xff\xd8\xff" and not has_jpeg_header(data):
+        raise InvalidImage(reason_of(bytes(data), _formats()))
     netpbm = without_comments(data)
     content = without_ancillary(data) if netpbm is None else netpbm
     # What begins like a Netpbm file and has no such header would cost time in Pillow.

@@ -24,9 +24,10 @@ _MAX_TEXT_BYTES = 2**20
 """Of a text when decompressed: Pillow's own limit, above which it refuses the file."""
 
 _MARKER = re.compile(rb"\xff([^\x00\xff])")
-_APP0, _APP1, _APP14, _APP15, _COM, _SOS = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE, 0xDA
+_APP0, _APP1, _APP14, _APP15, _COM, SOS = 0xE0, 0xE1, 0xEE, 0xEF, 0xFE, 0xDA
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xDA)})  # TEM, RSTn, SOI and EOI
 _MAX_SEGMENTS = 10_000
+_MAX_BYTES_BETWEEN = 2**16
 _JFIF_BYTES = 18
 """Of its segment with marker and length; libjpeg takes a shorter one for something else."""
 _EXIF = b"Exif\0\0"
@@ -148,12 +149,24 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         marker, start, at = match[1][0], match.end() - 2, match.end()
         if marker in _WITHOUT_LENGTH:
             continue
-        if marker == _SOS:
+        if marker == SOS:
             yield marker, start, len(data)
             return
         at += struct.unpack_from(">H", data, at)[0]
         yield marker, start, at
     raise IndexError("no scan")
+
+
+def has_jpeg_header(data: bytes) -> bool:
+    """Whether a JPEG's segments lead to a scan, with few bytes between them, which Pillow reads one by one."""
+    passed_over, before = 0, 2
+    try:
+        for _, start, end in jpeg_segments(data):
+            passed_over += start - before
+            before = end
+    except (IndexError, struct.error):
+        return False
+    return passed_over <= _MAX_BYTES_BETWEEN
 
 
 def _jpeg(data: bytes, keep_exif: bool) -> bytes:

@@ -81,7 +81,7 @@ def _samples(body: bytes, kind: bytes, white: int, count: int) -> np.ndarray:
             raise ValueError("a bit is 0 or 1")
         samples = np.frombuffer(digits, np.uint8, count) - ord("0")
     else:
-        samples = np.fromstring(text, np.uint32, sep=" ")[:count]
+        samples = np.fromstring(text, np.uint64, sep=" ")[:count]
     if len(samples) < count:
         raise ValueError("too few samples")
     return samples

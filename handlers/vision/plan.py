@@ -150,7 +150,7 @@ def _checked_settings(file: Path) -> dict[str, Any]:
         for edge in value.values() if isinstance(value, dict) else [value]:
             if isinstance(edge, float) or (type(edge) is int and not 1 <= edge <= MAX_EDGE):
                 raise ConfigurationError(
-                    f"{file.name}: {name!r} must be from 1 to {MAX_EDGE} pixels, not {edge}"
+                    f"{file.name}: {name!r} must be an integer from 1 to {MAX_EDGE} pixels, not {edge}"
                 )
     resample = settings.get("resample")
     if type(resample) is int and resample not in list(Image.Resampling):

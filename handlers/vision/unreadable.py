@@ -23,10 +23,16 @@ _OTHER_FORMATS = (
     ("PDF", re.compile(rb"%PDF-")),
     ("ZIP", re.compile(rb"PK\x03\x04")),
     ("Video", re.compile(rb".{4}ftyp|\x1aE\xdf\xa3", re.DOTALL)),
-    ("SVG", re.compile(rb"\s*<(\?xml|svg)", re.IGNORECASE)),
+    (
+        "SVG",
+        re.compile(
+            rb"\s*+(?:<\?xml[^>]{0,200}>\s*+)?(?:<!--.{0,500}?-->\s*+)?<(?:!doctype )?svg", re.I | re.S
+        ),
+    ),
+    ("XML", re.compile(rb"\s*+<\?xml", re.IGNORECASE)),
     ("HTML", re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)),
 )
-_BASE64 = re.compile(rb"data:|/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK")
+_HEIF = re.compile(rb".{4}ftyp(?:mif1|msf1)", re.DOTALL)
 _NETPBM = re.compile(rb"P[1-6f][\s#]")
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
@@ -39,7 +45,10 @@ _OPTIONAL_COMPRESSIONS = ("webp", "zstd", "lzma", "lerc")
 
 def reason_of(data: bytes, formats: Collection[str]) -> str:
     """In a sentence, by the file's signature; `formats` are Pillow's names of those that are read."""
+    is_heic = _HEIF.match(data) and not re.search(rb"avi[fs]", data[:64])  # Pillow takes it for AVIF
     for name in formats:
+        if is_heic and name == "AVIF":
+            continue
         accepts = Image.OPEN[name][1]
         if name != "PPM" and accepts and accepts(bytes(data[:16])) is True:
             hint = _HINTS[name](data) if name in _HINTS else ""
@@ -49,8 +58,6 @@ def reason_of(data: bytes, formats: Collection[str]) -> str:
             "the Netpbm file's header is not read: it must be P1 to P6, width, height and, but for P1 and P4, the "
             "largest value, 1 to 65535"
         )
-    if _BASE64.match(data):
-        return 'the picture is base64 where its bytes are expected: decode it, or send JSON, {"inputs": "<base64>"}'
     names = ", ".join(name for name in formats if name != "MPO")
     other = next((name for name, signature in _OTHER_FORMATS if signature.match(data)), None)
     if other:
@@ -81,8 +88,12 @@ def _of_tiff(data: bytes) -> str:
         compression = directory.get(TiffImagePlugin.COMPRESSION, 1)
     except Exception:
         return ""
+    if not (isinstance(bits, tuple) and all(type(n) is int for n in (*bits, photometric, compression))):
+        return ""
     if compression not in TiffImagePlugin.COMPRESSION_INFO:
         return f"compression {compression}; save it with LZW or Deflate"
+    if photometric == 2 and set(bits) == {8}:  # the depth is not the reason
+        return ""
     way_out = "as RGB" if set(bits) == {8} else "with 8 bits per channel"
     depth = "+".join(map(str, bits[:8]))
     return f"{depth} bits per pixel, photometric interpretation {photometric}; save it {way_out}"
@@ -106,7 +117,7 @@ def _of_bmp(data: bytes) -> str:
         return ""
     offset = 24 if data[14] == 12 else 28  # BITMAPCOREHEADER has no room for more
     (bits,) = struct.unpack_from("<H", data, offset)
-    return f"{bits} bits per pixel; save it with 24"
+    return "" if bits == 24 else f"{bits} bits per pixel; save it with 24"
 
 
 _HINTS: Mapping[str, Callable[[bytes], str]] = {"TIFF": _of_tiff, "JPEG": _of_jpeg, "BMP": _of_bmp}

@@ -179,7 +179,8 @@ class FakeTorchServe:
             case "GET", ["readyz", *_] if self.unready is not None:
                 self.on_readiness()
                 self.unready -= 1
-                return httpx.Response(503 if self.unready >= 0 else 200, json={"ready": self.unready < 0})
+                ready = self.unready < 0
+                return httpx.Response(200 if ready else 503, json={"ready": ready})
             case "GET", ["state"] if self.state:
                 return httpx.Response(200, json=self.state())
             case "POST", ["workers", pid, "hold"] if self.takes_holds:

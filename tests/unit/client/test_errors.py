@@ -178,7 +178,9 @@ def test_every_form_of_a_date_is_in_utc(monkeypatch, time_zone, form):
     monkeypatch.setenv("TZ", time_zone)
     time.tzset()
     try:
-        date = time.strftime(form, time.gmtime(time.time() + 100))
+        now = time.time()
+        monkeypatch.setattr(errors.time, "time", lambda: now)
+        date = time.strftime(form, time.gmtime(now + 100))
         seconds = errors.annotate(errors.from_body(503, b""), {"retry-after": date}).retry_after
     finally:
         monkeypatch.undo()

@@ -6,7 +6,9 @@ import zlib
 
 import pytest
 
-from gateway.inflating import CHUNK_BYTES, inflated
+from gateway import inflating
+from gateway.inflating import inflated
+from handlers.core.compression import CHUNK_BYTES
 from handlers.core.errors import InvalidRequest, TooLarge
 
 CONTENT = random.Random(3).randbytes(50_000) + bytes(3 * CHUNK_BYTES)
@@ -64,3 +66,19 @@ async def test_one_piece_never_becomes_many_megabytes():
     ]
     assert sum(found) == 2**24
     assert max(found) <= CHUNK_BYTES
+
+
+async def test_deflate_whose_end_is_in_the_last_full_piece():
+    for length in range(CHUNK_BYTES - 5, CHUNK_BYTES + 300, 7):
+        deflating = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        body = deflating.compress(b"a" * length) + deflating.flush()
+        assert len(await read(body, "deflate", 2**20)) == length
+
+
+async def test_a_header_without_end_is_not_kept():
+    """A file name in gzip's header may be as long as the body."""
+    body = b"\x1f\x8b\x08\x08" + bytes(6) + b"a" * (64 * 4096)
+    inflater = inflating._Inflater()
+    for at in range(0, len(body), 4096):
+        list(inflater.feed(body[at : at + 4096]))
+    assert inflater._head is None

@@ -173,7 +173,18 @@ def test_balancers_have_the_drain_delay_while_the_gateway_is_started_again_too(p
         slept = []
         monkeypatch.setattr(both, "_sleep", slept.append)
         both.gateway.is_ready = False
+        Process.events.clear()
     assert slept == [7]
+    # Requests are refused then, as no gateway will take them.
+    assert Process.events[0] == "kill gateway"
+    assert both.gateway.listener.fileno() == -1
+
+
+def test_stopping_twice_is_stopping_once(pair):
+    with pair(drain_delay_s=0.01) as both:
+        both.stop()
+        Process.events.clear()
+    assert Process.events == []
 
 
 def test_what_does_not_end_within_the_grace_is_cut_off(pair):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from packing import errors
-from packing.files import ModelFile
+from packing.files import ModelFile, weight_files
 from packing.folder import collect, inspect
 
 EMPTY = struct.pack("<Q", 2) + b"{}"
@@ -108,6 +108,12 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "is a 'DetrForObjectDetection'.*Choose a model made for image classification",
     ),
 }
+
+
+def test_pickled_weights_are_offered_beside_other_safetensors() -> None:
+    for other in ("model.fp16.safetensors", "onnx/decoder.safetensors", "model-00001-of-00002.safetensors"):
+        with pytest.raises(errors.NoSafetensors, match="add --pickled"):
+            weight_files(["config.json", "pytorch_model.bin", other], "the folder F")
 
 
 def files_of(folder: Path) -> list[ModelFile]:

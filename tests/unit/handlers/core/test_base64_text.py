@@ -21,6 +21,8 @@ TEXT = base64.b64encode(DATA).decode()
         base64.encodebytes(DATA).decode(),
         "\r\n".join(textwrap.wrap(TEXT, 64)),
         " ".join(textwrap.wrap(TEXT, 76)),
+        "\n  ".join(textwrap.wrap(TEXT, 80)),
+        " \r\n".join(textwrap.wrap(TEXT, 80)),
         f"  {TEXT}\n",
         f"data:image/png;base64,{TEXT}",
         f"DATA:image/PNG;charset=utf-8;name=a.png;BASE64, {TEXT}",

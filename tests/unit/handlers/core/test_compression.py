@@ -6,6 +6,7 @@ import zlib
 
 import pytest
 
+from handlers.core import compression
 from handlers.core.compression import MAX_DECOMPRESSED_BYTES, decompress, decompressed_size
 from handlers.core.errors import InvalidRequest, TooLarge
 from handlers.core.request import RequestParser
@@ -92,3 +93,12 @@ def test_a_form_that_torchserve_has_taken_apart_cannot_have_been_compressed():
         {"text": b"hi"}, HTTP | {"content-encoding": "identity"}, "net", "1", ("text",), 4
     )
     assert identity.read().payloads == (b"hi",)
+
+
+@pytest.mark.parametrize("window_bits", [zlib.MAX_WBITS, -zlib.MAX_WBITS, zlib.MAX_WBITS | 16])
+def test_the_size_is_counted_in_pieces(monkeypatch, window_bits):
+    """Of deflate without zlib's header as well."""
+    monkeypatch.setattr(compression, "decompress", None)
+    compressing = zlib.compressobj(wbits=window_bits)
+    body = compressing.compress(bytes(2**22)) + compressing.flush()
+    assert compression.decompressed_size(body, "deflate") == 2**22

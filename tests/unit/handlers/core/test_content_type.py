@@ -4,7 +4,14 @@ import codecs
 
 import pytest
 
-from handlers.core.content_type import _CODECS, ContentType, decode_text, is_utf8, needs_decoding
+from handlers.core.content_type import (
+    _CODECS,
+    ContentType,
+    decode_text,
+    header_parameter,
+    is_utf8,
+    needs_decoding,
+)
 from handlers.core.errors import InvalidRequest, InvalidText
 
 
@@ -83,6 +90,13 @@ def test_bytes_of_another_charset_are_named() -> None:
 def test_several_charsets_are_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"names several charsets \(latin1, utf-8\); name one"):
         decode_text(b"Rain", "latin1, utf-8")
+    assert decode_text("Café".encode(), "utf-8, UTF8") == "Café"  # one charset, spelled twice
+
+
+@pytest.mark.parametrize("parameters", ["charset*=utf-8''a; charset*0=b", "boundary*=x; boundary*0=y"])
+def test_parameters_of_which_only_some_are_numbered(parameters: str) -> None:
+    ContentType.parse(f"text/plain; {parameters}")
+    header_parameter("content-type", f"text/plain; {parameters}", "boundary")
 
 
 def test_a_mark_goes_before_the_declared_charset() -> None:
@@ -94,7 +108,9 @@ def test_a_mark_goes_before_the_declared_charset() -> None:
     assert not needs_decoding("Rain".encode("utf-8-sig"), "")
 
 
-@pytest.mark.parametrize("text", ["Rain fell.", "橋が開く。\n", "日本　一", "中国，一二三"])
+@pytest.mark.parametrize(
+    "text", ["Rain fell.", "In 2000, 1000000 people left.", "橋が開く。\n", "日本　一", "中国，一二三"]
+)
 @pytest.mark.parametrize("charset", ["utf-16", "utf-32"])
 def test_the_order_of_bytes_without_a_mark(text: str, charset: str) -> None:
     """.NET writes UTF-16 so, and declares no order."""

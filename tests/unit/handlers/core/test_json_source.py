@@ -64,6 +64,18 @@ TEXT = [
     "true",
     "12",
     "<p>Rain</p>",
+    '{\\"U}ber die Dynamik der Gase',
+    '["Ode to Joy" plays] Good evening. [applause]',
+    "['90s music playing] Hello. [laughs]",
+    "['Cause I love you]\nla la\n[Outro]",
+    '["Foo"][1] is good. See [2]',
+    '"{" and "}" delimit blocks in C.',
+    '"{}" is an empty set',
+    "{“Hello,” he said}",
+    "{«Bonjour», dit-il}",
+    '{"Hello," she said, and left',
+    "{ // comment\n int x;",
+    "{/* C block */ int x;}",
 ]
 
 

@@ -49,6 +49,12 @@ def test_what_is_meant_otherwise_is_refused(content: str, message: str) -> None:
         "50%25",
         "[object] of the sentence",
         "The text=x",
+        "[object Object] is what you see in the console when a page is broken.",
+        'data=pd.read_csv("x.csv")\nprint(data)',
+        'names=["a","b"]\nfor n in names: print(n)',
+        "m=[[1,2],[3,4]]\nprint(m)",
+        "DATA=/var/lib\nexport DATA",
+        "---\nContent-Type: text/markdown\n---\nRain fell.",
     ],
 )
 def test_texts(content: str) -> None:

@@ -81,6 +81,7 @@ def test_what_follows_the_picture_is_passed_over():
         (b"P2 2 1 9 1 10", "has the value 10 and says that 9 is the largest"),
         (b"P5 2 1 9 \x01\x20", "has the value 32 and says that 9 is the largest"),
         (b"P2 1 1 9 99999999999999999999", "says that 9 is the largest"),
+        (b"P2 2 1 255 1 4294967297", "says that 255 is the largest"),
         (b"P5 2 1 0 \0\0", "Netpbm file's header"),
         (b"P5 2 1 65536 " + bytes(4), "Netpbm file's header"),
         (b"P5 0 1 255 ", "Netpbm file's header"),
