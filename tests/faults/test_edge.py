@@ -121,10 +121,11 @@ def test_idle_sockets_from_three_addresses(running, sent):
 class FakeGrpc(inference_pb2_grpc.InferenceAPIsServiceServicer):
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.seconds = 0.05
 
     def Predictions(self, request, context):
         self.sizes.append(len(request.input["data"]))
-        time.sleep(0.05)
+        time.sleep(self.seconds)
         return inference_pb2.PredictionResponse(prediction=b"done")
 
     def StreamPredictions(self, request, context):
@@ -181,6 +182,17 @@ def test_torchserve_holds_few_large_grpc_messages(fake_grpc):
     assert codes.keys() <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert codes[grpc.StatusCode.OK] >= 3
     assert len(fake.sizes) == codes[grpc.StatusCode.OK]
+
+
+def test_a_grpc_call_that_torchserve_does_not_answer_in_time_is_late(fake_grpc):
+    """And not lost: what is lost is sent again, to a server that hangs."""
+    fake, target = fake_grpc
+    fake.seconds = 3
+    with grpc_edge(target, upstream_timeout=1) as (_, stub):
+        with pytest.raises(grpc.RpcError) as late:
+            stub.Predictions(message(10), timeout=20)
+        assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert len(fake.sizes) == 1
 
 
 def test_grpc_streams_are_closed_unless_opened(fake_grpc):
