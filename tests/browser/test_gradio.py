@@ -49,6 +49,7 @@ def put(page, selector, number):
 
 @every_look
 def test_an_example_picture_has_the_labels_of_the_api(page, api, look):
+    """Case 21."""
     page.until(lambda: len(page.all("button.gallery-item[aria-label] img")) == 4, "four thumbnails")
     page.click(f"button.gallery-item[aria-label='{LABEL}']")
     wanted = expected(api, PICTURE)
@@ -97,6 +98,7 @@ def test_a_photo_of_the_camera_is_classified(page, api, look):
 
 @every_look
 def test_a_text_has_the_summary_of_the_api(page, api, look):
+    """Case 21."""
     tab(page, "Text")
     text = examples.reports()[0]
     page.click("button.gallery-item", f"{text[:60]}...")

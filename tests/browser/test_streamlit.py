@@ -37,6 +37,7 @@ def test_an_example_picture_has_the_labels_of_the_api(page, api, look):
 
 @pytest.mark.parametrize("look", ["desktop"])
 def test_a_file_is_shown_beside_its_labels(page, api, look, tmp_path):
+    """Case 21."""
     content = picture(91, 6)[1]
     file = tmp_path / "mine.jpg"
     file.write_bytes(content)
@@ -55,6 +56,7 @@ def test_a_file_is_shown_beside_its_labels(page, api, look, tmp_path):
 
 
 def test_the_limit_that_it_shows_is_the_servers(browser, served, api):
+    """Case 21."""
     browser.open(served("streamlit"), "desktop")
     limit = api.describe("resnet-50", customized=True).metadata["max_bytes"] >> 20
     browser.until(lambda: f"{limit}MB per file" in browser.text(), f"a limit of {limit} MB")

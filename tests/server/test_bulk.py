@@ -71,11 +71,13 @@ async def test_without_retries_and_limit_some_are_refused(endpoints):
 
 @every_protocol
 async def test_gather_loses_none(endpoints, expected, protocol):
+    """Case 22."""
     check(await gather(endpoints, protocol), expected)
 
 
 @every_protocol
 async def test_map_loses_none(endpoints, expected, protocol):
+    """Case 22."""
     async with AsyncClient(endpoints=endpoints, protocol=protocol) as client:
         results = [result async for result in client.map(partial(client.classify, MODEL), inputs())]
     check([result.result()[0].label for result in results], expected)
@@ -83,6 +85,7 @@ async def test_map_loses_none(endpoints, expected, protocol):
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_the_sync_map_loses_none(endpoints, expected, ordered):
+    """Case 22."""
     with Client(endpoints=endpoints) as client:
         results = list(client.map(partial(client.classify, MODEL), inputs(), ordered=ordered))
     if not ordered:
@@ -93,13 +96,14 @@ def test_the_sync_map_loses_none(endpoints, expected, ordered):
 @needs_nginx
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 async def test_through_nginx_none_is_lost(server, endpoints, expected, protocol):
-    """There a full queue is 429, with Retry-After."""
+    """Case 22: there a full queue is 429, with Retry-After."""
     with in_front_of(server.endpoints) as front:
         check(await gather(through(front, server), protocol), expected)
 
 
 @needs_nginx
 def test_predict_over_a_folder_by_one_url(server, endpoints, expected, tmp_path, capsys):
+    """Cases 22 and 23."""
     for number, image in enumerate(inputs()):
         (tmp_path / f"{number:03}.jpg").write_bytes(image)
     with in_front_of(server.endpoints) as front:

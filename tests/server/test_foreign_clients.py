@@ -250,7 +250,7 @@ def said_by(script, *arguments):
 
 @pytest.mark.parametrize("script", ["fetch.mjs", "plain_requests.py"])
 def test_clients_that_set_no_content_type(script, url, inputs):
-    """node's fetch says text/plain for strings, `requests` says nothing."""
+    """Case 2: node's fetch says text/plain for strings, `requests` says nothing."""
     said = said_by(script, url, *inputs)
     ok = {name: answer["body"] for name, answer in said.items() if answer["status"] == 200}
     assert said.keys() - ok.keys() == {"refused"}
@@ -266,6 +266,7 @@ def test_clients_that_set_no_content_type(script, url, inputs):
 
 @pytest.mark.parametrize("package", ["huggingface-2", "huggingface-latest"])
 def test_hugging_faces_client_for_node(package, url, inputs):
+    """Case 11."""
     if not (VENV / ".node-clients-stamp").exists():
         pytest.skip("its packages are not there (npm, scripts/setup --clients)")
     said = said_by("huggingface.mjs", str(VENV), package, url, *inputs)
@@ -276,6 +277,7 @@ def test_hugging_faces_client_for_node(package, url, inputs):
 
 
 def test_mlservers_codecs(url, inputs):
+    """Cases 11 and 18."""
     said = said_by("mlserver_client.py", url, *inputs)
     for name in ("lab", "pixels", "floats", "files"):
         assert (said[name][0], len(said[name])) == (LABEL, 5), said[name]
@@ -287,6 +289,7 @@ def test_mlservers_codecs(url, inputs):
 
 @needs_nginx
 def test_tritonclients_grpc_through_nginx(front, inputs):
+    """Case 13."""
     said = said_by("triton_grpc.py", front.front.grpc, *inputs)
     assert (said["live"], said["ready"], said["version ready"]) == (True, True, True)
     assert said["model ready"] == [True, False]
@@ -310,6 +313,7 @@ def test_tritonclients_grpc_through_nginx(front, inputs):
 
 
 async def test_kserve_v1(url):
+    """Case 12."""
     b64 = base64.b64encode(PICTURE).decode()
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         path = "/v1/models/resnet-50:predict"
@@ -332,6 +336,7 @@ async def test_kserve_v1(url):
 
 @needs_nginx
 def test_kserves_model_routes_and_mlservers_docs(front):
+    """Cases 12 and 18."""
     with httpx.Client(base_url=front.url, timeout=60) as http:
         assert http.get("/v1/models/t5-small").json() == {"name": "t5-small", "ready": True}
         assert http.get("/v1/models/nobody").status_code == 404
@@ -344,6 +349,7 @@ def test_kserves_model_routes_and_mlservers_docs(front):
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_tritonclients_compression_over_http(url, algorithm):
+    """Case 11."""
     client = triton.InferenceServerClient(url.removeprefix("http://"))
     pixels = np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB"))
     image = triton.InferInput("INPUT0", list(pixels.shape), "UINT8")
@@ -361,6 +367,7 @@ def test_tritonclients_compression_over_http(url, algorithm):
 
 
 def test_registering_twice_over_grpc_is_a_conflict(server):
+    """Case 15."""
     for protocol in ("rest", "grpc"):
         with Client(endpoints=server.endpoints, protocol=protocol) as client:
             for name in (None, "t5-small"):

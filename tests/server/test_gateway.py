@@ -188,6 +188,7 @@ def test_torchserves_own_errors_pass(http):
     ],
 )
 def test_a_prediction_with_a_slash_at_the_end(http, version, path, send):
+    """Case 9."""
     path = path.replace("VERSION", version)
     expected = http.post(path.replace("/?", "?").rstrip("/"), **send)
     answer = http.post(path, **send)
@@ -199,11 +200,13 @@ def test_a_prediction_with_a_slash_at_the_end(http, version, path, send):
 )
 @pytest.mark.parametrize("slashes", ["/", "//"])
 def test_a_question_with_a_slash_at_the_end(http, path, slashes):
+    """Case 9."""
     answer = http.get(path + slashes)
     assert (answer.status_code, answer.json()) == (200, http.get(path).json())
 
 
 def test_no_route_redirects_and_none_of_nginxs_own_opens(http):
+    """Case 9."""
     for path in ("/docs/", "/openapi.json/", "/docs/page.js/", "/v2/models/resnet-50/"):
         assert http.get(path).status_code == 200
     for path in (
@@ -221,6 +224,7 @@ def test_no_route_redirects_and_none_of_nginxs_own_opens(http):
 
 
 def test_the_root_says_what_this_is(http):
+    """Case 19."""
     body = http.get("/").json()
     assert (body["name"], body["ready"]) == ("torchserve-models", True)
     assert http.get(body["docs"]).status_code == http.get(body["openapi"]).status_code == 200
@@ -228,7 +232,7 @@ def test_the_root_says_what_this_is(http):
 
 
 def test_1080p_as_numbers(http):
-    """As a client of a Flask tutorial sends it: 30 MB of JSON."""
+    """Case 19: as a client of a Flask tutorial sends it: 30 MB of JSON."""
     image = Image.open(io.BytesIO(PICTURE)).resize((1920, 1080))
     file = io.BytesIO()
     image.save(file, "PNG")
@@ -241,6 +245,7 @@ def test_1080p_as_numbers(http):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
 def test_pixels_are_those_of_the_file(http, mode):
+    """Case 19."""
     image = Image.open(io.BytesIO(PICTURE)).convert(mode)
     file = io.BytesIO()
     image.save(file, "PNG")
@@ -252,6 +257,7 @@ def test_pixels_are_those_of_the_file(http, mode):
 
 
 def test_pixels_have_a_limit_of_their_own(http):
+    """Case 19."""
     assert "larger than 48 MiB" in error(http.post("/model", content=b" " * (49 << 20)), 413, "TooLarge")
     assert "larger than 16 MiB" in error(http.post("/predict", content=b" " * (17 << 20)), 413, "TooLarge")
 
@@ -267,6 +273,7 @@ def test_pixels_have_a_limit_of_their_own(http):
     ],
 )
 def test_errors_speak_of_parameters_as_the_client_named_them(http, query, message):
+    """Case 20."""
     answer = http.post(f"/predict/text_summarize?{query}", json={"text": TEXT})
     assert error(answer, 400, "InvalidParameter") == message
 

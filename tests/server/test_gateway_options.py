@@ -50,6 +50,7 @@ def allowed(answer):
 @pytest.mark.parametrize("path", [*ROUTES, "/predictions/resnet-50/", "/v2/models/resnet-50"])
 @pytest.mark.parametrize("origin", [SITE, "http://localhost:3000"])
 def test_a_preflight_is_answered(http, path, origin):
+    """Case 14."""
     answer = http.options(path, headers=PREFLIGHT | {"origin": origin})
     assert (answer.status_code, allowed(answer), answer.content) == (204, origin, b"")
     assert "POST" in answer.headers["access-control-allow-methods"]
@@ -58,6 +59,7 @@ def test_a_preflight_is_answered(http, path, origin):
 
 
 def test_answers_and_errors_may_be_read(http):
+    """Case 14."""
     headers = {"origin": SITE, "content-type": "image/jpeg"}
     answers = [
         http.post("/predictions/resnet-50", content=PICTURE, headers=headers),
@@ -82,6 +84,7 @@ def test_answers_and_errors_may_be_read(http):
     "origin", ["https://evil.example", "https://app.example.evil", "null", f"{SITE}:444", ""]
 )
 def test_other_sites_may_not(http, origin):
+    """Case 14."""
     assert error(http.options("/predict", headers=PREFLIGHT | {"origin": origin}), 405, "NotAllowed")
     answer = http.post("/predictions/resnet-50", content=PICTURE, headers={"origin": origin})
     assert (answer.status_code, allowed(answer)) == (200, None)
@@ -97,6 +100,7 @@ def test_management_stays_closed_to_pages_of_every_site(http, path):
 
 
 def test_off_unless_asked_for_and_every_site_by_a_star(server):
+    """Case 14."""
     with asking(server) as client:
         error(client.options("/predict", headers=PREFLIGHT | {"origin": SITE}), 405, "NotAllowed")
         answer = client.post("/predictions/resnet-50", content=PICTURE, headers={"origin": SITE})
@@ -129,6 +133,7 @@ def test_compressed_bodies_of_the_gateways_routes(http):
 
 @pytest.mark.parametrize("route", SENT)
 def test_each_known_route_asks_its_own_model(server, route):
+    """Case 20."""
     with asking(server, Settings(route_models={route: "no-such-model"})) as client:
         answers = {path: client.post(path, **send) for path, send in SENT.items()}
         assert route not in client.get("/openapi.json").json()["paths"]

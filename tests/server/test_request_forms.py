@@ -72,6 +72,7 @@ def post(url, **sent):
     ],
 )
 def test_json_under_any_content_type(url, short, mime):
+    """Case 2."""
     headers = {"content-type": mime} if mime else {}
     assert post(url + SUMMARIZE, content=MESSAGE, headers=headers).json() == short
     [label] = post(url + CLASSIFY, content=IMAGE, headers=headers).json()
@@ -80,6 +81,8 @@ def test_json_under_any_content_type(url, short, mime):
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_json_that_curl_calls_a_form(server, front, short):
+    """Case 1."""
+
     def curl(url, *options):
         done = subprocess.run(["curl", "-sS", "-m", "60", *options, url], capture_output=True, check=True)
         return json.loads(done.stdout)
@@ -93,11 +96,13 @@ def test_json_that_curl_calls_a_form(server, front, short):
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 def test_nodes_fetch_without_headers(url, short):
+    """Case 2."""
     command = ["node", "-e", FETCH, url + SUMMARIZE, MESSAGE]
     assert json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout) == short
 
 
 def test_requests_with_dumped_json(url, short):
+    """Case 2."""
     assert requests.post(url + SUMMARIZE, data=MESSAGE, timeout=60).json() == short
     refused = requests.post(
         url + SUMMARIZE, data=MESSAGE.replace('"num_beams": 1', '"num_beams": 100'), timeout=60
@@ -106,6 +111,7 @@ def test_requests_with_dumped_json(url, short):
 
 
 def test_json_in_a_field(url, short):
+    """Case 3."""
     for files in (
         {"text": (None, MESSAGE, "application/json")},
         {"file": ("a.json", MESSAGE, "application/json")},
@@ -115,6 +121,7 @@ def test_json_in_a_field(url, short):
 
 
 def test_grpc(server, front, short):
+    """Case 3."""
     for address in (server.grpc_inference, front.front.grpc):
         with grpc.insecure_channel(address) as channel:
             predictions = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
@@ -142,6 +149,7 @@ def test_the_open_inference_protocol(url, whole):
 
 @pytest.mark.parametrize("charset", ["utf-16le", "iso-8859-1", "windows-1252"])
 def test_charsets(url, front, whole, charset):
+    """Case 5."""
     content, mime = TEXT.encode(charset), f"text/plain; charset={charset}"
     assert post(url + SUMMARIZE, content=content, headers={"content-type": mime}).json() == whole
     form = {"text": ("a.txt", content, mime)}
@@ -162,16 +170,19 @@ TWICE = {
 
 @pytest.mark.parametrize("form", TWICE)
 def test_what_is_given_twice(url, form):
+    """Case 4."""
     assert "twice" in error(post(url + SUMMARIZE, **TWICE[form]), 400, "InvalidRequest")
 
 
 def test_a_query_parameter_given_twice(server, front):
+    """Case 4."""
     for route in (server.inference + "/models/t5-small/invoke", front.url + SUMMARIZE):
         refused = post(route + "?num_beams=1&num_beams=2", content=b"Rain.")
         assert "'num_beams' is given twice" in error(refused, 400, "InvalidRequest")
 
 
 def test_the_names_of_control_tokens_are_text(url, whole):
+    """Case 7."""
     answer = post(url + SUMMARIZE, content=b"</s>", headers={"content-type": "text/plain"})
     assert answer.status_code == 200
     cut = post(url + SUMMARIZE, json={"inputs": TEXT + "</s>"})

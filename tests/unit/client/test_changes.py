@@ -232,6 +232,7 @@ def test_a_version_whose_worker_ends_while_it_loads_is_removed_again(call, conne
 
 @both
 def test_register_twice_is_a_conflict(call, connection, fake, protocol):
+    """Case 15."""
     fake.versions["twice"] = {"1.0": Version("twice.mar")}
     fake.defaults["twice"] = "1.0"
     fake.names.append("twice")
@@ -241,7 +242,7 @@ def test_register_twice_is_a_conflict(call, connection, fake, protocol):
 
 @pytest.mark.parametrize("url", ["twice.mar", "/store/old-name.mar"])
 def test_a_conflict_over_grpc_whose_reason_rest_says(call, fake, url):
-    """TorchServe says nothing of it over gRPC, and the archive may have been registered under another name."""
+    """Case 15: TorchServe says nothing of it over gRPC; the archive may have been registered under another name."""
     fake.versions["twice"] = {"1.0": Version(url)}
     fake.defaults["twice"] = "1.0"
     with over_grpc(fake) as there:

@@ -53,6 +53,7 @@ def names(records):
 
 
 def test_a_folder(predict, tmp_path):
+    """Case 22."""
     write(
         tmp_path,
         {
@@ -73,6 +74,7 @@ def test_a_folder(predict, tmp_path):
 
 @pytest.mark.parametrize("pattern", ["in/*.txt", "in/**/*.txt", "*/[ab].txt"])
 def test_a_pattern(predict, tmp_path, pattern):
+    """Case 22."""
     write(tmp_path, {"in/a.txt": "one text", "in/b.txt": "another text", "in/c.png": PNG})
     code, records, _ = predict("texts", pattern, "--ordered")
     assert (code, texts(records)) == (0, ["one text", "another text"])
@@ -156,6 +158,7 @@ def test_an_empty_list_is_no_success(predict, tmp_path, content):
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("from_stdin", [False, True])
 def test_a_list_of_paths(predict, tmp_path, end, from_stdin):
+    """Case 22."""
     write(tmp_path, {"a.png": PNG, "with space.png": PNG, "ä.jpg": JPEG})
     listed = end.join(["\ufeffa.png", "", "ä.jpg", "absent.jpg", "with space.png"]).encode()
     write(tmp_path, {"files.txt": listed})
@@ -179,7 +182,7 @@ LINES = [
 
 @pytest.mark.parametrize("arguments", [("in.jsonl",), ("in.ndjson",), ("in.txt", "--input-format", "jsonl")])
 def test_json_lines_of_texts(predict, tmp_path, arguments):
-    """Once one summary of the whole file, and exit code 0."""
+    """Case 22: once one summary of the whole file, and exit code 0."""
     write(tmp_path, {arguments[0]: "\n\n".join(map(json.dumps, LINES))})
     code, records, _ = predict("texts", *arguments, "--ordered", "--param", "min_length=9")
     assert code == 0
@@ -395,6 +398,7 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_the_bar_is_for_terminals_only(predict, tmp_path, monkeypatch, is_terminal):
+    """Case 22."""
     write(tmp_path, {"in/a.png": PNG, "in/b.png": PNG})
     monkeypatch.setenv("TERM", "xterm")
     stderr = Terminal() if is_terminal else io.StringIO()

@@ -89,6 +89,7 @@ def test_one_place_only(arguments, capsys):
 
 
 def test_the_commands_find_the_server_by_its_run_folder_or_url(fake, tmp_path, capsys):
+    """Case 23."""
     with over_http(fake.rest) as port:
         url = f"http://127.0.0.1:{port}"
         write_state(tmp_path / "run", Endpoints(url, url, url))

@@ -34,6 +34,7 @@ def label(number):
 
 
 async def test_gather_over_many_images_loses_none():
+    """Case 22."""
     short_queue = ShortQueue(queue_size=12, batch_size=12)
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
         calls = (connection.classify("pictures", label(number)) for number in range(2000))
@@ -76,6 +77,7 @@ async def test_gather_over_grpc_sends_a_bounded_number_at_once(connection, fake)
 
 
 async def test_a_server_that_refuses_for_a_while_loses_none(short_queue):
+    """Case 22."""
     short_queue.refusing = True
 
     async def recover():
@@ -97,6 +99,7 @@ def test_a_refusing_server_ends_at_the_timeout(call, short_queue):
 
 
 async def test_retry_after_is_waited_for(short_queue):
+    """Case 22."""
     short_queue.refusing, short_queue.retry_after = True, "1"
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
         task = asyncio.create_task(connection.classify("pictures", b"x"))

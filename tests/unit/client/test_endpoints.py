@@ -80,6 +80,7 @@ def test_an_address_without_a_scheme_is_told_the_url(address, example):
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_one_url_or_endpoints(kind):
+    """Case 23."""
     assert kind().settings.endpoints == Endpoints()
     assert kind("10.0.0.1").settings.endpoints == Endpoints.at("10.0.0.1")
     with pytest.raises(ValueError, match="not both"):
@@ -115,6 +116,7 @@ def test_a_run_folder_has_the_addresses(tmp_path):
 
 
 def test_a_client_of_one_url_predicts_and_asks_the_gateway_for_readiness(call, fake):
+    """Case 23."""
     reason = None
 
     def gateway(request):
@@ -167,6 +169,7 @@ def test_a_redirect_names_the_address(call):
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://localhost:1/prefix"])
 def test_a_refused_connection_names_the_address(call, address):
+    """Case 23."""
     where = address.removesuffix("/prefix")
     with pytest.raises(Unavailable, match=f"no server answers at {where} "):
         call(lambda c: c.classify("pictures", b"x"), host=address, retries=0)

@@ -51,6 +51,7 @@ both = pytest.mark.parametrize("map_all", [map_sync, map_async], ids=["sync", "a
 @both
 @orders
 def test_many_images_lose_none(short_queue, map_all, ordered):
+    """Case 22."""
     answer = short_queue.answer if map_all is map_sync else short_queue.answer_async
     inputs = (str(number).encode() for number in range(COUNT))
     results = map_all(
@@ -70,6 +71,7 @@ def test_many_images_lose_none(short_queue, map_all, ordered):
 @both
 @orders
 def test_each_input_has_its_own_error(fake, map_all, ordered, tmp_path):
+    """Case 22."""
     good, bad, absent = (tmp_path / name for name in ("good.jpg", "bad.jpg", "absent.jpg"))
     good.write_bytes(b"good")
     bad.write_bytes(b"bad")

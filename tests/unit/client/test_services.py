@@ -86,6 +86,7 @@ def test_health(call, connection, protocol, fake):
 
 @both
 def test_what_is_not_ready_is_told(call, connection, protocol, fake):
+    """Case 23."""
     fake.status = "UNLOADING"
     reason = call(lambda c: c.ready(), protocol=protocol, **connection).reason
     assert reason == "pictures 1.0: 0 of 1 workers are READY"

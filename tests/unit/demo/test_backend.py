@@ -54,6 +54,7 @@ def backend_of():
     ],
 )
 def test_the_limit_of_a_file_is_the_servers(backend_of, metadata, limit):
+    """Case 21."""
     assert backend_of(metadata)[0].max_upload_bytes() == limit
 
 

@@ -57,6 +57,7 @@ def write_state(folder, port):
     ],
 )
 def test_the_server_is_found_as_by_the_other_commands(port, capsys, default_run_dir, arguments):
+    """Case 23."""
     write_state(default_run_dir / "run", port)
     write_state(default_run_dir, port)
     values = {"run": default_run_dir / "run", "port": port, "offset": port - 8081}

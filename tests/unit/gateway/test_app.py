@@ -96,6 +96,7 @@ async def test_several_texts(http):
     ],
 )
 async def test_a_wrong_text_request_is_named(http, query, body, kind):
+    """Case 17."""
     assert is_error(await http.post(f"/predict/text_summarize{query}", content=body), 400, kind)
 
 
@@ -332,6 +333,7 @@ async def test_the_documents_are_there(http):
     + ["/gateway/metrics", "/refusals/pictures", "/refusals/pictures/2.0"],
 )
 async def test_a_slash_at_the_end_changes_nothing(http, path):
+    """Case 9."""
     without, with_slash = await http.get(path), await http.get(f"{path}/")
     assert with_slash.status_code == without.status_code
     assert without.status_code in ((404,) if path == "/nothing" else (200, 429, 503))
@@ -341,6 +343,7 @@ async def test_a_slash_at_the_end_changes_nothing(http, path):
 
 
 async def test_a_slash_at_the_end_of_a_route_with_a_body(http):
+    """Case 9."""
     for path, body in (("/model", {"img": [[1, 2]]}), ("/predict/text_summarize", {"text": "a"})):
         response = await http.post(f"{path}/?top_k=1" if path == "/model" else f"{path}/?min=10", json=body)
         assert response.status_code == 200
@@ -349,6 +352,7 @@ async def test_a_slash_at_the_end_of_a_route_with_a_body(http):
 
 
 async def test_the_root_says_what_this_is(http):
+    """Case 19."""
     body = (await http.get("/")).json()
     assert (body["name"], body["docs"], body["ready"]) == ("torchserve-models", "/docs", False)
     assert body["reason"]
@@ -387,6 +391,7 @@ async def test_the_inner_route_needs_the_key(served):
     ],
 )
 async def test_errors_speak_of_parameters_as_the_client_named_them(http, served, query, message):
+    """Case 20."""
     ours = message.replace("max,", "max_length,").replace("min,", "min_length,")
     ours = re.sub(r"'(min|max)'", r"'\1_length'", ours)
     served.failing["texts"] = Refused(400, "InvalidParameter", ours)
@@ -396,6 +401,7 @@ async def test_errors_speak_of_parameters_as_the_client_named_them(http, served,
 
 
 async def test_pixels_ask_the_model_of_their_route(served):
+    """Case 20."""
     settings = Settings(image_model="absent", route_models={"/model": "pictures"})
     app = create(settings, httpx.MockTransport(served.rest))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:

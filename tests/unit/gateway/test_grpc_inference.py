@@ -100,6 +100,7 @@ def number(**kind):
 
 
 async def test_raw_contents_parameters_and_outputs_come_through(http, behind):
+    """Case 13."""
     parameters = {"times": number(int64_param=2), "timeout": number(int64_param=5_000_000)}
     message = infer("INPUT0", raw=PIXELS.tobytes(), parameters=parameters)
     message.outputs.add(name="total")
@@ -279,6 +280,7 @@ async def test_what_is_no_message_is_an_invalid_argument(http, content):
 
 
 async def test_errors_of_torchserve_are_statuses(http, behind):
+    """Case 13."""
     message = infer(raw=PIXELS.tobytes())
     for refused, expected in (
         (Refused(404, "ModelNotFoundException", "Model not found: echo"), 5),

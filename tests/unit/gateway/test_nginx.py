@@ -89,6 +89,7 @@ def test_the_length_of_a_dead_workers_answer_is_that_of_torchserve():
 
 
 def test_each_route_has_its_own_model(tmp_path):
+    """Case 20."""
     values = variables(Front(image_model="a", route_models={"/model": "c", "/predict": "b"}), tmp_path)
     assert [values[name] for name in ("PREDICT_MODEL", "IMAGE_CLASSES_MODEL", "PIXEL_MODEL")] == [
         "b",

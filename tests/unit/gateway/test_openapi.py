@@ -147,7 +147,7 @@ def test_parameters_and_limits_are_the_handlers(openapi, models):
 
 
 def test_every_query_parameter_says_its_range(openapi, models):
-    """In words: Swagger UI shows a description, but neither the schema's limits nor its alternatives."""
+    """Case 20, in words: Swagger UI shows a description, but neither the schema's limits nor its alternatives."""
     expected = {each["name"]: each["expected"] for model in models for each in model.metadata["parameters"]}
     expected |= {"min": expected["min_length"], "max": expected["max_length"]}
     paths = (
@@ -170,6 +170,7 @@ def test_every_query_parameter_says_its_range(openapi, models):
 
 
 def test_each_known_route_has_its_own_model(models):
+    """Case 20."""
     others = [replace(models[0], name="other"), models[0]]
     settings = Settings(route_models={"/model": "other", "/predict": "absent"})
     paths = document(others, settings=settings)["paths"]

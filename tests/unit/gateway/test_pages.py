@@ -25,6 +25,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     "accept", ["*/*", "application/json", "", "application/json, text/html;q=0.5", "text/html;q=0"]
 )
 def test_a_program_learns_what_this_is(client, accept):
+    """Case 19."""
     answer = client.get("/", headers={"accept": accept})
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["vary"] == "Accept"
@@ -35,6 +36,7 @@ def test_a_program_learns_what_this_is(client, accept):
 
 @pytest.mark.parametrize("accept", [BROWSER, "text/html", "application/json;q=0.5, Text/HTML ; q=0.8"])
 def test_a_person_gets_a_page(client, accept):
+    """Case 19."""
     answer = client.get("/", headers={"accept": accept})
     assert answer.headers["content-type"].startswith("text/html")
     assert "Status: ready" in answer.text
@@ -77,6 +79,6 @@ def test_nothing_else_is(client, name):
 
 @pytest.mark.parametrize("path", ["/v2/docs", "/v2/models/net/docs"])
 def test_mlservers_addresses_lead_to_the_page(client, path):
-    """By a relative address, which is right behind any proxy."""
+    """Case 18: by a relative address, which is right behind any proxy."""
     assert client.get(path, follow_redirects=False).headers["location"].startswith("../")
     assert client.get(path, follow_redirects=True).url.path == "/docs"

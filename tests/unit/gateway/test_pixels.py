@@ -40,6 +40,7 @@ def test_pixels_are_exact(shape, options, size):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
 def test_what_a_pillow_image_gives(mode):
+    """Case 19."""
     image = Image.fromarray(NOISE).convert(mode)
     found = parse(sent(np.asarray(image)))
     assert found.mode == ("L" if mode == "1" else mode)
@@ -152,6 +153,7 @@ def test_floats_that_may_be_either_are_refused(numbers):
 )  # fmt: skip
 @pytest.mark.parametrize("size", [2**16, 2**22])
 def test_anything_else_is_refused(body, error, message, size):
+    """Cases 17 and 19."""
     with pytest.raises(error, match=message):
         parse(body, size)
 
@@ -191,6 +193,7 @@ ROW = b"[" + b"[0,0,0]," * 1919 + b"[0,0,0]]"
     ids=["rows", "tall", "uneven", "floats", "empty lists", "one number", "spaces"],
 )
 def test_memory_does_not_grow_with_the_body(body):
+    """Case 19."""
     tracemalloc.start()
     try:
         parse(body)

@@ -106,6 +106,7 @@ def test_several_pictures_in_one_request(starter):
     [(1, 200), (len(LABELS), 200), (len(LABELS) + 1, 200), (10**30, 200), (0, 400), ("3", 400), (2.5, 400)],
 )
 def test_top_k_runs_from_one_and_ends_at_the_number_of_labels(starter, top_k, status):
+    """Case 11."""
     handler, context = starter
     text = base64.b64encode(picture(1, 1)[1]).decode()
     (answer,), statuses = send(handler, context, js({"inputs": text, "parameters": {"top_k": top_k}}))

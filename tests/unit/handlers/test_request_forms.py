@@ -428,6 +428,7 @@ def check(
 
 @pytest.mark.timeout(SECONDS + 600)
 def test_every_form_is_read_as_the_canonical_one() -> None:
+    """Cases 1 to 5."""
     end = time.monotonic() + SECONDS
     for seed, form in ((seed, form) for seed in itertools.count() for form in FORMS + REFUSED):
         examples = hypothesis.given(st.just(form), CONTENTS, st.data())(check)

@@ -138,6 +138,7 @@ CHARSETS = (
 
 @pytest.mark.parametrize("charset", CHARSETS)
 def test_a_text_is_decoded_by_its_declared_charset(worker: Worker, charset: str) -> None:
+    """Case 5."""
     text = "The café beside the old bridge: £3,400, said the mayor."
     content = text.encode(charset)
     types = HTTP | {
@@ -160,6 +161,7 @@ def test_a_text_is_decoded_by_its_declared_charset(worker: Worker, charset: str)
 
 
 def test_other_alphabets_are_decoded(worker: Worker) -> None:
+    """Case 5."""
     samples = {
         "shift_jis": "橋は雨",
         "windows-31j": "①橋",
@@ -241,6 +243,7 @@ BAD = [
 def test_a_bad_item_is_told_why_and_leaves_its_neighbours_alone(
     worker: Worker, request_: tuple[dict[str, Any], dict[str, Any]], code: int, kind: str, words: str
 ) -> None:
+    """Case 17."""
     alone = worker.ask(native(TEXTS[1]))[0]
     first, bad, last = worker.ask(native(TEXTS[1]), request_, native(TEXTS[1]))
     assert worker.statuses(3) == [200, code, 200]
@@ -270,6 +273,7 @@ def test_strange_but_readable_texts_are_summarized(worker: Worker, text: str) ->
 
 @pytest.mark.parametrize("name", ["</s>", "<pad>", "<unk>", "<s>"])
 def test_the_name_of_a_control_token_is_text(worker: Worker, name: str) -> None:
+    """Case 7."""
     text = f"The mayor spoke {name} about the bridge."
     worker.ask(native(text), native(text.replace(name, "")))
     assert worker.statuses(2) == [200, 200]
@@ -358,7 +362,7 @@ def test_an_unknown_setting_is_refused_at_start(archive: Path) -> None:
 
 
 def test_what_changes_nothing_is_passed_over(worker: Worker) -> None:
-    """Each value on the list, alone and together, in JSON and as a form's fields."""
+    """Case 11: each value on the list, alone and together, in JSON and as a form's fields."""
     (alone,) = worker.ask(native(TEXTS[1]))
     for parameter in GENERATION:
         for value in parameter.values:

@@ -306,6 +306,7 @@ def test_the_licence_of_a_card(bench: Bench, folder: Path, card: str, licence: s
 
 
 def test_an_adapter_is_refused_with_the_way_out(bench: Bench, tmp_path: Path) -> None:
+    """Case 24."""
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     for with_config in (False, True):
@@ -317,6 +318,7 @@ def test_an_adapter_is_refused_with_the_way_out(bench: Bench, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["model_best.pth.tar", "last.pth", "checkpoint.pt"])
 def test_a_lone_checkpoint_is_refused_with_the_way_out(bench: Bench, tmp_path: Path, name: str) -> None:
+    """Case 24."""
     (tmp_path / name).write_bytes(b"")
     for source in (tmp_path, tmp_path / name):
         with pytest.raises(errors.BadSource, match=r"save_for_hf\(model, folder, safe_serialization=True\)"):
@@ -337,6 +339,7 @@ def use_torch(bench: Bench) -> None:
 
 
 def test_labels_for_a_folder(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    """Case 24."""
     use_torch(bench)
     bench.pack("my-net", source=folder)
     assert any("its labels are LABEL_0 to LABEL_2" in said and "--labels FILE" in said for said in bench.said)

@@ -32,6 +32,7 @@ def replace(store: Path, version: str, count: int) -> None:
 
 
 def test_the_last_ones_stay_beside_the_new_one(tmp_path: Path) -> None:
+    """Case 24."""
     put(tmp_path, "net", "v1")
     for version in ("v2", "v3", "v4"):
         replace(tmp_path, version, 2)
@@ -58,6 +59,7 @@ def test_no_archive_or_one_that_is_not_ours_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_pack_keeps_the_archive_that_it_replaces(bench: Bench) -> None:
+    """Case 24."""
     model_config = bench.layout.models / "small-net" / "model-config.yaml"
     model_config.write_text("batchSize: 1\nhandler:\n  engine: torch\n")
     first = bench.pack(weights="starter")

@@ -105,7 +105,7 @@ def prepared(folder: Path, stage: Path) -> tuple[Path, Task]:
 
 @pytest.mark.parametrize("kind", ["resnet_folder", "t5_folder"])
 def test_spoiled_folders(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Whatever is packed is what a worker loads; nothing but our errors comes out, each saying what is wrong."""
+    """Case 16: what is packed is what a worker loads; nothing but our errors comes out, each saying what is wrong."""
     original, random_ = request.getfixturevalue(kind), random.Random(16)
     packed = 0
     messages = []
@@ -150,7 +150,7 @@ def folder(resnet_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_a_classifier_that_answers_with_tuples(folder: Path, resnet_folder: Path, tmp_path: Path) -> None:
-    """`return_dict: false`, as models for torch.jit are saved."""
+    """Case 16: `return_dict: false`, as models for torch.jit are saved."""
     edit(folder, return_dict=False)
     model, _ = prepared(folder, tmp_path / "tuples")
     plain, _ = prepared(resnet_folder, tmp_path / "plain")
@@ -178,12 +178,14 @@ def test_a_classifier_that_answers_with_tuples(folder: Path, resnet_folder: Path
 def test_a_classifier_that_cannot_be_served(
     folder: Path, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
+    """Case 16."""
     edit(folder, **changes)
     with pytest.raises((errors.BadSource, ConfigurationError), match=words):
         prepared(folder, tmp_path / "stage")
 
 
 def test_labels_that_are_numbers_repeated_or_of_any_script(folder: Path, tmp_path: Path) -> None:
+    """Case 16."""
     edit(folder, id2label={"0": 7, "1": "Größe 🦊", "2": "Größe 🦊"})
     model, _ = prepared(folder, tmp_path / "stage")
     assert sorted(label.label for label in answer_of(model)[0]) == ["7", "Größe 🦊", "Größe 🦊"]
@@ -277,6 +279,7 @@ def bytes_folder(tmp_path: Path) -> Path:
 
 
 def test_byt5_is_packed_and_answers(bytes_folder: Path, tmp_path: Path) -> None:
+    """Case 16."""
     assert not {"tokenizer.json", "spiece.model"} & {path.name for path in bytes_folder.iterdir()}
     model, _ = prepared(bytes_folder, tmp_path / "stage")
     worker = Summarizer()

@@ -105,7 +105,7 @@ def test_a_store_is_served_as_it_is(tmp_path, packs):
 
 
 def test_somebodys_own_name_is_served_whatever_the_weights_are_called(tmp_path, packs):
-    """`--weights` chooses among the sources of models/, which do not have it."""
+    """Case 24: `--weights` chooses among the sources of models/, which do not have it."""
     put(tmp_path, "pets")
     for weights in ("auto", "pretrained", "starter"):
         said = []

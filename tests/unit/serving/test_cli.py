@@ -134,7 +134,7 @@ def test_a_signal_that_is_ignored_on_purpose_stays_so(tmp_path, packs, monkeypat
 
 
 def test_each_port_can_be_given_beside_the_offset(tmp_path, monkeypatch):
-    """With the options that the client's commands have."""
+    """Case 23: with the options that the client's commands have."""
     checked = []
     monkeypatch.setattr(claim, "check_free", lambda settings: checked.append(ports.endpoints(settings)))
     monkeypatch.setattr(archives, "prepare", lambda *_: (_ for _ in ()).throw(RunError("enough")))
@@ -153,7 +153,7 @@ def test_each_port_can_be_given_beside_the_offset(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("verb", ["status", "stop"])
 def test_the_offset_has_to_be_the_servers_own(tmp_path, verb, capsys):
-    """So that status and stop take the options with which the server was started."""
+    """Case 23: so that status and stop take the options with which the server was started."""
     run = RunDir(tmp_path / "run")
     run.make()
     gone = Identity(2**22 + 1, "never")

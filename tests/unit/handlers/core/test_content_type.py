@@ -52,6 +52,7 @@ def test_headers(header: str, mime: tuple[str, ...], charset: str) -> None:
     ],
 )
 def test_json_in_its_spellings(header: str) -> None:
+    """Case 2."""
     assert ContentType.parse(header).is_json
 
 
@@ -62,6 +63,7 @@ def test_what_is_not_json() -> None:
 
 @pytest.mark.parametrize("charset", sorted(_CODECS))
 def test_every_charset_decodes_what_python_encodes(charset: str) -> None:
+    """Case 5."""
     assert codecs.lookup(charset).name == charset
     assert decode_text("Rain fell.".encode(charset), charset) == "Rain fell."
 
@@ -76,6 +78,7 @@ def test_a_byte_order_mark_is_no_text() -> None:
     "charset", ["rot13", "zip", "hex", "idna", "punycode", "unicode_escape", "nonsense", "a\0b"]
 )
 def test_what_is_no_charset_of_texts(charset: str) -> None:
+    """Case 5."""
     with pytest.raises(InvalidRequest, match="is not known; send the text in UTF-8"):
         decode_text(b"x", charset)
 

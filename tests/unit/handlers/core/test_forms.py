@@ -47,6 +47,7 @@ def test_whole_forms(value: str, encode: Callable[[str], str]) -> None:
     ],
 )
 def test_forms_of_which_torchserve_drops_a_part(sent: str, fields: dict[str, bytes]) -> None:
+    """Case 4."""
     with pytest.raises(InvalidRequest, match="could not read the whole body as the form"):
         check_whole(fields, str(len(sent.encode())))
 

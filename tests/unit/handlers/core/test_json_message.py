@@ -36,6 +36,7 @@ def test_what_is_not_json_is_named(body: bytes, message: str) -> None:
 
 
 def test_null_fields_are_absent_and_others_named() -> None:
+    """Case 18."""
     assert only_fields({"a": 1, "b": None, "c": None}, ("a", "b"), ()) == {"a": 1}
     with pytest.raises(InvalidRequest, match="unknown field 'c'; the body has 'a' and 'b'"):
         only_fields({"c": 1}, ("a", "b"), ("d",))

@@ -81,12 +81,14 @@ TEXT = [
 
 @pytest.mark.parametrize("text", MEANT_AS_JSON, ids=range(len(MEANT_AS_JSON)))
 def test_json(text: str) -> None:
+    """Case 2."""
     for content in (text, text.encode(), bytearray(text.encode()), b"\xef\xbb\xbf" + text.encode()):
         assert is_json_source(content)
 
 
 @pytest.mark.parametrize("text", TEXT, ids=range(len(TEXT)))
 def test_text(text: str) -> None:
+    """Case 2."""
     for content in (text, text.encode(), bytearray(text.encode())):
         assert not is_json_source(content)
 
@@ -95,4 +97,5 @@ def test_text(text: str) -> None:
     "image", [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF"]
 )
 def test_images(image: bytes) -> None:
+    """Case 2."""
     assert not is_json_source(image + bytes(range(256)) * 100)

@@ -46,6 +46,7 @@ B64 = base64.b64encode(b"\xffhi").decode()
 )
 @pytest.mark.parametrize("headers", [V1_ROUTE, JSON, JSON | {"url_path": ""}])
 def test_an_instance_in_each_form_by_each_route(instance, payload, headers):
+    """Case 12."""
     opened = parser({"instances": [instance, instance], "parameters": {"top_k": 2}, "inputs": None}, headers)
     request = opened.read()
     assert request.payloads == (payload, payload)
@@ -58,6 +59,7 @@ def test_the_signature_that_tensorflow_servings_tutorials_name():
 
 
 def test_one_prediction_for_each_instance():
+    """Case 12."""
     reply = parser({"instances": ["a", "b"]}).read().reply
     answer = reply.answer(Words(), ["x", "y"])
     assert answer == {"predictions": [{"summary_text": "x"}, {"summary_text": "y"}]}
@@ -88,6 +90,7 @@ def test_one_prediction_for_each_instance():
     ],
 )
 def test_what_is_no_instance_is_named(message, words):
+    """Case 12."""
     opened = parser(message)
     with pytest.raises(ServingError) as caught:
         opened.read()

@@ -252,6 +252,7 @@ def test_bytes_elements_come_back_as_they_were():
 
 @pytest.mark.parametrize("name", ["image", "data", "payload", "input-1", "INPUT0", "temperature"])
 def test_the_one_input_may_have_any_name(handler, context, name):
+    """Case 18."""
     (expected, _), tensor = (
         one(handler, context, js({"inputs": [image(data=PIXELS.tolist())]})),
         image(name=name),
@@ -274,6 +275,7 @@ def test_the_input_of_another_kind_of_model_is_refused(handler, context):
 
 
 def test_a_wrong_name_beside_the_input_is_about_names(handler, context):
+    """Case 18."""
     pixels = {"name": "pixels", "datatype": "UINT8", "shape": [2, 2, 3], "data": PIXELS.tolist()}
     answer, status = one(handler, context, js({"inputs": [image(data=PIXELS.tolist()), pixels]}))
     assert status == 400
@@ -298,6 +300,7 @@ MLSERVER = {  # recorded: mlserver 1.7.1, NumpyRequestCodec.encode_request(array
 
 
 def test_what_standard_clients_add_is_passed_over(handler, context):
+    """Cases 11 and 18."""
     expected, _ = one(handler, context, js({"inputs": [image(data=PIXELS.tolist())]}))
     assert one(handler, context, js(MLSERVER)) == (expected, 200)
     headers = {"headers": {"Ce-Id": "7"}}
@@ -368,6 +371,7 @@ def test_codecs_that_would_change_the_answer(handler, context, given, words):
     ],
 )
 def test_what_would_change_the_answer_is_not_passed_over(handler, context, change, words):
+    """Case 11."""
     answer, status = one(handler, context, js(MLSERVER | change))
     assert status == 400
     assert words in answer["message"]

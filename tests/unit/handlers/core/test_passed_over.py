@@ -37,6 +37,7 @@ def test_null_and_what_is_listed_are_left_out():
     ],
 )
 def test_other_values_would_change_the_answer(given, words):
+    """Case 11."""
     with pytest.raises(InvalidParameter) as caught:
         without(given, LISTED)
     assert words in caught.value.message
@@ -50,6 +51,7 @@ def test_tritons_own_are_numbers():
 
 
 def test_options_of_the_hub():
+    """Case 11."""
     check_options({"wait_for_model": True, "use_cache": False, "signal": {}})
     check_options({})
     with pytest.raises(InvalidRequest, match=r"unknown option 'num_beams'.*go into the field 'parameters'"):
@@ -59,6 +61,7 @@ def test_options_of_the_hub():
 
 
 def test_the_documentation_has_the_whole_list():
+    """Case 11."""
     text = DOCS.read_text(encoding="utf-8")
     section = text.partition("## Passed over")[2].partition("\n## ")[0]
     for each in (*GENERATION, *OPEN_INFERENCE, SIGNATURE_NAME):

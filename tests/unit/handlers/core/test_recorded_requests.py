@@ -97,6 +97,7 @@ def read(name: str) -> Request:
 
 @pytest.mark.parametrize("name", recorded_requests())
 def test_a_recorded_request_is_read_as_it_was_meant(name: str) -> None:
+    """Cases 1 to 4."""
     meant = MEANT[name] if name in MEANT else MEANT[name.removesuffix(PROXIED)]
     if isinstance(meant, str):
         with pytest.raises(BadRequest, match=re.escape(meant)):

@@ -29,6 +29,8 @@ def unmarked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_repeated_names_are_marked() -> None:
+    """Case 4."""
+
     class Marked(Service):  # type: ignore[misc]
         pass
 

@@ -154,6 +154,7 @@ def test_pixels_keep_shape_and_type():
     ],
 )
 def test_malformed_requests_are_named(fields, headers, message):
+    """Case 17."""
     with pytest.raises(BadRequest) as caught:
         read(fields, headers)
     assert message in caught.value.message
@@ -205,6 +206,7 @@ def test_malformed_requests_are_named(fields, headers, message):
     ],
 )
 def test_malformed_tensors_are_named_in_the_protocols_own_error(inputs, message):
+    """Case 17."""
     opened = parser(body({"id": "7", "inputs": inputs}), JSON)
     with pytest.raises(ServingError) as caught:
         opened.read()
@@ -295,6 +297,7 @@ CURL = HTTP | {
     ],
 )
 def test_what_curl_calls_a_form_is_looked_at(sent, payload, parameters):
+    """Case 1."""
     request = read({"body": bytearray(sent)}, CURL)
     assert request.payloads == (payload,)
     assert dict(request.parameters) == parameters

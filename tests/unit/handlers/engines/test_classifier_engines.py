@@ -97,6 +97,7 @@ def efficientnet(tmp_path_factory):
 
 
 def test_efficientnet_is_converted_and_gives_the_same_numbers(efficientnet, tmp_path):
+    """Case 24."""
     facts = prepare_classifier(efficientnet, tmp_path / "prepared")
     assert "none" not in facts["openvino"]
     spec = Preprocessor(efficientnet).spec._replace(normalisation=None)

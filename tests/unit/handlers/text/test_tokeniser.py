@@ -85,7 +85,7 @@ def test_decoding_leaves_out_special_tokens(folder: Path, defaults: ModelDefault
 
 @pytest.mark.parametrize("write", [write_t5, write_bart, write_pegasus])
 def test_text_that_names_a_special_token_stays_text(write: Callable[..., Path], tmp_path: Path) -> None:
-    """`<mask>` of facebook/bart-large-cnn has no row in the embedding, and `</s>` would end the text."""
+    """Case 7: `<mask>` of facebook/bart-large-cnn has no row in the embedding, and `</s>` would end the text."""
     folder = write(tmp_path, {"prefix": ""})
     special, tokeniser = AutoTokenizer.from_pretrained(folder), Tokeniser(folder, read_defaults(folder))
     numbers = set(special.all_special_ids) - {special.unk_token_id}
@@ -102,7 +102,7 @@ def test_text_that_names_a_special_token_stays_text(write: Callable[..., Path], 
 
 
 def test_a_unigram_model_reads_control_symbols_as_sentencepiece_does(tmp_path: Path) -> None:
-    """T5's tokenizer was trained by SentencePiece, for which control symbols in a text are characters."""
+    """Case 7: T5's tokenizer was trained by SentencePiece, for which control symbols in a text are characters."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 4),

@@ -46,6 +46,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_more_than_eight_bits(name):
+    """Case 6."""
     pixels = decode_image(base64.b64decode(FILES[name]), 1000).astype(int)
     assert np.abs(pixels - (COLORS if "colors" in name else GRAY)).max() <= 1
 

@@ -119,6 +119,7 @@ def bmp(pixels: np.ndarray) -> bytes:
 
 
 def test_a_bmp_whose_alpha_is_zero_everywhere_is_opaque():
+    """Case 6."""
     pixels = np.concatenate([np.asarray(quarters()), np.zeros((48, 64, 1), np.uint8)], axis=2)
     assert (decode_image(bmp(pixels), LIMIT) == np.asarray(quarters())).all()
     pixels[:, :32, 3] = 255
@@ -128,6 +129,7 @@ def test_a_bmp_whose_alpha_is_zero_everywhere_is_opaque():
 
 
 def test_a_bmp_of_another_program_whose_alpha_is_zero_everywhere(shared_data):
+    """Case 6."""
     data = (shared_data / "cases" / "bmp32_alpha_mask_all_zero.bmp").read_bytes()
     assert decode_image(data, LIMIT).std() > 50
 

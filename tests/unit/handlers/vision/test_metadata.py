@@ -79,6 +79,7 @@ ODD_CHUNKS = {
 
 @pytest.mark.parametrize("odd", ODD_CHUNKS.values(), ids=ODD_CHUNKS)
 def test_odd_chunks_of_a_png_do_not_keep_it_from_being_read(odd):
+    """Case 8."""
     for data in (png(ROWS, before=odd), png(ROWS, after=odd), png(ROWS, before=odd, after=odd, end=False)):
         assert (read(data) == COLORS).all()
 
@@ -158,6 +159,7 @@ def test_the_transparent_color_of_a_png_lies_on_white(bits):
 @pytest.mark.parametrize(("bits", "color_type"), [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (16, 2), (8, 4), (16, 4),
                                                   (8, 6), (16, 6)])  # fmt: skip
 def test_every_depth_of_a_png(bits, color_type):
+    """Case 6."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[color_type]
     levels = COLORS[..., :1] if color_type in (0, 4) else COLORS
     values = np.rint(levels / 255 * (2**bits - 1)).astype(int)
@@ -198,6 +200,7 @@ def jpeg_segments(data: bytes) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("kind", ["JPEG", "MPO"])
 def test_damaged_and_shortened_metadata_of_a_jpeg(kind):
+    """Case 8."""
     options = (
         {"save_all": True, "append_images": [PHOTO]}
         if kind == "MPO"
@@ -288,6 +291,7 @@ def test_other_files_stay_as_they_are():
 
 @pytest.mark.parametrize("name", ["png_icc_2MB.png", "png_text_2MB.png"])
 def test_files_of_other_servers_users(shared_data, name):
+    """Case 8."""
     assert read((shared_data / "cases" / name).read_bytes()).std() > 10
 
 

@@ -31,6 +31,7 @@ def file(kind: int, samples: np.ndarray, white: int | None, space: str = " ") ->
 @pytest.mark.parametrize("white", [1, 3, 15, 100, 254, 255, 256, 1000, 1023, 4095, 65_534, 65_535])
 @pytest.mark.parametrize("kind", [2, 3, 5, 6])
 def test_every_largest_value_is_white(kind, white):
+    """Case 6."""
     samples = np.rint((COLORS if kind in (3, 6) else GRAY) / 255 * white).astype(int)
     expected = np.broadcast_to(np.rint(samples / white * 255), (HEIGHT, WIDTH, 3))
     for space in (" ", "\n", "\r\n", "\n# a comment\n#\r\t"):

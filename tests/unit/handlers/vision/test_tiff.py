@@ -52,6 +52,7 @@ def assert_read_or_refused(files, expected: np.ndarray, most_off: int = 1) -> in
 @pytest.mark.parametrize("photometric", [tiffs.WHITE_IS_ZERO, tiffs.BLACK_IS_ZERO])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 10, 12, 14, 16, 24, 32])
 def test_gray(bits, photometric):
+    """Case 6."""
     values = scaled(GRAY, bits)
     if photometric == tiffs.WHITE_IS_ZERO:
         values = 2**bits - 1 - values
@@ -65,6 +66,7 @@ def test_gray(bits, photometric):
 @pytest.mark.parametrize("photometric", [tiffs.WHITE_IS_ZERO, tiffs.BLACK_IS_ZERO])
 @pytest.mark.parametrize("white", [1.0, 255.0])
 def test_floats(white, photometric):
+    """Case 6."""
     values = GRAY / 255 * white
     if photometric == tiffs.WHITE_IS_ZERO:
         values = white - values
@@ -74,7 +76,7 @@ def test_floats(white, photometric):
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16, 32])
 def test_rgb_cmyk_and_alpha(bits):
-    """With no alpha, with a channel of unknown meaning, and with both kinds of alpha."""
+    """Case 6: with no alpha, with a channel of unknown meaning, and with both kinds of alpha."""
     on_white = np.where(ALPHA == 0, 255, COLORS)
     cmyk = np.concatenate([255 - COLORS, np.zeros_like(GRAY)], axis=2)
     opaque, transparent = in_eight_bits(COLORS, bits), in_eight_bits(on_white, bits)
@@ -105,6 +107,7 @@ def test_gray_and_a_second_channel(bits, extra, is_alpha):
 @pytest.mark.parametrize("factor", [257, 1], ids=["colors of 16 bits", "colors of 8 bits"])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_palettes(bits, factor):
+    """Case 6."""
     palette = np.random.default_rng(1).integers(0, 256, (2**bits, 3))
     indices = (np.arange(HEIGHT * WIDTH) % 2**bits).reshape(HEIGHT, WIDTH, 1)
     tags = {320: (tiffs.SHORT, (palette.T.ravel() * factor).tolist())}
@@ -179,6 +182,7 @@ def test_orientation(bits, endian, orientation):
     ],
 )
 def test_what_does_not_tell_its_white_is_refused(values, bits, sample_format, reason):
+    """Case 6."""
     with pytest.raises(InvalidImage, match=reason):
         read(tiff(values, bits, tiffs.BLACK_IS_ZERO, sample_format=sample_format))
 
@@ -222,6 +226,7 @@ def test_metadata_of_a_wrong_type_does_not_keep_a_picture_from_being_read(endian
 
 
 def test_a_picture_of_12_bits_that_another_program_wrote(shared_data):
+    """Case 6."""
     pixels = read((shared_data / "cases" / "gray_12_bits.tif").read_bytes())
     assert pixels.max() > 200
     assert 60 < pixels.mean() < 200

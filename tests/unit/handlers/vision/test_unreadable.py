@@ -47,6 +47,7 @@ def refusal(data: bytes) -> str:
     ],
 )
 def test_other_formats_are_named(data, name):
+    """Case 17."""
     reason = refusal(data)
     assert reason.startswith(f"{name} files cannot be read; readable formats: JPEG, PNG, GIF,")
 
