@@ -2,7 +2,10 @@
 
 import asyncio
 import re
+import shutil
 import socket
+import ssl
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +14,7 @@ import httpx
 import pytest
 
 from client import Endpoints
-from gateway.nginx import Limits
+from gateway.nginx import Limits, Tls
 from tests.faults.edge import Answer, Edge, FakeServer, address, edge, needs_nginx
 
 pytestmark = needs_nginx
@@ -141,3 +144,21 @@ def test_the_proxy_protocol(torchserve):
             connection.close()
     assert Counter(statuses[:2]) == {b"200": 1, b"429": 1}
     assert statuses[2] == b"200"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_versions_of_tls(torchserve, tmp_path, version):
+    files = Tls(tmp_path / "cert.pem", tmp_path / "key.pem")
+    line = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -out {} -keyout {}"
+    command = line.format(files.certificate, files.key).split()
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    context = ssl.create_default_context(cafile=files.certificate)
+    context.check_hostname = False
+    context.minimum_version = context.maximum_version = version
+    with (
+        edge(torchserve, tls=files) as running,
+        socket.create_connection(address(running.url), 10) as connection,
+        context.wrap_socket(connection) as secure,
+    ):
+        assert secure.version() == version.name.replace("_", ".")

@@ -143,6 +143,18 @@ def test_registrations_do_not_block_other_models(running, client, store):
     assert_all_answered(load)
 
 
+def test_a_model_that_loads_slowly_blocks_no_connection(running, client, store):
+    """No request to another model waits for a load: TorchServe's REST API blocks a network thread meanwhile."""
+    loading_s = 8
+    toy(store, "slow", OBEDIENT.replace("self.asked = 0", f"self.asked = time.sleep({loading_s}) or 0"))
+    with raw(running, "other") as load:
+        client.register("slow.mar")
+        client.scale("slow", 2)
+        client.unregister("slow")
+    assert_all_answered(load)
+    assert load.longest < loading_s / 2
+
+
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def test_scaling_loses_no_request_of_the_client(running, store, protocol):
     with Client(endpoints=running.endpoints, timeout=180, protocol=protocol) as client:

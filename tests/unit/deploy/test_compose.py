@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from demo.cli import parse
 from gateway import render
 from serving import config
 from serving.budget import GATEWAY_BYTES, GIB, MIB, NGINX_BYTES, compute_budget
@@ -230,3 +231,24 @@ def test_the_dashboard_is_where_grafana_looks():
     home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert str(home.parent) == provider["options"]["path"]
     assert (FOLDER / mounts[provider["options"]["path"]] / home.name).is_file()
+
+
+@pytest.mark.parametrize("shown", ["gradio", "streamlit"])
+def test_the_page_for_the_browser_is_the_servers_image_with_another_command(shown):
+    """Case 21."""
+    server, page = SERVICES["torchserve"], SERVICES["demo"]
+    assert (page["image"], page["build"]) == (server["image"], server["build"])
+    python, option, module, *arguments = [
+        part.replace("${DEMO_PAGE:-gradio}", shown) for part in page["command"]
+    ]
+    assert f"COPY --from=packages /app/{python.partition('/')[0]} " in DOCKERFILE
+    assert (option, module) == ("-m", "demo")
+    options = parse(arguments)
+    assert (options.page, options.host) == (shown, "0.0.0.0")
+    assert page["network_mode"] == "service:torchserve"  # where it finds TorchServe without being told
+    assert f"127.0.0.1:{options.port}:{options.port}" in [defaults(port) for port in server["ports"]]
+
+
+def test_archives_cannot_be_changed_by_what_serves_them():
+    mounts = [mount for mount in SERVICES["torchserve"]["volumes"] if ":/app/model_store" in mount]
+    assert [mount.endswith(":/app/model_store:ro") for mount in mounts] == [True]

@@ -271,3 +271,26 @@ def test_offline_without_a_cache(bench: Bench, fake_hub: FakeHub, offline: Calla
     with pytest.raises(errors.HubOffline, match="HF_HUB_OFFLINE"):
         bench.pack(weights="pretrained")
     assert fake_hub.requests == []
+
+
+def test_offline_hints_do_not_contradict_each_other(
+    bench: Bench, fake_hub: FakeHub, offline: Callable[[], None]
+) -> None:
+    """Case 24: each names what helps there, and nothing else."""
+    bare = bench.layout.models / "bare"
+    bare.mkdir()
+    (bare / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicence: mit\n")
+    offline()
+    for arguments, hint in (
+        ({"weights": "pretrained"}, "--weights starter"),
+        ({"source": HUB_ID}, "--from FOLDER"),
+        ({"name": "bare"}, "--from FOLDER"),
+        ({"name": "another", "source": HUB_ID}, "--from FOLDER"),
+    ):
+        with pytest.raises(errors.HubOffline) as error:
+            bench.pack(**arguments)
+        said = str(error.value)
+        assert said.count("HF_HUB_OFFLINE is set") == 1
+        assert {way for way in ("--weights starter", "--from FOLDER") if way in said} == {hint}, said
+        assert "run the same command again" not in said
+    assert fake_hub.requests == []

@@ -1,5 +1,6 @@
 """scripts/probe: exit 0 for 200 alone, quickly."""
 
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -43,3 +44,24 @@ def test_ready_is_0_and_everything_else_is_not(port):
     assert probe(port) == 0
     assert probe("1", "/readyz") == 1
     assert probe("1") == 1
+
+
+def test_a_server_that_keeps_the_connection_open_does_not_hold_it_up():
+    """Case 10: TorchServe's ports do not close a connection when asked to."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        kept = []
+
+        def serve():
+            for _ in range(2):
+                connection, _ = listener.accept()
+                kept.append(connection)
+                status = b"200 OK" if b"/readyz " in connection.recv(1000) else b"503 No"
+                connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nok")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = str(listener.getsockname()[1])
+        assert (probe(port, "/readyz"), probe(port, "/livez")) == (0, 1)
+        thread.join()
+        for connection in kept:
+            connection.close()

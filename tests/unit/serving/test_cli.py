@@ -11,6 +11,7 @@ import pytest
 from client import Endpoints
 from serving import archives, claim, cli, config, ports, status, stop
 from serving.errors import ConfigError, RunError
+from serving.plan import GRACE_S
 from serving.rundir import RunDir
 from serving.state import Identity, State
 
@@ -165,3 +166,20 @@ def test_the_offset_has_to_be_the_servers_own(tmp_path, verb, capsys):
     capsys.readouterr()
     assert cli.main([verb, *place, "--port-offset", "200"]) == 2
     assert f"the server of {run.path} is at {there.inference}, not at port 8280" in capsys.readouterr().err
+
+
+def test_the_grace_and_the_drain_delay_can_be_given(tmp_path, packs, monkeypatch):
+    planned = []
+
+    def planning(*arguments, **options):
+        planned.append(options)
+        raise RunError("enough")
+
+    monkeypatch.setattr(cli, "plan", planning)
+    assert serve(tmp_path, "--grace", "90", "--drain-delay", "2.5") == 1
+    assert serve(tmp_path) == 1
+    assert [(options["grace"], options["drain_delay"]) for options in planned] == [(90, 2.5), (GRACE_S, 0)]
+    for wrong in ("-1", "nan", "soon"):
+        with pytest.raises(SystemExit) as caught:
+            serve(tmp_path, "--grace", wrong)
+        assert caught.value.code == 2

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from serving import background, supervise
+from serving import background, log_files, supervise
 from serving.errors import FrontendFailed
 from serving.model_poller import Poll
 from serving.plan import plan
@@ -164,3 +164,35 @@ def test_an_unpacked_archive_is_removed_only_when_all_models_are_known(
     watching._poller.latest = Poll(1, time.monotonic(), 0.0, survey)
     watching._keep_house()
     assert folder.exists() != is_removed
+
+
+def test_a_drain_begins_after_its_delay_and_lasts_for_the_grace(tmp_path, monkeypatch):
+    """It is not ready from the begin of the delay on, in which requests are still accepted."""
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run", grace=33, drain_delay=7), print)
+    supervisor.plan.run.make()
+    supervisor.plan.run.edge.mkdir()
+    supervisor._begin()
+    events = []
+
+    def wait(seconds):
+        assert not supervisor.plan.run.draining.exists()
+        events.append((supervisor.phase, seconds))
+
+    monkeypatch.setattr(supervisor, "_wait_unless_hurried", wait)
+    monkeypatch.setattr(supervise, "close_listeners", lambda *_: events.append("refused"))
+    monkeypatch.setattr(supervise, "drain", lambda _endpoints, seconds, *_: events.append(seconds))
+    supervisor.ask_to_stop()
+    supervisor._drain(SimpleNamespace(pid=1))
+    assert events == [("stopping", 7), "refused", 33]
+    assert supervisor.plan.run.draining.exists()
+
+
+def test_output_that_java_appends_to_is_bounded(watching, tmp_path):
+    watching._keeper.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
+    for path in (watching.plan.run.output, watching.plan.run.supervisor_log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(log_files.MAX_BYTES + 1))
+    watching._next_housekeeping = 0.0
+    watching._keep_house()
+    assert watching.plan.run.output.stat().st_size == 0
+    assert watching.plan.run.supervisor_log.stat().st_size == 0

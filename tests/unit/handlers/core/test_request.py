@@ -356,3 +356,13 @@ def test_base64_of_mlservers_codec_as_binary_data(content):
     head = json.dumps({"inputs": [tensor(data=None, parameters=parameters)]}).encode()
     headers = HTTP | {"Inference-Header-Content-Length": str(len(head))}
     assert read({"body": bytearray(head + data)}, headers).payloads == (b"\xffhi",)
+
+
+def test_options_of_the_hub_stand_beside_the_inputs():
+    """Case 11: Hugging Face's JavaScript client always sent them before 3.0."""
+    options = {"use_cache": True, "wait_for_model": True, "retry_on_error": False}
+    for message in ({"options": options}, {"options": None}, {"options": {}, "parameters": None}):
+        request = read(body({"inputs": "a"} | message), JSON)
+        assert (request.payloads, request.parameters) == (("a",), {})
+    with pytest.raises(BadRequest, match="unknown option 'top_k'"):
+        read(body({"inputs": "a", "options": {"top_k": 3}}), JSON)

@@ -1,0 +1,50 @@
+"""What a client sends on a gRPC connection beside its calls."""
+
+import socket
+from contextlib import suppress
+
+import pytest
+
+from client import Timeout
+from tests.unit.client.test_retry import socket_server
+
+HEADER = 9
+SETTINGS, PING = 4, 6
+"""Types of HTTP/2 frames (RFC 9113, section 6)."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def frames(connection):
+    """The type of each frame that comes, until the connection ends."""
+    received = connection.makefile("rb")
+    assert received.read(len(PREFACE)) == PREFACE
+    while len(header := received.read(HEADER)) == HEADER:
+        received.read(int.from_bytes(header[:3], "big"))
+        yield header[3]
+
+
+@pytest.mark.parametrize(("keepalive", "is_pinged"), [(1.0, True), (310.0, False)])
+def test_a_connection_with_a_call_in_progress_is_pinged(call, keepalive, is_pinged):
+    """So that a connection whose other side is gone, or was forgotten by a firewall, is noticed."""
+    kinds = set()
+
+    def serve(connection):
+        connection.sendall(bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]))
+        with suppress(OSError):
+            for kind in frames(connection):
+                kinds.add(kind)
+
+    with socket_server(serve) as (endpoints, accepted):
+        with pytest.raises(Timeout):
+            call(
+                lambda c: c.classify("pictures", b"x"),
+                endpoints=endpoints,
+                protocol="grpc",
+                keepalive=keepalive,
+                timeout=2.5,
+                retries=0,
+            )
+        for connection in accepted:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+    assert (PING in kinds) is is_pinged
