@@ -58,7 +58,7 @@ def test_a_server_that_keeps_the_connection_open_does_not_hold_it_up():
                 status = b"200 OK" if b"/readyz " in connection.recv(1000) else b"503 No"
                 connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\nok")
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         port = str(listener.getsockname()[1])
         assert (probe(port, "/readyz"), probe(port, "/livez")) == (0, 1)
