@@ -159,8 +159,9 @@ def model_lines(model: Model) -> list[str]:
 
 
 def metric_lines(metrics: Metrics) -> list[str]:
+    """By name and labels; TorchServe's own order changes from one start to the next."""
     lines = []
-    for sample in metrics:
+    for sample in sorted(metrics, key=lambda each: (each.name, *each.labels.items())):
         labels = ", ".join(f"{name}={value}" for name, value in sample.labels.items())
         lines.append(f"{sample.value:>14g}  {sample.name}" + (f"  {{{labels}}}" if labels else ""))
     return lines

@@ -87,9 +87,13 @@ def _endpoints(run_dir: Path, port_offset: int) -> Endpoints:
 def _port(given: int | None, default: int, offset: int) -> int:
     """Raises ValueError."""
     number = default + offset if given is None else given
-    if not 1 <= number <= MAX_PORT:
+    if not 0 <= number <= MAX_PORT:
         raise ValueError(f"{number} is not a port number (1-{MAX_PORT})")
     return number
+
+
+def _port_or_any(text: str) -> int:
+    return 0 if text == "0" else port(text)
 
 
 def _print(text: str) -> None:
@@ -127,8 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="listen there; 0.0.0.0 for all"
     )
-    parser.add_argument("--port", type=port, metavar="N", help="REST; 8000")
-    parser.add_argument("--grpc-port", type=port, metavar="N", help="gRPC; 7000")
+    parser.add_argument("--port", type=_port_or_any, metavar="N", help="REST; 8000; 0: one that is free")
+    parser.add_argument("--grpc-port", type=_port_or_any, metavar="N", help="gRPC; 7000; 0: one that is free")
     add_port_offset(parser, help="added to both defaults, and to the server's where none runs yet; 0")
     parser.add_argument("--gateway-port", type=port, default=0, metavar="N", help="inner; a free one")
     add_run_dir(parser)

@@ -206,11 +206,11 @@ def test_a_change_waits_until_the_workers_are_ready(call, connection, protocol, 
 def test_a_change_waits_no_longer_than_the_timeout(call, connection, protocol, fake):
     fake.status = "UNLOADING"
     for operation in (
-        lambda c: c.scale("texts", 1, timeout=0.5),
-        lambda c: c.register("texts.mar", timeout=0.5),
+        lambda c: c.scale("texts", 1, timeout=1.5),
+        lambda c: c.register("texts.mar", timeout=1.5),
     ):
         with pytest.raises(
-            Timeout, match=r"the change was made, but 0 of 1 workers are ready: no answer within 0\.5 s"
+            Timeout, match=r"the change was made, but 0 of 1 workers are ready: no answer within 1\.5 s"
         ):
             call(operation, protocol=protocol, **connection)
 

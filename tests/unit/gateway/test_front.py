@@ -43,7 +43,7 @@ def test_a_port_that_is_given_stays(started, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--port", "0"), ("--grpc-port", "65536"), ("--gateway-port", "x"), ("--port-offset", "58000")],
+    [("--port", "-1"), ("--grpc-port", "65536"), ("--gateway-port", "x"), ("--port-offset", "58000")],
 )
 def test_what_is_no_port_is_refused(tmp_path, capsys, arguments):
     with pytest.raises(SystemExit) as caught:
