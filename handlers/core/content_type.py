@@ -103,6 +103,8 @@ def decode_text(content: bytes | bytearray | memoryview, charset: str) -> str:
     codec = next((codec for mark, codec in _MARKS if content.startswith(mark)), "")
     if codec:
         charset = codec
+        if codec == "utf-16" and len(content) > 2 and _is_utf8_text(content[2:]):
+            raise InvalidText("the text begins with the byte order mark of UTF-16, and is not UTF-16")
     else:
         codec = _codec(charset)
         _check_not_utf8(content, codec, charset)
@@ -120,16 +122,18 @@ def decode_text(content: bytes | bytearray | memoryview, charset: str) -> str:
 def _check_not_utf8(content: bytes, codec: str, charset: str) -> None:
     """Raise InvalidText where UTF-8 was sent, and another charset was declared that would read other characters."""
     is_wide = codec.startswith(("utf-16", "utf-32"))
-    if content.isascii() if not is_wide else 0 in content:
+    if not is_wide and (content.isascii() or codec not in _DEFAULTS_OF_LIBRARIES):
         return
-    if not is_wide and codec not in _DEFAULTS_OF_LIBRARIES:
-        return
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return
-    if text:
+    if _is_utf8_text(content):
         raise InvalidText(f"the text is UTF-8, and its Content-Type says {charset}; declare charset=utf-8")
+
+
+def _is_utf8_text(content: bytes) -> bool:
+    """UTF-16 and UTF-32 of almost any text have NULs, or are no valid UTF-8."""
+    try:
+        return bool(content.decode()) and 0 not in content
+    except UnicodeDecodeError:
+        return False
 
 
 def _with_byte_order(content: bytes, codec: str, charset: str) -> str:

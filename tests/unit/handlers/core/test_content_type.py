@@ -107,6 +107,8 @@ def test_a_mark_goes_before_the_declared_charset() -> None:
     for codec in ("utf-8-sig", "utf-16", "utf-32"):
         for charset in ("latin1", "utf-16be", "utf-8", "shift_jis"):
             assert decode_text("Rain fell on the café.".encode(codec), charset) == "Rain fell on the café."
+    with pytest.raises(InvalidText, match="begins with the byte order mark of UTF-16, and is not UTF-16"):
+        decode_text(b"\xff\xfe neither UTF-16 nor UTF-8", "")
     assert needs_decoding("Rain".encode("utf-16"), "")
     assert not needs_decoding("Rain".encode("utf-8-sig"), "")
 
