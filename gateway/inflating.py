@@ -8,10 +8,10 @@ from handlers.core.compression import (
     ENCODINGS,
     GZIP_OR_ZLIB,
     RAW_DEFLATE,
-    followed,
-    incomplete,
+    incomplete_body,
     not_compressed,
     too_large,
+    trailing_bytes,
     unsupported,
 )
 
@@ -33,21 +33,24 @@ async def inflated(pieces: AsyncIterator[bytes], encoding: str, max_bytes: int) 
         return
     if name not in ENCODINGS:
         raise unsupported(encoding)
-    inflater, size = _Inflater(), 0
+    size = 0
     try:
-        async for piece in pieces:
-            for content in inflater.feed(piece):
-                size += len(content)
-                if size > max_bytes:
-                    raise too_large(max_bytes)
-                yield content
-        for content in inflater.finish():
+        async for content in _inflate(pieces):
             size += len(content)
             if size > max_bytes:
                 raise too_large(max_bytes)
             yield content
     except zlib.error as error:
         raise not_compressed(name, error) from None
+
+
+async def _inflate(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    inflater = _Inflater()
+    async for piece in pieces:
+        for content in inflater.feed(piece):
+            yield content
+    for content in inflater.finish():
+        yield content
 
 
 class _Inflater:
@@ -60,7 +63,7 @@ class _Inflater:
         """Raises zlib.error and InvalidRequest."""
         while piece:
             if self._inflating.eof:
-                raise followed()
+                raise trailing_bytes()
             try:
                 content = self._inflating.decompress(piece, CHUNK_BYTES)
             except zlib.error:
@@ -79,5 +82,5 @@ class _Inflater:
         while not self._inflating.eof:
             content = self._inflating.decompress(b"", CHUNK_BYTES)
             if not content:
-                raise incomplete()
+                raise incomplete_body()
             yield content

@@ -1,4 +1,4 @@
-"""What a folder or repository holds that is no model to pack, and the way to one from there."""
+"""Explain why a folder or repository cannot be packed, and how to get a model from it that can."""
 
 import re
 from collections.abc import Collection

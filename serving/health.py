@@ -33,7 +33,7 @@ class Version:
         min_workers: Workers that the version is meant to have, also while the supervisor scales it to revive it.
         in_service: Whether its failure is the server's failure: it was ready before, or is overdue.
         needs_answer: Whether a new worker must answer before it counts; False where no question is known.
-        vouched_pids: Workers that need not answer first: they were usable beside one that had answered.
+        trusted_pids: Workers that need not answer first: they were usable beside one that had answered.
         question_problem: Why the latest questions were not answered; None when they were.
         queue_stalled_s: How long requests have been waiting while every worker was idle.
         origin: Where its weights are from, as its archive said when the version was first seen.
@@ -43,7 +43,7 @@ class Version:
     min_workers: int
     in_service: bool = True
     needs_answer: bool = True
-    vouched_pids: frozenset[int] = frozenset()
+    trusted_pids: frozenset[int] = frozenset()
     question_problem: str | None = None
     queue_stalled_s: float = 0.0
     origin: Origin = field(default_factory=Origin)
@@ -103,7 +103,7 @@ def is_proven(version: Version, worker: Worker) -> bool:
 
     Without an activity file TorchServe's word is all there is.
     """
-    return worker.activity is None or worker.activity.answers > 0 or worker.pid in version.vouched_pids
+    return worker.activity is None or worker.activity.answers > 0 or worker.pid in version.trusted_pids
 
 
 def version_problem(version: Version, now: float) -> str | None:

@@ -236,7 +236,7 @@ class HealthMonitor:
             queue_stalled_s=self._queues.stalled_s(model, described_s),
             origin=self._known.origin(model) or Origin(),
         )
-        return replace(version, vouched_pids=self._questions.vouched_pids(version, time.monotonic()))
+        return replace(version, trusted_pids=self._questions.trust_workers(version, time.monotonic()))
 
     def _note_service(self, version: Version, now: float) -> None:
         """A model counts from the first time that it is ready; one that is scaled to 0 has to become ready anew."""

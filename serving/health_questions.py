@@ -31,7 +31,7 @@ class _Record:
 
     answered_at: float
     askable: bool = True
-    vouched_pids: frozenset[int] = frozenset()
+    trusted_pids: frozenset[int] = frozenset()
     asked_pids: frozenset[int] = frozenset()
     failures: int = 0
     failed_pids: frozenset[int] = frozenset()
@@ -57,19 +57,19 @@ class Questions:
         record = self._records.get(key)
         return record is None or record.askable
 
-    def vouched_pids(self, version: Version, now: float) -> frozenset[int]:
-        """Usable workers of a version of which one at least has answered, or was beside one that has.
+    def trust_workers(self, version: Version, now: float) -> frozenset[int]:
+        """Return the process ids of the usable workers if one of them has answered or was trusted before.
 
-        So a version stays ready when the one worker that has answered is scaled down.
+        This way a version stays ready when its only worker that has answered is scaled down.
         """
         record = self._records.get(version.key)
         if record is None:
             return frozenset()
         usable = usable_workers(version, now)
         pids = frozenset(worker.pid for worker in usable)
-        has_proven = any(_has_answered(worker) or worker.pid in record.vouched_pids for worker in usable)
-        record.vouched_pids = pids if has_proven else frozenset()
-        return record.vouched_pids
+        has_proven = any(_has_answered(worker) or worker.pid in record.trusted_pids for worker in usable)
+        record.trusted_pids = pids if has_proven else frozenset()
+        return record.trusted_pids
 
     def step(self, versions: Sequence[Version]) -> None:
         """Take an answer that has come, and ask the next model whose turn it is."""

@@ -105,7 +105,7 @@ def problems(result: Result, summary: Summary, fault_windows: Sequence[Window]) 
         if verdict.missed_s > LAG_S:
             findings.append(f"readiness of {what}: {verdict.missed_s:.1f} s true while it answered nothing")
     server = result.readiness.get("")
-    if server and server.p99_ms > result.ready_p99_ms:
+    if server and not server.p99_ms <= result.ready_p99_ms:  # NaN, where nothing was measured, is no pass
         findings.append(f"readiness took {server.p99_ms:.0f} ms (p99; {result.ready_p99_ms:.0f} allowed)")
     for window in fault_windows:
         if window.seconds is None or window.seconds > RESTORE_S:

@@ -25,7 +25,8 @@ def decode_base64(text: str) -> bytes:
     if any(" " in line.strip() for line in text.splitlines()) and not _are_lines(lines):
         raise ValueError("is base64 with spaces in it; in a form, write '+' as %2B")
     content = "".join(lines)
-    if not ({"-", "_"} & set(content[:4096]) and {"+", "/"} & set(content[:4096])):
+    is_standard = "+" in content or "/" in content
+    if not is_standard and ("-" in content or "_" in content):
         content = content.translate(_TO_STANDARD)
     if not content.endswith("="):
         content += "=" * (-len(content) % 4)

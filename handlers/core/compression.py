@@ -1,9 +1,12 @@
 """Compressed bodies (`Content-Encoding`), decompressed within bounds."""
 
 import zlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from handlers.core.errors import InvalidRequest, TooLarge
+
+T = TypeVar("T")
 
 MAX_DECOMPRESSED_BYTES = 16 * 2**20
 """As a body that is not compressed (max_request_size in config.properties)."""
@@ -30,13 +33,7 @@ def decompress(body: Any, encoding: str) -> Any:
         raise InvalidRequest(
             "TorchServe decodes the body of this Content-Type before it is decompressed; send it uncompressed"
         )
-    try:
-        return _inflate(body, GZIP_OR_ZLIB)
-    except zlib.error as error:
-        try:
-            return _inflate(body, RAW_DEFLATE)
-        except zlib.error:
-            raise not_compressed(name, error) from None
+    return _with_either_header(_inflate, body, name)
 
 
 def decompressed_size(body: bytes | bytearray, encoding: str) -> int:
@@ -47,11 +44,16 @@ def decompressed_size(body: bytes | bytearray, encoding: str) -> int:
     name = encoding.strip().lower()
     if name not in ENCODINGS:
         return len(decompress(body, encoding))
+    return _with_either_header(_size, body, name)
+
+
+def _with_either_header(read: Callable[[bytes | bytearray, int], T], body: bytes | bytearray, name: str) -> T:
+    """Call `read` with the window bits that fit the body. Raises InvalidRequest where none do."""
     try:
-        return _size(body, GZIP_OR_ZLIB)
+        return read(body, GZIP_OR_ZLIB)
     except zlib.error as error:
         try:
-            return _size(body, RAW_DEFLATE)
+            return read(body, RAW_DEFLATE)
         except zlib.error:
             raise not_compressed(name, error) from None
 
@@ -66,11 +68,11 @@ def not_compressed(name: str, error: zlib.error) -> InvalidRequest:
     return InvalidRequest(f"the body is not {name}, as its Content-Encoding says ({error})")
 
 
-def incomplete() -> InvalidRequest:
+def incomplete_body() -> InvalidRequest:
     return InvalidRequest("the compressed body is incomplete")
 
 
-def followed() -> InvalidRequest:
+def trailing_bytes() -> InvalidRequest:
     return InvalidRequest("there are further bytes after the compressed body")
 
 
@@ -96,7 +98,7 @@ def _inflate(body: bytes | bytearray, window_bits: int) -> bytes:
     if len(content) > MAX_DECOMPRESSED_BYTES:
         raise too_large()
     if not inflating.eof:
-        raise incomplete()
+        raise incomplete_body()
     if inflating.unused_data:
-        raise followed()
+        raise trailing_bytes()
     return content

@@ -22,7 +22,7 @@ _ALIASES = {"windows-31j": "cp932", "x-sjis": "cp932", "windows-874": "cp874"}
 """Registered names that Python does not know."""
 _MAX_NAME = 40
 _MAX_CHARSETS = 4
-_MARKS = (
+_BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -30,8 +30,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _DEFAULTS_OF_LIBRARIES = ("iso8859-1", "cp1252", "iso8859-15")
-"""Charsets that are often declared without a look at the text. What is UTF-8 by chance in them is no text."""
-_COMMONEST = " \n、。，"
+"""Charsets that libraries declare by default. Text in them is hardly ever valid UTF-8 by chance."""
+_SEPARATORS = " \n、。，"
 """In most languages one of these separates words or sentences."""
 _IDEOGRAPHIC_SPACE = "\u3000"
 """The digit 0 of the other byte order, so that it counts only where nothing else tells."""
@@ -100,7 +100,7 @@ def decode_text(content: bytes | bytearray | memoryview, charset: str) -> str:
     Raises InvalidRequest for a charset that is not known, InvalidText where the bytes are not of that charset.
     """
     content = bytes(content)
-    codec = next((codec for mark, codec in _MARKS if content.startswith(mark)), "")
+    codec = next((codec for mark, codec in _BYTE_ORDER_MARKS if content.startswith(mark)), "")
     if codec:
         charset = codec
         if codec == "utf-16" and len(content) > 2 and _is_utf8_text(content[2:]):
@@ -144,7 +144,7 @@ def _with_byte_order(content: bytes, codec: str, charset: str) -> str:
             text = content.decode(codec + order)
         except UnicodeDecodeError:
             continue
-        common = sum(map(text.count, _COMMONEST))
+        common = sum(map(text.count, _SEPARATORS))
         ranks[codec + order] = text.isascii(), common, text.count(_IDEOGRAPHIC_SPACE)
     likeliest = max(ranks, key=lambda order: ranks[order], default=codec)
     if likeliest in ranks and list(ranks.values()).count(ranks[likeliest]) > 1:

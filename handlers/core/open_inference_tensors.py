@@ -94,7 +94,7 @@ def _shape(label: str, shape: Any) -> tuple[int, ...]:
     raise InvalidRequest(f"{label}: 'shape' must be a list of at most 8 integers from 0 to 2^31 - 1")
 
 
-_NAMES: Mapping[type, str] = {str: "strings", bool: "true and false", int: "integers", float: "decimals"}
+_TYPE_NAMES: Mapping[type, str] = {str: "strings", bool: "true and false", int: "integers", float: "decimals"}
 
 
 def _check_elements(label: str, datatype: str, data: list[Any]) -> None:
@@ -106,8 +106,10 @@ def _check_elements(label: str, datatype: str, data: list[Any]) -> None:
         allowed = (int, float) if datatype.startswith("FP") else (int,)
     if not set(map(type, data)) <= set(allowed):
         wrong = next(item for item in data if type(item) not in allowed)
-        kinds = " or ".join(_NAMES[kind] for kind in allowed)
-        raise InvalidRequest(f"{label}: {str(wrong)[:30]!r} is no element of {datatype}, which takes {kinds}")
+        kinds = " or ".join(_TYPE_NAMES[kind] for kind in allowed)
+        raise InvalidRequest(
+            f"{label}: {str(wrong)[:30]!r} is not an element of {datatype}, which takes {kinds}"
+        )
     if datatype.startswith(("INT", "UINT")) and data:
         limits = np.iinfo(NUMPY_TYPES[datatype])
         if min(data) < limits.min or max(data) > limits.max:

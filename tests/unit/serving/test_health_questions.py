@@ -188,8 +188,8 @@ def beside(version, *workers):
 
 def test_a_worker_beside_one_that_has_answered_need_not_answer_first(scene):
     questions, version = scene.questions, scene.version("a")
-    assert questions.vouched_pids(beside(version, (7, 9), (8, 0)), BEGIN) == {7, 8}
-    assert questions.vouched_pids(beside(version, (8, 0)), BEGIN) == {8}  # 7 was scaled down
-    assert questions.vouched_pids(beside(version, (8, 0), (9, 0)), BEGIN) == {8, 9}
-    assert questions.vouched_pids(beside(version), BEGIN) == set()  # all have died
-    assert questions.vouched_pids(beside(version, (10, 0)), BEGIN) == set()
+    assert questions.trust_workers(beside(version, (7, 9), (8, 0)), BEGIN) == {7, 8}
+    assert questions.trust_workers(beside(version, (8, 0)), BEGIN) == {8}  # 7 was scaled down
+    assert questions.trust_workers(beside(version, (8, 0), (9, 0)), BEGIN) == {8, 9}
+    assert questions.trust_workers(beside(version), BEGIN) == set()  # all have died
+    assert questions.trust_workers(beside(version, (10, 0)), BEGIN) == set()

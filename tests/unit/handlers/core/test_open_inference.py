@@ -349,7 +349,7 @@ def test_codecs_of_mlservers_hugging_face_runtime(handler, context, inputs, expe
     [
         (hugging_face_input("args", "hg_json", '{"a": 1}'), "'content_type' cannot be changed here"),
         (hugging_face_input("args", "pillow_image", "no*base64"), "an element is not base64"),
-        (hugging_face_input("args", "str", 5), "'5' is no element of BYTES"),
+        (hugging_face_input("args", "str", 5), "'5' is not an element of BYTES"),
     ],
 )
 def test_codecs_that_would_change_the_answer(handler, context, given, words):

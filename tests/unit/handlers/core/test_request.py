@@ -180,7 +180,7 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(shape=[-1])], "'shape' must be a list of at most 8 integers"),
         ([tensor(shape="1")], "'shape' must be a list of at most 8 integers"),
         ([tensor(data="aGk=")], "'data' must be a list"),
-        ([tensor(data=[3])], "'3' is no element of BYTES, which takes strings"),
+        ([tensor(data=[3])], "'3' is not an element of BYTES, which takes strings"),
         ([tensor(data=["a", ["b"]], shape=[2])], "the lists within 'data' are not of one length and depth"),
         (
             [tensor(datatype="UINT8", shape=[2, 2], data=[[1, 2], [3]])],
@@ -190,8 +190,8 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(data=[], shape=[0])], "is empty"),
         ([tensor(data=["?"], parameters={"content_type": "base64"})], "not base64"),
         ([tensor(datatype="UINT8", data=[256])], "UINT8 takes 0 to 255"),
-        ([tensor(datatype="UINT8", data=[1.5])], "'1.5' is no element of UINT8"),
-        ([tensor(datatype="UINT8", data=[True])], "'True' is no element of UINT8"),
+        ([tensor(datatype="UINT8", data=[1.5])], "'1.5' is not an element of UINT8"),
+        ([tensor(datatype="UINT8", data=[True])], "'True' is not an element of UINT8"),
         ([tensor(), tensor(name="top_k", datatype="INT32", data=[1, 2], shape=[2])], "one element, not 2"),
         ([tensor(parameters=3)], "'parameters' must be an object"),
         (
