@@ -194,7 +194,7 @@ def test_labels_that_are_numbers_repeated_or_of_any_script(folder: Path, tmp_pat
 @pytest.mark.parametrize("size", [10**9, 0, -224, {"shortest_edge": 10**9}, {"height": 0, "width": 32}])
 def test_pictures_of_a_size_that_no_network_takes(folder: Path, tmp_path: Path, size: Any) -> None:
     edit(folder, "preprocessor_config.json", size=size)
-    with pytest.raises(ConfigurationError, match="'size' must be from 1 to 4096 pixels"):
+    with pytest.raises(ConfigurationError, match="'size' must be an integer from 1 to 4096 pixels"):
         prepared(folder, tmp_path / "stage")
 
 
@@ -214,7 +214,7 @@ VIT = {
         ({"do_resize": False}, "pictures of several sizes, such as 224 x 224 and 224 x 301"),
         ({"image_std": [0, 0, 0]}, "not finite: no 'image_std' may be 0"),
         ({"resample": 9}, "'resample' must be a filter of Pillow's, 0 to ., not 9"),
-        ({"size": {"height": 32.5, "width": 32}}, "'size' must be from 1 to 4096 pixels, not 32.5"),
+        ({"size": {"height": 32.5, "width": 32}}, "'size' must be an integer from 1 to 4096 pixels, not 32.5"),
         (
             {"image_processor_type": "My", "auto_map": {"AutoImageProcessor": "my.My"}},
             "code of its own .'auto_map'.",
