@@ -23,7 +23,7 @@ ENV PIP_NO_CACHE_DIR=1
 ARG TORCH=cpu
 COPY requirements.txt ./
 COPY scripts/setup scripts/
-COPY client/generate_stubs.py client/
+COPY torchserve_models/client/generate_stubs.py torchserve_models/client/
 # What only installs or compiles goes again: triton and torch's headers are for torch.compile, which wants a C++ compiler.
 RUN scripts/setup --torch ${TORCH} \
     && .venv/bin/pip uninstall -q -y triton grpcio-tools wheel \
@@ -31,7 +31,7 @@ RUN scripts/setup --torch ${TORCH} \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include
 
 ARG DEMO=yes
-COPY demo/requirements.txt demo/
+COPY torchserve_models/demo/requirements.txt torchserve_models/demo/
 RUN mkdir .venv-demo \
     && if [ "${DEMO}" = yes ]; then \
     scripts/setup --demo \
@@ -45,8 +45,7 @@ RUN if [ "${WEIGHTS}" != none ]; then \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/*; fi
 COPY models models
-COPY packing packing
-COPY client client
+COPY torchserve_models torchserve_models
 COPY scripts/pack scripts/
 COPY handlers handlers
 ARG HF_ENDPOINT
@@ -64,7 +63,7 @@ RUN useradd --uid 1000 --create-home serve && install -d -o serve -g serve .run
 ENV PATH=/app/.venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1
 COPY --from=packages /app/.venv .venv
 COPY --from=packages /app/.venv-demo .venv-demo
-COPY --from=packages /app/client/_stubs client/_stubs
+COPY --from=packages /app/torchserve_models/client/_stubs torchserve_models/client/_stubs
 COPY --from=archives /app/model_store model_store
 COPY . .
 # A number, by which Kubernetes sees that it is not root (runAsNonRoot).

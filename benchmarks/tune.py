@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import serving
 from benchmarks.errors import BenchError, Unavailable
 from benchmarks.generator import Generator
 from benchmarks.outcomes import Summary
@@ -27,8 +26,9 @@ from benchmarks.texts.workloads import WORKLOADS
 from benchmarks.tune_config import CONFIG, configured_copy, write
 from benchmarks.wire import Target
 from benchmarks.work import Address, address_of, pictures_to, texts_to
-from packing import PackingError, known_models, pack, read_provenance
-from packing.models import LAYOUT
+from torchserve_models import serving
+from torchserve_models.packing import PackingError, known_models, pack, read_provenance
+from torchserve_models.packing.models import LAYOUT
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 WORKERS = (1, 2, 4)

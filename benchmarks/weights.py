@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from packing.models import LAYOUT
+from torchserve_models.packing.models import LAYOUT
 
 LABELS = 1000
 SEED = 7

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    import serving
+    from torchserve_models import serving
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,8 +24,8 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["serving.Server"]:
     """One real TorchServe with the three starters on free ports, for all tests that ask for it."""
-    import serving
     from tests.live_server import alive, processes
+    from torchserve_models import serving
 
     running = serving.start(
         weights="starter", run_dir=tmp_path_factory.mktemp("run"), store=tmp_path_factory.mktemp("store")

@@ -15,10 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import client
-import serving
-from serving import samples
 from tests.conftest import ROOT
+from torchserve_models import client, serving
+from torchserve_models.serving import samples
 
 RUN = ("bash", "python")
 OUTPUT = ("text", "json")

@@ -5,10 +5,10 @@ import random
 
 import psutil
 
-import serving
-from serving import config
-from serving.errors import PortTaken
-from serving.ports import Ports, check_free
+from torchserve_models import serving
+from torchserve_models.serving import config
+from torchserve_models.serving.errors import PortTaken
+from torchserve_models.serving.ports import Ports, check_free
 
 
 def processes(running: serving.Server) -> list[psutil.Process]:

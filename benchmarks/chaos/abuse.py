@@ -17,8 +17,8 @@ from benchmarks.chaos.outcomes import Category, Record, Reply, classify
 from benchmarks.chaos.plan import Event
 from benchmarks.chaos.send import http_client, now, send
 from benchmarks.chaos.traffic import Log
-from client import Endpoints
-from client.calls import stubs
+from torchserve_models.client import Endpoints
+from torchserve_models.client.calls import stubs
 
 SOURCE = "127.0.0.66"
 """Their address, so that limits of one address do not hit the good clients."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import httpx
 
 from benchmarks.errors import BenchError
-from client import Endpoints
+from torchserve_models.client import Endpoints
 
 SCORE_TOLERANCE = 0.02
 """Another batch may change a score in its last digits; two inputs differ by at least three times as much."""

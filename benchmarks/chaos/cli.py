@@ -12,7 +12,7 @@ from benchmarks.chaos.plan import KINDS
 from benchmarks.chaos.traffic import CLIENTS, VIAS
 from benchmarks.errors import BenchError
 from benchmarks.signals import interrupt_on_all
-from client.cli_options import add_port_offset, add_run_dir
+from torchserve_models.client.cli_options import add_port_offset, add_run_dir
 
 LONGEST_MINUTES = 120.0
 MINUTES = 3.0

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
-import client
 from benchmarks.chaos.plan import Event
 from benchmarks.chaos.stack import Stack, send_signal
-from client import Client
+from torchserve_models import client
+from torchserve_models.client import Client
 
 MANAGEMENT_TIMEOUT_S = 90.0
 PAUSE_BETWEEN_SCALES_S = 1.5

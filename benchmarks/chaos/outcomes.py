@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-import client
+from torchserve_models import client
 
 
 class Category(StrEnum):

@@ -12,7 +12,7 @@ from typing import Self
 import httpx
 
 from benchmarks.chaos.stack import ROOT
-from client import Endpoints
+from torchserve_models.client import Endpoints
 
 INTERVAL_S = 0.1
 MAX_SAMPLES = 400_000

@@ -15,7 +15,7 @@ from benchmarks.chaos.probes import Probes, bases_of
 from benchmarks.chaos.report import Result
 from benchmarks.chaos.stack import Stack, Workers
 from benchmarks.chaos.traffic import Load, Log, Traffic, Via
-from client import Endpoints
+from torchserve_models.client import Endpoints
 
 WARM_UP_S = 12.0
 SETTLE_S = 40.0

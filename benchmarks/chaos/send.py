@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import httpx
 
-import client
 from benchmarks.chaos.cases import Answer, Request, Task, read_answer
 from benchmarks.chaos.outcomes import Reply, reply_of
-from client import Client, Endpoints, Protocol
+from torchserve_models import client
+from torchserve_models.client import Client, Endpoints, Protocol
 
 CONNECT_TIMEOUT_S = 5.0
 

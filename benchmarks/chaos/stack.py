@@ -17,12 +17,12 @@ from typing import IO, Self
 import psutil
 
 from benchmarks.errors import BenchError, Unavailable
-from client import Client, Endpoints, Model, ServeError
-from serving import config
-from serving.errors import PortTaken
-from serving.ports import Ports, check_free
-from serving.rundir import RunDir
-from serving.state import State
+from torchserve_models.client import Client, Endpoints, Model, ServeError
+from torchserve_models.serving import config
+from torchserve_models.serving.errors import PortTaken
+from torchserve_models.serving.ports import Ports, check_free
+from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.state import State
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT_S = 420.0
@@ -284,7 +284,7 @@ def _role(process: psutil.Process) -> str | None:
         return "worker"
     if "nginx" in line.split(" ", 1)[0]:
         return None if "cache loader" in line else "nginx"  # which ends by itself after a minute
-    return "gateway" if "-m gateway " in f"{line} " else None
+    return "gateway" if "-m torchserve_models.gateway " in f"{line} " else None
 
 
 def _names(process: psutil.Process, folder: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from benchmarks.chaos.cases import BadCall, Form, Good, Request, request_of
 from benchmarks.chaos.outcomes import PLAIN, Category, Record, Reply, classify
 from benchmarks.chaos.send import Sender, now
-from client import Endpoints, Protocol
+from torchserve_models.client import Endpoints, Protocol
 
 Via = Literal["raw", "nginx", "client"]
 VIAS: tuple[str, ...] = get_args(Via)

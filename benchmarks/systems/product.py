@@ -9,16 +9,16 @@ from typing import Any
 
 import psutil
 
-import serving
 from benchmarks import pictures
 from benchmarks.errors import Unavailable, last_line
 from benchmarks.generator import Generator
 from benchmarks.systems.base import Served, System, Workplace, labelled, wait_for_answer
 from benchmarks.systems.shared import Shared
 from benchmarks.wire import Target, post
-from client import Client, ServeError
-from packing import Packed, PackingError, pack
-from serving.state import State
+from torchserve_models import serving
+from torchserve_models.client import Client, ServeError
+from torchserve_models.packing import Packed, PackingError, pack
+from torchserve_models.serving.state import State
 
 NAME = "resnet-50"
 GRPC_METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
@@ -74,7 +74,7 @@ def rest(server: serving.Server, place: Workplace) -> Target:
 
 
 def grpc(server: serving.Server, place: Workplace) -> Target:
-    from client._stubs import inference_pb2
+    from torchserve_models.client._stubs import inference_pb2
 
     port = int(server.grpc_inference.rpartition(":")[2])
     messages = [

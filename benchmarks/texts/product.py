@@ -12,7 +12,7 @@ from benchmarks.texts.systems import TextServer, target
 from benchmarks.texts.workloads import Asked, probe
 from benchmarks.tune_config import configured_copy
 from benchmarks.wire import post
-from packing import Packed, PackingError, pack
+from torchserve_models.packing import Packed, PackingError, pack
 
 NAME, INT8 = "product", "product-int8"
 

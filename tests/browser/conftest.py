@@ -1,4 +1,4 @@
-"""The pages of demo/ in front of the server under test, and a browser to look at them with."""
+"""The pages of torchserve_models/demo/ in front of the server under test, and a browser to look at them with."""
 
 import os
 import shutil
@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
-from client import Client
 from tests.conftest import ROOT
+from torchserve_models.client import Client
 
 PYTHON = ROOT / ".venv-demo" / "bin" / "python"
 
@@ -36,7 +36,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:  #
 
 @pytest.fixture(scope="session")
 def served(server, browser) -> Iterator[Callable[[str], str]]:
-    """The address of a page of demo/, started by the first test that asks for it."""
+    """The address of a page of torchserve_models/demo/, started by the first test that asks for it."""
     if not PYTHON.exists():
         pytest.skip(".venv-demo is not there (scripts/setup --demo)")
     addresses: dict[str, str] = {}

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from client import ClientError
-from client.cli_options import explain
-from demo import examples
 from tests.browser.chromium import LOOKS, SIZES
+from torchserve_models.client import ClientError
+from torchserve_models.client.cli_options import explain
+from torchserve_models.demo import examples
 from training.pictures import picture
 
 every_look = pytest.mark.parametrize("look", LOOKS)

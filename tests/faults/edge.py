@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from client import Endpoints
-from gateway.nginx import Front, command
-from gateway.work_folder import WorkFolder
+from torchserve_models.client import Endpoints
+from torchserve_models.gateway.nginx import Front, command
+from torchserve_models.gateway.work_folder import WorkFolder
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"

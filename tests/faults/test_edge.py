@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 import grpc
 import pytest
 
-from client import Endpoints
-from client._stubs import inference_pb2, inference_pb2_grpc
-from gateway.nginx import Limits
 from tests.faults.edge import Answer, Edge, FakeServer, address, edge, needs_nginx
+from torchserve_models.client import Endpoints
+from torchserve_models.client._stubs import inference_pb2, inference_pb2_grpc
+from torchserve_models.gateway.nginx import Limits
 
 pytestmark = needs_nginx
 MB = 1_000_000

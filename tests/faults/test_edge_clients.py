@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from client import Endpoints
-from gateway.nginx import Limits, Tls
 from tests.faults.edge import Answer, Edge, FakeServer, address, edge, needs_nginx
+from torchserve_models.client import Endpoints
+from torchserve_models.gateway.nginx import Limits, Tls
 
 pytestmark = needs_nginx
 PATH = "/predictions/resnet-50"

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from gateway.nginx import Limits
-from gateway.refusals import WORKER_DIED
 from tests.faults.edge import Answer, Edge, FakeServer, Received, address, edge, needs_nginx
+from torchserve_models.gateway.nginx import Limits
+from torchserve_models.gateway.refusals import WORKER_DIED
 
 pytestmark = needs_nginx
 PATH = "/predictions/resnet-50"

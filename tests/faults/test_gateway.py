@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from serving.config import ROOT
 from tests.server.fronted import needs_nginx
+from torchserve_models.paths import ROOT
 
 pytestmark = [
     needs_nginx,
@@ -65,7 +65,16 @@ class Command:
 
 @contextmanager
 def command(tmp_path, *options, **popen):
-    line = [sys.executable, "-P", "-m", "gateway.front", "--run-dir", str(tmp_path / "run"), "--port", "0"]
+    line = [
+        sys.executable,
+        "-P",
+        "-m",
+        "torchserve_models.gateway.front",
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--port",
+        "0",
+    ]
     with (tmp_path / "stderr").open("w") as stderr:
         popen = {"stdout": subprocess.PIPE, "stderr": stderr, "text": True} | popen
         process = subprocess.Popen(

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from serving.config import ROOT
+from torchserve_models.paths import ROOT
 
 MIB = 2**20
 AT_ONCE = 4
@@ -68,13 +68,13 @@ class TorchServe(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def gateway():
-    """`python -m gateway` in front of it: its URL, and the process."""
+    """`python -m torchserve_models.gateway` in front of it: its URL, and the process."""
     upstream = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TorchServe)
     upstream.handle_error = lambda *_: None  # a client that left
     threading.Thread(target=upstream.serve_forever, daemon=True).start()
     with socket.create_server(("127.0.0.1", 0)) as found:
         address = f"127.0.0.1:{found.getsockname()[1]}"
-    line = [sys.executable, "-P", "-m", "gateway", "--listen", address]
+    line = [sys.executable, "-P", "-m", "torchserve_models.gateway", "--listen", address]
     line += ["--inference", f"http://127.0.0.1:{upstream.server_port}", "--management", "http://127.0.0.1:1"]
     process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from client._stubs import inference_pb2, inference_pb2_grpc
+from torchserve_models.client._stubs import inference_pb2, inference_pb2_grpc
 from training.pictures import picture
 
 SIZE = 16_000_000

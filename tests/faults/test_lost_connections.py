@@ -12,13 +12,13 @@ import httpx
 import psutil
 import pytest
 
-import serving
-from client._stubs import inference_pb2, inference_pb2_grpc
 from tests.faults.edge import Answer, FakeServer, edge
 from tests.faults.test_restart import frontend
 from tests.faults.test_workers import phase, until
 from tests.faults.toys import toy
 from tests.server.fronted import in_front_of, needs_nginx
+from torchserve_models import serving
+from torchserve_models.client._stubs import inference_pb2, inference_pb2_grpc
 
 pytestmark = needs_nginx
 PATH = "/predictions/resnet-50"

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client import Client, ClientError
 from tests.bombs import icon_bomb, picture_bomb, tile_bomb
+from torchserve_models.client import Client, ClientError
 from training.pictures import picture
 from training.reports import report
 

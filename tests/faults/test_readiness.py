@@ -10,14 +10,14 @@ import time
 import httpx
 import pytest
 
-import serving
-from client import Client
-from gateway.front import Running
-from gateway.nginx import Front, NginxError, program
-from gateway.settings import Settings
-from serving import health_repairs, readiness
 from tests.faults.test_workers import until
 from tests.faults.toys import BROKEN_AT_LOAD, LOADS_WHEN_ALLOWED, OBEDIENT, REPORTING, toy
+from torchserve_models import serving
+from torchserve_models.client import Client
+from torchserve_models.gateway.front import Running
+from torchserve_models.gateway.nginx import Front, NginxError, program
+from torchserve_models.gateway.settings import Settings
+from torchserve_models.serving import health_repairs, readiness
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from contextlib import suppress
 import httpx
 import pytest
 
-import serving
-from client import Client
-from serving import budget
-from serving.config import ROOT
-from serving.readiness import inspect
 from tests.faults.test_workers import order, phase, until
 from tests.faults.toys import OBEDIENT, toy
 from tests.live_server import alive, free_offset, processes
+from torchserve_models import serving
+from torchserve_models.client import Client
+from torchserve_models.paths import ROOT
+from torchserve_models.serving import budget
+from torchserve_models.serving.readiness import inspect
 
 SECOND = "starter-5e6f7a8b"
 
@@ -204,7 +204,7 @@ def test_large_bodies_beyond_all_memory_end_in_answers_or_in_a_restart_but_not_i
         assert answers(server, "first")
 
 
-COMMAND = [sys.executable, "-P", "-m", "serving", "serve", "first", "--no-pack"]
+COMMAND = [sys.executable, "-P", "-m", "torchserve_models.serving", "serve", "first", "--no-pack"]
 
 
 @pytest.mark.parametrize("log", ["pipe", "/dev/full"])

@@ -14,9 +14,9 @@ from typing import Self
 import httpx
 import pytest
 
-import serving
-from client import Client, Conflict, InternalError, InvalidRequest, ServeError
 from tests.faults.toys import BROKEN_AT_LOAD, OBEDIENT, REPORTING, toy
+from torchserve_models import serving
+from torchserve_models.client import Client, Conflict, InternalError, InvalidRequest, ServeError
 
 CHANGES = int(os.environ.get("CHANGES", "3"))
 REQUEST_TIMEOUT_S = 60.0

@@ -14,14 +14,14 @@ import httpx
 import psutil
 import pytest
 
-import serving
-from client import Client, UnexpectedAnswer
-from serving import status
-from serving.config import ROOT
-from serving.errors import AlreadyRunning, ModelFailed, PortTaken
-from serving.rundir import RunDir
 from tests.faults.toys import BROKEN_AT_LOAD, KILLED_AT_LOAD, STREAMING, toy
 from tests.live_server import alive, free_offset, processes
+from torchserve_models import serving
+from torchserve_models.client import Client, UnexpectedAnswer
+from torchserve_models.paths import ROOT
+from torchserve_models.serving import status
+from torchserve_models.serving.errors import AlreadyRunning, ModelFailed, PortTaken
+from torchserve_models.serving.rundir import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,16 @@ def gone(family):
 
 def command(verb, *arguments, run_dir):
     return subprocess.run(
-        [sys.executable, "-P", "-m", "serving", verb, "--run-dir", str(run_dir), *map(str, arguments)],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "torchserve_models.serving",
+            verb,
+            "--run-dir",
+            str(run_dir),
+            *map(str, arguments),
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -83,7 +83,7 @@ def test_every_model_answers_from_outside(container, tmp_path):
     (tmp_path / "report.txt").write_text(text)
 
     def answer(model: str, file: str, *options: str) -> str:
-        client = ["env", "-C", str(ROOT), sys.executable, "-m", "client", "predict"]
+        client = ["env", "-C", str(ROOT), sys.executable, "-m", "torchserve_models.client", "predict"]
         done = container.beside(*client, model, str(tmp_path / file), *options)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -162,7 +162,8 @@ def test_a_worker_that_dies_comes_back_and_readiness_says_so(container):
 
 
 @pytest.mark.skipif(
-    not (ROOT / "gateway" / "__main__.py").is_file(), reason="there is no gateway in this checkout"
+    not (ROOT / "torchserve_models" / "gateway" / "__main__.py").is_file(),
+    reason="there is no gateway in this checkout",
 )
 def test_the_gateway_runs_from_the_same_image(container):
     """As the service of deploy/compose.yaml does: beside TorchServe, in its network."""

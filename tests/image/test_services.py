@@ -18,8 +18,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from serving.budget import GIB, compute_budget
 from tests.image.services import FILE, Stack
+from torchserve_models.serving.budget import GIB, compute_budget
 from training.pictures import picture
 from training.reports import report
 

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from client import Endpoints
-from gateway.front import Running
-from gateway.nginx import Front
-from gateway.settings import Settings
+from torchserve_models.client import Endpoints
+from torchserve_models.gateway.front import Running
+from torchserve_models.gateway.nginx import Front
+from torchserve_models.gateway.settings import Settings
 from training.pictures import picture
 
 needs_nginx = pytest.mark.skipif(

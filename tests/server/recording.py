@@ -14,16 +14,16 @@ from typing import Any
 
 import grpc
 
-import serving
-from client._stubs import (
+from tests.conftest import ROOT
+from tests.faults.toys import toy
+from tests.server.fronted import in_front_of
+from torchserve_models import serving
+from torchserve_models.client._stubs import (
     inference_pb2,
     inference_pb2_grpc,
     open_inference_grpc_pb2,
     open_inference_grpc_pb2_grpc,
 )
-from tests.conftest import ROOT
-from tests.faults.toys import toy
-from tests.server.fronted import in_front_of
 
 FILE = ROOT / "tests" / "unit" / "handlers" / "recorded_requests.json"
 MODEL = "echo"

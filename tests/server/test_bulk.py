@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 import yaml
 
-from client import PROTOCOLS, AsyncClient, Client, Overloaded
-from client.cli import main
 from tests.server.fronted import in_front_of, needs_nginx, through
+from torchserve_models.client import PROTOCOLS, AsyncClient, Client, Overloaded
+from torchserve_models.client.cli import main
 from training.pictures import picture
 
 MODEL = "short-queue"

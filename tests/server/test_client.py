@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from client import (
+from torchserve_models.client import (
     PROTOCOLS,
     AsyncClient,
     Client,
@@ -22,7 +22,7 @@ from client import (
     Tensor,
     TooLarge,
 )
-from client.cli import main
+from torchserve_models.client.cli import main
 from training.pictures import picture
 from training.reports import report
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from client import Client
 from tests.conftest import ROOT
 from tests.doc_pages import ELSEWHERE, RUN, Block, Checkout, blocks, elsewhere, missing_tools, prints
+from torchserve_models.client import Client
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 STAND_INS = {"coming-from": {"tinyvit": "resnet-50"}}
@@ -37,9 +37,9 @@ def checkout(server, tmp_path) -> Iterator[Checkout]:
 @pytest.fixture(scope="module")
 def proxy(server) -> Iterator[dict[str, str]]:
     """nginx and the gateway in front of the server: the documented addresses, and where they are here."""
-    from gateway.front import Running
-    from gateway.nginx import Front, NginxError, program
-    from gateway.settings import Settings
+    from torchserve_models.gateway.front import Running
+    from torchserve_models.gateway.nginx import Front, NginxError, program
+    from torchserve_models.gateway.settings import Settings
 
     try:
         program()

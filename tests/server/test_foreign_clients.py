@@ -21,9 +21,9 @@ from huggingface_hub import AsyncInferenceClient, InferenceClient, InferenceTime
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 from PIL import Image
 
-from client import Client, Conflict
 from tests.conftest import ROOT
 from tests.server.fronted import in_front_of, needs_nginx
+from torchserve_models.client import Client, Conflict
 from training.pictures import picture
 from training.reports import report
 

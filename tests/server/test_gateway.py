@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import Client, InvalidImage, ModelNotFound, TooLarge
-from serving import samples
-from serving.config import ROOT
 from tests.faults.toys import TALKATIVE, toy
 from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx, through
+from torchserve_models.client import Client, InvalidImage, ModelNotFound, TooLarge
+from torchserve_models.paths import ROOT
+from torchserve_models.serving import samples
 from training.reports import report
 
 pytestmark = needs_nginx

@@ -15,12 +15,12 @@ import httpx
 import psutil
 import pytest
 
-from client import AsyncClient, Client, Endpoints, Overloaded, ServeError
-from gateway.nginx import Tls
-from serving.config import ROOT
 from tests.faults.toys import toy
 from tests.live_server import alive
 from tests.server.fronted import LABEL, PICTURE, SLOW, error, in_front_of, needs_nginx, through
+from torchserve_models.client import AsyncClient, Client, Endpoints, Overloaded, ServeError
+from torchserve_models.gateway.nginx import Tls
+from torchserve_models.paths import ROOT
 
 pytestmark = needs_nginx
 QUEUE = 20
@@ -280,7 +280,15 @@ def test_without_torchserve_it_says_so():
 
 def test_the_command_ends_both_when_it_is_asked_to(server):
     ports = [part for name in ("", "grpc-") for part in (f"--{name}port", "0")]
-    line = [sys.executable, "-P", "-m", "gateway.front", "--run-dir", str(server.run_dir), *ports]
+    line = [
+        sys.executable,
+        "-P",
+        "-m",
+        "torchserve_models.gateway.front",
+        "--run-dir",
+        str(server.run_dir),
+        *ports,
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) as running:
         url = running.stdout.readline().split()[1].rstrip(",")
@@ -303,7 +311,7 @@ def test_the_command_ends_both_when_it_is_asked_to(server):
 def test_killed_it_leaves_nothing_behind(server):
     code = (
         "import time; from tests.server.fronted import in_front_of\n"
-        "from client import Endpoints\n"
+        "from torchserve_models.client import Endpoints\n"
         "with in_front_of(Endpoints()) as running:\n    print(running.url, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.settings import Settings
 from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx
+from torchserve_models.gateway.settings import Settings
 from training.reports import report
 
 pytestmark = needs_nginx

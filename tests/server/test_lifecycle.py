@@ -7,10 +7,10 @@ import subprocess
 import httpx
 import pytest
 
-from packing import read_provenance
-from serving import status
-from serving.rundir import RunDir
-from serving.samples import commands
+from torchserve_models.packing import read_provenance
+from torchserve_models.serving import status
+from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.samples import commands
 from training.pictures import picture
 from training.reports import report
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from client import Client, ClientError
-from client.settings import PROTOCOLS
-from serving import health_questions, readiness
+from torchserve_models.client import Client, ClientError
+from torchserve_models.client.settings import PROTOCOLS
+from torchserve_models.serving import health_questions, readiness
 from training.pictures import picture
 from training.reports import report
 

@@ -11,8 +11,8 @@ import tritonclient.http as triton
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from client import Client, Endpoints, InvalidParameter, Tensor
 from tests.server.fronted import in_front_of, needs_nginx
+from torchserve_models.client import Client, Endpoints, InvalidParameter, Tensor
 from training.pictures import picture
 from training.reports import report
 

@@ -6,9 +6,9 @@ import zipfile
 
 import pytest
 
-from client import Client, ModelNotFound
 from tests.conftest import ROOT
 from tests.real_models import labelled_photos, mobilenet_folder
+from torchserve_models.client import Client, ModelNotFound
 
 
 def from_folder(shared_data, tmp_path):

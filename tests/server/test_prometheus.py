@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from client import Client, ClientError
-from serving.ports import Ports
 from tests.observing import alerts, configuration, metrics_of, panels
+from torchserve_models.client import Client, ClientError
+from torchserve_models.serving.ports import Ports
 from training.pictures import picture
 from training.reports import report
 

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from client import Client
 from tests.faults.toys import toy
 from tests.server.fronted import in_front_of, needs_nginx
 from tests.server.recording import ECHO, FILE, MODEL, record
+from torchserve_models.client import Client
 
 
 @needs_nginx

@@ -10,13 +10,13 @@ import httpx
 import pytest
 import requests
 
-from client._stubs import (
+from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx
+from torchserve_models.client._stubs import (
     inference_pb2,
     inference_pb2_grpc,
     open_inference_grpc_pb2,
     open_inference_grpc_pb2_grpc,
 )
-from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx
 from training.reports import report
 
 pytestmark = needs_nginx

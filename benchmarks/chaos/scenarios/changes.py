@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import client
 from benchmarks.chaos.cases import find_good
 from benchmarks.chaos.faults import MANAGEMENT_TIMEOUT_S, replace_version
 from benchmarks.chaos.outcomes import Category, Record
@@ -12,7 +11,8 @@ from benchmarks.chaos.scenarios.base import MOST_SLOWER, NOISE_MS, Check, Result
 from benchmarks.chaos.stack import Stack
 from benchmarks.chaos.traffic import Load, Log, Traffic, Via
 from benchmarks.outcomes import percentile
-from client import Client
+from torchserve_models import client
+from torchserve_models.client import Client
 
 TIMES = 20
 CLIENTS = 8

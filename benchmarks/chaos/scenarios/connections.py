@@ -20,7 +20,7 @@ from benchmarks.chaos.scenarios.base import (
     compare,
 )
 from benchmarks.chaos.stack import Stack
-from client.calls import stubs
+from torchserve_models.client.calls import stubs
 
 BEFORE_S = 6.0
 PIECE = 65536

@@ -16,7 +16,7 @@ from benchmarks.chaos.probes import Probes, Sample, bases_of
 from benchmarks.chaos.scenarios.base import Result, Say, answer_all
 from benchmarks.chaos.send import http_client, now, send
 from benchmarks.chaos.stack import STOP_TIMEOUT_S, Stack, Workers
-from client import ServeError
+from torchserve_models.client import ServeError
 
 DRAIN_DELAY_S = 1.0
 """Requests are accepted for at most so long after readiness was false: the default delay, 0, and a few probes."""

@@ -13,7 +13,7 @@ from benchmarks.systems.base import Workplace
 from benchmarks.tune import Setting, Trial, _settings, choose, subject_of
 from benchmarks.tune_config import change, configured_copy, write
 from benchmarks.work import Address
-from packing.models import LAYOUT
+from torchserve_models.packing.models import LAYOUT
 
 CONFIG = """\
 # What runs it.

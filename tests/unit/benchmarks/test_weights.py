@@ -7,7 +7,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from benchmarks import pictures, weights
-from packing.models import LAYOUT
+from torchserve_models.packing.models import LAYOUT
 
 
 def test_it_has_the_size_of_resnet_50_and_the_starters_answers(tmp_path):

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from client import AsyncClient, Client, Endpoints
 from tests.unit.client.fake_grpc import over_grpc
 from tests.unit.client.fake_torchserve import FakeTorchServe
+from torchserve_models.client import AsyncClient, Client, Endpoints
 
 # Runs one operation of a client: (client's arguments, client -> result or awaitable) -> result.
 Caller = Callable[..., Any]

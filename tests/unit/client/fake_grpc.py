@@ -12,14 +12,14 @@ from typing import Any
 
 import grpc
 
-from client._stubs import inference_pb2 as inference
-from client._stubs import inference_pb2_grpc as inference_grpc
-from client._stubs import management_pb2 as management
-from client._stubs import management_pb2_grpc as management_grpc
-from client._stubs import open_inference_grpc_pb2 as open_inference
-from client._stubs import open_inference_grpc_pb2_grpc as open_inference_grpc
-from client.endpoints import Endpoints
 from tests.unit.client.fake_torchserve import FakeTorchServe, Refused, predict, tensors
+from torchserve_models.client._stubs import inference_pb2 as inference
+from torchserve_models.client._stubs import inference_pb2_grpc as inference_grpc
+from torchserve_models.client._stubs import management_pb2 as management
+from torchserve_models.client._stubs import management_pb2_grpc as management_grpc
+from torchserve_models.client._stubs import open_inference_grpc_pb2 as open_inference
+from torchserve_models.client._stubs import open_inference_grpc_pb2_grpc as open_inference_grpc
+from torchserve_models.client.endpoints import Endpoints
 
 
 @contextmanager

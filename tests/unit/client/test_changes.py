@@ -3,19 +3,19 @@
 import httpx
 import pytest
 
-import client.changes
-import client.drain
-from client import (
+from tests.unit.client.fake_grpc import over_grpc
+from tests.unit.client.fake_torchserve import Version
+from torchserve_models import client
+from torchserve_models.client import (
     Conflict,
     Endpoints,
     InternalError,
     InvalidParameter,
     InvalidRequest,
     Timeout,
+    drain,
 )
-from client.endpoints import has_grpc_management
-from tests.unit.client.fake_grpc import over_grpc
-from tests.unit.client.fake_torchserve import Version
+from torchserve_models.client.endpoints import has_grpc_management
 
 both = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 
@@ -24,9 +24,9 @@ both = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 def short_pauses(monkeypatch):
     for module, name in (
         (client.changes, "POLL"),
-        (client.drain, "POLL_S"),
-        (client.drain, "STEP_POLL_S"),
-        (client.drain, "MARGIN_S"),
+        (drain, "POLL_S"),
+        (drain, "STEP_POLL_S"),
+        (drain, "MARGIN_S"),
     ):
         monkeypatch.setattr(module, name, 0.001)
 

@@ -7,10 +7,10 @@ import sys
 import httpx
 import pytest
 
-from client.cli import main
-from client.cli_predict import parameter
 from tests.unit.client.fake_grpc import over_grpc
 from tests.unit.client.fake_torchserve import over_http
+from torchserve_models.client.cli import main
+from torchserve_models.client.cli_predict import parameter
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(92)
 

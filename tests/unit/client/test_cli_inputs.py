@@ -10,11 +10,11 @@ import threading
 import httpx
 import pytest
 
-import client.retry
-from client.cli import main
-from client.cli_requests import base64_image, is_image
 from tests.unit.client.fake_queue import ShortQueue
 from tests.unit.client.fake_torchserve import over_http
+from torchserve_models.client import retry
+from torchserve_models.client.cli import main
+from torchserve_models.client.cli_requests import base64_image, is_image
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(92)
 JPEG = b"\xff\xd8\xff\xe0" + bytes(196)
@@ -367,7 +367,7 @@ def test_lines_of_a_pipe_are_answered_as_they_come(fake, capsys, monkeypatch):
 
 
 def test_a_short_queue_loses_none(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(client.retry, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.005)
     write(tmp_path, {f"in/{number}.jpg": str(number) for number in range(150)})
     queue = ShortQueue(queue_size=1, batch_size=1, seconds=0.01)
     with over_http(queue.answer) as port:

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from client import Endpoints, cli_options
-from client.cli import main
-from client.cli_options import connection, endpoints
 from tests.unit.client.fake_torchserve import over_http
+from torchserve_models.client import Endpoints, cli_options
+from torchserve_models.client.cli import main
+from torchserve_models.client.cli_options import connection, endpoints
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from client import InvalidText
-from client.cli_texts import read_lines, read_text
+from torchserve_models.client import InvalidText
+from torchserve_models.client.cli_texts import read_lines, read_text
 
 LINES = ["été.jpg", "", "b c.png"]
 

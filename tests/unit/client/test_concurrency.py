@@ -8,18 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-import client.retry
-from client import AsyncClient, Client, Overloaded, Timeout
-from client.concurrency import FIRST_LIMIT, Slots
-from client.deadlines import Deadline
-from client.settings import Settings
 from tests.unit.client.fake_queue import ShortQueue
+from torchserve_models.client import AsyncClient, Client, Overloaded, Timeout, retry
+from torchserve_models.client.concurrency import FIRST_LIMIT, Slots
+from torchserve_models.client.deadlines import Deadline
+from torchserve_models.client.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(client.retry, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(client.retry, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.05)
 
 
 @pytest.fixture

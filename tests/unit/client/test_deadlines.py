@@ -5,8 +5,8 @@ import time
 import httpx
 import pytest
 
-from client import Endpoints, InvalidRequest, ModelNotFound, Tensor, Timeout, Unavailable
-from client.deadlines import deadline_fields
+from torchserve_models.client import Endpoints, InvalidRequest, ModelNotFound, Tensor, Timeout, Unavailable
+from torchserve_models.client.deadlines import deadline_fields
 
 PREDICTIONS = [
     lambda c, **extra: c.classify("pictures", b"x", **extra),

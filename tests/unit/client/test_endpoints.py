@@ -6,9 +6,9 @@ import re
 import httpx
 import pytest
 
-from client import AsyncClient, Client, Endpoints, NotAllowed, Unavailable, UnexpectedAnswer
-from client.endpoints import has_grpc_management
 from tests.unit.client.fake_torchserve import over_http
+from torchserve_models.client import AsyncClient, Client, Endpoints, NotAllowed, Unavailable, UnexpectedAnswer
+from torchserve_models.client.endpoints import has_grpc_management
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from client import errors
+from torchserve_models.client import errors
 
 
 @pytest.mark.parametrize(

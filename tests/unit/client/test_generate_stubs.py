@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from client import generate_stubs
-from client.generate_stubs import FOLDER, STAMP, StubsError, generate, read_protos
+from torchserve_models.client import generate_stubs
+from torchserve_models.client.generate_stubs import FOLDER, STAMP, StubsError, generate, read_protos
 
 
 def contents(folder):
@@ -73,10 +73,10 @@ def test_a_jar_without_protos(tmp_path, kind):
 
 def test_it_runs_without_importing_torch():
     code = (
-        "import sys; from client import generate_stubs as g; g.find_jar()\n"
+        "import sys; from torchserve_models.client import generate_stubs as g; g.find_jar()\n"
         "print('torch' in sys.modules, 'ts' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER.parents[1], check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=FOLDER.parents[2], check=True
     )
     assert done.stdout.split() == ["False", "False"]

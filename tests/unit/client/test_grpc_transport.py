@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from client import Timeout
 from tests.unit.client.test_retry import socket_server
+from torchserve_models.client import Timeout
 
 HEADER = 9
 SETTINGS, PING = 4, 6

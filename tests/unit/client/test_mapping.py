@@ -9,10 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-import client.retry
-from client import AsyncClient, Client, InvalidImage
-from client.mapping import MAX_AHEAD
 from tests.unit.client.fake_queue import ShortQueue
+from torchserve_models.client import AsyncClient, Client, InvalidImage, retry
+from torchserve_models.client.mapping import MAX_AHEAD
 
 COUNT = 300
 orders = pytest.mark.parametrize("ordered", [True, False])
@@ -20,8 +19,8 @@ orders = pytest.mark.parametrize("ordered", [True, False])
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(client.retry, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(client.retry, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.05)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import pytest
 
-from client.errors import InvalidRequest
-from client.names import check_addressable, check_name, is_addressable, is_name
+from torchserve_models.client.errors import InvalidRequest
+from torchserve_models.client.names import check_addressable, check_name, is_addressable, is_name
 
 
 @pytest.mark.parametrize("name", ["a", "resnet-50", "T5_small.v1", "0", "a" * 128])

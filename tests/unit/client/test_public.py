@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import client
-from client import AsyncClient, Client, Endpoints, MissingStubs
-from client.calls import stubs
-from client.endpoints import is_loopback
-from client.settings import MAX_MESSAGE_BYTES, Settings
+from torchserve_models import client
+from torchserve_models.client import AsyncClient, Client, Endpoints, MissingStubs
+from torchserve_models.client.calls import stubs
+from torchserve_models.client.endpoints import is_loopback
+from torchserve_models.client.settings import MAX_MESSAGE_BYTES, Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from client import recording
-from client.calls import Pause
-from client.errors import NotFound, Unavailable
-from client.recording import recorded
+from torchserve_models.client import recording
+from torchserve_models.client.calls import Pause
+from torchserve_models.client.errors import NotFound, Unavailable
+from torchserve_models.client.recording import recorded
 
 
 def change(calls):

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-import client.retry
-from client import (
+from tests.unit.client.fake_torchserve import NO_WORKER
+from torchserve_models import client
+from torchserve_models.client import (
     BadRequest,
     DeadlineExceeded,
     Endpoints,
@@ -21,12 +22,12 @@ from client import (
     TooLarge,
     Unavailable,
     WorkerDied,
+    retry,
 )
-from client.calls import RestCall
-from client.deadlines import Deadline
-from client.retry import MAX_SAVED_RETRIES, Attempts, Execution, RetryBudget
-from client.settings import Settings
-from tests.unit.client.fake_torchserve import NO_WORKER
+from torchserve_models.client.calls import RestCall
+from torchserve_models.client.deadlines import Deadline
+from torchserve_models.client.retry import MAX_SAVED_RETRIES, Attempts, Execution, RetryBudget
+from torchserve_models.client.settings import Settings
 
 OVERLOADED = {"code": 503, "type": "ServiceUnavailableException", "message": NO_WORKER.format("pictures")}
 DIED = {"code": 500, "type": "InternalServerException", "message": "Worker died."}
@@ -38,7 +39,7 @@ REFUSED = {"code": 400, "type": "InvalidImage", "message": "no picture"}
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(client.retry, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.001)
 
 
 class Failing:
@@ -162,7 +163,7 @@ def test_the_budget_bounds_the_retries_of_all_operations():
         for _ in range(1000):
             with pytest.raises(Unavailable):
                 classify(connection)
-    earned = MAX_SAVED_RETRIES + 0.1 * 1000 + client.retry.MIN_RETRIES_PER_SECOND * (time.monotonic() - start)
+    earned = MAX_SAVED_RETRIES + 0.1 * 1000 + retry.MIN_RETRIES_PER_SECOND * (time.monotonic() - start)
     assert 1000 + MAX_SAVED_RETRIES < count <= 1000 + earned + 1
 
 
@@ -210,7 +211,7 @@ def test_a_proxy_says_when_to_come_back(call):
 
 
 def test_pauses_grow_up_to_a_limit(monkeypatch):
-    monkeypatch.setattr(client.retry, "FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.1)
     attempts = Attempts(GET, Execution(Settings(retries=10, timeout=1000), RetryBudget()))
     pauses = [attempts.pause_after(Overloaded("full")) for _ in range(10)]
     longest = [0.1, 0.2, 0.4, 0.8, 1.6] + [2.0] * 5
@@ -329,7 +330,7 @@ def test_a_message_above_the_limit_is_refused_before_it_is_sent(call, connection
 
 
 def test_the_timeout_covers_the_pauses_too(call, monkeypatch):
-    monkeypatch.setattr(client.retry, "FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.2)
     server = Failing(OVERLOADED, 99)
     with pytest.raises(Overloaded):
         call(classify, transport=httpx.MockTransport(server), retries=99, timeout=0.25)

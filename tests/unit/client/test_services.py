@@ -3,7 +3,9 @@
 import httpx
 import pytest
 
-from client import (
+from tests.unit.client.fake_grpc import over_grpc
+from tests.unit.client.fake_torchserve import FakeTorchServe, over_http
+from torchserve_models.client import (
     Endpoints,
     InvalidParameter,
     InvalidRequest,
@@ -12,8 +14,6 @@ from client import (
     Tensor,
     UnexpectedAnswer,
 )
-from tests.unit.client.fake_grpc import over_grpc
-from tests.unit.client.fake_torchserve import FakeTorchServe, over_http
 
 both = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 tensors = pytest.mark.parametrize("protocol", ["open-inference", "open-inference-grpc"])

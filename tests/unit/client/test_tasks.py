@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client import (
+from torchserve_models.client import (
     PROTOCOLS,
     InvalidImage,
     InvalidParameter,

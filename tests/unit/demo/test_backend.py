@@ -5,10 +5,10 @@ import json
 import httpx
 import pytest
 
-from client import Client, Endpoints
-from client.settings import MAX_MESSAGE_BYTES
-from demo.backend import Backend
-from demo.catalogue import Catalogue
+from torchserve_models.client import Client, Endpoints
+from torchserve_models.client.settings import MAX_MESSAGE_BYTES
+from torchserve_models.demo.backend import Backend
+from torchserve_models.demo.catalogue import Catalogue
 
 TOP_K = [{"name": "top_k", "type": "integer", "default": 5}]
 

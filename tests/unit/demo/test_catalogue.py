@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from client import Client
-from demo.catalogue import PICTURES, TEXTS, Catalogue, Entry
 from handlers.text.parameters import GenerationLimits
+from torchserve_models.client import Client
+from torchserve_models.demo.catalogue import PICTURES, TEXTS, Catalogue, Entry
 
 TASKS = {"resnet": PICTURES, "bart": TEXTS, "asleep": None}
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from client import Endpoints, cli_options
-from demo.cli import main, run_streamlit
+from torchserve_models.client import Endpoints, cli_options
+from torchserve_models.demo.cli import main, run_streamlit
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_streamlits_process_finds_the_packages_and_the_server(monkeypatch, tmp_p
             return 0
 
     with monkeypatch.context() as patch:
-        patch.setattr("demo.cli.subprocess.Popen", Process)
+        patch.setattr("torchserve_models.demo.cli.subprocess.Popen", Process)
         patch.delenv("PYTHONPATH", raising=False)
         there = Endpoints.at("::1", port_offset=3)
         assert run_streamlit(there, "127.0.0.1", 8501, 16) == 0

@@ -1,10 +1,10 @@
 """What the server page shows: everything from outside escaped, every state in words."""
 
-from client import Label, Model, Worker
-from demo import markup
-from demo.backend import Overview, Shown
-from demo.catalogue import Entry
-from demo.traffic import Traffic
+from torchserve_models.client import Label, Model, Worker
+from torchserve_models.demo import markup
+from torchserve_models.demo.backend import Overview, Shown
+from torchserve_models.demo.catalogue import Entry
+from torchserve_models.demo.traffic import Traffic
 
 WORKERS = (Worker("9000", "READY", 11, False, 0, ""), Worker("9001", "UNLOADING", 12, True, 0, ""))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.preview import LONGEST_SIDE, preview
+from torchserve_models.demo.preview import LONGEST_SIDE, preview
 
 
 def file(image, format="PNG", **options):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from client import Metrics, Sample, Unavailable
-from demo.traffic import Watch
+from torchserve_models.client import Metrics, Sample, Unavailable
+from torchserve_models.demo.traffic import Watch
 
 
 def reading(**values: float) -> Metrics:

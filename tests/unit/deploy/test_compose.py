@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.cli import parse
-from gateway import render
-from serving import config
-from serving.budget import GATEWAY_BYTES, GIB, MIB, NGINX_BYTES, compute_budget
-from serving.plan import GRACE_S, SHUTDOWN_S
 from tests.conftest import ROOT
 from tests.observing import defaults
+from torchserve_models.demo.cli import parse
+from torchserve_models.gateway import render
+from torchserve_models.serving import config
+from torchserve_models.serving.budget import GATEWAY_BYTES, GIB, MIB, NGINX_BYTES, compute_budget
+from torchserve_models.serving.plan import GRACE_S, SHUTDOWN_S
 
 FOLDER = ROOT / "deploy"
 FILES = sorted(FOLDER.glob("compose*.yaml"))
@@ -136,7 +136,7 @@ def rendered(monkeypatch, path: Path, body_bytes: int = 2**29) -> str:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (unlimited, unlimited))  # this machine's own limit
     monkeypatch.setattr(render, "supervised_body_bytes", lambda _: body_bytes)
     (python, option, module, *arguments), _ = commands()
-    assert (python, option, module) == ("python", "-m", "gateway.render")
+    assert (python, option, module) == ("python", "-m", "torchserve_models.gateway.render")
     arguments = [each.replace("/app/.run", str(path)) for each in arguments]
     assert render.main([*arguments, "--resolver=127.0.0.11"]) == 0
     return (path / "nginx.conf").read_text()
@@ -217,7 +217,7 @@ def test_nginx_takes_the_configuration(monkeypatch, tmp_path):
 
 def test_nginx_finds_the_gateway_where_it_listens(monkeypatch, tmp_path):
     _, (python, option, module, *arguments) = commands()
-    assert (python, option, module) == ("python", "-m", "gateway")
+    assert (python, option, module) == ("python", "-m", "torchserve_models.gateway")
     (listen,) = [each for each in arguments if each.startswith("--listen=")]
     port = listen.rpartition(":")[2]
     assert f"server torchserve:{port} " in rendered(monkeypatch, tmp_path)
@@ -242,7 +242,7 @@ def test_the_page_for_the_browser_is_the_servers_image_with_another_command(show
         part.replace("${DEMO_PAGE:-gradio}", shown) for part in page["command"]
     ]
     assert f"COPY --from=packages /app/{python.partition('/')[0]} " in DOCKERFILE
-    assert (option, module) == ("-m", "demo")
+    assert (option, module) == ("-m", "torchserve_models.demo")
     options = parse(arguments)
     assert (options.page, options.host) == (shown, "0.0.0.0")
     assert page["network_mode"] == "service:torchserve"  # where it finds TorchServe without being told

@@ -33,7 +33,7 @@ def promtool(*arguments: object) -> None:
 @pytest.fixture(scope="module")
 def declared() -> set[str]:
     """The series that a server offers, by serving/metrics.yaml; a histogram has three. And those of the edge."""
-    kinds = yaml.safe_load((ROOT / "serving" / "metrics.yaml").read_text())
+    kinds = yaml.safe_load((ROOT / "torchserve_models" / "serving" / "metrics.yaml").read_text())
     template = (ROOT / "deploy" / "nginx" / "nginx.conf.template").read_text()
     names = {"up"} | set(re.findall(r"# TYPE (\w+) ", template)) | OF_THE_SUPERVISOR | OF_THE_GATEWAY
     for group in (kinds["ts_metrics"], kinds["model_metrics"]):

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from serving.plan import GRACE_S, SHUTDOWN_S
 from tests.conftest import ROOT
+from torchserve_models.serving.plan import GRACE_S, SHUTDOWN_S
 
 UNIT = ROOT / "deploy" / "systemd" / "torchserve-models.service"
 

@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from gateway.described import Described
 from handlers.core.handler import Handler
 from handlers.image_classifier import ImageClassifier
 from handlers.summarizer import Summarizer
 from tests.conftest import ROOT
 from tests.unit.handlers.context import FakeContext
+from torchserve_models.gateway.described import Described
 
 HANDLERS = {"resnet-50": ImageClassifier, "t5-small": Summarizer}
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.app import create
-from gateway.pixels import PixelParser
-from gateway.refusals import HANDLER_FAILED
-from gateway.settings import Settings
 from tests.unit.client.fake_torchserve import NO_WORKER, Refused
 from tests.unit.gateway.behind import INPUT, Served
+from torchserve_models.gateway.app import create
+from torchserve_models.gateway.pixels import PixelParser
+from torchserve_models.gateway.refusals import HANDLER_FAILED
+from torchserve_models.gateway.settings import Settings
 
 NO_ROOM = Refused(503, "ServiceUnavailableException", NO_WORKER.format("pictures"))
 LATE = Refused(503, "Overloaded", "the server's time for this batch of requests is over")
@@ -243,7 +243,7 @@ async def test_other_errors_stay_what_they_are(http, served, failure, code, kind
 
 
 async def test_nginx_does_not_wait_for_torchserve_beyond_a_requests_deadline(http, monkeypatch):
-    monkeypatch.setattr("gateway.waiting.Waiting.until_ready", lambda *_: asyncio.sleep(60))
+    monkeypatch.setattr("torchserve_models.gateway.waiting.Waiting.until_ready", lambda *_: asyncio.sleep(60))
     response = await http.get("/wait/pictures/1.0", headers={"X-Request-Timeout": "0.2"})
     assert is_error(response, 504, "DeadlineExceeded")
 

@@ -6,10 +6,10 @@ import pytest
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from client import Overloaded
-from gateway.bodies import SMALL_BODY_BYTES, BodyReader
-from gateway.metrics import GatewayMetrics
 from handlers.core.errors import TooLarge
+from torchserve_models.client import Overloaded
+from torchserve_models.gateway.bodies import SMALL_BODY_BYTES, BodyReader
+from torchserve_models.gateway.metrics import GatewayMetrics
 
 KIB = 2**10
 

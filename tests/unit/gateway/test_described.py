@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 
-from client import AsyncClient, ModelNotFound, Overloaded
-from gateway.described import Described, Descriptions
+from torchserve_models.client import AsyncClient, ModelNotFound, Overloaded
+from torchserve_models.gateway.described import Described, Descriptions
 
 
 def version(name, number, workers=("READY",), **more):

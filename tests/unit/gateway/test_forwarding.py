@@ -7,11 +7,11 @@ import httpx
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.app import create
-from gateway.forwarding import run_until_disconnect
-from gateway.settings import Settings
 from handlers.core.deadline import read_arrival
 from tests.unit.gateway.behind import Served
+from torchserve_models.gateway.app import create
+from torchserve_models.gateway.forwarding import run_until_disconnect
+from torchserve_models.gateway.settings import Settings
 
 SETTINGS = Settings(image_model="pictures", summarizers={"t5": "texts"})
 ROUTE = "/predict/text_summarize"

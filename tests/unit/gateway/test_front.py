@@ -2,11 +2,11 @@
 
 import pytest
 
-import gateway.__main__
-from client import Endpoints
-from gateway import front
-from serving.rundir import RunDir
-from serving.state import Identity, State
+from torchserve_models.client import Endpoints
+from torchserve_models.gateway import __main__ as gateway_main
+from torchserve_models.gateway import front
+from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.state import Identity, State
 
 
 class Seen(Exception):
@@ -56,7 +56,7 @@ def test_what_is_no_port_is_refused(tmp_path, capsys, arguments):
 def test_the_gateway_alone_needs_an_address_to_listen_on(capsys, address):
     """A port alone would have meant every address of the machine."""
     with pytest.raises(SystemExit) as caught:
-        gateway.__main__.main(["--listen", address])
+        gateway_main.main(["--listen", address])
     assert caught.value.code == 2
     assert "--listen" in capsys.readouterr().err
 

@@ -10,17 +10,17 @@ import httpx
 import numpy as np
 import pytest
 
-from client._stubs import open_inference_grpc_pb2 as messages
-from gateway import grpc_bounds
-from gateway.app import create
-from gateway.grpc_wire import seconds_of
-from gateway.settings import Settings
 from handlers.core.deadline import parse_timeout
 from handlers.core.tensor import pack_bytes, unpack_bytes
 from tests.unit.client.fake_torchserve import NO_WORKER, Refused
 from tests.unit.gateway.behind import Served
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.core.test_open_inference import Echo
+from torchserve_models.client._stubs import open_inference_grpc_pb2 as messages
+from torchserve_models.gateway import grpc_bounds
+from torchserve_models.gateway.app import create
+from torchserve_models.gateway.grpc_wire import seconds_of
+from torchserve_models.gateway.settings import Settings
 
 SERVICE = "/inference.GRPCInferenceService"
 PIXELS = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
@@ -196,7 +196,9 @@ async def test_a_deadline_that_has_passed_ends_every_method(http, behind, monkey
     message = infer(raw=PIXELS.tobytes())
     if method == "ModelMetadata":
         message = messages.ModelMetadataRequest(name="pictures")
-        monkeypatch.setattr("gateway.described.Descriptions.one", lambda *_: asyncio.sleep(60))
+        monkeypatch.setattr(
+            "torchserve_models.gateway.described.Descriptions.one", lambda *_: asyncio.sleep(60)
+        )
     _, status, details = await call(http, method, message, **{"grpc-timeout": timeout})
     assert (status, "no answer within" in details) == (4, True)
     assert behind.requests == []

@@ -6,10 +6,10 @@ import zlib
 
 import pytest
 
-from gateway import inflating
-from gateway.inflating import inflated
 from handlers.core.compression import CHUNK_BYTES
 from handlers.core.errors import InvalidRequest, TooLarge
+from torchserve_models.gateway import inflating
+from torchserve_models.gateway.inflating import inflated
 
 CONTENT = random.Random(3).randbytes(50_000) + bytes(3 * CHUNK_BYTES)
 RAW = zlib.compressobj(wbits=-zlib.MAX_WBITS)

@@ -6,9 +6,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.app import create
-from gateway.settings import Settings
 from tests.unit.gateway.behind import Served
+from torchserve_models.gateway.app import create
+from torchserve_models.gateway.settings import Settings
 
 
 @pytest.fixture

@@ -9,11 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from client import Endpoints
-from gateway.front import _parser
-from gateway.front_options import edge_settings
-from gateway.nginx import TEMPLATE, Front, Limits, NginxError, Tls, command, render, variables
-from gateway.refusals import WORKER_DIED
+from torchserve_models.client import Endpoints
+from torchserve_models.gateway.front import _parser
+from torchserve_models.gateway.front_options import edge_settings
+from torchserve_models.gateway.nginx import (
+    TEMPLATE,
+    Front,
+    Limits,
+    NginxError,
+    Tls,
+    command,
+    render,
+    variables,
+)
+from torchserve_models.gateway.refusals import WORKER_DIED
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"

@@ -6,17 +6,17 @@ from dataclasses import replace
 import jsonschema_rs
 import pytest
 
-from gateway.described import Described
-from gateway.known_routes import PIXELS
-from gateway.openapi import document
-from gateway.pixels import PixelParser
-from gateway.schemas import parameter_schema
-from gateway.settings import Settings
 from handlers.core import errors
 from handlers.core.errors import InvalidImage, InvalidParameter
 from handlers.core.parameters import Parameter, parse_parameters
 from tests.unit.gateway.served import HANDLERS, described, started
 from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE, send
+from torchserve_models.gateway.described import Described
+from torchserve_models.gateway.known_routes import PIXELS
+from torchserve_models.gateway.openapi import document
+from torchserve_models.gateway.pixels import PixelParser
+from torchserve_models.gateway.schemas import parameter_schema
+from torchserve_models.gateway.settings import Settings
 
 
 @pytest.fixture(scope="module")

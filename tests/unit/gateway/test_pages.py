@@ -6,8 +6,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from gateway import pages
-from gateway.described import Described
+from torchserve_models.gateway import pages
+from torchserve_models.gateway.described import Described
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.pixels import MAX_NUMBERS, MAX_SIDE, PixelParser
 from handlers.core.errors import ImageTooLarge, InvalidImage, InvalidRequest
+from torchserve_models.gateway.pixels import MAX_NUMBERS, MAX_SIDE, PixelParser
 
 RNG = np.random.default_rng(7)
 NOISE = RNG.integers(0, 256, (31, 17, 3), np.uint8)
@@ -49,7 +49,7 @@ def test_what_a_pillow_image_gives(mode):
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 64])
 def test_the_pieces_do_not_matter(size, monkeypatch):
-    monkeypatch.setattr("gateway.pixels._PARSE_CHARACTERS", 1)
+    monkeypatch.setattr("torchserve_models.gateway.pixels._PARSE_CHARACTERS", 1)
     body = b' \n{\t"img" : [ [\r\n[ 1 ,\t2 , 3e0 ] , [4,5 ,6]] ,[[7,8,255],[0,-0,1.0e+01] ] ] \n} \n'
     assert np.asarray(parse(body, size)).tolist() == [[[1, 2, 3], [4, 5, 6]], [[7, 8, 255], [0, 0, 10]]]
 

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from client.errors import from_answer
-from gateway import readiness
-from gateway.app import create
-from gateway.settings import Settings
 from tests.unit.gateway.behind import Served
+from torchserve_models.client.errors import from_answer
+from torchserve_models.gateway import readiness
+from torchserve_models.gateway.app import create
+from torchserve_models.gateway.settings import Settings
 
 HEALTH = "http://supervisor:8083"
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from gateway import remembered
-from gateway.remembered import Remembered
+from torchserve_models.gateway import remembered
+from torchserve_models.gateway.remembered import Remembered
 
 
 class Source:

@@ -5,9 +5,9 @@ import stat
 
 import pytest
 
-from gateway import render
-from gateway.nginx import NginxError
-from serving.budget import GIB, compute_budget
+from torchserve_models.gateway import render
+from torchserve_models.gateway.nginx import NginxError
+from torchserve_models.serving.budget import GIB, compute_budget
 
 
 @pytest.fixture

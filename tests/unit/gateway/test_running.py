@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import pytest
 
-from gateway import running
-from gateway.managed_process import RESTART_REASONS
-from gateway.nginx import Front, NginxError
-from gateway.running import Running, StopRequest
-from gateway.settings import Settings
-from gateway.stopping import SIGNAL
-from serving.backoff import Backoff
+from torchserve_models.gateway import running
+from torchserve_models.gateway.managed_process import RESTART_REASONS
+from torchserve_models.gateway.nginx import Front, NginxError
+from torchserve_models.gateway.running import Running, StopRequest
+from torchserve_models.gateway.settings import Settings
+from torchserve_models.gateway.stopping import SIGNAL
+from torchserve_models.serving.backoff import Backoff
 
 
 class Process:

@@ -12,8 +12,8 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway import server
-from gateway.server import BoundedProtocol, configure
+from torchserve_models.gateway import server
+from torchserve_models.gateway.server import BoundedProtocol, configure
 
 LARGE = 32 * 2**20
 

@@ -3,12 +3,12 @@
 import httpx
 import pytest
 
-from client._stubs import open_inference_grpc_pb2 as messages
-from gateway.app import create
-from gateway.settings import Settings
-from gateway.stopping import Stopping
-from gateway.waiting import Waiting
 from tests.unit.gateway.behind import Served
+from torchserve_models.client._stubs import open_inference_grpc_pb2 as messages
+from torchserve_models.gateway.app import create
+from torchserve_models.gateway.settings import Settings
+from torchserve_models.gateway.stopping import Stopping
+from torchserve_models.gateway.waiting import Waiting
 
 READINESS = ("/readyz", "/readyz/pictures", "/readyz/", "/v2/health/ready", "/v2/models/pictures/ready", "/ping",
              "/v2/models/pictures/versions/1.0/ready", "/v1/models/pictures")  # fmt: skip
@@ -31,7 +31,10 @@ async def test_readiness_is_false(path):
 async def test_over_grpc_too_while_lost_requests_are_still_sent_again(monkeypatch):
     """The application is started, so that it knows that TorchServe is ready."""
     kept = []
-    monkeypatch.setattr("gateway.app.Waiting", lambda readiness: kept.append(readiness) or Waiting(readiness))
+    monkeypatch.setattr(
+        "torchserve_models.gateway.app.Waiting",
+        lambda readiness: kept.append(readiness) or Waiting(readiness),
+    )
     stopping = Stopping()
     app = create(Settings(image_model="pictures"), httpx.MockTransport(Served().rest), stopping)
 

@@ -7,9 +7,9 @@ import time
 import httpx
 import pytest
 
-from gateway import waiting
-from gateway.refusals import WORKER_DIED
-from gateway.waiting import ResendingTransport, Waiting
+from torchserve_models.gateway import waiting
+from torchserve_models.gateway.refusals import WORKER_DIED
+from torchserve_models.gateway.waiting import ResendingTransport, Waiting
 
 
 class Known:
@@ -182,6 +182,6 @@ def test_other_answers_pass(known, answer):
 
 
 def test_deaths_beyond_the_budget_are_not_sent_again(known, monkeypatch):
-    monkeypatch.setattr("client.retry.MAX_SAVED_RETRIES", 0.0)
+    monkeypatch.setattr("torchserve_models.client.retry.MAX_SAVED_RETRIES", 0.0)
     transport = Breaking(died(500))
     assert send(known, transport, "/predictions/pictures").status_code == 500

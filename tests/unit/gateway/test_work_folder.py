@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from gateway.work_folder import PREFIX, WorkFolder
+from torchserve_models.gateway.work_folder import PREFIX, WorkFolder
 
 
 def test_other_users_may_enter_it_and_a_lock_holds_off_cleaners(tmp_path):

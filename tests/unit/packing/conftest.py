@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from packing import pack, prepare
-from packing.build import Packed
-from packing.models import Layout
 from tests.unit.packing.fake_hub import FakeHub
+from torchserve_models.packing import pack, prepare
+from torchserve_models.packing.build import Packed
+from torchserve_models.packing.models import Layout
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 LAYOUT = Layout(ROOT)
@@ -105,7 +105,7 @@ def point_library_at(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 
-    from packing import hub
+    from torchserve_models.packing import hub
 
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -138,7 +138,7 @@ def fake_hub(
 @pytest.fixture
 def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A download waits before it goes on after a broken connection; tests need not."""
-    from packing import transfer
+    from torchserve_models.packing import transfer
 
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda _: None))
 

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from packing import archive, archiver, errors, read_provenance
-from packing.archive import Member
 from tests.unit.packing.conftest import ROOT, Bench
+from torchserve_models.packing import archive, archiver, errors, read_provenance
+from torchserve_models.packing.archive import Member
 
 COMMAND = """
 import sys
 from pathlib import Path
-from packing.cli import main
-from packing.models import Layout
+from torchserve_models.packing.cli import main
+from torchserve_models.packing.models import Layout
 sys.exit(main(sys.argv[2:], Layout(Path(sys.argv[1]))))
 """
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from packing import errors, hub, read_provenance
 from tests.unit.packing.conftest import HUB_ID, Bench, content_of, point_library_at
 from tests.unit.packing.fake_hub import FakeHub, Fault
+from torchserve_models.packing import errors, hub, read_provenance
 
 HANG_GUARD = 15
 """Seconds: three times what is promised, because the machine may be busy; a hang would take minutes."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from packing import cache
+from torchserve_models.packing import cache
 
 
 def test_two_packs_never_fill_the_same_folder(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from packing import errors, prepare, read_provenance
 from tests.unit.packing.conftest import Bench
 from tests.unit.packing.preparing import (
     ALWAYS,
@@ -19,6 +18,7 @@ from tests.unit.packing.preparing import (
     prepared_members,
     set_engine,
 )
+from torchserve_models.packing import errors, prepare, read_provenance
 
 
 def test_what_was_calibrated_may_become_a_summarizer(

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from packing import errors
 from tests.unit.packing.conftest import Bench
+from torchserve_models.packing import errors
 
 
 def change(path: Path, **settings: Any) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from packing import cli, download, errors
 from tests.unit.packing.conftest import HUB_ID, ROOT, Bench
 from tests.unit.packing.fake_hub import FakeHub, Fault
 from tests.unit.packing.test_archive import COMMAND, run
+from torchserve_models.packing import cli, download, errors
 
 WEIGHTS = "model.safetensors"
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForSeq2SeqLM
 from handlers.engines.loading import load_network
 from handlers.engines.torchvision_network import load
 from handlers.vision.plan import Plan
-from packing import convert
 from tests.unit.handlers.text.tiny import write_pegasus
+from torchserve_models.packing import convert
 
 LABELS = ["cat", "dog", "a heart"]
 

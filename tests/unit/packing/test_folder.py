@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from handlers.vision.labels import read_labels
-from packing import errors, read_provenance
 from tests.unit.handlers.architectures import write_timm
 from tests.unit.packing.conftest import Bench
+from torchserve_models.packing import errors, read_provenance
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_the_code_of_a_pickle_is_not_run(
 ) -> None:
     import torch
 
-    from packing.convert import _transformers
+    from torchserve_models.packing.convert import _transformers
 
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:

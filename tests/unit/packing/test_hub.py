@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from packing import errors, read_provenance
 from tests.unit.packing.conftest import HUB_ID, Bench, content_of
 from tests.unit.packing.fake_hub import FakeHub, Fault, oid_of
+from torchserve_models.packing import errors, read_provenance
 
 WEIGHTS = "model.safetensors"
 
@@ -122,7 +122,7 @@ def test_the_next_run_goes_on_where_the_last_one_stopped(bench: Bench, fake_hub:
 
 def test_a_bad_beginning_is_not_kept(bench: Bench, fake_hub: FakeHub, resnet_folder: Path) -> None:
     """What an earlier run left may be wrong: the file is then fetched once more from its first byte."""
-    from packing import hub
+    from torchserve_models.packing import hub
 
     blobs = hub.cache_folder(HUB_ID) / "blobs"
     blobs.mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_wrong_content_is_refused(bench: Bench, fake_hub: FakeHub, resnet_folder
 def test_a_damaged_cache_is_noticed_and_mended(
     bench: Bench, fake_hub: FakeHub, offline: Callable[[], None]
 ) -> None:
-    from packing import download
+    from torchserve_models.packing import download
 
     first = bench.pack(weights="pretrained")
     cached = download.cached(HUB_ID, lock_of(bench)[HUB_ID]["revision"], WEIGHTS)

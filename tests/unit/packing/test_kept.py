@@ -4,9 +4,9 @@ import json
 import zipfile
 from pathlib import Path
 
-from packing import kept, read_provenance
-from packing.provenance import Provenance
 from tests.unit.packing.conftest import Bench
+from torchserve_models.packing import kept, read_provenance
+from torchserve_models.packing.provenance import Provenance
 
 
 def put(store: Path, name: str, version: str, file: str | None = None) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from packing import errors
-from packing.labels import read_labels
+from torchserve_models.packing import errors
+from torchserve_models.packing.labels import read_labels
 
 
 def written(folder: Path, content: object, name: str = "labels") -> Path:

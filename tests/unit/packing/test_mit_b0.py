@@ -15,13 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from handlers.image_classifier import ImageClassifier
-from packing import read_provenance
 from tests.unit.handlers.architectures import mit_b0
 from tests.unit.handlers.classifying import assert_equal_to_transformers
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.sending import raw, send
 from tests.unit.packing.conftest import LAYOUT, Bench, content_of
 from tests.unit.packing.fake_hub import FakeHub
+from torchserve_models.packing import read_provenance
 from training.pictures import draw
 
 
@@ -60,7 +60,7 @@ def test_mit_b0_by_its_name(bench: Bench, fake_hub: FakeHub, tmp_path: Path) -> 
 def test_without_pickled_the_same_repository_is_refused(
     bench: Bench, fake_hub: FakeHub, tmp_path: Path
 ) -> None:
-    from packing import errors
+    from torchserve_models.packing import errors
 
     folder = tmp_path / "mit-b0"
     mit_b0(folder)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from packing import errors
-from packing.model_config import _SETTINGS, read_model_config
-from packing.models import Layout
-from packing.tasks import IMAGE_CLASSIFICATION, SUMMARIZATION, Task
+from torchserve_models.packing import errors
+from torchserve_models.packing.model_config import _SETTINGS, read_model_config
+from torchserve_models.packing.models import Layout
+from torchserve_models.packing.tasks import IMAGE_CLASSIFICATION, SUMMARIZATION, Task
 
 OWN = Task("own-handler", "mine.py", "", "", frozenset(), ())
 VALUES: dict[str, Any] = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from packing import errors
-from packing.names import check_name, check_version
+from torchserve_models.packing import errors
+from torchserve_models.packing.names import check_name, check_version
 
 WRONG = ["", ".", "..", "a..b", "../x", "a/b", "a b", "-a", "_a", ".a", "ä", "a\n", "a:b", "a%2fb", "a" * 129]
 

@@ -21,10 +21,10 @@ from handlers.text.tokeniser import Tokeniser
 from handlers.vision.labels import read_labels
 from handlers.vision.plan import processed, processor_of
 from handlers.vision.preprocess import Preprocessor
-from packing import errors
-from packing.folder import collect, inspect
-from packing.tasks import IMAGE_CLASSIFICATION, Task
 from tests.unit.handlers.context import FakeContext
+from torchserve_models.packing import errors
+from torchserve_models.packing.folder import collect, inspect
+from torchserve_models.packing.tasks import IMAGE_CLASSIFICATION, Task
 
 FOLDERS = 40
 """Of each kind of model; the seed is fixed."""
@@ -214,7 +214,10 @@ VIT = {
         ({"do_resize": False}, "pictures of several sizes, such as 224 x 224 and 224 x 301"),
         ({"image_std": [0, 0, 0]}, "not finite: no 'image_std' may be 0"),
         ({"resample": 9}, "'resample' must be a filter of Pillow's, 0 to ., not 9"),
-        ({"size": {"height": 32.5, "width": 32}}, "'size' must be an integer from 1 to 4096 pixels, not 32.5"),
+        (
+            {"size": {"height": 32.5, "width": 32}},
+            "'size' must be an integer from 1 to 4096 pixels, not 32.5",
+        ),
         (
             {"image_processor_type": "My", "auto_map": {"AutoImageProcessor": "my.My"}},
             "code of its own .'auto_map'.",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from packing import errors
-from packing.files import ModelFile, weight_files
-from packing.folder import collect, inspect
+from torchserve_models.packing import errors
+from torchserve_models.packing.files import ModelFile, weight_files
+from torchserve_models.packing.folder import collect, inspect
 
 EMPTY = struct.pack("<Q", 2) + b"{}"
 RESNET = {"model_type": "resnet", "architectures": ["ResNetForImageClassification"]}

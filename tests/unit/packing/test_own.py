@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from packing import errors, read_provenance
-from packing.cli import main
-from serving import archives
 from tests.unit.packing.conftest import Bench
+from torchserve_models.packing import errors, read_provenance
+from torchserve_models.packing.cli import main
+from torchserve_models.serving import archives
 
 SHOUT = '''
 """The least handler."""

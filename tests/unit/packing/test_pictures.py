@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from packing import errors, pictures
 from tests.unit.packing.conftest import ROOT
+from torchserve_models.packing import errors, pictures
 
 
 def picture(path: Path, shade: int = 0) -> Path:

@@ -12,11 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from packing import errors, prepare, read_provenance
-from packing.cache import KEPT, PARTIAL
-from packing.prepare import Wanted
-from packing.sources import Wish, find
-from packing.tasks import SUMMARIZATION
 from tests.unit.packing.conftest import Bench
 from tests.unit.packing.preparing import (
     ALWAYS,
@@ -28,6 +23,11 @@ from tests.unit.packing.preparing import (
     set_engine,
 )
 from tests.unit.packing.test_cli import start
+from torchserve_models.packing import errors, prepare, read_provenance
+from torchserve_models.packing.cache import KEPT, PARTIAL
+from torchserve_models.packing.prepare import Wanted
+from torchserve_models.packing.sources import Wish, find
+from torchserve_models.packing.tasks import SUMMARIZATION
 
 
 def test_the_archive_holds_what_was_prepared(bench: Bench) -> None:

@@ -17,9 +17,9 @@ from torchvision.models import get_model, get_model_weights
 
 from handlers.engines.torchvision_network import build, fill, load
 from handlers.vision.plan import Plan
-from packing import convert, errors, read_provenance
-from packing.converted import StateDict
 from tests.unit.packing.conftest import Bench
+from torchserve_models.packing import convert, errors, read_provenance
+from torchserve_models.packing.converted import StateDict
 from training.pictures import draw
 
 ARCHITECTURE = "shufflenet_v2_x0_5"

@@ -110,7 +110,7 @@ def test_a_build_sees_what_runs_and_nothing_else():
     for source in " ".join(copied).split():
         assert source == "." or source.split("/")[0] in named, source
         assert (ROOT / source).exists()
-    assert {"client/_stubs", "**/__pycache__"} <= set(lines)
+    assert {"torchserve_models/client/_stubs", "**/__pycache__"} <= set(lines)
 
 
 def test_no_script_is_in_the_image_whose_program_is_not():

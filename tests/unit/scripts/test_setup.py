@@ -116,7 +116,10 @@ def test_a_second_run_does_nothing_and_says_so():
 
 def test_the_demo_has_an_environment_of_its_own(setup, monkeypatch, tmp_path, capsys):
     root = tmp_path / "root"
-    for path, text in {"demo/requirements.txt": "pages==1.0\n", "scripts/setup": ""}.items():
+    for path, text in {
+        "torchserve_models/demo/requirements.txt": "pages==1.0\n",
+        "scripts/setup": "",
+    }.items():
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
     wheel(tmp_path, "pages", "1.0", {"pages.py": ""})

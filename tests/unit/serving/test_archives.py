@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 import pytest
 
-from packing import Packed, PackingError, Provenance, hub
-from packing.errors import HubUnreachable
-from serving import archives
-from serving.errors import RunError
+from torchserve_models.packing import Packed, PackingError, Provenance, hub
+from torchserve_models.packing.errors import HubUnreachable
+from torchserve_models.serving import archives
+from torchserve_models.serving.errors import RunError
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Delays grow, start over after a stable time, and end at the limit."""
 
-from serving.backoff import Backoff
+from torchserve_models.serving.backoff import Backoff
 
 
 class Clock:

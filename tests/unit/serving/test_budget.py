@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.budget import GIB, MIB, compute_budget, java_options, memory_limit
+from torchserve_models.serving.budget import GIB, MIB, compute_budget, java_options, memory_limit
 
 
 @pytest.mark.parametrize("gib", [4, 8, 16, 64, 512])

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from client import Endpoints
-from serving import archives, claim, cli, config, ports, status, stop
-from serving.errors import ConfigError, RunError
-from serving.plan import GRACE_S
-from serving.rundir import RunDir
-from serving.state import Identity, State
+from torchserve_models.client import Endpoints
+from torchserve_models.serving import archives, claim, cli, config, ports, status, stop
+from torchserve_models.serving.errors import ConfigError, RunError
+from torchserve_models.serving.plan import GRACE_S
+from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.state import Identity, State
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_while_packing_it_is_starting_and_no_second_start_packs_too(tmp_path, mo
 
 def test_stop_ends_a_start_that_still_packs(tmp_path):
     packing = (
-        "import sys, time; from serving import archives, claim, cli\n"
+        "import sys, time; from torchserve_models.serving import archives, claim, cli\n"
         "def prepare(*_): print('packing', flush=True); time.sleep(600)\n"
         "archives.prepare = prepare; claim.check_free = lambda _: None\n"
         "sys.exit(cli.main(['serve', '--run-dir', sys.argv[1], '--store', sys.argv[1]]))"

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving import config
-from serving.errors import ConfigError
-from serving.plan import Plan, plan
-from serving.ports import Ports
+from torchserve_models.paths import ROOT
+from torchserve_models.serving import config
+from torchserve_models.serving.errors import ConfigError
+from torchserve_models.serving.plan import Plan, plan
+from torchserve_models.serving.ports import Ports
 
 
 def file(tmp_path, text):
@@ -116,7 +117,9 @@ def test_a_plan_survives_its_way_to_another_process(tmp_path):
 def test_every_metric_of_the_handlers_is_declared_with_its_dimensions():
     from handlers.core import metrics as names
 
-    declared = yaml.safe_load((config.ROOT / "serving" / "metrics.yaml").read_text())["model_metrics"]
+    declared = yaml.safe_load((ROOT / "torchserve_models" / "serving" / "metrics.yaml").read_text())[
+        "model_metrics"
+    ]
     ours = {
         entry["name"]: (kind, entry["dimensions"])
         for kind, entries in declared.items()

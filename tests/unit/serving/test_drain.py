@@ -2,10 +2,10 @@
 
 import pytest
 
-import client
-from client import Endpoints
-from serving import drain
-from serving.readiness import Model, Worker
+from torchserve_models import client
+from torchserve_models.client import Endpoints
+from torchserve_models.serving import drain
+from torchserve_models.serving.readiness import Model, Worker
 
 WORKER = Worker(id="9000", status="READY", pid=1, alive=True, memory=0)
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from handlers.core.edge import EdgeReader
-from serving import edge_events
-from serving.edge_events import EdgeEvents
+from torchserve_models.serving import edge_events
+from torchserve_models.serving.edge_events import EdgeEvents
 
 ID = "0123456789abcdef0123456789abcdef"
 

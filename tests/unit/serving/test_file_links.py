@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from serving import file_links
-from serving.file_links import link_or_copy
 from tests.conftest import ROOT
+from torchserve_models.serving import file_links
+from torchserve_models.serving.file_links import link_or_copy
 
 NOBODY = 65534
 
@@ -72,7 +72,7 @@ def test_the_archive_of_another_owner(source, tmp_path):
     for folder in [tmp_path, *tmp_path.parents][:3]:
         folder.chmod(0o777)
     code = (
-        "import os, sys; from pathlib import Path; from serving import file_links\n"
+        "import os, sys; from pathlib import Path; from torchserve_models.serving import file_links\n"
         "file_links.MIN_FREE_BYTES = 0; os.setuid(int(sys.argv[3]))\n"
         "try: os.link(sys.argv[1], sys.argv[2]); sys.exit('the kernel allows it')\n"
         "except PermissionError: pass\n"

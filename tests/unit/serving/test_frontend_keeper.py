@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from serving import frontend_keeper
-from serving.backoff import Backoff
-from serving.errors import FrontendFailed, Interrupted
-from serving.frontend_keeper import FrontendKeeper
-from serving.plan import plan
-from serving.restore import RestorePlan
-from serving.snapshot import ServedVersion, Snapshot
+from torchserve_models.serving import frontend_keeper
+from torchserve_models.serving.backoff import Backoff
+from torchserve_models.serving.errors import FrontendFailed, Interrupted
+from torchserve_models.serving.frontend_keeper import FrontendKeeper
+from torchserve_models.serving.plan import plan
+from torchserve_models.serving.restore import RestorePlan
+from torchserve_models.serving.snapshot import ServedVersion, Snapshot
 
 SERVED = ServedVersion("m", "1", True, "m.mar", 1, 1, 8, 10, 60, 120)
 

@@ -8,19 +8,19 @@ from dataclasses import replace
 import pytest
 
 from handlers.core.activity import ActivityWriter
-from serving import frontend_monitor
-from serving.frontend_monitor import (
+from tests.unit.serving.test_health import MODEL
+from torchserve_models.serving import frontend_monitor
+from torchserve_models.serving.frontend_monitor import (
     AnswerClock,
     FrontendMonitor,
     MemoryFailures,
     finished_batches,
     is_answering,
 )
-from serving.model_poller import Poll
-from serving.readiness import Survey
-from serving.rundir import RunDir
-from serving.snapshot import ServedVersion, Snapshot, SnapshotFilter
-from tests.unit.serving.test_health import MODEL
+from torchserve_models.serving.model_poller import Poll
+from torchserve_models.serving.readiness import Survey
+from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.snapshot import ServedVersion, Snapshot, SnapshotFilter
 
 
 class Clock:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from handlers.core.activity import Activity
-from serving import health, health_report
-from serving.health import Snapshot, Version
-from serving.readiness import Model, Worker
+from torchserve_models.serving import health, health_report
+from torchserve_models.serving.health import Snapshot, Version
+from torchserve_models.serving.readiness import Model, Worker
 
 NOW = 5000.0
 IDLE = Activity(NOW - 0.3, 0.0, NOW - 50, NOW - 50, 0, 3, 9)

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-import client
-from serving import health, health_monitor, known_models, model_poller
-from serving.health_monitor import HealthMonitor
-from serving.health_server import answer
-from serving.model_poller import ModelPoller
-from serving.plan import plan
-from serving.ports import Ports
-from serving.readiness import Model, Survey, Worker
+from torchserve_models import client
+from torchserve_models.serving import health, health_monitor, known_models, model_poller
+from torchserve_models.serving.health_monitor import HealthMonitor
+from torchserve_models.serving.health_server import answer
+from torchserve_models.serving.model_poller import ModelPoller
+from torchserve_models.serving.plan import plan
+from torchserve_models.serving.ports import Ports
+from torchserve_models.serving.readiness import Model, Survey, Worker
 
 READY = Worker("1", "READY", os.getpid(), True, 1)
 LOADING = replace(READY, status="UNLOADING")

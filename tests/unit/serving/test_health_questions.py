@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from handlers.core.activity import Activity
-from serving import health_questions
-from serving.canary import Answer
-from serving.health import Version
-from serving.health_questions import Questions
-from serving.readiness import Model, Worker
+from torchserve_models.serving import health_questions
+from torchserve_models.serving.canary import Answer
+from torchserve_models.serving.health import Version
+from torchserve_models.serving.health_questions import Questions
+from torchserve_models.serving.readiness import Model, Worker
 
 OK, FAILED = Answer(None, 0.1), Answer("HTTP 500", 0.1)
 BUSY, UNKNOWN = Answer(None, 0.1, busy=True), Answer(None, 0.0, asked=False)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-import client
-from client import Endpoints
 from handlers.core.activity import Activity
-from serving import health_repairs, readiness
-from serving.health import Snapshot, Version
-from serving.health_metrics import Metrics
-from serving.health_repairs import HangingWorkers, Replacements
-from serving.readiness import Model, Worker
+from torchserve_models import client
+from torchserve_models.client import Endpoints
+from torchserve_models.serving import health_repairs, readiness
+from torchserve_models.serving.health import Snapshot, Version
+from torchserve_models.serving.health_metrics import Metrics
+from torchserve_models.serving.health_repairs import HangingWorkers, Replacements
+from torchserve_models.serving.readiness import Model, Worker
 
 MODEL = Model("m", "1", True, "m.mar", 2, 2, 20, 20, 0, 10, ())
 ALIVE, LOST, GIVEN_UP = os.getpid(), 2**22 + 1, -1

@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving import health_server
-from serving.health import Snapshot
-from serving.health_metrics import Metrics
-from serving.health_server import HealthServer
 from tests.unit.serving.test_health import MODEL, READY, SERVING
+from torchserve_models.serving import health_server
+from torchserve_models.serving.health import Snapshot
+from torchserve_models.serving.health_metrics import Metrics
+from torchserve_models.serving.health_server import HealthServer
 
 BROKEN = replace(SERVING, model=replace(MODEL, name="a b/c", workers=()))
 OTHER = replace(SERVING, model=replace(MODEL, version="2", default=False, workers=()))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from serving.leftovers import remove_unused_models
+from torchserve_models.serving.leftovers import remove_unused_models
 
 
 @pytest.fixture

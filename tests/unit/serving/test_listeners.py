@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from serving.listeners import close_listeners
+from torchserve_models.serving.listeners import close_listeners
 
 CHILD = """
 import socket

@@ -1,6 +1,6 @@
 """A log that another program appends to stays bounded, and that program goes on writing."""
 
-from serving.log_files import rotate
+from torchserve_models.serving.log_files import rotate
 
 
 def test_a_large_file_is_copied_and_emptied_while_its_writer_goes_on(tmp_path):

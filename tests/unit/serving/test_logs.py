@@ -1,6 +1,6 @@
 """Reasons found in logs, in the form that log4j2.xml gives them."""
 
-from serving import logs
+from torchserve_models.serving import logs
 
 STAMP = "2026-11-21T09:30:54,184"
 SERVER = f"""\

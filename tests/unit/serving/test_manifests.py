@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from serving.manifests import archive_version, folder_version
+from torchserve_models.serving.manifests import archive_version, folder_version
 
 GOOD = json.dumps({"model": {"modelVersion": "1.0"}})
 

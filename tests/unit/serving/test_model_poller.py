@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-import client
-from client import Endpoints
-from serving import model_poller
-from serving.model_poller import ModelPoller, Poll, pause_s
-from serving.readiness import Survey
+from torchserve_models import client
+from torchserve_models.client import Endpoints
+from torchserve_models.serving import model_poller
+from torchserve_models.serving.model_poller import ModelPoller, Poll, pause_s
+from torchserve_models.serving.readiness import Survey
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from serving.notify import Notifier
+from torchserve_models.serving.notify import Notifier
 
 
 @pytest.fixture

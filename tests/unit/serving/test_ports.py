@@ -6,8 +6,8 @@ from dataclasses import astuple
 
 import pytest
 
-from serving.errors import ConfigError, PortTaken
-from serving.ports import Ports, check_free, endpoints
+from torchserve_models.serving.errors import ConfigError, PortTaken
+from torchserve_models.serving.ports import Ports, check_free, endpoints
 
 
 def test_free_ports_are_different():

@@ -8,11 +8,11 @@ import time
 import psutil
 import pytest
 
-from serving import process
-from serving.drain import is_waiting
-from serving.plan import plan
-from serving.state import Identity
 from tests.live_server import alive
+from torchserve_models.serving import process
+from torchserve_models.serving.drain import is_waiting
+from torchserve_models.serving.plan import plan
+from torchserve_models.serving.state import Identity
 
 # A leader that starts a child and ignores SIGTERM; both have the folder in their command lines or not.
 LEADER = """

@@ -8,7 +8,12 @@ import time
 
 import pytest
 
-from serving.process_state import is_running, is_stopped, process_state, processes_of_session
+from torchserve_models.serving.process_state import (
+    is_running,
+    is_stopped,
+    process_state,
+    processes_of_session,
+)
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no /proc")
 

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-import client
-from client import ModelEntry
-from serving import readiness
-from serving.readiness import inspect, survey
+from torchserve_models import client
+from torchserve_models.client import ModelEntry
+from torchserve_models.serving import readiness
+from torchserve_models.serving.readiness import inspect, survey
 
 
 class FakeManagement:

@@ -3,8 +3,8 @@
 import threading
 import time
 
-from serving.reporter import Reporter
-from serving.supervisor_metrics import MESSAGES_LOST
+from torchserve_models.serving.reporter import Reporter
+from torchserve_models.serving.supervisor_metrics import MESSAGES_LOST
 
 
 def lost():

@@ -8,14 +8,14 @@ from urllib.parse import unquote
 
 import pytest
 
-import client
-from serving import restore, versions
-from serving.manifests import archive_version
-from serving.readiness import Model, Survey
-from serving.restore import Load, RestorePlan, adjust, archives_in_store, plan_restore
-from serving.snapshot import ServedVersion, Snapshot
-from serving.versions import VersionLinks
 from tests.faults.toys import toy
+from torchserve_models import client
+from torchserve_models.serving import restore, versions
+from torchserve_models.serving.manifests import archive_version
+from torchserve_models.serving.readiness import Model, Survey
+from torchserve_models.serving.restore import Load, RestorePlan, adjust, archives_in_store, plan_restore
+from torchserve_models.serving.snapshot import ServedVersion, Snapshot
+from torchserve_models.serving.versions import VersionLinks
 
 OLD, NEW = "starter-1a2b3c4d", "starter-5e6f7a8b"
 SERVED = ServedVersion("m", OLD, False, "m.mar", 1, 2, 8, 10, 60, 120)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from serving.snapshot import ServedVersion, Snapshot, SnapshotFilter
+from torchserve_models.serving.snapshot import ServedVersion, Snapshot, SnapshotFilter
 
 FIRST = ServedVersion("m", "1", True, "m.mar", 1, 2, 8, 10, 60, 120)
 SECOND = replace(FIRST, version="2", default=False)

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-import client
-from client import Client
-from serving import canary, startup
-from serving.errors import FrontendFailed, ModelFailed
-from serving.plan import plan
-from serving.startup import Start
 from tests.unit.serving.test_truth import MODEL, archive
+from torchserve_models import client
+from torchserve_models.client import Client
+from torchserve_models.serving import canary, startup
+from torchserve_models.serving.errors import FrontendFailed, ModelFailed
+from torchserve_models.serving.plan import plan
+from torchserve_models.serving.startup import Start
 
 
 @pytest.fixture

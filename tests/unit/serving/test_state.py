@@ -11,12 +11,12 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from client import Endpoints
-from serving.errors import AlreadyRunning, RunError
-from serving.rundir import RunDir
-from serving.state import Identity, State
-from serving.status import look
-from serving.stop import stop
+from torchserve_models.client import Endpoints
+from torchserve_models.serving.errors import AlreadyRunning, RunError
+from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.state import Identity, State
+from torchserve_models.serving.status import look
+from torchserve_models.serving.stop import stop
 
 STATE = State(
     phase="ready",

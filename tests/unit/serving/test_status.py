@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-import client
-from client import Endpoints
-from serving import health_report, status
-from serving.readiness import Survey
-from serving.rundir import RunDir
-from serving.server import Server
 from tests.unit.serving.test_health import FOREIGN, MODEL, NOW, SERVING, snapshot
 from tests.unit.serving.test_state import STATE
+from torchserve_models import client
+from torchserve_models.client import Endpoints
+from torchserve_models.serving import health_report, status
+from torchserve_models.serving.readiness import Survey
+from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.server import Server
 
 
 @pytest.fixture

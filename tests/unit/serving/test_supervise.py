@@ -9,16 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from serving import background, log_files, supervise
-from serving.errors import FrontendFailed
-from serving.model_poller import Poll
-from serving.plan import plan
-from serving.readiness import Survey
-from serving.server import Server
-from serving.state import State
-from serving.supervise import Supervisor
-from serving.supervisor_metrics import WATCH_ERRORS
 from tests.unit.serving.test_health import MODEL
+from torchserve_models.serving import background, log_files, supervise
+from torchserve_models.serving.errors import FrontendFailed
+from torchserve_models.serving.model_poller import Poll
+from torchserve_models.serving.plan import plan
+from torchserve_models.serving.readiness import Survey
+from torchserve_models.serving.server import Server
+from torchserve_models.serving.state import State
+from torchserve_models.serving.supervise import Supervisor
+from torchserve_models.serving.supervisor_metrics import WATCH_ERRORS
 
 
 def test_a_second_signal_ends_the_wait_and_one_right_after_the_first_does_not(tmp_path, monkeypatch):

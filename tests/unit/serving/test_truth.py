@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 
 import pytest
 
-import client
-from client import Endpoints
-from packing import Provenance
-from serving import canary, origin
-from serving.origin import Origin
-from serving.readiness import Model, Worker
+from torchserve_models import client
+from torchserve_models.client import Endpoints
+from torchserve_models.packing import Provenance
+from torchserve_models.serving import canary, origin
+from torchserve_models.serving.origin import Origin
+from torchserve_models.serving.readiness import Model, Worker
 
 WORKER = Worker("1", "READY", 1, True, 1)
 MODEL = Model("m", "starter-1", True, "m.mar", 1, 1, 20, 20, 0, 10, (WORKER,))

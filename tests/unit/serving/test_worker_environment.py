@@ -2,7 +2,7 @@
 
 import pytest
 
-from serving.worker_environment import allowed
+from torchserve_models.serving.worker_environment import allowed
 
 
 @pytest.mark.parametrize(

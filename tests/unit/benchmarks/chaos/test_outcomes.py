@@ -2,8 +2,8 @@
 
 import pytest
 
-import client
 from benchmarks.chaos.outcomes import Category, Reply, classify, reply_of
+from torchserve_models import client
 
 DIED = Reply(500, "Worker died.")
 

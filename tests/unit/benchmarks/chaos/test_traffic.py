@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.chaos.cases import JSON, Answer, BadCall, Good, Request
 from benchmarks.chaos.traffic import Load, Log, Traffic
-from client import Endpoints
+from torchserve_models.client import Endpoints
 
 GOOD = [
     Good(f"m/{name}", "m", "text", name.encode(), Answer(f"summary of {name}")) for name in ("one", "two")

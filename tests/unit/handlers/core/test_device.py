@@ -12,7 +12,7 @@ from handlers.core import device
 from handlers.core.config import HandlerConfig
 from handlers.core.device import NICE_VARIABLE, Device, limit_kernel_caches, usable_cores
 from handlers.core.faults import is_device_lost, is_out_of_memory
-from serving.config import ROOT
+from torchserve_models.paths import ROOT
 
 
 @pytest.fixture

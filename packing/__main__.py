@@ -1,8 +1,0 @@
-"""`python -m packing`: see packing.cli."""
-
-import sys
-
-from packing.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,165 @@
+"""REST calls through httpx, sync and async."""
+
+import asyncio
+import ssl
+import time
+from functools import cache
+from typing import Any, TypeVar
+
+import httpx
+
+from torchserve_models.client.calls import RestCall
+from torchserve_models.client.deadlines import Deadline, deadline_fields
+from torchserve_models.client.endpoints import Endpoints, is_loopback
+from torchserve_models.client.errors import (
+    ServeError,
+    TransportError,
+    Unavailable,
+    UnexpectedAnswer,
+    annotate,
+    from_body,
+)
+from torchserve_models.client.settings import Settings
+
+T = TypeVar("T")
+
+
+class RestTransport:
+    """A client for each address: the pool is httpx's, and safe to share between threads."""
+
+    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
+        self._settings = settings
+        self._client = httpx.Client(
+            transport=transport,
+            verify=_trusted(settings),
+            limits=_limits(settings),
+            **_proxies(settings.endpoints),
+        )
+
+    def send(self, call: RestCall[T], deadline: Deadline) -> T:
+        """Raises ServeError."""
+        request = _request(self._client, call, self._settings, deadline)
+        end = time.monotonic() + _seconds_for(call, deadline)
+        try:
+            response = self._client.send(request, stream=True)
+            try:
+                chunks = []
+                for chunk in response.iter_bytes():
+                    chunks.append(chunk)
+                    # httpx's time limit is for one read; a server that trickles would never meet it.
+                    if time.monotonic() > end:
+                        raise deadline.passed(f"from {_origin(request)}")
+            finally:
+                response.close()
+        except httpx.HTTPError as error:
+            raise _as_serve_error(error, deadline) from error
+        return _read(call, response, b"".join(chunks))
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class AsyncRestTransport:
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._settings = settings
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            verify=_trusted(settings),
+            limits=_limits(settings),
+            **_proxies(settings.endpoints),
+        )
+
+    async def send(self, call: RestCall[T], deadline: Deadline) -> T:
+        """Raises ServeError."""
+        request = _request(self._client, call, self._settings, deadline)
+        try:
+            async with asyncio.timeout(_seconds_for(call, deadline)):
+                response = await self._client.send(request)
+        except TimeoutError as error:
+            raise deadline.passed(f"from {_origin(request)}") from error
+        except httpx.HTTPError as error:
+            raise _as_serve_error(error, deadline) from error
+        return _read(call, response, response.content)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _trusted(settings: Settings) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else _default_trust()
+
+
+@cache
+def _default_trust() -> ssl.SSLContext:
+    """httpx's default. Loading its certificates takes 30 ms, most of the time in which a client is made."""
+    return httpx.create_ssl_context()
+
+
+def _limits(settings: Settings) -> httpx.Limits:
+    """By default as many connections as the caller has requests: TorchServe queues and refuses."""
+    return httpx.Limits(max_connections=settings.max_connections, max_keepalive_connections=64)
+
+
+def _seconds_for(call: RestCall[Any], deadline: Deadline) -> float:
+    """The time for one attempt."""
+    left = deadline.left()
+    return left if call.limit is None else min(left, call.limit)
+
+
+def _proxies(endpoints: Endpoints) -> dict[str, Any]:
+    """httpx's arguments with which the environment's proxy serves all addresses but the loopback ones."""
+    services = (endpoints.inference, endpoints.management, endpoints.metrics, endpoints.health)
+    direct = [service for service in services if is_loopback(service)]
+    mounts = {f"all://{httpx.URL(service).netloc.decode()}": None for service in direct}
+    return {"trust_env": len(direct) < len(services), "mounts": mounts}
+
+
+def _request(
+    client: httpx.Client | httpx.AsyncClient, call: RestCall[T], settings: Settings, deadline: Deadline
+) -> httpx.Request:
+    left = _seconds_for(call, deadline)
+    timeout = httpx.Timeout(left, connect=min(left, settings.connect_timeout))
+    base: str = getattr(settings.endpoints, call.service)
+    sends_deadline = call.carries_deadline and settings.send_deadline
+    return client.build_request(
+        call.method,
+        base.rstrip("/") + call.path,
+        headers={
+            "accept": "application/json",
+            **call.headers,
+            **(deadline_fields(base, left) if sends_deadline else {}),
+        },
+        content=call.body or None,
+        timeout=timeout,
+    )
+
+
+def _read(call: RestCall[T], response: httpx.Response, body: bytes) -> T:
+    if response.is_success:
+        return call.read(body)
+    if response.status_code < 400:
+        raise UnexpectedAnswer(_redirection(response), code=response.status_code)
+    raise annotate(from_body(response.status_code, body), response.headers)
+
+
+def _redirection(response: httpx.Response) -> str:
+    """Redirects are not followed: a POST would lose its body at most of them."""
+    location = response.headers.get("location")
+    if location is None:
+        return f"HTTP {response.status_code} where an answer was expected"
+    return f"{_origin(response.request)} redirects to {location[:200]}, which is not followed; give the right address"
+
+
+def _as_serve_error(error: httpx.HTTPError, deadline: Deadline) -> ServeError:
+    where = _origin(error.request)
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+        return Unavailable(f"no server answers at {where} ({error or 'no connection in time'})", sent=False)
+    if isinstance(error, httpx.TimeoutException):
+        return deadline.passed(f"from {where}")
+    if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
+        return Unavailable(f"the connection to {where} broke: {error or type(error).__name__}")
+    return TransportError(f"the request to {where} failed: {error or type(error).__name__}")
+
+
+def _origin(request: httpx.Request) -> str:
+    return f"{request.url.scheme}://{request.url.netloc.decode()}"

@@ -1,0 +1,64 @@
+"""The tab of the server: models, workers, live figures, and scaling."""
+
+from typing import Any
+
+import gradio as gr
+
+from torchserve_models.client import ServeError
+from torchserve_models.demo import markup
+from torchserve_models.demo.backend import Backend, said
+
+NAME = "Server"
+SECONDS = 2.0  # between two looks
+
+
+def server_tab(tabs: gr.Tabs, backend: Backend, scaling: bool) -> None:
+    seen = gr.HTML(elem_id="server")
+    timer = gr.Timer(SECONDS, active=False)
+
+    def look() -> str:
+        try:
+            return markup.overview(backend.overview())
+        except ServeError as error:
+            return markup.alert(said(error))
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    timer.tick(look, None, seen, **quiet)
+    tabs.select(look, None, seen, **quiet)
+    tabs.select(only_here, None, timer, **quiet)
+    if scaling:
+        scale_form(tabs, backend)
+    else:
+        gr.HTML(markup.note("Scaling is off: this page can be reached from other machines."))
+
+
+def only_here(event: gr.SelectData) -> Any:
+    """The timer, ticking while this tab is looked at."""
+    return gr.Timer(active=event.value == NAME)
+
+
+def scale_form(tabs: gr.Tabs, backend: Backend) -> None:
+    gr.Markdown("## Workers of a model")
+    with gr.Row():
+        model = gr.Radio(label="Model", choices=[], elem_id="scale-model")
+        workers = gr.Number(1, label="Workers", precision=0, step=1, elem_id="workers")
+    button = gr.Button("Scale")
+    answer = gr.HTML(elem_id="scaled")
+
+    def choices() -> Any:
+        try:
+            names = [entry.entry.name for entry in backend.overview().models if entry.is_default]
+        except ServeError:
+            return gr.skip()
+        return gr.Radio(choices=names)
+
+    def scale(model: str | None, workers: float | None) -> str:
+        if not model or workers is None:
+            return markup.note("Choose a model and a number of workers first.")
+        try:
+            return markup.note(backend.scale(model, int(workers)))
+        except ServeError as error:
+            return markup.alert(said(error))
+
+    tabs.select(choices, None, model, show_progress="hidden", api_visibility="private")
+    button.click(scale, [model, workers], answer, api_visibility="private")

@@ -1,0 +1,12 @@
+"""Runs TorchServe: starts it with the models asked for, watches its workers, tells the truth about it, ends it.
+
+from torchserve_models import serving
+with serving.start(["resnet-50"], weights="starter", run_dir=folder, store=folder) as server:
+    httpx.post(f"{server.inference}/predictions/resnet-50", content=photo)
+"""
+
+from torchserve_models.serving.errors import RunError
+from torchserve_models.serving.ports import Ports
+from torchserve_models.serving.server import Server, start
+
+__all__ = ["Ports", "RunError", "Server", "start"]

@@ -1,0 +1,45 @@
+"""The supervisor of scripts/serve --detach, with the plan on its stdin.
+
+What it says goes to the supervisor's log, how it goes to the state file.
+"""
+
+import signal
+import sys
+import time
+
+from torchserve_models.serving.errors import RunError
+from torchserve_models.serving.plan import Plan
+from torchserve_models.serving.supervise import Supervisor
+
+
+def main() -> int:
+    supervisor = Supervisor(Plan.from_json(sys.stdin.read()), log)
+    say = supervisor.reporter.wrap(log)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.on_signal())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        supervisor.start()
+        say("ready")
+        supervisor.watch()
+    except (RunError, OSError) as error:
+        say(f"error: {error}")
+        supervisor.stop("failed", str(error))
+        return error.exit_code if isinstance(error, RunError) else RunError.exit_code
+    except Exception as error:  # a mistake of ours: its traceback goes to the log, but no process stays
+        supervisor.stop("failed", repr(error))
+        raise
+    finally:
+        supervisor.stop()
+        supervisor.reporter.flush()
+    say("ended")
+    supervisor.reporter.flush()
+    return 0
+
+
+def log(message: str) -> None:
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {message}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""The commands scripts/serve, scripts/stop and scripts/status."""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from urllib.parse import urlsplit
+
+from torchserve_models.client.cli_options import add_port_offset, add_ports, add_run_dir, given_ports
+from torchserve_models.packing import default_models
+from torchserve_models.packing.models import LAYOUT
+from torchserve_models.serving import archives, config, logs, samples, status, stop
+from torchserve_models.serving.claim import claim
+from torchserve_models.serving.detach import detach
+from torchserve_models.serving.errors import ConfigError, Interrupted, RunError
+from torchserve_models.serving.plan import GRACE_S, MAX_GRACE_S, Plan, plan
+from torchserve_models.serving.ports import Ports
+from torchserve_models.serving.progress import Progress
+from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.state import State
+from torchserve_models.serving.supervise import Supervisor
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 failed, 2 wrong command line or configuration, 3 not running, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return RunError.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return Interrupted.exit_code
+
+
+def serve(options: argparse.Namespace) -> int:
+    def planned(names: Sequence[str]) -> Plan:
+        return plan(
+            names,
+            options.store,
+            run.path,
+            ports=_ports(options),
+            host=options.host,
+            grace=options.grace,
+            drain_delay=options.drain_delay,
+        )
+
+    _on_signals(_interrupt)
+    run = RunDir(options.run_dir.resolve())
+    with Progress() as progress:
+        with claim(planned(()), progress.say):
+            if options.no_pack:
+                names = archives.as_packed(options.names, options.store)
+            else:
+                names = archives.prepare(options.names, options.weights, options.store, progress.say)
+        made = planned(names)
+        if options.detach:
+            with _echo(made.run, options.verbose):
+                detach(made, progress)
+            _tell(made, progress, "scripts/stop ends it.")
+            return 0
+        supervisor = Supervisor(made, progress.say, progress.now)
+    return _foreground(supervisor, progress, options.verbose)
+
+
+def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> int:
+    """Until Ctrl-C or SIGTERM; a second signal ends it without waiting for running requests."""
+    say = supervisor.reporter.wrap(progress.say)
+    _on_signals(supervisor.on_signal)
+    with _echo(supervisor.plan.run, verbose):
+        try:
+            with progress:
+                supervisor.start()
+            with suppress(OSError, ValueError):  # stdout's reader is gone: no reason to end a server
+                _tell(supervisor.plan, progress, "Ctrl-C ends it.")
+            supervisor.watch()
+            say("stopping")
+        except Exception as error:
+            supervisor.stop("failed", str(error))
+            raise
+        finally:
+            supervisor.stop()
+    return 0
+
+
+def _on_signals(action: Callable[[], None]) -> None:
+    """Instead of what they do now; one that is ignored stays so, as nohup wants it."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        action()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _tell(made: Plan, progress: Progress, last: str) -> None:
+    commands = samples.commands(made.models, made.store, made.run.samples, made.endpoints)
+    ready = f"Ready in {progress.seconds:.0f} s. {last}"  # a handler that is not ours has no command to try
+    print("\n".join([f"{ready} Try it:", *commands] if commands else [ready]), flush=True)
+
+
+@contextmanager
+def _echo(run: RunDir, wanted: bool) -> Iterator[None]:
+    """With --verbose, the logs of the front end and of the workers on stderr as well."""
+    over = threading.Event()
+    tails = [logs.Tail(path) for path in (run.server_log, run.workers_log)]
+
+    def copy() -> None:
+        while not over.wait(0.3):
+            for tail in tails:
+                for line in tail.lines():
+                    with suppress(OSError, ValueError):
+                        print(line, file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=copy, daemon=True)
+    if wanted:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _ports(options: argparse.Namespace) -> Ports:
+    """Those of config.properties with the offset, but for those that are given."""
+    return replace(_default_ports(options.port_offset), **given_ports(options))
+
+
+def _default_ports(offset: int) -> Ports:
+    return Ports.from_settings(config.read()).shifted(offset)
+
+
+def _run_dir(options: argparse.Namespace) -> RunDir:
+    """Raises ConfigError if the server of the folder has not the port offset that was given."""
+    run = RunDir(options.run_dir.resolve())
+    state = State.read(run.state)
+    if state and options.port_offset:
+        expected = _default_ports(options.port_offset).inference
+        if urlsplit(state.endpoints.inference).port != expected:
+            raise ConfigError(
+                f"the server of {run.path} is at {state.endpoints.inference}, not at port {expected}; give its own "
+                "--run-dir, or leave --port-offset out"
+            )
+    return run
+
+
+def show_status(options: argparse.Namespace) -> int:
+    found = status.look(_run_dir(options))
+    if options.json:
+        print(json.dumps(status.as_json(found), indent=2))
+    else:
+        status.show(found)
+    return found.exit_code
+
+
+def end(options: argparse.Namespace) -> int:
+    print(stop.stop(_run_dir(options), now=options.now))
+    return 0
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= MAX_GRACE_S:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds (0-{MAX_GRACE_S:g})")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts")
+    commands = parser.add_subparsers(required=True)
+    place = argparse.ArgumentParser(add_help=False)
+    add_run_dir(place, help="logs and state of this server; default: .run/")
+    add_port_offset(place)
+
+    command = commands.add_parser(
+        "serve",
+        prog="scripts/serve",
+        parents=[place],
+        description="Packs what is missing, starts TorchServe, and says when every model truly answers. "
+        "Stays in the foreground until Ctrl-C, unless --detach.",
+    )
+    command.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(default_models())}")
+    command.add_argument("--weights", choices=("auto", "pretrained", "starter"), default="auto")
+    command.add_argument(
+        "--detach", action="store_true", help="return when it is ready; scripts/stop ends it"
+    )
+    command.add_argument(
+        "--store", type=Path, default=LAYOUT.store, metavar="FOLDER", help="archives; model_store/"
+    )
+    add_ports(command)
+    command.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        help="listen there, for example 0.0.0.0 in a container; management stays on this machine",
+    )
+    command.add_argument(
+        "--no-pack", action="store_true", help="serve what the store holds as it is; all of it without a NAME"
+    )
+    command.add_argument(
+        "--grace",
+        type=_seconds,
+        default=GRACE_S,
+        metavar="SECONDS",
+        help="at the end, wait at most so long for running requests; %(default)g",
+    )
+    command.add_argument(
+        "--drain-delay",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="at the end, be not ready for so long before new requests are refused; %(default)g",
+    )
+    command.add_argument("--verbose", action="store_true", help="show the logs as well")
+    command.set_defaults(run=serve)
+
+    command = commands.add_parser(
+        "stop", prog="scripts/stop", parents=[place], description="Ends the server and every worker."
+    )
+    command.add_argument("--now", action="store_true", help="do not wait for running requests")
+    command.set_defaults(run=end)
+
+    command = commands.add_parser(
+        "status",
+        prog="scripts/status",
+        parents=[place],
+        description="Models, weights, workers, queue and readiness, as the supervisor sees them. "
+        "Exit code: 0 ready, 1 running but not ready, 3 not running.",
+    )
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=show_status)
+    return parser

@@ -1,0 +1,160 @@
+"""The ports of a server: from the configuration, shifted, or free ones; and who holds a taken one."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, fields
+from urllib.parse import urlsplit
+
+import psutil
+
+from torchserve_models.client import Endpoints
+from torchserve_models.serving.errors import ConfigError, PortTaken
+
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True)
+class Ports:
+    """One number for each service. Raises ConfigError for one that is no port."""
+
+    inference: int
+    management: int
+    metrics: int
+    grpc_inference: int
+    grpc_management: int
+    health: int = 8083
+
+    def __post_init__(self) -> None:
+        for name, port in asdict(self).items():
+            if not 1 <= port <= 65535:
+                raise ConfigError(
+                    f"{port} is no port for {name.replace('_', ' ')}: it has to be between 1 and 65535"
+                )
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, str]) -> "Ports":
+        """Those of config.properties, TorchServe's own where it names none."""
+        return cls(
+            inference=_port(settings, "inference_address", 8080),
+            management=_port(settings, "management_address", 8081),
+            metrics=_port(settings, "metrics_address", 8082),
+            grpc_inference=_number(settings, "grpc_inference_port", 7070),
+            grpc_management=_number(settings, "grpc_management_port", 7071),
+            health=_port(settings, "health_address", 8083),
+        )
+
+    @classmethod
+    def free(cls) -> "Ports":
+        """Ports that nobody uses now. All are held until the last is found, so that they differ."""
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in fields(cls)]
+        try:
+            return cls(*(each.getsockname()[1] for each in sockets))
+        finally:
+            for each in sockets:
+                each.close()
+
+    def shifted(self, offset: int) -> "Ports":
+        return Ports(*(port + offset for port in astuple(self)))
+
+    def settings(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """The keys of config.properties that put these ports in the place of those in `settings`."""
+        changed = {
+            f"{name}_address": _with_port(
+                settings.get(f"{name}_address", "http://127.0.0.1"), getattr(self, name)
+            )
+            for name in ("inference", "management", "metrics", "health")
+        }
+        changed["grpc_inference_port"] = str(self.grpc_inference)
+        changed["grpc_management_port"] = str(self.grpc_management)
+        return changed
+
+
+def endpoints(settings: Mapping[str, str]) -> Endpoints:
+    """Where a client on this machine finds the services of a server with these settings."""
+    ports = Ports.from_settings(settings)
+    urls = {}
+    for name in ("inference", "management", "metrics", "health"):
+        parts = urlsplit(settings.get(f"{name}_address", "http://127.0.0.1"))
+        urls[name] = f"{parts.scheme}://{_reachable(parts.hostname)}:{getattr(ports, name)}"
+    inference = _reachable(settings.get("grpc_inference_address"))
+    management = _reachable(settings.get("grpc_management_address"))
+    return Endpoints(
+        **urls,
+        grpc_inference=f"{inference}:{ports.grpc_inference}",
+        grpc_management=f"{management}:{ports.grpc_management}",
+    )
+
+
+def open_to(settings: Mapping[str, str], host: str) -> dict[str, str]:
+    """The addresses that clients need, on `host`. Management stays where it is: it can run anybody's code."""
+    ports = Ports.from_settings(settings)
+    return {
+        "inference_address": _with_port(f"http://{_bracketed(host)}", ports.inference),
+        "metrics_address": _with_port(f"http://{_bracketed(host)}", ports.metrics),
+        "health_address": _with_port(f"http://{_bracketed(host)}", ports.health),
+        "grpc_inference_address": host,
+    }
+
+
+TORCHSERVE_PORTS = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
+
+
+def check_free(settings: Mapping[str, str], names: Sequence[str] = (*TORCHSERVE_PORTS, "health")) -> None:
+    """Raises PortTaken for the first port that cannot be bound, naming it and, where that can be seen, its holder."""
+    ports = Ports.from_settings(settings)
+    for name in names:
+        port = getattr(ports, name)
+        address = settings.get(f"{name}_address", "127.0.0.1")
+        host = urlsplit(address).hostname if "//" in address else address
+        try:
+            socket.create_server((host or "127.0.0.1", port), family=_family(host)).close()
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise PortTaken(
+                f"port {port} ({name.replace('_', ' ')}) is not free{_holder(port)}: {why}. Stop what uses it "
+                "(scripts/stop, if it is ours), or take others: scripts/serve --port-offset 100"
+            ) from error
+
+
+def _family(host: str | None) -> socket.AddressFamily:
+    return socket.AF_INET6 if host and ":" in host else socket.AF_INET
+
+
+def _holder(port: int) -> str:
+    """Who listens there; the system shows other users' processes to root alone."""
+    try:
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f": process {connection.pid} ({psutil.Process(connection.pid).name()}) listens there"
+    except psutil.Error:
+        pass
+    return ""
+
+
+def _port(settings: Mapping[str, str], key: str, default: int) -> int:
+    try:
+        port = urlsplit(settings.get(key, "")).port
+    except ValueError as error:
+        raise ConfigError(f"{key}={settings[key]}: {error}") from error
+    return default if port is None else port
+
+
+def _number(settings: Mapping[str, str], key: str, default: int) -> int:
+    try:
+        return int(settings.get(key, default))
+    except ValueError as error:
+        raise ConfigError(f"{key}={settings[key]}: it has to be a number") from error
+
+
+def _with_port(address: str, port: int) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{_bracketed(parts.hostname or '')}:{port}"
+
+
+def _reachable(host: str | None) -> str:
+    return _bracketed(_ANY.get(host or "", host or "127.0.0.1"))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,82 @@
+"""A running server as an object, for tests and other programs: start, look, stop."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from torchserve_models.client import Endpoints
+from torchserve_models.client.endpoints import RUN_DIR
+from torchserve_models.packing.models import LAYOUT
+from torchserve_models.packing.sources import Weights
+from torchserve_models.serving import archives, status
+from torchserve_models.serving.plan import plan
+from torchserve_models.serving.ports import Ports
+from torchserve_models.serving.supervise import Supervisor
+
+
+def start(
+    models: Sequence[str] = (),
+    weights: Weights = "starter",
+    *,
+    ports: Ports | None = None,
+    run_dir: Path = RUN_DIR,
+    store: Path = LAYOUT.store,
+    pack: bool = True,
+    report: archives.Report = lambda _: None,
+) -> "Server":
+    """Packs what is missing, starts TorchServe and returns when every model has answered. Raises RunError.
+
+    `ports` default to free ones. `pack=False` takes the archives in `store` as they are. The front end ends with the
+    thread that calls this, so call it from one that stays.
+    """
+    names = archives.prepare(models, weights, store, report) if pack else archives.as_packed(models, store)
+    supervisor = Supervisor(plan(names, store, run_dir, ports or Ports.free()), report)
+    supervisor.start()
+    return Server(supervisor)
+
+
+class Server:
+    """`failure` is set when the server has ended without being asked to, most likely its front end by itself."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self.failure: Exception | None = None
+        plan = supervisor.plan
+        self.endpoints: Endpoints = plan.endpoints
+        self.inference = self.endpoints.inference
+        self.management = self.endpoints.management
+        self.metrics = self.endpoints.metrics
+        self.grpc_inference = self.endpoints.grpc_inference
+        self.grpc_management = self.endpoints.grpc_management
+        self.models = plan.models
+        self.store = plan.store
+        self.run_dir = plan.run.path
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def ready(self) -> bool:
+        """Whether every model can answer now, as GET /readyz says."""
+        return status.is_ready(self.endpoints)
+
+    def stop(self) -> None:
+        """Ends the front end and every worker; twice does no harm."""
+        self._supervisor.ask_to_stop()
+        self._thread.join()
+        self._supervisor.stop()
+
+    def _watch(self) -> None:
+        try:
+            self._supervisor.watch()
+        except Exception as error:  # nobody looks after the server any more
+            self.failure = error
+            self._supervisor.stop("failed", str(error))
