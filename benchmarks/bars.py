@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.agreement import Agreement
 from benchmarks.outcomes import Summary
 from benchmarks.results import Results
-from benchmarks.systems.catalogue import CEILINGS, INT8, PEERS, REST
+from benchmarks.systems.catalog import CEILINGS, INT8, PEERS, REST
 
 OF_CEILING = 0.85
 OVER_PEERS = 7.0

@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-_COLOURS = {
+_COLORS = {
     "ceiling": "#111111",
     "ceiling-int8": "#111111",
     "product-rest": "#d62728",
@@ -32,7 +32,7 @@ _COLOURS = {
 }
 _SIZE = (7.5, 4.2)  # inches
 _DPI = 130
-_GREY = "#7f7f7f"
+_GRAY = "#7f7f7f"
 
 
 def throughput(results: dict[str, Any], path: Path) -> None:
@@ -43,7 +43,7 @@ def throughput(results: dict[str, Any], path: Path) -> None:
         rates = {int(key): value["requests_per_second"] for key, value in system["closed"].items()}
         if not rates:
             continue
-        style = {"color": _COLOURS.get(system["name"], _GREY), "label": system["title"]}
+        style = {"color": _COLORS.get(system["name"], _GRAY), "label": system["title"]}
         if system["name"].startswith("ceiling"):
             dashes = ":" if system["name"] == "ceiling" else "-."
             axes.axhline(max(rates.values()), linestyle=dashes, linewidth=1.2, **style)
@@ -70,12 +70,12 @@ def latency(results: dict[str, Any], path: Path) -> None:
             continue
         drawn = True
         rates, middles, tails = zip(*points, strict=True)
-        colour = _COLOURS.get(system["name"], _GREY)
+        color = _COLORS.get(system["name"], _GRAY)
         width = 1.5 if system["peer"] else 2.5
         axes.plot(
-            rates, middles, marker="o", markersize=4, linewidth=width, color=colour, label=system["title"]
+            rates, middles, marker="o", markersize=4, linewidth=width, color=color, label=system["title"]
         )
-        axes.plot(rates, tails, marker="_", markersize=9, linestyle=":", linewidth=1, color=colour)
+        axes.plot(rates, tails, marker="_", markersize=9, linestyle=":", linewidth=1, color=color)
     if not drawn:
         pyplot.close(figure)
         return
@@ -108,8 +108,8 @@ def tokens(results: dict[str, Any], path: Path) -> None:
         for work in results["workloads"]:
             here = [name for name in names if rates.get((name, work))]
             for name in here:
-                colour = _COLOURS.get(name, _GREY)
-                axes.bar(at, rates[name, work], width=0.9, color=colour)
+                color = _COLORS.get(name, _GRAY)
+                axes.bar(at, rates[name, work], width=0.9, color=color)
                 at += 1
             ticks[work] = at - (len(here) + 1) / 2
             at += 1
@@ -117,7 +117,7 @@ def tokens(results: dict[str, Any], path: Path) -> None:
         axes.set_ylabel("new tokens/s at 8 at once")
         axes.set_title(model, fontsize=10)
         for name, title in names.items():
-            axes.bar(0, 0, color=_COLOURS.get(name, _GREY), label=title)
+            axes.bar(0, 0, color=_COLORS.get(name, _GRAY), label=title)
     for axes in rows[:-1, 0]:
         _tidy(axes)
     _finish(figure, rows[-1, 0], path)

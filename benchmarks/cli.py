@@ -54,7 +54,7 @@ def _alone(work: Path) -> Iterator[None]:
 def _side_by_side(options: argparse.Namespace) -> int:
     from benchmarks import agreement, machine, measure, pictures, report
     from benchmarks.generator import Generator
-    from benchmarks.systems.catalogue import INT8, REST, chosen
+    from benchmarks.systems.catalog import INT8, REST, chosen
 
     systems = chosen(options.systems)
     if options.write_readme:

@@ -15,7 +15,7 @@ from benchmarks.outcomes import Outcome, Summary, median
 from benchmarks.results import Results, Row
 from benchmarks.signals import undisturbed
 from benchmarks.systems.base import Running, System, Workplace, family
-from benchmarks.systems.catalogue import INT8, REST
+from benchmarks.systems.catalog import INT8, REST
 
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.5)
 """Of the capacity: what our systems are offered in the open loop."""

@@ -33,10 +33,10 @@ def refuse(options: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """What `scripts/bench --help` shows."""
-    from benchmarks.systems.catalogue import catalogue
-    from benchmarks.texts.catalogue import names
+    from benchmarks.systems.catalog import catalog
+    from benchmarks.texts.catalog import names
 
-    known = ", ".join(system.name for system in catalogue())
+    known = ", ".join(system.name for system in catalog())
     known += f"; with --texts: {', '.join(names())}"
     parser = argparse.ArgumentParser(
         prog="scripts/bench",

@@ -14,7 +14,7 @@ from benchmarks.bars import Bar
 from benchmarks.errors import BenchError, Unavailable, last_line
 from benchmarks.outcomes import Summary
 from benchmarks.results import Results, Row
-from benchmarks.systems.catalogue import REST
+from benchmarks.systems.catalog import REST
 
 SECTION, TEXTS_SECTION = "bench", "bench-texts"
 """Of the README: what stands between `<!-- bench -->` and `<!-- /bench -->`, for pictures and for texts."""

@@ -49,7 +49,7 @@ def _in_order(weights: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     return [weights[key] for key in mobilenet_v2(weights=None).state_dict()]
 
 
-def labelled_photos(shared_data: Path) -> list[tuple[Path, int]]:
+def labeled_photos(shared_data: Path) -> list[tuple[Path, int]]:
     """Photos whose ImageNet index is known."""
     with open(shared_data / "photos" / "labels.tsv", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t"))[1:]

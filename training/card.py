@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-LICENCE = "Apache-2.0"
+LICENSE = "Apache-2.0"
 
 
 def write_card(
@@ -28,7 +28,7 @@ def write_card(
     on held-out data to its value, `command` trains the same model again, `extra` are paragraphs for the end.
     """
     paragraphs = [
-        f"---\nlicense: {LICENCE.lower()}\nlibrary_name: transformers\npipeline_tag: {task}\n---",
+        f"---\nlicense: {LICENSE.lower()}\nlibrary_name: transformers\npipeline_tag: {task}\n---",
         f"# {title}",
         description,
         f"## Data\n\n{data}",
@@ -44,7 +44,7 @@ def write_card(
             ]
         ),
         *extra,
-        f"## Licence\n\n{LICENCE}, as the code that trained it. No one else's data or weights went into it.",
+        f"## License\n\n{LICENSE}, as the code that trained it. No one else's data or weights went into it.",
     ]
     (folder / "README.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
 

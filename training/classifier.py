@@ -116,7 +116,7 @@ def train(plan: Plan, device: torch.device) -> ResNetForImageClassification:
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=0.03)
     for step, (pixels, labels) in enumerate(_batches(plan, drawn), start=1):
         with torch.autocast(device.type, torch.bfloat16, enabled=_fast_bf16(device)):
-            logits = model(_normalised(pixels.to(device))).logits
+            logits = model(_normalized(pixels.to(device))).logits
         loss = loss_of(logits.float(), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -146,15 +146,15 @@ def _batches(plan: Plan, drawn: Sequence[bytes]) -> Iterator[tuple[torch.Tensor,
 
 
 def _varied(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """Pictures cut to that side at a random place, their colours exchanged, and half of them mirrored."""
+    """Pictures cut to that side at a random place, their colors exchanged, and half of them mirrored."""
     left, top = torch.randint(pixels.shape[-1] - side + 1, (2,)).tolist()
     pixels = pixels[:, :, top : top + side, left : left + side]
-    colours = torch.rand(len(pixels), 3).argsort(1)
-    pixels = pixels[torch.arange(len(pixels))[:, None], colours]
+    colors = torch.rand(len(pixels), 3).argsort(1)
+    pixels = pixels[torch.arange(len(pixels))[:, None], colors]
     return torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(3), pixels)
 
 
-def _normalised(pixels: torch.Tensor) -> torch.Tensor:
+def _normalized(pixels: torch.Tensor) -> torch.Tensor:
     mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (MEAN, STD))
     return ((pixels / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
@@ -168,7 +168,7 @@ def _fast_bf16(device: torch.device) -> bool:
 def save(model: ResNetForImageClassification, folder: Path) -> None:
     """Writes the model in the hub's layout, its convolutions as fp16 for half the size.
 
-    Normalisation stays fp32, whose variances can leave fp16's range. config.json says float32, and so it loads.
+    Normalization stays fp32, whose variances can leave fp16's range. config.json says float32, and so it loads.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.half() if value.ndim >= 2 else value for name, value in model.state_dict().items()}
@@ -206,7 +206,7 @@ def _describe(folder: Path, plan: Plan, seconds: float, where: str, scores: dict
         ),
         data=(
             f"{plan.pictures:,} pictures drawn by `training/pictures.py` from the seed: size, place, rotation, "
-            "stretch, colours, shading, background, distractors, blur, noise and JPEG quality all vary. "
+            "stretch, colors, shading, background, distractors, blur, noise and JPEG quality all vary. "
             f"Held-out pictures come from another seed, {HELD_OUT_SEED}, and go through the model's own image "
             "processor at 224 pixels."
         ),
@@ -216,7 +216,7 @@ def _describe(folder: Path, plan: Plan, seconds: float, where: str, scores: dict
         machine=where,
         scores=scores,
         command=f"python -m training.classifier --seed {plan.seed} --out models/resnet-50/starter",
-        extra=("Convolutions are stored as fp16 and normalisation as fp32; `config.json` asks for fp32.",),
+        extra=("Convolutions are stored as fp16 and normalization as fp32; `config.json` asks for fp32.",),
     )
 
 

@@ -1,4 +1,4 @@
-"""Draws labelled pictures from a seed: one thing on a busy background, as a photograph would be compressed.
+"""Draws labeled pictures from a seed: one thing on a busy background, as a photograph would be compressed.
 
     python -m training.pictures --label heart --seed 7 --out heart.jpg
 
@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from training.shapes import SHAPES, Points, Shape
 
-Field = npt.NDArray[np.float32]  # [height, width], 0 to 1: how much of the second of two colours
-Colour = npt.NDArray[np.float64]  # [3], 0 to 255
+Field = npt.NDArray[np.float32]  # [height, width], 0 to 1: how much of the second of two colors
+Color = npt.NDArray[np.float64]  # [3], 0 to 255
 
 LABELS: tuple[str, ...] = tuple(SHAPES)
 SHORT_SIDE = (160, 400)  # pixels
@@ -42,7 +42,7 @@ def picture(seed: int, index: int) -> tuple[str, bytes]:
 def draw(label: str, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     """An RGB picture of that label, `size` = (width, height) pixels. Raises KeyError for an unknown label."""
     shape = SHAPES[label](rng).fitted()
-    one, two = _background_colours(rng)
+    one, two = _background_colors(rng)
     image = _blend(_field(rng, size), one, two)
     _distract(rng, image, one, two)
     _place(rng, image, shape, one, two)
@@ -64,7 +64,7 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
     return (long, short) if rng.random() < 0.6 else (short, long)
 
 
-def _background_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
+def _background_colors(rng: np.random.Generator) -> tuple[Color, Color]:
     one = rng.uniform(0, 255, 3)
     other = rng.uniform(0, 255, 3)
     return one, one + (other - one) * rng.uniform(
@@ -72,14 +72,14 @@ def _background_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
     )  # not so far apart that nothing stands out from both
 
 
-def _contrasting(rng: np.random.Generator, one: Colour, two: Colour) -> Colour:
-    """A colour that stands out from all mixtures of two others, in brightness too."""
+def _contrasting(rng: np.random.Generator, one: Color, two: Color) -> Color:
+    """A color that stands out from all mixtures of two others, in brightness too."""
     candidates = rng.uniform(0, 255, (32, 3))
     behind = np.stack([one, (one + two) / 2, two])
     apart = candidates[:, None] - behind
-    colour, bright = np.linalg.norm(apart, axis=2).min(axis=1), np.abs(apart @ LUMA).min(axis=1)
-    clear = np.flatnonzero((colour > 90) & (bright > 40))
-    return np.asarray(candidates[clear[0] if clear.size else int((colour + 2 * bright).argmax())])
+    color, bright = np.linalg.norm(apart, axis=2).min(axis=1), np.abs(apart @ LUMA).min(axis=1)
+    clear = np.flatnonzero((color > 90) & (bright > 40))
+    return np.asarray(candidates[clear[0] if clear.size else int((color + 2 * bright).argmax())])
 
 
 def _field(rng: np.random.Generator, size: tuple[int, int]) -> Field:
@@ -109,18 +109,18 @@ def _field(rng: np.random.Generator, size: tuple[int, int]) -> Field:
             return np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.float32) / np.float32(255)
 
 
-def _blend(field: Field, one: Colour, two: Colour) -> Image.Image:
+def _blend(field: Field, one: Color, two: Color) -> Image.Image:
     values = one.astype(np.float32) + field[:, :, None] * (two - one).astype(np.float32)
     return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
-def _ink(colour: Colour) -> tuple[int, int, int]:
-    red, green, blue = np.clip(colour, 0, 255).astype(int).tolist()
+def _ink(color: Color) -> tuple[int, int, int]:
+    red, green, blue = np.clip(color, 0, 255).astype(int).tolist()
     return red, green, blue
 
 
-def _distract(rng: np.random.Generator, image: Image.Image, one: Colour, two: Colour) -> None:
-    """Scatters lines, specks and ragged patches that mean nothing, smaller than any labelled thing."""
+def _distract(rng: np.random.Generator, image: Image.Image, one: Color, two: Color) -> None:
+    """Scatters lines, specks and ragged patches that mean nothing, smaller than any labeled thing."""
     pen = ImageDraw.Draw(image)
     short = min(image.size)
     for _ in range(int(rng.integers(0, 9))):
@@ -142,29 +142,29 @@ def _distract(rng: np.random.Generator, image: Image.Image, one: Colour, two: Co
                 )
 
 
-def _place(rng: np.random.Generator, image: Image.Image, shape: Shape, one: Colour, two: Colour) -> None:
+def _place(rng: np.random.Generator, image: Image.Image, shape: Shape, one: Color, two: Color) -> None:
     """Paints the shape somewhere in the middle square, turned and stretched, shaded, perhaps outlined."""
     short = min(image.size)
     radius = short * rng.uniform(*RADIUS)
     room = short * KEPT - radius
-    centre = np.array(image.size) / 2 + rng.uniform(-room, room, 2)
+    center = np.array(image.size) / 2 + rng.uniform(-room, room, 2)
     matrix = _turn_and_stretch(rng, shape.upright)
     shape = shape.map(lambda points: points @ matrix).fitted()
 
     side = math.ceil(2 * radius) + 6
-    corner = (centre - side / 2).round().astype(int)
-    colour = _contrasting(rng, one, two)
-    shade = colour + (rng.uniform(0, 255, 3) - colour) * 0.2
-    fill = _blend(_field(rng, (side, side)), colour, shade)
+    corner = (center - side / 2).round().astype(int)
+    color = _contrasting(rng, one, two)
+    shade = color + (rng.uniform(0, 255, 3) - color) * 0.2
+    fill = _blend(_field(rng, (side, side)), color, shade)
     body = _mask(shape.body, shape.holes, side, radius)
     place = (int(corner[0]), int(corner[1]))
     if rng.random() < 0.3:
-        rim = Image.new("RGB", fill.size, _ink(rng.choice([0.4, 1.6]) * colour))
+        rim = Image.new("RGB", fill.size, _ink(rng.choice([0.4, 1.6]) * color))
         width = 2 * max(1, round(radius * 0.03)) + 1
         fill = Image.composite(fill, rim, body.filter(ImageFilter.MinFilter(width)))
     image.paste(fill, place, body)
     if shape.accents:
-        detail = _contrasting(rng, colour, shade)
+        detail = _contrasting(rng, color, shade)
         image.paste(
             _ink(detail), (*place, place[0] + side, place[1] + side), _mask(shape.accents, (), side, radius)
         )

@@ -44,7 +44,7 @@ def reports(seed: int, count: int) -> Iterator[tuple[str, str]]:
 
 def draw(seed: int, index: int) -> Report:
     """Like `report`, with the topic and the facts."""
-    # A string seed is hashed by `random` itself, so that neighbouring indices share nothing.
+    # A string seed is hashed by `random` itself, so that neighboring indices share nothing.
     rng = random.Random(f"{seed}/{index}")
     topic = rng.choice(TOPICS)
     facts = _draw_facts(rng, topic)

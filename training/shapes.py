@@ -13,7 +13,7 @@ Points = npt.NDArray[np.float64]
 class Shape:
     """Polygons as [N, 2] arrays of x to the right and y down.
 
-    `body` is painted, `holes` are cut out of it, and `accents` are painted over both in a second colour.
+    `body` is painted, `holes` are cut out of it, and `accents` are painted over both in a second color.
     """
 
     body: tuple[Points, ...]

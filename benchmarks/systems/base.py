@@ -104,7 +104,7 @@ class System(ABC):
         """Returns when it has answered. Raises Unavailable, with everything ended again."""
 
 
-def labelled(host: str, port: int, requests: list[bytes]) -> Target:
+def labeled(host: str, port: int, requests: list[bytes]) -> Target:
     """A target whose answers hold five labels of the benchmark's model."""
     return Target(host, port, tuple(requests), MARKER.encode(), LABELS_ANSWERED)
 

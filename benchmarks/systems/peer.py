@@ -22,7 +22,7 @@ from benchmarks.systems.base import (
     Workplace,
     family,
     free_port,
-    labelled,
+    labeled,
     wait_for_answer,
 )
 from benchmarks.wire import Target
@@ -106,7 +106,7 @@ class Peer(Spawned):
         """The whole HTTP request that asks for a picture's labels."""
 
     def target(self, place: Workplace, port: int) -> Target:
-        return labelled("127.0.0.1", port, [self.request(picture) for picture in place.pictures])
+        return labeled("127.0.0.1", port, [self.request(picture) for picture in place.pictures])
 
 
 class Commands:

@@ -12,7 +12,7 @@ import psutil
 from benchmarks import pictures
 from benchmarks.errors import Unavailable, last_line
 from benchmarks.generator import Generator
-from benchmarks.systems.base import Served, System, Workplace, labelled, wait_for_answer
+from benchmarks.systems.base import Served, System, Workplace, labeled, wait_for_answer
 from benchmarks.systems.shared import Shared
 from benchmarks.wire import Target, post
 from torchserve_models import serving
@@ -68,7 +68,7 @@ class Product(System):
 
 def rest(server: serving.Server, place: Workplace) -> Target:
     port = int(server.inference.rpartition(":")[2])
-    return labelled(
+    return labeled(
         "127.0.0.1", port, [post(f"/predictions/{NAME}", each, "image/jpeg") for each in place.pictures]
     )
 
@@ -81,7 +81,7 @@ def grpc(server: serving.Server, place: Workplace) -> Target:
         inference_pb2.PredictionsRequest(model_name=NAME, input={"image": each}).SerializeToString()
         for each in place.pictures
     ]
-    plain = labelled("127.0.0.1", port, messages)
+    plain = labeled("127.0.0.1", port, messages)
     return Target(plain.host, port, plain.requests, plain.marker, plain.count, "grpc", GRPC_METHOD)
 
 

@@ -4,7 +4,7 @@ import psutil
 
 from benchmarks.generator import Generator
 from benchmarks.systems.base import Served, System, Workplace
-from benchmarks.systems.catalogue import REST
+from benchmarks.systems.catalog import REST
 from benchmarks.wire import Target
 
 

@@ -15,7 +15,7 @@ from benchmarks.results import Results
 from benchmarks.systems.base import Workplace
 from benchmarks.texts import report as tables
 from benchmarks.texts.bars import bars
-from benchmarks.texts.catalogue import check, chosen, names
+from benchmarks.texts.catalog import check, chosen, names
 from benchmarks.texts.models import MODELS, full_size
 from benchmarks.texts.workloads import WORKLOADS
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.outcomes import Summary
 from benchmarks.report import in_ms, line, title_of, told
 from benchmarks.results import Results, Row
-from benchmarks.texts.catalogue import names
+from benchmarks.texts.catalog import names
 from benchmarks.texts.models import MODELS
 from benchmarks.texts.product import NAME
 from benchmarks.texts.systems import row_name

@@ -206,7 +206,7 @@ class Handler(ABC, Generic[Item, Answer]):
         return self._pool.map(work, inputs) if self._pool and len(inputs) > 1 else map(work, inputs)
 
     def _decode(self, task: tuple[PendingRequest[Item], int]) -> Item | ServingError:
-        """One input, or its error. None is begun after its request's share of time: its neighbours would lack it."""
+        """One input, or its error. None is begun after its request's share of time: its neighbors would lack it."""
         request, place = task
         if request.error:  # one input of several has failed, and so has the request
             return request.error

@@ -79,7 +79,7 @@ def _agrees(folder: Path, said: list[str]) -> bool:
     if agreement < ENOUGH:
         _warn(
             said,
-            f"not int8: {agreement:.1%} of its pictures are labelled as in fp32, {ENOUGH:.0%} are enough",
+            f"not int8: {agreement:.1%} of its pictures are labeled as in fp32, {ENOUGH:.0%} are enough",
         )
     return agreement >= ENOUGH
 

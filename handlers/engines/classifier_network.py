@@ -13,7 +13,7 @@ from handlers.vision.types import InputSpec
 
 
 class ClassifierNetwork(torch.nn.Module):
-    """Normalises uint8 [n, height, width, 3], or takes float32 [n, 3, height, width]; gives float32 [n, labels].
+    """Normalizes uint8 [n, height, width, 3], or takes float32 [n, 3, height, width]; gives float32 [n, labels].
 
     (level * scale - mean) / std is one multiplication and one addition for each channel, in float32. Pixels that come
     by rows of RGB are channels-last already, which is the order that convolutions are fastest in.
@@ -26,14 +26,14 @@ class ClassifierNetwork(torch.nn.Module):
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._dtype = next(network.parameters()).dtype
-        self._normalises = spec.normalisation is not None
-        if spec.normalisation is not None:
-            mean, std = (torch.tensor(values).view(3, 1, 1) for values in spec.normalisation[1:])
-            self.register_buffer("factor", spec.normalisation.scale / std, persistent=False)
+        self._normalizes = spec.normalization is not None
+        if spec.normalization is not None:
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in spec.normalization[1:])
+            self.register_buffer("factor", spec.normalization.scale / std, persistent=False)
             self.register_buffer("offset", -mean / std, persistent=False)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        if self._normalises:
+        if self._normalizes:
             batch = torch.addcmul(self.offset, batch.permute(0, 3, 1, 2).float(), self.factor)
         pixels = batch.to(self._dtype, memory_format=torch.channels_last)
         logits: torch.Tensor = self.network(pixel_values=pixels).logits
@@ -51,7 +51,7 @@ def load_classifier(folder: Path, spec: InputSpec, dtype: torch.dtype) -> Classi
 
 def blank(spec: InputSpec, count: int) -> torch.Tensor:
     """A batch of that many black pictures."""
-    if spec.normalisation is None:
+    if spec.normalization is None:
         return torch.zeros(count, 3, spec.height, spec.width)
     return torch.zeros(count, spec.height, spec.width, 3, dtype=torch.uint8)
 

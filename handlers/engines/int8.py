@@ -19,7 +19,7 @@ Pixels = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """`agreement`: the share of the pictures whose likeliest label is float32's, 0 to 1."""
 
     model: Any
@@ -27,7 +27,7 @@ class Quantised:
     setting: str
 
 
-def quantise(model: Any, pictures: Sequence[Pixels]) -> Quantised:
+def quantize(model: Any, pictures: Sequence[Pixels]) -> Quantized:
     """The first setting that agrees well enough, or the one that agrees best.
 
     `model` is an openvino.Model for float32 [?, 3, height, width], which stays as it is; each of `pictures` is such
@@ -40,11 +40,11 @@ def quantise(model: Any, pictures: Sequence[Pixels]) -> Quantised:
         raise EngineUnavailable(f"int8 needs NNCF, which is not installed here ({error})") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)
     wanted = _labels(model, pictures)
-    tried: list[Quantised] = []
+    tried: list[Quantized] = []
     for setting, options in _settings(nncf, model):
         made = nncf.quantize(model.clone(), nncf.Dataset(pictures), subset_size=len(pictures), **options)
         agreement = float((_labels(made, pictures) == wanted).mean())
-        tried.append(Quantised(made, agreement, setting))
+        tried.append(Quantized(made, agreement, setting))
         if agreement >= ENOUGH:
             break
     return max(tried, key=lambda result: result.agreement)

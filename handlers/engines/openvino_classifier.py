@@ -15,7 +15,7 @@ from handlers.engines.openvino_runtime import compiled, import_openvino, same_lo
 from handlers.vision.types import InputSpec
 
 FLOAT, INT8 = "openvino.xml", "openvino-int8.xml"
-"""Graphs for float32 [n, 3, height, width]; normalisation is added when one is loaded."""
+"""Graphs for float32 [n, 3, height, width]; normalization is added when one is loaded."""
 
 _MOST = 1024
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class OpenVinoClassifier:
             logger.info(
                 "converted for OpenVINO in %.1f s; packing again spares it", time.monotonic() - started
             )
-        graph = with_normalisation(model, self._spec)
+        graph = with_normalization(model, self._spec)
         network = compiled(core, graph, settings(device))
         self._request = self._lone = network.create_infer_request()
         if device.lone_threads > device.threads:
@@ -87,8 +87,8 @@ def settings(device: Device) -> dict[str, Any]:
 
 
 def plain_network(folder: Path, spec: InputSpec) -> ClassifierNetwork:
-    """In float32 for pixels that are normalised already. Raises what loading it raises."""
-    network = load_classifier(folder, spec._replace(normalisation=None), torch.float32)
+    """In float32 for pixels that are normalized already. Raises what loading it raises."""
+    network = load_classifier(folder, spec._replace(normalization=None), torch.float32)
     _replace_wide_pooling(network, max(spec.height, spec.width))
     return network
 
@@ -123,19 +123,19 @@ def convert(network: ClassifierNetwork, spec: InputSpec) -> Any:
     Weights stay float32: in fp16 they would halve the file, and no longer be the model's own in fp32.
     """
     openvino = import_openvino()
-    program = export(network, spec._replace(normalisation=None), _MOST)
+    program = export(network, spec._replace(normalization=None), _MOST)
     with own_affairs(), same_log():
         model = openvino.convert_model(program)
     model.reshape([-1, 3, spec.height, spec.width])
     return model
 
 
-def with_normalisation(model: Any, spec: InputSpec) -> Any:
-    """The same network for uint8 [n, height, width, 3], where the spec leaves the normalisation to the engine."""
-    if spec.normalisation is None:
+def with_normalization(model: Any, spec: InputSpec) -> Any:
+    """The same network for uint8 [n, height, width, 3], where the spec leaves the normalization to the engine."""
+    if spec.normalization is None:
         return model
     openvino = import_openvino()
-    scale, mean, std = spec.normalisation
+    scale, mean, std = spec.normalization
     graph = openvino.preprocess.PrePostProcessor(model)
     pixels = graph.input()
     pixels.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))

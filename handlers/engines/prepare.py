@@ -25,7 +25,7 @@ from handlers.core.faults import is_out_of_memory, model_file_errors
 from handlers.engines.base import FACTS, REFUSED, EngineUnavailable
 from handlers.engines.choice import FAST_BF16
 from handlers.engines.classifier_network import ClassifierNetwork, blank
-from handlers.engines.int8 import Pixels, quantise
+from handlers.engines.int8 import Pixels, quantize
 from handlers.engines.openvino_classifier import FLOAT, INT8, convert, plain_network
 from handlers.engines.openvino_runtime import import_openvino
 from handlers.engines.torch_compiled_classifier import compile_package
@@ -116,7 +116,7 @@ def _check_labels(network: ClassifierNetwork, spec: InputSpec, labels: int) -> N
         "preprocessor_config.json makes them",
         "pack the two of one save",
     ):
-        outputs = network(blank(spec._replace(normalisation=None), 1)).shape[-1]
+        outputs = network(blank(spec._replace(normalization=None), 1)).shape[-1]
     if outputs != labels:
         raise ConfigurationError(f"the network has {outputs} outputs, and config.json gives {labels} labels")
 
@@ -134,7 +134,7 @@ def _openvino(
     openvino.save_model(graph, target / FLOAT, compress_to_fp16=False)
     facts: dict[str, Any] = {"version": version("openvino")}
     if pictures:
-        result = quantise(graph, [_pixels(preprocessor, path) for path in pictures])
+        result = quantize(graph, [_pixels(preprocessor, path) for path in pictures])
         openvino.save_model(result.model, target / INT8, compress_to_fp16=False)
         facts["int8"] = {
             "nncf": version("nncf"),
@@ -152,13 +152,13 @@ def _short(error: Exception) -> str:
 
 
 def _pixels(preprocessor: Preprocessor, path: Path) -> Pixels:
-    """One picture as the graph gets it behind its normalisation: [1, 3, height, width]."""
+    """One picture as the graph gets it behind its normalization: [1, 3, height, width]."""
     pixels: Pixels = preprocessor.read(path.read_bytes(), _LIMITS.max_pixels, _LIMITS.max_bytes).numpy()
-    normalisation = preprocessor.spec.normalisation
-    if normalisation is None:
+    normalization = preprocessor.spec.normalization
+    if normalization is None:
         return pixels[None]
-    mean, std = (np.array(values, np.float32) for values in normalisation[1:])
-    ready: Pixels = (pixels * np.float32(normalisation.scale) - mean) / std
+    mean, std = (np.array(values, np.float32) for values in normalization[1:])
+    ready: Pixels = (pixels * np.float32(normalization.scale) - mean) / std
     return np.ascontiguousarray(ready.transpose(2, 0, 1)[None])
 
 

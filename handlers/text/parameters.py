@@ -30,10 +30,8 @@ class GenerationLimits:
             Parameter("max_length", int, 2, length, help="max_new_tokens + 1: counts the start token"),
             Parameter("min_length", int, 0, length, help="min_new_tokens + 1: counts the start token"),
             Parameter("num_beams", int, 1, self.max_num_beams, help="1 is greedy, more is beam search"),
-            # Beyond these the penalised scores leave the range in which beam search compares them.
-            Parameter(
-                "length_penalty", float, -2, 5, help="of beam search; above 0 favours longer summaries"
-            ),
+            # Beyond these the penalized scores leave the range in which beam search compares them.
+            Parameter("length_penalty", float, -2, 5, help="of beam search; above 0 favors longer summaries"),
             Parameter("no_repeat_ngram_size", int, 0, tokens, help="no n-gram of this size twice; 0 is off"),
             Parameter(
                 "early_stopping", bool, choices=("never",), help="of beam search: when to stop looking"

@@ -15,15 +15,15 @@ from handlers.vision.plan import Plan
 
 MAX_PIXELS = 1 << 24
 """Of a picture for the GPU, where a batch lies in full size before it is resized: 48 MiB each, at 16 megapixels."""
-# Component, and its horizontal and vertical sampling: grey, 4:4:4, 4:2:2 and 4:2:0 of YCbCr (ITU T.81, B.2.2; JFIF).
+# Component, and its horizontal and vertical sampling: gray, 4:4:4, 4:2:2 and 4:2:0 of YCbCr (ITU T.81, B.2.2; JFIF).
 _CHROMA = ((2, 1, 1), (3, 1, 1))
 _LAYOUTS = (((1, 1, 1),), *(((1, *luma), *_CHROMA) for luma in ((1, 1), (2, 1), (2, 2))))
-_YCBCR = 1  # Adobe's colour transform
+_YCBCR = 1  # Adobe's color transform
 _END = b"\xff\xd9"
 _SAMPLES = 8
 _MOST_APART = 4.0
 """Mean difference in levels between a picture decoded here and there; torchvision's own tests allow 2 of 255, on
-pictures that are no harder, and a wrong colour is tens."""
+pictures that are no harder, and a wrong color is tens."""
 logger = logging.getLogger(__name__)
 
 OnCpu = Callable[[Sequence[bytes]], Sequence[torch.Tensor]]
@@ -72,7 +72,7 @@ def resized(picture: torch.Tensor, target: tuple[int, int], resample: str) -> to
 
 
 def suitable(opened: Opened) -> bool:
-    """Whether the GPU gives this file the pixels that the CPU does: an upright JPEG, grey or YCbCr in a usual
+    """Whether the GPU gives this file the pixels that the CPU does: an upright JPEG, gray or YCbCr in a usual
     sampling, that ends in its end marker (EOI).
 
     A GPU's decoder may fill in what is cut off without a word. So a file without the marker is left to the CPU, which
@@ -120,7 +120,7 @@ def choose_decoder(
 
 
 def samples() -> list[bytes]:
-    """JPEGs of 640 x 480 with shapes and grain, about 100 kB each; the last one is grey."""
+    """JPEGs of 640 x 480 with shapes and grain, about 100 kB each; the last one is gray."""
     rng = np.random.default_rng(0)
     files = []
     for index in range(_SAMPLES):

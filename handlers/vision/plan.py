@@ -13,7 +13,7 @@ from PIL import Image
 
 from handlers.core.errors import ConfigurationError
 from handlers.vision.candidates import candidates
-from handlers.vision.types import InputSpec, Normalisation
+from handlers.vision.types import InputSpec, Normalization
 
 MAX_ASPECT = 8
 """Longer than this, a picture that is resized by its shorter edge would grow without bound. The crop that follows
@@ -37,7 +37,7 @@ Resized = Callable[[torch.Tensor, tuple[int, int], str], torch.Tensor]
 
 @dataclass(frozen=True)
 class Plan:
-    """Resize, cut out the middle, then normalise: the last is left to the engine.
+    """Resize, cut out the middle, then normalize: the last is left to the engine.
 
     `resize`: pixels of the shorter edge, or (height, width), or None to leave the picture as it is.
     `resample`: one of RESAMPLES, always with antialiasing, as torchvision does by default.
@@ -49,13 +49,13 @@ class Plan:
     resize: int | tuple[int, int] | None
     resample: str
     crop: tuple[int, int] | None
-    normalisation: Normalisation
+    normalization: Normalization
     rounding: str = "down"
 
     @property
     def spec(self) -> InputSpec:
         height, width = self.crop or self._exact
-        return InputSpec(height, width, self.normalisation)
+        return InputSpec(height, width, self.normalization)
 
     @property
     def at_least(self) -> tuple[int, int] | None:
@@ -74,7 +74,7 @@ class Plan:
     def apply(self, picture: torch.Tensor, resized: Resized) -> torch.Tensor:
         """The same of a tensor, on the device where it lies, its strides as they may be."""
         if isinstance(self.resize, int):
-            picture = centre(picture, MAX_ASPECT)
+            picture = center(picture, MAX_ASPECT)
         height, width = picture.shape[:2]
         match self.resize:
             case int(edge):
@@ -98,19 +98,19 @@ class Plan:
         return self.resize
 
     def write(self, path: Path) -> None:
-        values = asdict(self) | {"normalisation": self.normalisation._asdict()}
+        values = asdict(self) | {"normalization": self.normalization._asdict()}
         path.write_text(json.dumps(values, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
         values = json.loads(path.read_text())
-        scale, mean, std = (values["normalisation"][name] for name in Normalisation._fields)
+        scale, mean, std = (values["normalization"][name] for name in Normalization._fields)
         resize, crop = values["resize"], values["crop"]
         return cls(
             tuple(resize) if isinstance(resize, list) else resize,
             values["resample"],
             tuple(crop) if crop else None,
-            Normalisation(scale, tuple(mean), tuple(std)),
+            Normalization(scale, tuple(mean), tuple(std)),
             values.get("rounding", "down"),
         )
 
@@ -167,15 +167,15 @@ def plan_of_processor(processor: Any) -> Plan | None:
     A plan is tried beside the processor on random pictures, and must come as near to it as rounding allows.
     """
     choices = [choice for choice in candidates(processor) if choice.resample in RESAMPLES]
-    normalisation = _normalisation(processor) if choices else None
-    if normalisation is None:
+    normalization = _normalization(processor) if choices else None
+    if normalization is None:
         return None
     trials = [_noise(size) for size in _TRIALS]
     expected = [processed(processor, picture) for picture in trials]
     for resize, resample, crop, rounding in choices:
         if crop is None and not isinstance(resize, tuple):
             continue  # pictures of many sizes cannot be a batch
-        plan = Plan(resize, resample, crop, normalisation, rounding)
+        plan = Plan(resize, resample, crop, normalization, rounding)
         odd = _noise(_odd(plan))
         if all(map(partial(_agrees, plan), trials, expected)) and _agrees(
             plan, odd, processed(processor, odd)
@@ -204,7 +204,7 @@ def processed(processor: Any, picture: np.ndarray) -> torch.Tensor:
     return pixels[0].float()
 
 
-def centre(picture: Levels, max_aspect: int) -> Levels:
+def center(picture: Levels, max_aspect: int) -> Levels:
     """The middle of a picture [height, width, 3], its longer edge at most `max_aspect` times the shorter."""
     longest = max_aspect * min(picture.shape[:2])
     if max(picture.shape[:2]) <= longest:
@@ -214,7 +214,7 @@ def centre(picture: Levels, max_aspect: int) -> Levels:
     return picture[top : top + height, left : left + width]
 
 
-def _normalisation(processor: Any) -> Normalisation | None:
+def _normalization(processor: Any) -> Normalization | None:
     """By what black and white become, whatever the attributes are called; None where that is no straight line."""
     black, white = (
         processed(processor, np.full((64, 64, 3), level, np.uint8)).double() for level in (0, 255)
@@ -226,7 +226,7 @@ def _normalisation(processor: Any) -> Normalisation | None:
     if not (high > low).all():
         return None
     std = 1 / (high - low)
-    return Normalisation(1 / 255, _channels((0 - low) * std), _channels(std))
+    return Normalization(1 / 255, _channels((0 - low) * std), _channels(std))
 
 
 def _channels(values: torch.Tensor) -> tuple[float, float, float]:
@@ -236,7 +236,7 @@ def _channels(values: torch.Tensor) -> tuple[float, float, float]:
 
 def _agrees(plan: Plan, picture: np.ndarray, expected: torch.Tensor) -> bool:
     """Within MOST_OFF levels everywhere and MEAN_OFF in the mean; another filter or place is off by ten and more."""
-    scale, mean, std = plan.normalisation
+    scale, mean, std = plan.normalization
     levels = (expected.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)) / scale
     ours = plan(picture)
     if ours.shape != levels.shape:

@@ -14,7 +14,7 @@ from handlers.core.faults import is_device_lost
 from handlers.core.tensor import Payload
 from handlers.vision.decode import decode_image, open_image, pixels_of
 from handlers.vision.gpu_decode import DeviceDecoder, choose_decoder, suitable
-from handlers.vision.plan import MAX_ASPECT, Plan, centre, plan_of_processor, processed, processor_of
+from handlers.vision.plan import MAX_ASPECT, Plan, center, plan_of_processor, processed, processor_of
 from handlers.vision.types import InputSpec
 
 PREPARED = Path("prepared", "preprocess.json")
@@ -88,7 +88,7 @@ class Preprocessor:
         if self.plan:
             return self.plan(picture)
         if "shortest_edge" in dict(getattr(self._processor, "size", None) or {}):
-            picture = centre(picture, MAX_ASPECT)
+            picture = center(picture, MAX_ASPECT)
         return processed(self._processor, picture)
 
     def _fixed_size(self) -> InputSpec:

@@ -6,10 +6,10 @@ import torch
 
 from handlers.vision.config import VisionConfig
 
-__all__ = ["InputSpec", "Label", "Normalisation", "Picture", "VisionConfig"]
+__all__ = ["InputSpec", "Label", "Normalization", "Picture", "VisionConfig"]
 
 
-class Normalisation(NamedTuple):
+class Normalization(NamedTuple):
     """A level 0..255 of each channel becomes (level * scale - mean) / std."""
 
     scale: float
@@ -18,13 +18,13 @@ class Normalisation(NamedTuple):
 
 
 class InputSpec(NamedTuple):
-    """What an engine gets: with a normalisation, which is then the engine's, uint8 [n, height, width, 3]; without
+    """What an engine gets: with a normalization, which is then the engine's, uint8 [n, height, width, 3]; without
     one float32 [n, 3, height, width], ready for the network.
     """
 
     height: int
     width: int
-    normalisation: Normalisation | None
+    normalization: Normalization | None
 
 
 class Picture(NamedTuple):

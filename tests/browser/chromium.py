@@ -43,7 +43,7 @@ axe.run(document, {resultTypes: ['violations']}).then(
   error => done([{id: String(error), impact: 'critical', nodes: []}]));
 """
 
-# Colours on their way from one to another are nobody's choice; what turns for ever does not count.
+# Colors on their way from one to another are nobody's choice; what turns for ever does not count.
 STILL = """
 return document.getAnimations().every(
   each => each.playState !== 'running' || each.effect.getComputedTiming().endTime === Infinity);
@@ -175,7 +175,7 @@ class Browser:
 
 
 def shrink(png: bytes, path: Path) -> None:
-    """With a palette: a page has few colours."""
+    """With a palette: a page has few colors."""
     import io
 
     from PIL import Image

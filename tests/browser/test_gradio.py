@@ -1,4 +1,4 @@
-"""The Gradio page: what it shows is what the API answers, on a phone, on a desktop, and in dark colours."""
+"""The Gradio page: what it shows is what the API answers, on a phone, on a desktop, and in dark colors."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The Streamlit page: what it shows is what the API answers, on a phone, on a desktop, and in dark colours."""
+"""The Streamlit page: what it shows is what the API answers, on a phone, on a desktop, and in dark colors."""
 
 import re
 

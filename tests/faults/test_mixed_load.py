@@ -18,7 +18,7 @@ JSON = {"content-type": "application/json"}
 
 
 def bad_requests() -> list[tuple[str, dict]]:
-    """The ways of being wrong that a client can find, without neighbours noticing."""
+    """The ways of being wrong that a client can find, without neighbors noticing."""
     _, jpeg = picture(11, 0)
     image = base64.b64encode(jpeg).decode()
     text = report(11, 0)[0]
@@ -36,7 +36,7 @@ def bad_requests() -> list[tuple[str, dict]]:
         {"files": {"picture": jpeg}},
         {"json": {"inputs": image, "parameters": {"top_k": 0}}},
         {"json": {"inputs": image, "parameters": {"top_k": "many"}}},
-        {"json": {"inputs": image, "parameters": {"colour": "red"}}},
+        {"json": {"inputs": image, "parameters": {"color": "red"}}},
         {"content": jpeg, "headers": {"content-encoding": "gzip"}},
         {"data": {"image": ""}},
     ]
@@ -113,7 +113,7 @@ def test_bad_requests_over_grpc_leave_the_worker_as_it_was(server, protocol):
             lambda: connection.classify("resnet-50", b"no picture"),
             lambda: connection.classify("resnet-50", jpeg[:200]),
             lambda: connection.classify("resnet-50", jpeg, top_k=0),
-            lambda: connection.classify("resnet-50", jpeg, colour="red"),
+            lambda: connection.classify("resnet-50", jpeg, color="red"),
             lambda: connection.classify("resnet-50", picture_bomb()),
             lambda: connection.summarize("t5-small", "  "),
             lambda: connection.summarize("t5-small", "text", num_beams=-1),

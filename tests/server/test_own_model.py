@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from tests.conftest import ROOT
-from tests.real_models import labelled_photos, mobilenet_folder
+from tests.real_models import labeled_photos, mobilenet_folder
 from torchserve_models.client import Client, ModelNotFound
 
 
@@ -54,7 +54,7 @@ def test_it_labels_real_photos(server, shared_data, archive, kind):
     assert (made["weights"], made["task"]) == (kind, "image-classification")
     assert made["architecture"] == KINDS[kind][1]
     names = json.loads((shared_data / "imagenet_index_to_name.json").read_text())
-    photos = labelled_photos(shared_data)
+    photos = labeled_photos(shared_data)
     with Client(endpoints=server.endpoints) as connection:
         connection.register("own-net.mar")
         try:

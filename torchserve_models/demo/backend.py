@@ -7,7 +7,7 @@ from typing import Any
 from torchserve_models.client import Client, Endpoints, Label, Model, ServeError
 from torchserve_models.client.cli_options import HINT, explain, has_no_server
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES
-from torchserve_models.demo.catalogue import PICTURES, Catalogue, Entry
+from torchserve_models.demo.catalog import PICTURES, Catalog, Entry
 from torchserve_models.demo.traffic import Traffic, Watch
 
 
@@ -35,7 +35,7 @@ class Backend:
         self._client = Client(endpoints=endpoints, retries=3)
         # Without retries: an error is shown at once, and the page asks again soon.
         self._looking = Client(endpoints=endpoints, timeout=10, connect_timeout=2, retries=0)
-        self._catalogue = Catalogue(self._looking)
+        self._catalog = Catalog(self._looking)
         self._watch = Watch(self._looking.metrics)
 
     def check(self) -> None:
@@ -44,15 +44,15 @@ class Backend:
 
     def models(self, task: str) -> list[str]:
         """Raises ServeError."""
-        return self._catalogue.names(task)
+        return self._catalog.names(task)
 
     def entry(self, name: str) -> Entry:
         """Raises ServeError."""
-        return self._catalogue.entry(name)
+        return self._catalog.entry(name)
 
     def classify(self, model: str, picture: bytes, top_k: int = 5) -> list[Label]:
         """Raises ServeError. A model of fewer labels gives those that it has."""
-        entry = self._catalogue.entry(model)
+        entry = self._catalog.entry(model)
         allowed = int(entry.metadata.get("labels", top_k))
         # Without a parameter the file is sent as it is; with one in base64, where a third less fits into a request.
         chosen: dict[str, Any] = entry.changed({"top_k": min(top_k, allowed)})
@@ -69,14 +69,14 @@ class Backend:
 
     def summarize(self, model: str, text: str, **parameters: int) -> tuple[str, bool]:
         """The summary, and whether the text's end was left out. Raises ServeError."""
-        chosen: dict[str, Any] = self._catalogue.entry(model).changed(parameters)
+        chosen: dict[str, Any] = self._catalog.entry(model).changed(parameters)
         [summary] = self._client.summarize(model, text, **chosen)
         return summary.text, summary.truncated
 
     def overview(self) -> Overview:
         """Everything there is now. Raises ServeError."""
         shown = []
-        for entry in self._catalogue.entries():
+        for entry in self._catalog.entries():
             versions = self._looking.describe_versions(entry.name)
             for model in sorted(versions, key=lambda each: each.version):
                 is_default = model.version == entry.version

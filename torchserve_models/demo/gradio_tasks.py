@@ -10,7 +10,7 @@ import gradio as gr
 from torchserve_models.client import ServeError
 from torchserve_models.demo import examples, markup
 from torchserve_models.demo.backend import Backend, said
-from torchserve_models.demo.catalogue import PICTURES, TEXTS
+from torchserve_models.demo.catalog import PICTURES, TEXTS
 
 LABELS = 5
 CAMERA = {"video": {"facingMode": "environment"}}  # of a phone, the one at its back

@@ -11,7 +11,7 @@ import streamlit as st
 from torchserve_models.client import Endpoints, ServeError
 from torchserve_models.demo import examples, markup
 from torchserve_models.demo.backend import Backend, said
-from torchserve_models.demo.catalogue import PICTURES, TEXTS, Entry
+from torchserve_models.demo.catalog import PICTURES, TEXTS, Entry
 from torchserve_models.demo.preview import preview
 
 TITLE = "torchserve-models"

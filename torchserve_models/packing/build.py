@@ -129,7 +129,7 @@ def _provenance(
         source=source.label,
         revision=source.revision,
         files={f"model/{file.name}": file.sha256 for file in source.files},
-        licence=source.licence,
+        license=source.license,
         libraries=provenance.libraries(),
         engine=engine,
         architecture=source.architecture,

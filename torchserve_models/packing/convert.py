@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from handlers.engines.loading import unfilled
 from handlers.engines.torchvision_network import MODEL_TYPE, build, fill, image_size
 from handlers.vision.plan import RESAMPLES, Plan
-from handlers.vision.types import Normalisation
+from handlers.vision.types import Normalization
 from torchserve_models.packing.converted import REFUSED
 
 _WRAPPED = ("state_dict", "model_state_dict", "model", "model_ema")
@@ -172,12 +172,12 @@ def _preprocessing(enum: Any, file: Path, wanted: str | None, size: int | None =
             f"{file} is for pictures of {size} x {size}, and the transforms of {name} cut out {crop} x {crop}; "
             f"{known} for {size}."
         )
-    normalisation = Normalisation(1 / 255, tuple(preset.mean), tuple(preset.std))
+    normalization = Normalization(1 / 255, tuple(preset.mean), tuple(preset.std))
     described = f"{resample} to {resize}, the middle {crop}, as torchvision's {name} wants it"
     others = [each for each in fitting if each != name]
     if found is None and others:
         described += f" (--transforms {' or '.join(others)} for another)"
-    return Plan(resize, resample, (crop, crop), normalisation, "even"), described
+    return Plan(resize, resample, (crop, crop), normalization, "even"), described
 
 
 def _by_digest(members: Mapping[str, Any], file: Path) -> str | None:

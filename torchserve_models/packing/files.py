@@ -185,11 +185,11 @@ def _data_length(header: bytes) -> int | None:
         return None
 
 
-def licence_of_card(card: Mapping[str, Any]) -> str | None:
-    """The licence in the front matter of a model card: an identifier, or the name of one that has none."""
-    licence = card.get("license")
-    if licence == "other" and isinstance(card.get("license_name"), str):
+def license_of_card(card: Mapping[str, Any]) -> str | None:
+    """The license in the front matter of a model card: an identifier, or the name of one that has none."""
+    license = card.get("license")
+    if license == "other" and isinstance(card.get("license_name"), str):
         return str(card["license_name"])
-    if isinstance(licence, list):
-        return ", ".join(map(str, licence)) or None
-    return licence if isinstance(licence, str) and licence else None
+    if isinstance(license, list):
+        return ", ".join(map(str, license)) or None
+    return license if isinstance(license, str) and license else None

@@ -18,7 +18,7 @@ from torchserve_models.packing.files import (
     check_safetensors,
     is_index,
     is_pickle,
-    licence_of_card,
+    license_of_card,
     read_json,
     sha256_of,
     side_files,
@@ -63,7 +63,7 @@ def collect(folder: Path, task: Task, source: str, pickled: bool = False) -> lis
     return files
 
 
-def licence(folder: Path) -> str | None:
+def license(folder: Path) -> str | None:
     """What the front matter of the folder's README.md says, or None."""
     card = folder / CARD
     if not card.is_file():
@@ -76,7 +76,7 @@ def licence(folder: Path) -> str | None:
         front = yaml.safe_load("\n".join(lines[1:stop]))
     except yaml.YAMLError:
         return None
-    return licence_of_card(front) if isinstance(front, dict) else None
+    return license_of_card(front) if isinstance(front, dict) else None
 
 
 def _names(folder: Path, source: str) -> set[str]:

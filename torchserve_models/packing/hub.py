@@ -36,7 +36,7 @@ from torchserve_models.packing.errors import (
     PackingError,
     from_os_error,
 )
-from torchserve_models.packing.files import licence_of_card
+from torchserve_models.packing.files import license_of_card
 
 # Telemetry would put a request of its own before the first one that matters, and spend the time `auto` has.
 constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -64,7 +64,7 @@ class Repository:
     """One commit of a repository on the hub."""
 
     revision: str
-    licence: str | None
+    license: str | None
     files: Mapping[str, HubFile]
 
 
@@ -107,7 +107,7 @@ def resolve(hub_id: str, timeout: float | None = None) -> Repository:
         if isinstance(oid, str) and _OID.fullmatch(oid):
             files[sibling.rfilename] = HubFile(oid, sibling.lfs.size if sibling.lfs else sibling.size)
     card = {key: getattr(info.card_data, key, None) for key in ("license", "license_name")}
-    return Repository(info.sha, licence_of_card(card), files)
+    return Repository(info.sha, license_of_card(card), files)
 
 
 def probe(hub_id: str, locked: tuple[str, Collection[str]] | None) -> HubError | None:

@@ -28,7 +28,7 @@ class LockedRepository:
     """What later packs take, exactly."""
 
     revision: str
-    licence: str | None
+    license: str | None
     files: Mapping[str, LockedFile]
 
 
@@ -39,7 +39,7 @@ def read(path: Path, hub_id: str) -> LockedRepository | None:
         return None
     try:
         files = {str(name): LockedFile(**file) for name, file in entry["files"].items()}
-        locked = LockedRepository(str(entry["revision"]), entry["licence"], files)
+        locked = LockedRepository(str(entry["revision"]), entry["license"], files)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadLock(
             f"{path}: the entry {hub_id!r} is not one that pack wrote; restore it or remove it."

@@ -49,14 +49,14 @@ LAYOUT = Layout(ROOT)
 class ModelSource:
     """models/<name>/source.yaml: where the weights of a model of this repository come from.
 
-    `hub` is the repository of the pretrained weights on the Hugging Face hub and `licence` theirs, as its card says;
-    the starter weights carry this repository's own licence. `pickled`: packing may take its pytorch_model.bin
+    `hub` is the repository of the pretrained weights on the Hugging Face hub and `license` theirs, as its card says;
+    the starter weights carry this repository's own license. `pickled`: packing may take its pytorch_model.bin
     where it has no safetensors.
     """
 
     task: Task
     hub: str
-    licence: str
+    license: str
     pickled: bool = False
 
     @classmethod
@@ -74,7 +74,7 @@ class ModelSource:
             raise BadSource(f"{path}: 'pickled' has to be true or false.")
         if raw["task"] not in TASKS:
             raise BadSource(f"{path}: unknown task {raw['task']!r}; known are {', '.join(TASKS)}.")
-        return cls(task=TASKS[raw["task"]], hub=raw["hub"], licence=raw["licence"], pickled=pickled)
+        return cls(task=TASKS[raw["task"]], hub=raw["hub"], license=raw["license"], pickled=pickled)
 
 
 def known_models(layout: Layout = LAYOUT) -> list[str]:

@@ -37,9 +37,9 @@ def find(wish: Wish, handler: Path, layout: Layout) -> Source:
         raise BadSource(f"There is no folder {data}; with --handler, --from takes a folder.")
     task = Task(TASK, handler.name, auto_class="", mapping="", side_files=frozenset(), needs_one_of=())
     label = handler.name if data is None else f"{handler.name}, {_printable(data.resolve().name)}/"
-    licence = None if data is None else folder.licence(data)
+    license = None if data is None else folder.license(data)
     files = () if data is None else tuple(_files(data))
-    return Source("own", label, None, licence, task, name, files)
+    return Source("own", label, None, license, task, name, files)
 
 
 def check(handler: Path) -> str:

@@ -22,7 +22,7 @@ def summary(facts: Mapping[str, Any]) -> str:
         parts.append(f"OpenVINO {openvino['version']}")
     if int8 := openvino.get("int8"):
         parts.append(
-            f"int8 from {int8['pictures']} pictures, {int8['agreement']:.1%} of them labelled as in fp32"
+            f"int8 from {int8['pictures']} pictures, {int8['agreement']:.1%} of them labeled as in fp32"
         )
     if "torch_compiled" in facts:
         parts.append("torch-compiled for this CPU")

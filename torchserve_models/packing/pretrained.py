@@ -69,7 +69,7 @@ def first(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
     locked_files = {
         name: LockedFile(file.size, repository.files[name].oid, file.sha256) for name, file in got.items()
     }
-    locked = LockedRepository(repository.revision, repository.licence, locked_files)
+    locked = LockedRepository(repository.revision, repository.license, locked_files)
     return Snapshot(locked, _sorted(got), task, architecture)
 
 

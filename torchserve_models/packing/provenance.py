@@ -42,7 +42,7 @@ class Provenance:
     source: str
     revision: str | None
     files: Mapping[str, str]
-    licence: str | None
+    license: str | None
     libraries: Mapping[str, str]
     engine: str
     architecture: str

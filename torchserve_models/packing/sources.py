@@ -20,8 +20,8 @@ Weights = Literal["auto", "pretrained", "starter"]
 Kind = Literal["pretrained", "starter", "folder", "state-dict", "own"]
 Report = Callable[[str], None]
 
-STARTER_LICENCE = "apache-2.0"
-"""The licence of this repository, which made the starters; their model cards may say so themselves."""
+STARTER_LICENSE = "apache-2.0"
+"""The license of this repository, which made the starters; their model cards may say so themselves."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Source:
     kind: Kind
     label: str
     revision: str | None
-    licence: str | None
+    license: str | None
     task: Task
     architecture: str
     files: tuple[ModelFile, ...]
@@ -83,7 +83,7 @@ def _find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
         found = _starter(wish.name, layout)
     else:
         try:
-            found = _pretrained(model.hub, model.licence, wish, layout, report, model.pickled)
+            found = _pretrained(model.hub, model.license, wish, layout, report, model.pickled)
         except HubError as error:
             raise type(error)(
                 f"{error} The small starter weights need no network: --weights starter."
@@ -108,8 +108,8 @@ def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report
         if wish.update:
             raise BadRequest("--update asks the hub; a folder is always taken as it is.")
         label = os.fsencode(path.resolve().name).decode(errors="replace")
-        licence = folder.licence(path)
-        return _from_folder("folder", path, label, f"the folder {path}", licence, wish.pickled)
+        license = folder.license(path)
+        return _from_folder("folder", path, label, f"the folder {path}", license, wish.pickled)
     if text and path.exists():
         hint = f" {OF_CHECKPOINT}" if path.name.endswith(CHECKPOINTS) else ""
         raise BadSource(f"{text} is a file; --from takes a folder in the hub's layout, or a hub id.{hint}")
@@ -123,9 +123,9 @@ def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report
         )
     known = model if model is not None and model.hub == text else None
     report(f"{wish.name}: {text} from {hub.endpoint()}")
-    licence, pickled = (known.licence, known.pickled) if known else (None, False)
+    license, pickled = (known.license, known.pickled) if known else (None, False)
     try:
-        return _pretrained(text, licence, wish, layout, report, pickled)
+        return _pretrained(text, license, wish, layout, report, pickled)
     except HubOffline as error:
         raise HubOffline(f"{error} Or pack a folder that has the model: --from FOLDER.") from error
 
@@ -144,7 +144,7 @@ def _torchvision(wish: Wish, architecture: str, layout: Layout, report: Report, 
         kind="state-dict",
         label=f"{TORCHVISION}{architecture}",
         revision=f"sha256:{sha256_of(given.file)}",
-        licence=None,
+        license=None,
         task=IMAGE_CLASSIFICATION,
         architecture=f"{TORCHVISION}{architecture}",
         files=made.files,
@@ -205,7 +205,7 @@ def _only_pretrained(wish: Wish, model: ModelSource, layout: Layout, report: Rep
             if problem is not None:
                 raise problem
         report(f"{wish.name}: pretrained weights ({model.hub})")
-        return _pretrained(model.hub, model.licence, wish, layout, report, model.pickled)
+        return _pretrained(model.hub, model.license, wish, layout, report, model.pickled)
     except HubError as error:
         why = str(error).split(". ")[0].rstrip(".")
         raise type(error)(
@@ -244,21 +244,21 @@ def _starter(name: str, layout: Layout) -> Source:
     label = f"models/{name}/starter"
     if not path.is_dir():
         raise BadSource(f"{label} is not there: {name} has no starter weights.")
-    return _from_folder("starter", path, label, label, folder.licence(path) or STARTER_LICENCE)
+    return _from_folder("starter", path, label, label, folder.license(path) or STARTER_LICENSE)
 
 
 def _from_folder(
-    kind: Kind, path: Path, label: str, called: str, licence: str | None, pickled: bool = False
+    kind: Kind, path: Path, label: str, called: str, license: str | None, pickled: bool = False
 ) -> Source:
     task, architecture = folder.inspect(path, called)
     files = tuple(folder.collect(path, task, called, pickled))
-    return Source(kind, label, None, licence, task, architecture, files)
+    return Source(kind, label, None, license, task, architecture, files)
 
 
 def _pretrained(
-    hub_id: str, licence: str | None, wish: Wish, layout: Layout, report: Report, pickled: bool
+    hub_id: str, license: str | None, wish: Wish, layout: Layout, report: Report, pickled: bool
 ) -> Source:
-    """The hub's files; `licence` stands in for a card that names none."""
+    """The hub's files; `license` stands in for a card that names none."""
     from torchserve_models.packing import pretrained
 
     locked = None if wish.update else lock.read(layout.lock, hub_id)
@@ -271,7 +271,7 @@ def _pretrained(
         kind="pretrained",
         label=hub_id,
         revision=snapshot.locked.revision,
-        licence=snapshot.locked.licence or licence,
+        license=snapshot.locked.license or license,
         task=snapshot.task,
         architecture=snapshot.architecture,
         files=snapshot.files,

@@ -13,5 +13,5 @@ SHORT: Mapping[str, Any] = {"num_beams": 1, "min_new_tokens": 0, "max_new_tokens
 
 def picture() -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (32, 32), "grey").save(buffer, "PNG")
+    Image.new("RGB", (32, 32), "gray").save(buffer, "PNG")
     return buffer.getvalue()

@@ -57,7 +57,7 @@ class Search:
                 running.append(candidate)
             elif rank < beams and candidate.score > float("-inf"):
                 tokens = [*self.tokens[candidate.beam], candidate.token]
-                self._complete.append(Complete(self._penalised(candidate.score, length), tokens))
+                self._complete.append(Complete(self._penalized(candidate.score, length), tokens))
         self._complete = sorted(self._complete, key=lambda each: -each.score)[:beams]
         running = running[:beams]
         self.done = at_end or len(running) < beams or self._is_settled(running[0].score, length)
@@ -78,10 +78,10 @@ class Search:
         if self.request.early_stopping is True:
             return True
         optimistic = self.request.early_stopping == "never" and self.request.length_penalty > 0
-        hoped = self._penalised(best, self.request.max_new_tokens if optimistic else length)
+        hoped = self._penalized(best, self.request.max_new_tokens if optimistic else length)
         return not hoped > self._complete[-1].score
 
-    def _penalised(self, score: float, length: int) -> float:
+    def _penalized(self, score: float, length: int) -> float:
         return float(np.float32(score) / np.float32(length**self.request.length_penalty))
 
 

@@ -63,7 +63,7 @@ class Linear:
 class Int8Linear:
     """Weights in int8 with a scale for each output, and x rounded to int8 with a scale for each of its rows.
 
-    So a row's result does not depend on its neighbours. Scales and rounding are those of LLM.int8() without its
+    So a row's result does not depend on its neighbors. Scales and rounding are those of LLM.int8() without its
     outliers (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339, section 2.1, "row-wise"). oneDNN is fast for
     unsigned x only: 128 is added to it, and taken off as its zero point.
     """

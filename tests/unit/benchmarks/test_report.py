@@ -10,7 +10,7 @@ from benchmarks.bars import bars
 from benchmarks.errors import BenchError
 from benchmarks.outcomes import Summary
 from benchmarks.results import Results, Row
-from benchmarks.systems.catalogue import PEERS
+from benchmarks.systems.catalog import PEERS
 
 
 def summary(rate, p50=10.0, p99=20.0, errors=None):

@@ -8,7 +8,7 @@ import pytest
 from torchserve_models.client import Client, Endpoints
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES
 from torchserve_models.demo.backend import Backend
-from torchserve_models.demo.catalogue import Catalogue
+from torchserve_models.demo.catalog import Catalog
 
 TOP_K = [{"name": "top_k", "type": "integer", "default": 5}]
 
@@ -39,7 +39,7 @@ def backend_of():
 
         backend = Backend(Endpoints())
         backend._client = Client(transport=httpx.MockTransport(answer), retries=0)
-        backend._catalogue = Catalogue(backend._client)
+        backend._catalog = Catalog(backend._client)
         return backend, sent
 
     return make

@@ -3,7 +3,7 @@
 from torchserve_models.client import Label, Model, Worker
 from torchserve_models.demo import markup
 from torchserve_models.demo.backend import Overview, Shown
-from torchserve_models.demo.catalogue import Entry
+from torchserve_models.demo.catalog import Entry
 from torchserve_models.demo.traffic import Traffic
 
 WORKERS = (Worker("9000", "READY", 11, False, 0, ""), Worker("9001", "UNLOADING", 12, True, 0, ""))

@@ -76,7 +76,7 @@ async def test_several_texts(http):
     [
         ("?model=gpt", b'{"text": "a"}', "InvalidParameter"),
         ("?min=many", b'{"text": "a"}', "InvalidParameter"),
-        ("?colour=red", b'{"text": "a"}', "InvalidParameter"),
+        ("?color=red", b'{"text": "a"}', "InvalidParameter"),
         ("?version=2.0", b'{"text": "a"}', "InvalidParameter"),
         ("?text=a", b'{"text": "a"}', "InvalidParameter"),
         ("?timeout=5", b'{"text": "a"}', "InvalidParameter"),
@@ -387,7 +387,7 @@ async def test_the_inner_route_needs_the_key(served):
         ("max=many", "'max' must be an integer, not 'many'"),
         ("min_length=many", "'min_length' must be an integer, not 'many'"),
         ("max=9&min_length=many", "'min_length' must be an integer, not 'many'"),
-        ("max=9&colour=1", "unknown parameter 'colour'; this model takes: max, min, min_new_tokens"),
+        ("max=9&color=1", "unknown parameter 'color'; this model takes: max, min, min_new_tokens"),
     ],
 )
 async def test_errors_speak_of_parameters_as_the_client_named_them(http, served, query, message):

@@ -244,8 +244,8 @@ async def test_a_compressed_message(http):
             "'times' must be an integer",
         ),
         (
-            infer(raw=PIXELS.tobytes(), parameters={"colour": number(string_param="é")}),
-            "unknown parameter 'colour'",
+            infer(raw=PIXELS.tobytes(), parameters={"color": number(string_param="é")}),
+            "unknown parameter 'color'",
         ),
         (infer(raw=PIXELS.tobytes(), parameters={"times": number()}), "the parameter 'times' has no value"),
         (infer(raw=b"\0"), "UINT8 of the shape [2, 2, 3] takes 12 bytes, not 1"),

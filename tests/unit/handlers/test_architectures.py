@@ -119,7 +119,7 @@ def png(image: Image.Image) -> bytes:
 
 def off(plan: Plan, image: Image.Image, expected: torch.Tensor) -> tuple[float, float]:
     """By how many levels of 255 the plan's pixels are off, at most and in the mean."""
-    scale, mean, std = plan.normalisation
+    scale, mean, std = plan.normalization
     levels = (expected.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)) / scale
     ours = plan(np.array(image))
     assert ours.shape == levels.shape

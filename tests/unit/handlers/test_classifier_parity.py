@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.conftest import ROOT
-from tests.real_models import labelled_photos, mobilenet_folder
+from tests.real_models import labeled_photos, mobilenet_folder
 from tests.unit.handlers.classifying import STARTER, assert_equal_to_transformers, started
 from tests.unit.handlers.sending import raw, send
 from training.pictures import picture
@@ -41,7 +41,7 @@ def test_parity_on_real_photos_with_real_weights(mobilenet):
 def test_real_weights_label_real_photos(mobilenet, shared_data):
     handler, context, _ = mobilenet
     names = json.loads((shared_data / "imagenet_index_to_name.json").read_text())
-    photos = labelled_photos(shared_data)
+    photos = labeled_photos(shared_data)
     answers, _ = send(handler, context, *[raw(path.read_bytes()) for path, _ in photos])
     right = sum(
         names[str(index)][1] in [label["label"] for label in answer[:3]]

@@ -173,7 +173,7 @@ def test_the_engine_and_its_reason_are_described(starter, caplog):
 
 
 def test_a_worker_whose_gpu_decodes_answers_as_one_whose_cpu_does(starter, tmp_path):
-    """A CPU stands in for the GPU. Its neighbours are right whatever becomes of a picture."""
+    """A CPU stands in for the GPU. Its neighbors are right whatever becomes of a picture."""
     handler, context = started(STARTER, tmp_path, engine="torch")
     decoder = DeviceDecoder(handler._preprocess.plan, torch.device("cpu"))
     decoded = []

@@ -240,7 +240,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("request_", "code", "kind", "words"), BAD, ids=range(len(BAD)))
-def test_a_bad_item_is_told_why_and_leaves_its_neighbours_alone(
+def test_a_bad_item_is_told_why_and_leaves_its_neighbors_alone(
     worker: Worker, request_: tuple[dict[str, Any], dict[str, Any]], code: int, kind: str, words: str
 ) -> None:
     """Case 17."""

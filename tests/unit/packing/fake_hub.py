@@ -18,7 +18,7 @@ class Repository:
     """Commits of one repository, the last one being the branch; `served` overrides what a file's route sends."""
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    licence: str = "mit"
+    license: str = "mit"
     served: dict[str, bytes] = field(default_factory=dict)
 
     @property
@@ -133,7 +133,7 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
             revision = repository.head if revision in (None, "main") else revision
             siblings = [_sibling(name, data) for name, data in repository.commits[str(revision)].items()]
             info: dict[str, Any] = {"id": hub_id, "modelId": hub_id, "sha": revision, "siblings": siblings}
-            info["cardData"] = {"license": repository.licence}
+            info["cardData"] = {"license": repository.license}
             return self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
 
         def _file(self, hub_id: str, revision: str, name: str, fault: Fault | None, body: bool) -> None:

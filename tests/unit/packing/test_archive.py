@@ -100,7 +100,7 @@ def test_what_an_archive_holds(bench: Bench) -> None:
         packed.version,
         "starter",
     )
-    assert (provenance.engine, provenance.licence) == ("auto", "apache-2.0")
+    assert (provenance.engine, provenance.license) == ("auto", "apache-2.0")
     assert {"torch", "transformers", "torchserve"} <= set(provenance.libraries)
 
 

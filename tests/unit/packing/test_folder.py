@@ -34,7 +34,7 @@ def test_an_unknown_name_gets_task_and_defaults_from_the_folder(bench: Bench, fo
         "image-classification",
         "ResNetForImageClassification",
     )
-    assert (provenance.source, provenance.licence) == (folder.name, "apache-2.0")
+    assert (provenance.source, provenance.license) == (folder.name, "apache-2.0")
     with zipfile.ZipFile(packed.path) as archive:
         assert archive.read("model/model.safetensors") == (folder / "model.safetensors").read_bytes()
         assert b"max_pixels" in archive.read("model-config.yaml")
@@ -54,7 +54,7 @@ def test_a_models_own_configuration_is_taken(bench: Bench, folder: Path) -> None
 def test_a_summarizer(bench: Bench, t5_folder: Path) -> None:
     packed = bench.pack("report", source=str(t5_folder))
     provenance = read_provenance(packed.path)
-    assert (provenance.task, provenance.licence) == ("summarization", None)
+    assert (provenance.task, provenance.license) == ("summarization", None)
     assert "model/tokenizer.json" in provenance.files
 
 
@@ -288,7 +288,7 @@ def test_options_that_contradict_each_other(bench: Bench, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("card", "licence"),
+    ("card", "license"),
     [
         ("---\nlicense: mit\n---\n", "mit"),
         ("---\nlicense: [mit, apache-2.0]\n---\n", "mit, apache-2.0"),
@@ -300,9 +300,9 @@ def test_options_that_contradict_each_other(bench: Bench, folder: Path) -> None:
         ("", None),
     ],
 )
-def test_the_licence_of_a_card(bench: Bench, folder: Path, card: str, licence: str | None) -> None:
+def test_the_license_of_a_card(bench: Bench, folder: Path, card: str, license: str | None) -> None:
     (folder / "README.md").write_text(card)
-    assert read_provenance(bench.pack("my-net", source=folder).path).licence == licence
+    assert read_provenance(bench.pack("my-net", source=folder).path).license == license
 
 
 def test_an_adapter_is_refused_with_the_way_out(bench: Bench, tmp_path: Path) -> None:

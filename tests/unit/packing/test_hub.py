@@ -30,7 +30,7 @@ def test_first_pack_takes_the_branch_and_locks_what_it_saw(
         assert file["oid"] == oid_of(name, (resnet_folder / name).read_bytes())
     provenance = read_provenance(packed.path)
     assert (provenance.weights, provenance.source, provenance.revision) == ("pretrained", HUB_ID, head)
-    assert provenance.licence == "mit"
+    assert provenance.license == "mit"
     assert packed.version.startswith("pretrained-")
     with zipfile.ZipFile(packed.path) as archive:
         assert archive.read(f"model/{WEIGHTS}") == (resnet_folder / WEIGHTS).read_bytes()

@@ -121,7 +121,7 @@ def test_every_type_in_the_handlers_section(key: str, layout: Layout) -> None:
         ("min-workers: 3\n", "did you mean 'minWorkers'?"),
         ("responseTimeOut: 3\n", "did you mean 'responseTimeout'?"),
         ("handlers: {}\n", "did you mean 'handler'?"),
-        ("colour: red\n", "unknown key 'colour'; known: minWorkers, maxWorkers, "),
+        ("color: red\n", "unknown key 'color'; known: minWorkers, maxWorkers, "),
         ("1: red\n", "unknown key 1;"),
         ("on: red\n", "unknown key True;"),
         ("minWorkers: 2\n", "'minWorkers' needs 'maxWorkers' beside it"),

@@ -48,7 +48,7 @@ def test_model_configurations_are_ones_that_the_handlers_take(path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("task: image-classification\nhub: a/b\n", "'licence'"),
+        ("task: image-classification\nhub: a/b\n", "'license'"),
         (
             "task: painting\nhub: a/b\nlicence: mit\n",
             "unknown task 'painting'; known are image-classification",
@@ -131,7 +131,7 @@ def test_the_table_read_from_source_is_the_one_of_transformers(task: tasks.Task)
 @pytest.mark.parametrize("name", default_models())
 def test_the_starters_can_be_packed(name: str, tmp_path: Path) -> None:
     packed = pack(name, weights="starter", store=tmp_path, report=lambda _: None)
-    assert read_provenance(packed.path).licence
+    assert read_provenance(packed.path).license
     assert packed.size < 15_000_000  # with the graph of an image classifier, which is as large as its weights
 
 

@@ -256,10 +256,10 @@ def test_settings_of_an_image_processor(
     assert (preprocessor.spec.height, preprocessor.spec.width) == size
     picture = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
     expected = processed(processor_of(tmp_path), picture)
-    if preprocessor.spec.normalisation is None:
+    if preprocessor.spec.normalization is None:
         assert torch.equal(preprocessor(picture), expected)
     else:
-        scale, mean, std = preprocessor.spec.normalisation
+        scale, mean, std = preprocessor.spec.normalization
         ours = (preprocessor(picture) * scale - torch.tensor(mean)) / torch.tensor(std)
         assert (
             (ours.permute(2, 0, 1) - expected).abs() * torch.tensor(std)[:, None, None] / scale

@@ -63,7 +63,7 @@ def test_it_gets_the_files_of_its_folder(bench: Bench, handler: Path, tmp_path: 
     }
     assert inside["model/words/de.txt"] == b"words/de.txt"
     made = read_provenance(packed.path)
-    assert (made.source, made.licence) == ("shout_handler.py, weights, all/", "mit")
+    assert (made.source, made.license) == ("shout_handler.py, weights, all/", "mit")
 
 
 def test_the_same_again_is_unchanged_and_another_handler_is_another_version(

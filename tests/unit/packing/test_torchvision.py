@@ -188,7 +188,7 @@ def test_pixels_are_those_of_torchvisions_transforms(architecture: str, name: st
     enum = get_model_weights(architecture)
     plan, said = convert._preprocessing(enum, tmp_path / "any.pth", name)
     assert name in said
-    scale, mean, std = plan.normalisation
+    scale, mean, std = plan.normalization
     for size in ((640, 480), (333, 501), (235, 237), (90, 61), (1201, 160)):
         image = draw("fish", np.random.default_rng(size), size)
         expected = enum[name].transforms()(image)
@@ -205,7 +205,7 @@ def test_the_crop_is_rounded_as_torchvision_rounds_it(tmp_path: Path) -> None:
     (tmp_path / "any.pth").write_bytes(b"")
     enum = get_model_weights("mobilenet_v2")
     plan, _ = convert._preprocessing(enum, tmp_path / "any.pth", "IMAGENET1K_V2")
-    scale, mean, std = plan.normalisation
+    scale, mean, std = plan.normalization
     for width in range(232, 240):
         picture = np.random.default_rng(width).integers(0, 256, (232, width, 3), np.uint8)
         expected = enum["IMAGENET1K_V2"].transforms()(Image.fromarray(picture))
@@ -277,6 +277,6 @@ def test_refusals_of_the_process_are_errors_of_packing(bench: Bench, weights: Pa
 def test_a_plan_written_before_there_was_a_rounding(tmp_path: Path) -> None:
     (tmp_path / "preprocess.json").write_text(
         '{"resize": 256, "resample": "bicubic", "crop": [224, 224],'
-        ' "normalisation": {"scale": 0.1, "mean": [0, 0, 0], "std": [1, 1, 1]}}'
+        ' "normalization": {"scale": 0.1, "mean": [0, 0, 0], "std": [1, 1, 1]}}'
     )
     assert Plan.read(tmp_path / "preprocess.json").rounding == "down"

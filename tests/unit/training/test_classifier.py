@@ -48,7 +48,7 @@ def test_batches_keep_pictures_and_labels_together() -> None:
     brightness = torch.from_numpy(pool).float().mean(dim=(1, 2, 3))
     for pixels, labels in batches:
         assert pixels.shape == (8, 3, 32, 32)
-        # Mirroring and exchanging colours keep the brightness, which tells the pictures of a label apart.
+        # Mirroring and exchanging colors keep the brightness, which tells the pictures of a label apart.
         for found, label in zip(pixels.float().mean(dim=(1, 2, 3)), labels.tolist(), strict=True):
             assert (brightness[label::13] - found).abs().min() < 3
 

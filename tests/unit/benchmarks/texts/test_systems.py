@@ -11,13 +11,13 @@ from benchmarks.errors import BenchError, Unavailable
 from benchmarks.outcomes import Outcome
 from benchmarks.systems.base import Served, Workplace
 from benchmarks.texts import peak
-from benchmarks.texts.catalogue import catalogue, chosen, names
+from benchmarks.texts.catalog import catalog, chosen, names
 from benchmarks.texts.models import BART_LARGE, MODELS, T5_SMALL
 from benchmarks.texts.systems import LEAST, Patience, Servers, TextServer, UnderWorkload
 from benchmarks.texts.workloads import WORKLOADS
 from benchmarks.wire import post
 
-SERVERS = catalogue(T5_SMALL)
+SERVERS = catalog(T5_SMALL)
 
 
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)

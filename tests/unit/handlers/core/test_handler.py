@@ -58,7 +58,7 @@ def test_a_batch_goes_through_the_model_as_one(handler, context):
         (js({"id": "\ud800", "inputs": [text(data=[" "])]}), 400, "InvalidText"),
     ],
 )
-def test_a_bad_item_leaves_its_neighbours_alone(handler, context, bad, status, kind):
+def test_a_bad_item_leaves_its_neighbors_alone(handler, context, bad, status, kind):
     answers, statuses = send(handler, context, raw("a"), bad, raw("b"))
     assert statuses == [200, status, 200]
     assert (answers[0], answers[2]) == ([{"shout": "A"}], [{"shout": "B"}])
@@ -126,7 +126,7 @@ def test_what_is_not_begun_in_time_is_refused_not_killed(tmp_path):
     assert answers[2]["type"] == "Overloaded"
 
 
-def test_a_request_that_takes_its_time_has_no_share_of_its_neighbours(tmp_path):
+def test_a_request_that_takes_its_time_has_no_share_of_its_neighbors(tmp_path):
     context = FakeContext(tmp_path, {"responseTimeout": 1.2})
     handler = Shout()
     handler.initialize(context)
@@ -207,8 +207,8 @@ def test_describe_tells_provenance_device_and_parameters(tmp_path):
 
 
 def test_a_wrong_configuration_stops_the_start(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"unknown key 'handler.colour'"):
-        Shout().initialize(FakeContext(tmp_path, {"handler": {"colour": "red"}}))
+    with pytest.raises(ConfigurationError, match=r"unknown key 'handler.color'"):
+        Shout().initialize(FakeContext(tmp_path, {"handler": {"color": "red"}}))
 
 
 def test_numbers_that_json_lacks_are_our_fault(handler, context, monkeypatch):

@@ -51,7 +51,7 @@ def test_a_single_input_needs_no_thread(parallel):
     assert handler.threads == {threading.current_thread().name}
 
 
-def test_slow_requests_have_no_share_of_their_neighbours_in_threads_either(parallel):
+def test_slow_requests_have_no_share_of_their_neighbors_in_threads_either(parallel):
     """A share is 0.2 s: both threads are with the slow request, whose further inputs are then not begun."""
     handler, context = parallel
     answers, statuses = send(handler, context, raw("a"), js({"inputs": ["slow"] * 8}), raw("b"))

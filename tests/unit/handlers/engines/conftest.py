@@ -10,14 +10,14 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from handlers.core.device import Device
 from handlers.engines.base import PREPARED
 from handlers.engines.prepare import prepare_classifier
-from handlers.vision.types import InputSpec, Normalisation
+from handlers.vision.types import InputSpec, Normalization
 from tests.conftest import ROOT
 from training.pictures import picture
 
 STARTER = ROOT / "models" / "resnet-50" / "starter"
-NORMALISATION = Normalisation(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SPEC = InputSpec(224, 224, NORMALISATION)
-SMALL = InputSpec(64, 64, NORMALISATION)
+NORMALIZATION = Normalization(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SPEC = InputSpec(224, 224, NORMALIZATION)
+SMALL = InputSpec(64, 64, NORMALIZATION)
 FP32 = Device(torch.device("cpu"), torch.float32, 2)
 BF16 = Device(torch.device("cpu"), torch.bfloat16, 2)
 

@@ -13,7 +13,7 @@ from handlers.engines.openvino_classifier import OpenVinoClassifier
 from handlers.engines.prepare import prepare_classifier
 from handlers.engines.torch_classifier import TorchClassifier
 from handlers.vision.preprocess import Preprocessor
-from tests.real_models import labelled_photos, mobilenet_folder
+from tests.real_models import labeled_photos, mobilenet_folder
 from tests.unit.handlers.engines.conftest import BF16, FP32, STARTER
 from training.classifier import HELD_OUT_SEED, draw_all
 
@@ -57,16 +57,16 @@ def mobilenet(shared_data, tmp_path_factory):
     Calibrated with parts of photos that have no label and are large enough to be like what is classified.
     """
     source = mobilenet_folder(shared_data, tmp_path_factory.mktemp("source"))
-    labelled = {path for path, _ in labelled_photos(shared_data)}
+    labeled = {path for path, _ in labeled_photos(shared_data)}
     tiles = tmp_path_factory.mktemp("tiles")
     for path in sorted((shared_data / "photos").glob("pil_*.[jmw]*")):
-        if path not in labelled and "truncated" not in path.name:
+        if path not in labeled and "truncated" not in path.name:
             write_tiles(path, tiles)
     folder = tmp_path_factory.mktemp("mobilenet") / "model"
     shutil.copytree(source, folder)
     prepare_classifier(source, folder / PREPARED, pictures=sorted(tiles.iterdir()))
     preprocessor = Preprocessor(folder)
-    photos = [path.read_bytes() for path, _ in labelled_photos(shared_data)]
+    photos = [path.read_bytes() for path, _ in labeled_photos(shared_data)]
     batch = torch.stack([preprocessor.read(photo, *LIMITS) for photo in photos])
     return (
         folder,

@@ -25,7 +25,7 @@ from handlers.engines.torch_compiled_classifier import (
 )
 from handlers.vision.preprocess import Preprocessor
 from tests.conftest import ROOT
-from tests.unit.handlers.engines.conftest import BF16, FP32, NORMALISATION, SMALL, SPEC, levels
+from tests.unit.handlers.engines.conftest import BF16, FP32, NORMALIZATION, SMALL, SPEC, levels
 from training.pictures import picture
 
 needs_bf16 = pytest.mark.skipif(not has_any(FAST_BF16), reason="this CPU has no bf16")
@@ -33,10 +33,10 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ 
 
 
 def reference(folder, batch: torch.Tensor) -> torch.Tensor:
-    """Normalised as the formula says, without any engine."""
+    """Normalized as the formula says, without any engine."""
     network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    mean, std = (torch.tensor(values) for values in NORMALISATION[1:])
-    pixels = ((batch * NORMALISATION.scale - mean) / std).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values) for values in NORMALIZATION[1:])
+    pixels = ((batch * NORMALIZATION.scale - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
         return network(pixels).logits
 
@@ -100,7 +100,7 @@ def test_efficientnet_is_converted_and_gives_the_same_numbers(efficientnet, tmp_
     """Case 24."""
     facts = prepare_classifier(efficientnet, tmp_path / "prepared")
     assert "none" not in facts["openvino"]
-    spec = Preprocessor(efficientnet).spec._replace(normalisation=None)
+    spec = Preprocessor(efficientnet).spec._replace(normalization=None)
     pixels = torch.rand(3, 3, spec.height, spec.width, generator=torch.Generator().manual_seed(1))
     outputs = []
     for engine in (TorchClassifier(spec, 4), OpenVinoClassifier(spec)):
@@ -135,12 +135,12 @@ def test_a_lone_picture_is_computed_with_its_own_threads_and_as_in_a_batch(small
 
 @pytest.mark.parametrize("make", [lambda spec: TorchClassifier(spec, 8), OpenVinoClassifier])
 def test_ready_pixels_are_taken_as_they_are(small, make):
-    ready = SMALL._replace(normalisation=None)
+    ready = SMALL._replace(normalization=None)
     batch = levels(SMALL, 2)
-    mean, std = (torch.tensor(values) for values in NORMALISATION[1:])
+    mean, std = (torch.tensor(values) for values in NORMALIZATION[1:])
     engine = make(ready)
     engine.load(small, FP32)
-    logits = engine.run(((batch * NORMALISATION.scale - mean) / std).permute(0, 3, 1, 2))
+    logits = engine.run(((batch * NORMALIZATION.scale - mean) / std).permute(0, 3, 1, 2))
     assert torch.allclose(logits, reference(small, batch), atol=1e-4)
 
 
@@ -229,7 +229,7 @@ print(sorted({"transformers", "nncf", "openvino_telemetry.main"} & set(sys.modul
     assert not (tmp_path / "intel").exists()
 
 
-SIGNALLED = """
+SIGNALED = """
 import signal, sys
 from pathlib import Path
 from handlers.engines.openvino_classifier import OpenVinoClassifier
@@ -250,6 +250,6 @@ signal.raise_signal(signal.SIGTERM)
 
 def test_a_signal_after_networks_have_gone_does_not_end_the_process(small):
     """In any order: OpenVINO leaves a freed signal stack otherwise."""
-    command = [sys.executable, "-c", SIGNALLED, small]
+    command = [sys.executable, "-c", SIGNALED, small]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (0, "still here\n"), done.stderr

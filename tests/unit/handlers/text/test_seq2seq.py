@@ -168,7 +168,7 @@ BART_SIZES = SIZES | {
 
 @pytest.mark.skipif(not has_any(FAST_INT8), reason="this CPU has no fast int8")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_layer_in_int8_is_near_and_does_not_look_at_its_neighbours(dtype: torch.dtype) -> None:
+def test_a_layer_in_int8_is_near_and_does_not_look_at_its_neighbors(dtype: torch.dtype) -> None:
     drawn = torch.Generator().manual_seed(3)
     weight, x, bias = (torch.randn(*shape, generator=drawn) for shape in ((24, 64), (200, 64), (24,)))
     weight[3], x[2] = 0.0, 0.0

@@ -12,7 +12,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from handlers.vision.decode import to_rgb
 from handlers.vision.preprocess import Preprocessor
-from tests.real_models import labelled_photos, mobilenet_folder
+from tests.real_models import labeled_photos, mobilenet_folder
 from training.classifier import HELD_OUT_SEED
 from training.pictures import picture, to_jpeg
 
@@ -48,7 +48,7 @@ class Paths:
     def both(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
         image = to_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
         exact = self.exact(images=image, return_tensors="pt")["pixel_values"][0]
-        scale, mean, std = self.fast.spec.normalisation
+        scale, mean, std = self.fast.spec.normalization
         levels = self.fast.read(data, 50_000_000, 2**25)
         return exact, ((levels * scale - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)
 
@@ -75,6 +75,6 @@ def test_a_thousand_large_pictures_get_the_labels_of_the_exact_path():
 
 def test_real_weights_label_all_photos_as_by_the_exact_path(shared_data, tmp_path):
     paths = Paths(mobilenet_folder(shared_data, tmp_path))
-    exact, fast = paths.scores([path.read_bytes() for path, _ in labelled_photos(shared_data)])
+    exact, fast = paths.scores([path.read_bytes() for path, _ in labeled_photos(shared_data)])
     assert exact.argmax(-1).tolist() == fast.argmax(-1).tolist()
     assert (exact - fast).abs().max() < 0.03

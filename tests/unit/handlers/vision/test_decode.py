@@ -24,8 +24,8 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 def quarters(mode: str = "RGB") -> Image.Image:
     """Red and green above, blue and white below."""
     image = Image.new("RGB", (64, 48))
-    for place, colour in zip([(0, 0), (32, 0), (0, 24), (32, 24)], [RED, GREEN, BLUE, WHITE], strict=True):
-        image.paste(colour, (*place, place[0] + 32, place[1] + 24))
+    for place, color in zip([(0, 0), (32, 0), (0, 24), (32, 24)], [RED, GREEN, BLUE, WHITE], strict=True):
+        image.paste(color, (*place, place[0] + 32, place[1] + 24))
     return image.convert(mode)
 
 
@@ -101,7 +101,7 @@ def test_alpha_lies_on_white(mode):
     assert tuple(decoded[6, 6]) == WHITE
 
 
-def test_a_transparent_palette_colour_lies_on_white():
+def test_a_transparent_palette_color_lies_on_white():
     image = Image.new("P", (4, 4), 0)
     image.putpalette([10, 20, 30] + [0] * 765)
     assert tuple(decode_image(saved(image, "PNG", transparency=0), LIMIT)[0, 0]) == WHITE
@@ -169,7 +169,7 @@ def test_odd_metadata_does_not_keep_a_picture_from_being_turned(tag):
     assert decode_image(data, LIMIT).shape == (40, 20, 3)
 
 
-def test_a_transparent_palette_colour_stays_one_when_turned():
+def test_a_transparent_palette_color_stays_one_when_turned():
     image = Image.new("P", (4, 2), 0)
     image.putpalette([10, 20, 30] + [0] * 765)
     exif = Image.Exif()
@@ -242,7 +242,7 @@ def test_a_file_of_too_many_bytes_is_refused():
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
 def test_the_first_frame_of_an_animation(kind):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN)]
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
     assert close(decode_image(data, LIMIT)[4, 4], RED)
 

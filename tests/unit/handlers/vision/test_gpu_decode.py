@@ -15,12 +15,12 @@ from handlers.vision import gpu_decode
 from handlers.vision.decode import decode_image, open_image
 from handlers.vision.gpu_decode import DeviceDecoder, choose_decoder, resized, samples, suitable
 from handlers.vision.plan import Plan
-from handlers.vision.types import Normalisation
+from handlers.vision.types import Normalization
 from tests.unit.handlers.vision.test_jpeg import drawn, saved, turned
 
 LIMIT = 50_000_000
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
-HALF = Normalisation(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALF = Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 PLAN = Plan(73, "bicubic", (64, 64), HALF)
 PLANS = [
     PLAN,

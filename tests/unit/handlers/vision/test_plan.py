@@ -23,9 +23,9 @@ from transformers import (
 
 from handlers.core.errors import ConfigurationError
 from handlers.vision.plan import Plan, plan_of_processor, processed, processor_of
-from handlers.vision.types import InputSpec, Normalisation
+from handlers.vision.types import InputSpec, Normalization
 
-IMAGENET = Normalisation(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = Normalization(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PROCESSORS = [
     ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.875),
     ConvNextImageProcessor(size={"shortest_edge": 225}, crop_pct=0.95, resample=2),
@@ -54,9 +54,9 @@ def random_picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng((height, width)).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def levels(pixels: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
-    """What the processor's pixels [3, height, width] were before they were normalised, [height, width, 3]."""
-    scale, mean, std = normalisation
+def levels(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """What the processor's pixels [3, height, width] were before they were normalized, [height, width, 3]."""
+    scale, mean, std = normalization
     return (pixels.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)) / scale
 
 
@@ -66,7 +66,7 @@ def test_a_plan_gives_the_pixels_of_the_processor(processor):
     for size in SIZES:
         picture = random_picture(*size)
         before = picture.copy()
-        ours, expected = plan(picture), levels(processed(processor, picture), plan.normalisation)
+        ours, expected = plan(picture), levels(processed(processor, picture), plan.normalization)
         assert ours.dtype == torch.uint8
         assert ours.is_contiguous()
         assert ours.shape == expected.shape == (plan.spec.height, plan.spec.width, 3)

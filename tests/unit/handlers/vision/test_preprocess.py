@@ -13,10 +13,10 @@ from handlers.core.errors import ConfigurationError, ImageTooLarge, InvalidImage
 from handlers.vision.gpu_decode import DeviceDecoder
 from handlers.vision.plan import Plan
 from handlers.vision.preprocess import PREPARED, Preprocessor
-from handlers.vision.types import InputSpec, Normalisation
+from handlers.vision.types import InputSpec, Normalization
 from training.pictures import draw, to_jpeg
 
-HALF = Normalisation(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALF = Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 LIMITS = (50_000_000, 2**24)
 
 
@@ -31,7 +31,7 @@ def vit(tmp_path):
     return tmp_path
 
 
-def test_a_photo_becomes_levels_that_the_engine_normalises(vit, photo):
+def test_a_photo_becomes_levels_that_the_engine_normalizes(vit, photo):
     preprocessor = Preprocessor(vit)
     assert preprocessor.spec == InputSpec(224, 224, HALF)
     pixels = preprocessor.read(photo, *LIMITS)

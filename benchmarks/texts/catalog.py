@@ -20,7 +20,7 @@ PATIENCE, PATIENCE_QUICK = 60.0, 20.0
 _QUICK = (NAME, TUTORIAL)
 
 
-def catalogue(model: TextModel) -> list[TextServer]:
+def catalog(model: TextModel) -> list[TextServer]:
     """Fresh ones."""
     return [
         Library(model, "in-process-fp32", "generate(), fp32", "transformers", "float32"),
@@ -38,7 +38,7 @@ def catalogue(model: TextModel) -> list[TextServer]:
 
 
 def names() -> list[str]:
-    return [server.name for server in catalogue(BART_LARGE)]
+    return [server.name for server in catalog(BART_LARGE)]
 
 
 def chosen(model: TextModel, only: Sequence[str], workloads: Sequence[str], quick: bool) -> list[System]:
@@ -49,7 +49,7 @@ def chosen(model: TextModel, only: Sequence[str], workloads: Sequence[str], quic
     check("--systems", only, names())
     servers: Servers = Servers(lambda served: served.stop())
     found: list[System] = []
-    for server in catalogue(model):
+    for server in catalog(model):
         for name in workloads:
             wanted = server.name in only or not only
             known = name in server.workloads

@@ -18,7 +18,7 @@ CEILINGS = {REST: "ceiling", INT8: "ceiling-int8"}
 """Which ceiling each of ours is held against."""
 
 
-def catalogue() -> list[System]:
+def catalog() -> list[System]:
     """Fresh ones; those of ours share their servers."""
     servers = Servers()
     return [
@@ -37,7 +37,7 @@ def catalogue() -> list[System]:
 
 def chosen(names: Sequence[str]) -> list[System]:
     """Those named, all of them when none is. Raises BenchError."""
-    systems = catalogue()
+    systems = catalog()
     known = [system.name for system in systems]
     for name in names:
         if name not in known:

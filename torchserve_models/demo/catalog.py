@@ -58,7 +58,7 @@ class Entry:
         return next((each for each in every if each.get("name") == parameter), {})
 
 
-class Catalogue:
+class Catalog:
     """Asks the server at each call, but for each version's metadata only once, as a worker has to answer that."""
 
     def __init__(self, client: Client) -> None:

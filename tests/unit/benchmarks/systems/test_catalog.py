@@ -4,11 +4,11 @@ import pytest
 
 from benchmarks import environments
 from benchmarks.errors import BenchError
-from benchmarks.systems.catalogue import catalogue, chosen
-from benchmarks.texts.catalogue import catalogue as summarizers
+from benchmarks.systems.catalog import catalog, chosen
+from benchmarks.texts.catalog import catalog as summarizers
 from benchmarks.texts.models import T5_SMALL
 
-PEERS = [system for system in catalogue() if system.peer]
+PEERS = [system for system in catalog() if system.peer]
 
 
 @pytest.mark.parametrize("system", PEERS, ids=lambda system: system.name)
@@ -25,6 +25,6 @@ def test_no_peers_files_are_left_over():
 
 def test_systems_are_chosen_by_name_in_the_order_of_the_table():
     assert [system.name for system in chosen(["flask", "ceiling"])] == ["ceiling", "flask"]
-    assert len(chosen([])) == len(catalogue()) == 10
+    assert len(chosen([])) == len(catalog()) == 10
     with pytest.raises(BenchError, match="known are"):
         chosen(["nothing"])
