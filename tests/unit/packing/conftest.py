@@ -95,7 +95,7 @@ def bench(tmp_path: Path, resnet_folder: Path, prepared: Path) -> Bench:
     shutil.copytree(ROOT / "handlers", root / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
     model = root / "models" / "small-net"
     shutil.copytree(resnet_folder, model / "starter")
-    (model / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicence: mit\n")
+    (model / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicense: mit\n")
     shutil.copy(ROOT / "models" / "resnet-50" / "model-config.yaml", model)
     return Bench(Layout(root), tmp_path / "store")
 

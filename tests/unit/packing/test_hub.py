@@ -279,7 +279,7 @@ def test_offline_hints_do_not_contradict_each_other(
     """Case 24: each names what helps there, and nothing else."""
     bare = bench.layout.models / "bare"
     bare.mkdir()
-    (bare / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicence: mit\n")
+    (bare / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicense: mit\n")
     offline()
     for arguments, hint in (
         ({"weights": "pretrained"}, "--weights starter"),

@@ -50,12 +50,12 @@ def test_model_configurations_are_ones_that_the_handlers_take(path: Path) -> Non
     [
         ("task: image-classification\nhub: a/b\n", "'license'"),
         (
-            "task: painting\nhub: a/b\nlicence: mit\n",
+            "task: painting\nhub: a/b\nlicense: mit\n",
             "unknown task 'painting'; known are image-classification",
         ),
-        ("task: summarization\nhub: a/b\nlicence: mit\nhubb: x\n", "unknown key 'hubb'; known are task, hub"),
-        ("task: summarization\nhub: 3\nlicence: mit\n", "'hub'"),
-        ("task: summarization\nhub: a/b\nlicence: mit\npickled: 3\n", "'pickled' has to be true or false"),
+        ("task: summarization\nhub: a/b\nlicense: mit\nhubb: x\n", "unknown key 'hubb'; known are task, hub"),
+        ("task: summarization\nhub: 3\nlicense: mit\n", "'hub'"),
+        ("task: summarization\nhub: a/b\nlicense: mit\npickled: 3\n", "'pickled' has to be true or false"),
         ("- task\n", "mapping"),
         ("task: [\n", "cannot be read"),
         ("", "mapping"),
@@ -89,7 +89,7 @@ def test_an_unknown_model_names_the_known_ones(bench: Bench) -> None:
 def test_a_model_without_starter(bench: Bench) -> None:
     folder = bench.layout.models / "bare"
     folder.mkdir()
-    (folder / "source.yaml").write_text("task: summarization\nhub: a/b\nlicence: mit\n")
+    (folder / "source.yaml").write_text("task: summarization\nhub: a/b\nlicense: mit\n")
     with pytest.raises(errors.BadSource, match="no starter"):
         bench.pack("bare", weights="starter")
     assert default_models(bench.layout) == ["small-net"]
@@ -101,7 +101,7 @@ def test_a_model_without_starter_needs_the_hub(
 ) -> None:
     folder = bench.layout.models / "bare"
     folder.mkdir()
-    (folder / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicence: mit\n")
+    (folder / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicense: mit\n")
     fake_hub.faults = [Fault("/api/models", 503)]
     with pytest.raises(errors.HubUnreachable) as error:
         bench.pack("bare", weights=weights)
