@@ -196,7 +196,7 @@ class Checkout:
         for name, address in self.addresses.items():
             text = text.replace(name, address)
         text = re.sub(r"(?<![\w.])((?:Async)?Client)\((\))?", self._with_endpoints, text)
-        return f"import client\nENDPOINTS = client.{self.server.endpoints!r}\n{text}"
+        return f"from torchserve_models import client\nENDPOINTS = client.{self.server.endpoints!r}\n{text}"
 
     @staticmethod
     def _with_endpoints(match: re.Match[str]) -> str:

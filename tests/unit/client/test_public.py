@@ -47,7 +47,7 @@ def test_everything_public_exists():
 
 def test_importing_needs_neither_torch_nor_torchserve():
     code = (
-        "import sys, client, client.cli, client._stubs.inference_pb2\n"
+        "import sys, torchserve_models.client.cli, torchserve_models.client._stubs.inference_pb2\n"
         "print([name for name in ('torch', 'transformers', 'numpy', 'PIL', 'ts', 'handlers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -55,7 +55,7 @@ def test_importing_needs_neither_torch_nor_torchserve():
 
 
 def test_without_stubs_grpc_says_what_to_do(call, monkeypatch):
-    monkeypatch.setitem(sys.modules, "client._stubs.inference_pb2", None)
+    monkeypatch.setitem(sys.modules, "torchserve_models.client._stubs.inference_pb2", None)
     stubs.cache_clear()
     try:
         with pytest.raises(MissingStubs, match="scripts/setup"):

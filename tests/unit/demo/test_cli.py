@@ -106,6 +106,6 @@ def test_streamlits_process_finds_the_packages_and_the_server(monkeypatch, tmp_p
     [(command, environment)] = started
     assert Endpoints(**json.loads(command[-1])) == there
     assert "--server.maxUploadSize=16" in command
-    check = [sys.executable, "-P", "-c", "import client, demo.catalog"]
+    check = [sys.executable, "-P", "-c", "import torchserve_models.client, torchserve_models.demo.catalog"]
     done = subprocess.run(check, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

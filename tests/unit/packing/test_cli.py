@@ -141,7 +141,8 @@ def test_from_wants_one_name(bench: Bench, capsys: pytest.CaptureFixture[str]) -
 
 def test_packing_a_starter_imports_neither_torch_nor_the_hub(bench: Bench) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom packing.cli import main\nfrom packing.models import Layout\n"
+        "import sys\nfrom pathlib import Path\nfrom torchserve_models.packing.cli import main\n"
+        "from torchserve_models.packing.models import Layout\n"
         f"main(['small-net', '--weights', 'starter', '--store', {str(bench.store)!r}],"
         f" Layout(Path({str(bench.layout.root)!r})))\n"
         "print({'torch', 'transformers', 'huggingface_hub', 'httpx2'} & set(sys.modules))"

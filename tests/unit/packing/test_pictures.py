@@ -77,7 +77,7 @@ def test_the_limits_are_the_classifiers() -> None:
 def test_torch_is_not_imported(tmp_path: Path) -> None:
     picture(tmp_path / "x.png")
     code = (
-        "import sys\nfrom pathlib import Path\nfrom packing.pictures import choose\n"
+        "import sys\nfrom pathlib import Path\nfrom torchserve_models.packing.pictures import choose\n"
         f"choose(Path({str(tmp_path)!r}), print)\nprint('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
