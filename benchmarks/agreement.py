@@ -1,6 +1,6 @@
-"""How often our handler's first label is that of fp32 eager in PyTorch, on drawn pictures that no training has seen.
+"""How often our handler's first label is that of fp32 eager in PyTorch, on drawn images that no training has seen.
 
-The packed handler is called in process, one picture at a time: the network is compared, not the wire.
+The packed handler is called in process, one image at a time: the network is compared, not the wire.
 """
 
 import io
@@ -11,27 +11,27 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks import in_process, pictures
+from benchmarks import images, in_process
 from benchmarks.errors import Unavailable
 from benchmarks.systems.base import Workplace
 from benchmarks.systems.ceiling import hosted, unpacked
 from benchmarks.systems.product import packed
-from training.pictures import LABELS
+from training.images import LABELS
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """`same` of `pictures` have the same first label; `right` have the label that was drawn."""
+    """`same` of `images` have the same first label; `right` have the label that was drawn."""
 
     name: str
     precision: str
-    pictures: int
+    images: int
     same: int
     right: int
 
     @property
     def share(self) -> float:
-        return self.same / self.pictures
+        return self.same / self.images
 
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "share": self.share}
@@ -41,7 +41,7 @@ def compare(place: Workplace, count: int, names: Sequence[tuple[str, bool]]) -> 
     """Each (name, int8) against the reference, whose own row comes first."""
     context = get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
-        drawn = [pictures.photo(pictures.AGREEMENT_SEED, index) for index in range(count)]
+        drawn = [images.photo(images.AGREEMENT_SEED, index) for index in range(count)]
         wanted = pool.submit(_reference, place.model, drawn).result()
     found = [_agreement("reference", "fp32, eager", wanted, wanted)]
     for name, int8 in names:

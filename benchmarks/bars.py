@@ -166,7 +166,7 @@ def _same(agreements: Sequence[Agreement], name: str, variant: str) -> Bar:
     what, bar = f"first label as in fp32 eager, {variant}", f"at least {SAME[name]:.0%}"
     for each in agreements:
         if each.name == name:
-            measured = f"{each.share:.1%} of {each.pictures} ({each.precision})"
+            measured = f"{each.share:.1%} of {each.images} ({each.precision})"
             return Bar(what, measured, bar, each.share >= SAME[name])
     return Bar(what, "not measured", bar, None)
 

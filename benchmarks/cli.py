@@ -15,7 +15,7 @@ from benchmarks.options import ROOT, parser, refuse
 from benchmarks.signals import interrupt_on_all
 
 README = ROOT / "README.md"
-AGREEMENT_PICTURES, AGREEMENT_PICTURES_QUICK = 1000, 100
+AGREEMENT_IMAGES, AGREEMENT_IMAGES_QUICK = 1000, 100
 _TUNE_SECONDS = 4.0
 
 
@@ -52,7 +52,7 @@ def _alone(work: Path) -> Iterator[None]:
 
 
 def _side_by_side(options: argparse.Namespace) -> int:
-    from benchmarks import agreement, machine, measure, pictures, report
+    from benchmarks import agreement, images, machine, measure, report
     from benchmarks.generator import Generator
     from benchmarks.systems.catalog import INT8, REST, chosen
 
@@ -62,25 +62,25 @@ def _side_by_side(options: argparse.Namespace) -> int:
     place = _place(options)
     schedule = _schedule(options)
     facts = machine.facts()
-    say(f"on {machine.sentence(facts)}; {pictures.sizes(place.pictures)}")
+    say(f"on {machine.sentence(facts)}; {images.sizes(place.images)}")
     with Generator(options.processes) as generator:
         results = measure.measured(systems, place, schedule, generator)
     sentence = (
-        f"ResNet-50 at full size, {pictures.sizes(place.pictures)}, {machine.sentence(facts)}; medians of "
+        f"ResNet-50 at full size, {images.sizes(place.images)}, {machine.sentence(facts)}; medians of "
         f"{schedule.rounds} interleaved rounds, {now():%Y-%m-%d}, `{facts['command']}`.{at_its_limit(generator)}"
     )
     extra: dict[str, Any] = {
         "date": now().isoformat(timespec="seconds"),
         "machine": facts,
-        "pictures": pictures.sizes(place.pictures),
+        "images": images.sizes(place.images),
         "seconds": schedule.seconds,
         "rounds": schedule.rounds,
     }
     _write(options.out, results, sentence, extra, [])  # whatever happens to the rest
     wanted = [(name, int8) for name, int8 in ((REST, False), (INT8, True)) if name in results.rows]
-    count = AGREEMENT_PICTURES_QUICK if options.quick else AGREEMENT_PICTURES
+    count = AGREEMENT_IMAGES_QUICK if options.quick else AGREEMENT_IMAGES
     if wanted:
-        say(f"labels of {count} pictures, in process, against fp32 eager")
+        say(f"labels of {count} images, in process, against fp32 eager")
         agreements = agreement.compare(place, count, wanted)
     else:
         agreements = []
@@ -90,7 +90,7 @@ def _side_by_side(options: argparse.Namespace) -> int:
     try:
         report.draw(options.out, place.root / "venvs")
     except Unavailable as error:
-        say(f"no pictures: {error}")
+        say(f"no images: {error}")
     return 0
 
 
@@ -120,11 +120,11 @@ def _texts(options: argparse.Namespace) -> int:
 
 
 def _running_server(options: argparse.Namespace) -> int:
-    from benchmarks import machine, measure, pictures, report, work
+    from benchmarks import images, machine, measure, report, work
     from benchmarks.generator import Generator
     from benchmarks.systems.running import RunningServer
 
-    sent = tuple(pictures.sent(options.pictures))
+    sent = tuple(images.sent(options.images))
     target = work.served(options.url, options.model, sent)
     place = _place(options, model=False)
     schedule = replace(_schedule(options), warm_up=1.0)
@@ -153,12 +153,12 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _place(options: argparse.Namespace, model: bool = True) -> Any:
-    from benchmarks import pictures, weights
+    from benchmarks import images, weights
     from benchmarks.systems.base import Workplace
 
     options.work.mkdir(parents=True, exist_ok=True)
     folder = weights.full_size(options.work / "model") if model else options.work
-    return Workplace(options.work, folder, tuple(pictures.sent(options.pictures)), say)
+    return Workplace(options.work, folder, tuple(images.sent(options.images)), say)
 
 
 def _schedule(options: argparse.Namespace) -> Any:

@@ -17,10 +17,10 @@ from benchmarks.outcomes import Outcome
 
 if TYPE_CHECKING:
     from handlers.image_classifier import ImageClassifier
-    from handlers.vision.types import Picture
+    from handlers.vision.types import Image
 
 _handler: "ImageClassifier"
-_pictures: Sequence[bytes] = ()
+_images: Sequence[bytes] = ()
 _AHEAD = 3  # batches that are decoded or being decoded while one is in the network
 
 
@@ -40,9 +40,9 @@ class _Context:
         self.system_properties = {"model_dir": str(archive), "gpu_id": gpu, "batch_size": 8}
 
 
-def load(archive: Path, pictures: Sequence[bytes], threads: int | None, precision: str | None = None) -> None:
+def load(archive: Path, images: Sequence[bytes], threads: int | None, precision: str | None = None) -> None:
     """`archive` is an unpacked one; `threads` and `precision` replace what its configuration says."""
-    global _handler, _pictures
+    global _handler, _images
     from handlers.image_classifier import ImageClassifier
 
     config = yaml.safe_load((archive / "model-config.yaml").read_text())
@@ -50,24 +50,24 @@ def load(archive: Path, pictures: Sequence[bytes], threads: int | None, precisio
     config["handler"] |= {key: value for key, value in changes.items() if value is not None}
     _handler = ImageClassifier()
     _handler.initialize(_Context(archive, config))
-    _pictures = pictures
+    _images = images
 
 
 def describe() -> dict[str, Any]:
     return {"pid": os.getpid(), **_handler._description()}
 
 
-def _decode(picture: bytes) -> "Picture":
-    return _handler.decode(picture, {})
+def _decode(image: bytes) -> "Image":
+    return _handler.decode(image, {})
 
 
 def serial(size: int, seconds: float) -> Outcome:
-    """Batches one after the other: decode, then the network. Those of one picture have the least latency there is."""
+    """Batches one after the other: decode, then the network. Those of one image have the least latency there is."""
     outcome = Outcome(seconds)
-    pictures = itertools.cycle(_pictures)
+    images = itertools.cycle(_images)
     end = time.perf_counter() + seconds
     while (begin := time.perf_counter()) < end:
-        outcome.completed += len(_handler.predict([_decode(next(pictures)) for _ in range(size)]))
+        outcome.completed += len(_handler.predict([_decode(next(images)) for _ in range(size)]))
         outcome.latencies.append(time.perf_counter() - begin)
     outcome.seconds += time.perf_counter() - end
     return outcome
@@ -86,18 +86,18 @@ def batches(size: int, seconds: float) -> Outcome:
     return outcome
 
 
-def _decoded(pool: ThreadPoolExecutor, size: int) -> "Iterator[list[Picture]]":
-    pictures = itertools.cycle(_pictures)
-    waiting: list[list[Future[Picture]]] = []
+def _decoded(pool: ThreadPoolExecutor, size: int) -> "Iterator[list[Image]]":
+    images = itertools.cycle(_images)
+    waiting: list[list[Future[Image]]] = []
     while True:
         while len(waiting) < _AHEAD:
-            waiting.append([pool.submit(_decode, next(pictures)) for _ in range(size)])
+            waiting.append([pool.submit(_decode, next(images)) for _ in range(size)])
         yield [future.result() for future in waiting.pop(0)]
 
 
-def top_labels(pictures: Sequence[bytes]) -> list[str]:
-    """The likeliest label of each, one picture at a time, as an idle server would compute it."""
-    return [_handler.predict([_decode(picture)])[0][0].label for picture in pictures]
+def top_labels(images: Sequence[bytes]) -> list[str]:
+    """The likeliest label of each, one image at a time, as an idle server would compute it."""
+    return [_handler.predict([_decode(image)])[0][0].label for image in images]
 
 
 def cores() -> int:

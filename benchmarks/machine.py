@@ -32,7 +32,7 @@ _PACKAGES = (
     "torchserve",
     "grpcio",
 )
-_FOLDERS = ("--out", "--work", "--pictures")
+_FOLDERS = ("--out", "--work", "--images")
 
 
 def facts() -> dict[str, Any]:

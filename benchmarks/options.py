@@ -16,7 +16,7 @@ def refuse(options: argparse.Namespace) -> None:
         raise BenchError("--url and --tune are two different runs; give one of them")
     if options.url and not options.model:
         raise BenchError("--url needs --model NAME")
-    for name in ("url", "tune", "pictures"):
+    for name in ("url", "tune", "images"):
         if options.texts and getattr(options, name):
             raise BenchError(f"--texts measures summaries side by side; it cannot go with --{name}")
     if options.texts and options.processes > 1:
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to measure")
     what.add_argument("--systems", type=_names, default=(), metavar="A,B", help=f"only these: {known}")
     what.add_argument(
-        "--texts", action="store_true", help="summaries instead of pictures; --out gets a folder texts/"
+        "--texts", action="store_true", help="summaries instead of images; --out gets a folder texts/"
     )
     what.add_argument(
         "--models", type=_names, default=(), metavar="A,B", help="of --texts: t5-small,bart-large"
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="a,b,c",
         help="of --texts: a (short), b (articles), c (beams)",
     )
-    what.add_argument("--pictures", type=Path, metavar="FOLDER", help="your own JPEGs instead of drawn ones")
+    what.add_argument("--images", type=Path, metavar="FOLDER", help="your own JPEGs instead of drawn ones")
     what.add_argument(
         "--url",
         metavar="URL",

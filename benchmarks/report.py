@@ -1,4 +1,4 @@
-"""What a run found, for people: Markdown tables, the README's section, pictures; and as JSON."""
+"""What a run found, for people: Markdown tables, the README's section, images; and as JSON."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from benchmarks.results import Results, Row
 from benchmarks.systems.catalog import REST
 
 SECTION, TEXTS_SECTION = "bench", "bench-texts"
-"""Of the README: what stands between `<!-- bench -->` and `<!-- /bench -->`, for pictures and for texts."""
+"""Of the README: what stands between `<!-- bench -->` and `<!-- /bench -->`, for images and for texts."""
 _HERE = Path(__file__).resolve().parent
 
 
@@ -101,7 +101,7 @@ def agreement_table(agreements: Sequence[Agreement]) -> str:
         line(["---", "---", "---:", "---:"]),
     ]
     for each in agreements:
-        shares = f"{each.share:.1%} of {each.pictures}", f"{each.right / each.pictures:.1%}"
+        shares = f"{each.share:.1%} of {each.images}", f"{each.right / each.images:.1%}"
         lines.append(line([each.name, each.precision, *shares]))
     return "\n".join(lines)
 
@@ -142,7 +142,7 @@ def write_files(
 
 
 def draw(folder: Path, venvs: Path) -> None:
-    """Draws the pictures of `folder`/results.json there. Raises Unavailable where matplotlib cannot be had."""
+    """Draws the images of `folder`/results.json there. Raises Unavailable where matplotlib cannot be had."""
     python = environments.ready("charts", venvs, _HERE / "requirements-charts.txt") / "python"
     command = [python, _HERE / "charts.py", folder / "results.json", folder]
     drawn = subprocess.run(command, capture_output=True, text=True)

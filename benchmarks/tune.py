@@ -1,6 +1,6 @@
 """Finds a model's best batch policy on this machine and writes it into models/NAME/model-config.yaml.
 
-maxBatchDelay stays as it is: for pictures 1 ms, the least that TorchServe takes from a model's configuration (0
+maxBatchDelay stays as it is: for images 1 ms, the least that TorchServe takes from a model's configuration (0
 becomes 100), as an idle request pays it in full and a free worker takes what has queued anyway; for texts, whose
 batches take long, a little more lets those that come together start together.
 """
@@ -25,7 +25,7 @@ from benchmarks.texts.systems import LEAST, target
 from benchmarks.texts.workloads import WORKLOADS
 from benchmarks.tune_config import CONFIG, configured_copy, write
 from benchmarks.wire import Target
-from benchmarks.work import Address, address_of, pictures_to, texts_to
+from benchmarks.work import Address, address_of, images_to, texts_to
 from torchserve_models import serving
 from torchserve_models.packing import PackingError, known_models, pack, read_provenance
 from torchserve_models.packing.models import LAYOUT
@@ -155,9 +155,9 @@ def subject_of(name: str, place: Workplace) -> Subject:
         raise BenchError(
             f"--tune: there is no model {name!r} in models/; known are {', '.join(known_models())}"
         )
-    of_pictures = partial(pictures_to, model=name, pictures=place.pictures)
+    of_images = partial(images_to, model=name, images=place.images)
     if name == "resnet-50":
-        return Subject(packed(place, int8=False).path, of_pictures, texts=False)
+        return Subject(packed(place, int8=False).path, of_images, texts=False)
     for model in MODELS.values():
         if model.served_as == name:
             return _full_size_texts(model, place)
@@ -168,7 +168,7 @@ def subject_of(name: str, place: Workplace) -> Subject:
     if made.weights == "starter":
         place.say(f"{name}: the STARTER weights are small; what is found holds for them")
     if read_provenance(made.path).task == "image-classification":
-        return Subject(made.path, of_pictures, texts=False)
+        return Subject(made.path, of_images, texts=False)
     return Subject(made.path, partial(texts_to, model=name), texts=True)
 
 

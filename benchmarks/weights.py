@@ -1,6 +1,6 @@
 """ResNet-50 at full size in the hub's layout: the starter's trained network, made four times as wide.
 
-Random weights would have the same arithmetic, but answer nearly every picture alike, and a comparison of their labels
+Random weights would have the same arithmetic, but answer nearly every image alike, and a comparison of their labels
 would say nothing. So each channel of the starter stands here four times, with a quarter of the weight for each input
 (Net2WiderNet, Chen et al. 2016, https://arxiv.org/abs/1511.05641): the same answers, from a network of full size.
 """

@@ -51,7 +51,7 @@ def post_file(path: str, field: str, content: bytes) -> bytes:
     """The same as a form with one file, as a browser or `curl -F` sends it."""
     head = (
         b"--" + _BOUNDARY + b'\r\nContent-Disposition: form-data; name="' + field.encode() + b'"; '
-        b'filename="picture.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+        b'filename="image.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
     )
     body = head + content + b"\r\n--" + _BOUNDARY + b"--\r\n"
     return post(path, body, f"multipart/form-data; boundary={_BOUNDARY.decode()}")

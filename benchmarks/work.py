@@ -1,4 +1,4 @@
-"""Requests for a model that is already served: pictures or texts, whichever it takes."""
+"""Requests for a model that is already served: images or texts, whichever it takes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,9 +24,9 @@ class Address(NamedTuple):
         return post(f"{self.prefix}/predictions/{model}", body, content_type, host)
 
 
-def pictures_to(address: Address, model: str, pictures: Sequence[bytes]) -> Target:
+def images_to(address: Address, model: str, images: Sequence[bytes]) -> Target:
     """The answer holds five labels, whatever they are."""
-    requests = tuple(address.post(model, each, "image/jpeg") for each in pictures)
+    requests = tuple(address.post(model, each, "image/jpeg") for each in images)
     return Target(address.host, address.port, requests, b'"label"', 5)
 
 
@@ -37,12 +37,12 @@ def texts_to(address: Address, model: str) -> Target:
     return Target(address.host, address.port, requests, b'"summary_text"', 1)
 
 
-def served(url: str, model: str, pictures: Sequence[bytes]) -> Target:
+def served(url: str, model: str, images: Sequence[bytes]) -> Target:
     """What the model at that address answers rightly. Raises BenchError with what it said."""
     address = address_of(url)
     problems = []
     for kind, target in (
-        ("picture", pictures_to(address, model, pictures)),
+        ("image", images_to(address, model, images)),
         ("text", texts_to(address, model)),
     ):
         outcome = run(Job(target, Open(rate=20.0), seconds=0.2, ramp=0.0))

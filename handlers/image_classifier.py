@@ -1,4 +1,4 @@
-"""The image classifier's entry: a picture to its likeliest labels."""
+"""The image classifier's entry: an image to its likeliest labels."""
 
 import logging
 import time
@@ -18,7 +18,7 @@ from handlers.engines.classifier_network import blank
 from handlers.vision.labels import read_labels
 from handlers.vision.pixels import DATATYPES
 from handlers.vision.preprocess import Preprocessor
-from handlers.vision.types import Label, Picture, VisionConfig
+from handlers.vision.types import Image, Label, VisionConfig
 
 DEFAULT_TOP_K = 5
 WARM_UP_SECONDS = 3.0
@@ -29,7 +29,7 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 ANSWER_SCHEMA = {
     "type": "array",
-    "description": "The likeliest labels of one picture, the likeliest first.",
+    "description": "The likeliest labels of one image, the likeliest first.",
     "items": {
         "type": "object",
         "required": ["label", "score"],
@@ -45,7 +45,7 @@ EXAMPLE = (  # a PNG of 16 x 16 pixels
 logger = logging.getLogger(__name__)
 
 
-class ImageClassifier(Handler[Picture, list[Label]]):
+class ImageClassifier(Handler[Image, list[Label]]):
     """Any classifier of transformers, timm or torchvision, with its own preprocessing and labels."""
 
     config_type = VisionConfig
@@ -91,16 +91,16 @@ class ImageClassifier(Handler[Picture, list[Label]]):
             ),
         )
 
-    def decode(self, payload: Payload, parameters: dict[str, Any]) -> Picture:
+    def decode(self, payload: Payload, parameters: dict[str, Any]) -> Image:
         content = self._preprocess.accept(payload, self._config.max_pixels, self._config.max_bytes)
         top_k = min(parameters.get("top_k", DEFAULT_TOP_K), len(self._labels))
-        return Picture(content, top_k, parameters.get("function_to_apply", self._function))
+        return Image(content, top_k, parameters.get("function_to_apply", self._function))
 
-    def batches(self, items: Sequence[Picture]) -> list[list[int]]:
+    def batches(self, items: Sequence[Image]) -> list[list[int]]:
         size = self._config.max_batch
         return [list(range(start, min(start + size, len(items)))) for start in range(0, len(items), size)]
 
-    def predict(self, items: Sequence[Picture]) -> list[list[Label]]:
+    def predict(self, items: Sequence[Image]) -> list[list[Label]]:
         logits = self._engine.run(self._preprocess.stack([item.content for item in items]))
         most = max(item.top_k for item in items)
         top: dict[str, list[list[Label]]] = {}

@@ -7,7 +7,7 @@ import zlib
 from PIL import Image
 
 
-def picture_bomb() -> bytes:
+def image_bomb() -> bytes:
     """A PNG of 400 megapixels in fifty kilobytes."""
     buffer = io.BytesIO()
     Image.new("1", (20000, 20000)).save(buffer, "PNG")
@@ -15,8 +15,8 @@ def picture_bomb() -> bytes:
 
 
 def icon_bomb() -> bytes:
-    """An ICO around it: Pillow reads an icon's picture when it opens the file, before its size can be looked at."""
-    png = picture_bomb()
+    """An ICO around it: Pillow reads an icon's image when it opens the file, before its size can be looked at."""
+    png = image_bomb()
     return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 1, len(png), 22) + png
 
 

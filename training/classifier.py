@@ -1,7 +1,7 @@
-"""Trains the starter weights of the image classifier on drawn pictures, and measures them.
+"""Trains the starter weights of the image classifier on drawn images, and measures them.
 
     python -m training.classifier --out models/resnet-50/starter
-    python -m training.classifier --evaluate models/resnet-50/starter --pictures 1000
+    python -m training.classifier --evaluate models/resnet-50/starter --images 1000
 
 The network is ResNet-50's own arrangement (50 layers, bottleneck blocks) at a quarter of its width.
 """
@@ -25,9 +25,9 @@ from safetensors.torch import save as as_safetensors
 from transformers import AutoImageProcessor, ResNetConfig, ResNetForImageClassification
 
 from training.card import machine, write_card
-from training.pictures import LABELS, picture
+from training.images import LABELS, draw_image
 
-HELD_OUT_SEED = 77  # of the pictures that a model is measured on; no choice was made by looking at them
+HELD_OUT_SEED = 77  # of the images that a model is measured on; no choice was made by looking at them
 CROP = 0.875  # of the shorter side, as the image processor keeps
 WIDER = 1.04  # how much more than that training has, to cut from at random
 MEAN, STD = (
@@ -50,10 +50,10 @@ PROCESSOR = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: `stages` are (side in pixels, times over all pictures); the last is at full size."""
+    """How to train: `stages` are (side in pixels, times over all images); the last is at full size."""
 
     seed: int = 1
-    pictures: int = 12_000
+    images: int = 12_000
     batch: int = 64
     stages: tuple[tuple[int, int], ...] = ((96, 9), (160, 2), (224, 3))
     rate: float = 3e-3
@@ -61,17 +61,17 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.pictures // self.batch * sum(times for _, times in self.stages)
+        return self.images // self.batch * sum(times for _, times in self.stages)
 
 
 def draw_all(seed: int, count: int) -> list[bytes]:
-    """The first pictures of a seed as JPEG files, drawn on all cores; their labels go round in order."""
+    """The first images of a seed as JPEG files, drawn on all cores; their labels go round in order."""
     with ProcessPoolExecutor() as pool:
-        return [data for _, data in pool.map(picture, [seed] * count, range(count), chunksize=64)]
+        return [data for _, data in pool.map(draw_image, [seed] * count, range(count), chunksize=64)]
 
 
 def _middle(data: bytes, side: int) -> npt.NDArray[np.uint8]:
-    """The middle of a picture, [side, side, 3]: resized and cut as the image processor does, and a little wider."""
+    """The middle of an image, [side, side, 3]: resized and cut as the image processor does, and a little wider."""
     image: Image.Image = Image.open(io.BytesIO(data))
     scale = side / WIDER / CROP / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
@@ -102,8 +102,8 @@ def network() -> ResNetForImageClassification:
 def train(plan: Plan, device: torch.device) -> ResNetForImageClassification:
     """A network trained by the plan, on the CPU in fp32 and ready to be used."""
     started = time.monotonic()
-    drawn = draw_all(plan.seed, plan.pictures)
-    print(f"{len(drawn)} pictures drawn in {time.monotonic() - started:.0f} s", flush=True)
+    drawn = draw_all(plan.seed, plan.images)
+    print(f"{len(drawn)} images drawn in {time.monotonic() - started:.0f} s", flush=True)
     torch.manual_seed(plan.seed)
     model: Any = network().train()
     model.to(device=device, memory_format=torch.channels_last)
@@ -134,7 +134,7 @@ def train(plan: Plan, device: torch.device) -> ResNetForImageClassification:
 
 
 def _batches(plan: Plan, drawn: Sequence[bytes]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of pixels (uint8 [batch, 3, side, side]) and labels, in a new order each time over the pictures."""
+    """Batches of pixels (uint8 [batch, 3, side, side]) and labels, in a new order each time over the images."""
     labels = torch.arange(len(drawn)) % len(LABELS)
     for side, times in plan.stages:
         wide = round(side * WIDER)
@@ -146,7 +146,7 @@ def _batches(plan: Plan, drawn: Sequence[bytes]) -> Iterator[tuple[torch.Tensor,
 
 
 def _varied(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """Pictures cut to that side at a random place, their colors exchanged, and half of them mirrored."""
+    """Images cut to that side at a random place, their colors exchanged, and half of them mirrored."""
     left, top = torch.randint(pixels.shape[-1] - side + 1, (2,)).tolist()
     pixels = pixels[:, :, top : top + side, left : left + side]
     colors = torch.rand(len(pixels), 3).argsort(1)
@@ -179,13 +179,13 @@ def save(model: ResNetForImageClassification, folder: Path) -> None:
 
 
 def evaluate(folder: Path, count: int, dtype: torch.dtype = torch.float32, batch: int = 20) -> float:
-    """The share of held-out pictures that the saved model labels rightly, through its own image processor."""
+    """The share of held-out images that the saved model labels rightly, through its own image processor."""
     processor: Any = cast(Any, AutoImageProcessor).from_pretrained(folder)
     model: Any = ResNetForImageClassification.from_pretrained(folder, dtype=dtype)
     model.eval()
     right = 0
     for start in range(0, count, batch):
-        drawn = [picture(HELD_OUT_SEED, index) for index in range(start, min(start + batch, count))]
+        drawn = [draw_image(HELD_OUT_SEED, index) for index in range(start, min(start + batch, count))]
         images = [Image.open(io.BytesIO(data)) for _, data in drawn]
         with torch.inference_mode():
             logits = model(processor(images, return_tensors="pt")["pixel_values"].to(dtype)).logits
@@ -202,12 +202,12 @@ def _describe(folder: Path, plan: Plan, seconds: float, where: str, scores: dict
         description=(
             "A `ResNetForImageClassification` of 50 layers (bottleneck blocks) at a quarter of ResNet-50's width, "
             "for the product to work, and its tests to mean something, without a network. "
-            f"It knows only drawn pictures of: {', '.join(LABELS)}. Use the pretrained weights for anything else."
+            f"It knows only drawn images of: {', '.join(LABELS)}. Use the pretrained weights for anything else."
         ),
         data=(
-            f"{plan.pictures:,} pictures drawn by `training/pictures.py` from the seed: size, place, rotation, "
+            f"{plan.images:,} images drawn by `training/images.py` from the seed: size, place, rotation, "
             "stretch, colors, shading, background, distractors, blur, noise and JPEG quality all vary. "
-            f"Held-out pictures come from another seed, {HELD_OUT_SEED}, and go through the model's own image "
+            f"Held-out images come from another seed, {HELD_OUT_SEED}, and go through the model's own image "
             "processor at 224 pixels."
         ),
         seed=plan.seed,
@@ -227,23 +227,21 @@ def main() -> None:
     what.add_argument("--out", type=Path, help="train, and write the model into this folder")
     what.add_argument("--evaluate", type=Path, help="measure the model in this folder")
     parser.add_argument("--seed", type=int, default=Plan.seed)
-    parser.add_argument("--pictures", type=int, default=1000, help="how many held-out pictures to measure on")
+    parser.add_argument("--images", type=int, default=1000, help="how many held-out images to measure on")
     arguments = parser.parse_args()
     if arguments.evaluate:
-        accuracy = evaluate(arguments.evaluate, arguments.pictures)
-        print(f"accuracy {accuracy:.4f} on {arguments.pictures} held-out pictures")
+        accuracy = evaluate(arguments.evaluate, arguments.images)
+        print(f"accuracy {accuracy:.4f} on {arguments.images} held-out images")
         return
     if arguments.seed == HELD_OUT_SEED:
-        parser.error(f"seed {HELD_OUT_SEED} draws the pictures that the model is measured on")
+        parser.error(f"seed {HELD_OUT_SEED} draws the images that the model is measured on")
     started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     plan = Plan(seed=arguments.seed)
     save(train(plan, device), arguments.out)
     seconds, busy = time.monotonic() - started, sum(os.times()[:4])  # of this process and those that drew
     scores = {
-        f"accuracy on {arguments.pictures:,} pictures, {name}": evaluate(
-            arguments.out, arguments.pictures, dtype
-        )
+        f"accuracy on {arguments.images:,} images, {name}": evaluate(arguments.out, arguments.images, dtype)
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     print(scores)

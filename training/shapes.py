@@ -1,4 +1,4 @@
-"""The outlines of the things that the drawn pictures show, one function for each label."""
+"""The outlines of the things that the drawn images show, one function for each label."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

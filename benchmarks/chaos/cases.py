@@ -118,7 +118,7 @@ def read_answer(body: bytes) -> Answer | None:
 
 def find_good(endpoints: Endpoints, models: Sequence[str]) -> list[Good]:
     """Asks a quiet server for the answers. Raises BenchError when it gives fewer than two different ones."""
-    from training.pictures import picture
+    from training.images import draw_image
     from training.reports import report
 
     keys = {"t5-small": "t5", "bart-large-cnn": "bart"}
@@ -129,7 +129,7 @@ def find_good(endpoints: Endpoints, models: Sequence[str]) -> list[Good]:
             task: Task = "text" if text else "image"
             distinct: list[Good] = []
             for number in range(4 * INPUTS_PER_MODEL):
-                content = report(31, number)[0].encode() if text else picture(31, number)[1]
+                content = report(31, number)[0].encode() if text else draw_image(31, number)[1]
                 case = Good(f"{model}/{number}", model, task, content, Answer(""), keys.get(model, ""))
                 answer = _ask(connection, request_of(case, "native"))
                 if all(_differs(answer, other.answer) for other in distinct):

@@ -29,7 +29,7 @@ class Workplace:
 
     root: Path
     model: Path
-    pictures: tuple[bytes, ...]
+    images: tuple[bytes, ...]
     say: Say
 
     def run_folder(self, name: str) -> Path:

@@ -26,7 +26,7 @@ Way = Callable[[float], Outcome]
 
 
 class Ceiling(System):
-    """At concurrency 1 one picture after the other; at any other the best way, found before the rounds."""
+    """At concurrency 1 one image after the other; at any other the best way, found before the rounds."""
 
     def __init__(self, name: str, title: str, int8: bool) -> None:
         self.name, self.title, self._int8 = name, title, int8
@@ -34,9 +34,9 @@ class Ceiling(System):
     def start(self, place: Workplace, _generator: Generator) -> "_Ceiling":
         archive = unpacked(packed(place, self._int8).path, place.root / "unpacked" / self.name)
         with ExitStack() as stack:
-            wide = _Hosts(archive, place.pictures, 1, None)
+            wide = _Hosts(archive, place.images, 1, None)
             stack.callback(wide.stop)
-            lanes = _Hosts(archive, place.pictures, in_process.cores(), 1)
+            lanes = _Hosts(archive, place.images, in_process.cores(), 1)
             stack.callback(lanes.stop)
             found = _Ceiling(wide, lanes)
             stack.pop_all()
@@ -46,8 +46,8 @@ class Ceiling(System):
 class _Hosts:
     """Processes that do the same at the same time, each with a handler of its own."""
 
-    def __init__(self, archive: Path, pictures: tuple[bytes, ...], count: int, threads: int | None) -> None:
-        self._hosts = [hosted(archive, pictures, threads) for _ in range(count)]
+    def __init__(self, archive: Path, images: tuple[bytes, ...], count: int, threads: int | None) -> None:
+        self._hosts = [hosted(archive, images, threads) for _ in range(count)]
 
     def describe(self) -> list[dict[str, Any]]:
         waiting = [host.submit(in_process.describe) for host in self._hosts]
@@ -108,7 +108,7 @@ class _Ceiling(Running):
 
 
 def _tried(ways: Mapping[str, Way]) -> dict[str, float]:
-    """Pictures/s of each way: the median of trials in turns."""
+    """Images/s of each way: the median of trials in turns."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(_TRIALS):
         for name, way in ways.items():
@@ -117,11 +117,11 @@ def _tried(ways: Mapping[str, Way]) -> dict[str, float]:
 
 
 def hosted(
-    archive: Path, pictures: tuple[bytes, ...], threads: int | None, precision: str | None = None
+    archive: Path, images: tuple[bytes, ...], threads: int | None, precision: str | None = None
 ) -> ProcessPoolExecutor:
     """A process in which the handler of an unpacked archive is loaded; see in_process.py for what it can be asked."""
     context = get_context("spawn")
-    return ProcessPoolExecutor(1, context, in_process.load, (archive, pictures, threads, precision))
+    return ProcessPoolExecutor(1, context, in_process.load, (archive, images, threads, precision))
 
 
 def unpacked(archive: Path, folder: Path) -> Path:

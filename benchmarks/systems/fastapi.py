@@ -11,5 +11,5 @@ class FastApi(Peer):
     def commands(self, stage: Stage) -> list[list[str]]:
         return [[str(stage.bin / "uvicorn"), "app:app", "--host", "127.0.0.1", "--port", str(stage.port)]]
 
-    def request(self, picture: bytes) -> bytes:
-        return post_file(self.path, "file", picture)
+    def request(self, image: bytes) -> bytes:
+        return post_file(self.path, "file", image)

@@ -23,5 +23,5 @@ class Flask(Peer):
         log = str(stage.folder / "error.log")
         return [gunicorn, [program("nginx"), "-c", str(stage.folder / "nginx.conf"), "-e", log]]
 
-    def request(self, picture: bytes) -> bytes:
-        return post_file(self.path, "file", picture)
+    def request(self, image: bytes) -> bytes:
+        return post_file(self.path, "file", image)

@@ -14,6 +14,6 @@ class LitServe(Peer):
     def commands(self, stage: Stage) -> list[list[str]]:
         return [[str(stage.bin / "python"), "app.py"]]
 
-    def request(self, picture: bytes) -> bytes:
-        body = json.dumps({"image_data": base64.b64encode(picture).decode()})
+    def request(self, image: bytes) -> bytes:
+        body = json.dumps({"image_data": base64.b64encode(image).decode()})
         return post(self.path, body.encode(), "application/json")

@@ -20,8 +20,8 @@ class MlServer(Peer):
     def environment(self, stage: Stage) -> Mapping[str, str]:
         return serving_environment(stage)
 
-    def request(self, picture: bytes) -> bytes:
-        data = base64.b64encode(picture).decode()
+    def request(self, image: bytes) -> bytes:
+        data = base64.b64encode(image).decode()
         tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [data]}
         body = {"inputs": [tensor | {"parameters": {"content_type": "base64"}}]}
         return post(self.path, json.dumps(body).encode(), "application/json")

@@ -102,11 +102,11 @@ class Peer(Spawned):
     path = "/predict"
 
     @abstractmethod
-    def request(self, picture: bytes) -> bytes:
-        """The whole HTTP request that asks for a picture's labels."""
+    def request(self, image: bytes) -> bytes:
+        """The whole HTTP request that asks for an image's labels."""
 
     def target(self, place: Workplace, port: int) -> Target:
-        return labeled("127.0.0.1", port, [self.request(picture) for picture in place.pictures])
+        return labeled("127.0.0.1", port, [self.request(image) for image in place.images])
 
 
 class Commands:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks import pictures
+from benchmarks import images
 from benchmarks.errors import Unavailable, last_line
 from benchmarks.generator import Generator
 from benchmarks.systems.base import Served, System, Workplace, labeled, wait_for_answer
@@ -22,7 +22,7 @@ from torchserve_models.serving.state import State
 
 NAME = "resnet-50"
 GRPC_METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
-CALIBRATION_PICTURES = 300
+CALIBRATION_IMAGES = 300
 _SETUP = Path(__file__).resolve().parents[2] / "scripts" / "setup"
 
 
@@ -33,7 +33,7 @@ def packed(place: Workplace, int8: bool) -> Packed:
     if int8:
         _install_calibration()
         folder = place.root / "calibration"
-        calibrate = str(pictures.to_folder(folder, pictures.CALIBRATION_SEED, CALIBRATION_PICTURES))
+        calibrate = str(images.to_folder(folder, images.CALIBRATION_SEED, CALIBRATION_IMAGES))
     try:
         return pack(NAME, source=place.model, store=store, calibrate=calibrate, report=place.say)
     except PackingError as error:
@@ -69,7 +69,7 @@ class Product(System):
 def rest(server: serving.Server, place: Workplace) -> Target:
     port = int(server.inference.rpartition(":")[2])
     return labeled(
-        "127.0.0.1", port, [post(f"/predictions/{NAME}", each, "image/jpeg") for each in place.pictures]
+        "127.0.0.1", port, [post(f"/predictions/{NAME}", each, "image/jpeg") for each in place.images]
     )
 
 
@@ -79,7 +79,7 @@ def grpc(server: serving.Server, place: Workplace) -> Target:
     port = int(server.grpc_inference.rpartition(":")[2])
     messages = [
         inference_pb2.PredictionsRequest(model_name=NAME, input={"image": each}).SerializeToString()
-        for each in place.pictures
+        for each in place.images
     ]
     plain = labeled("127.0.0.1", port, messages)
     return Target(plain.host, port, plain.requests, plain.marker, plain.count, "grpc", GRPC_METHOD)

@@ -49,5 +49,5 @@ class TorchServeStock(Peer):
         command += ["--model-store", str(stage.folder / "model_store"), "--models", "resnet-50=resnet-50.mar"]
         return [[*command, "--ts-config", str(stage.folder / "config.properties")]]
 
-    def request(self, picture: bytes) -> bytes:
-        return post(self.path, picture, "image/jpeg")
+    def request(self, image: bytes) -> bytes:
+        return post(self.path, image, "image/jpeg")

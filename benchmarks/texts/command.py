@@ -20,7 +20,7 @@ from benchmarks.texts.models import MODELS, full_size
 from benchmarks.texts.workloads import WORKLOADS
 
 FOLDER = "texts"
-"""Of the results: those of pictures stay."""
+"""Of the results: those of images stay."""
 WHOLE = Schedule(seconds=6.0, rounds=1, open_seconds=0.0)
 QUICK = replace(WHOLE, concurrency=(1, 8), seconds=2.0)
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace, readme: Path) -> int:
     try:
         report.draw(folder, options.work / "venvs")
     except Unavailable as error:
-        say(f"no pictures: {error}")
+        say(f"no images: {error}")
     return 0
 
 

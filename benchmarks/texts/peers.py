@@ -15,7 +15,7 @@ from benchmarks.wire import Target, post
 
 
 class TextPeer(Spawned, TextServer):
-    """Its files are in benchmarks/peers/text-NAME; its packages are those of the peer for pictures."""
+    """Its files are in benchmarks/peers/text-NAME; its packages are those of the peer for images."""
 
     path = "/predict"
     packaged = ""

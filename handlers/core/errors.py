@@ -4,7 +4,7 @@ ServingError
   ├─ BadRequest (400)
   │    ├─ InvalidRequest      the body or its fields
   │    ├─ InvalidParameter    a parameter: unknown, of the wrong type or out of range
-  │    ├─ InvalidImage        bytes that are no readable picture
+  │    ├─ InvalidImage        bytes that are no readable image
   │    └─ InvalidText         text that is empty or not UTF-8
   ├─ TooLarge (413)
   │    ├─ ImageTooLarge       bytes or pixels

@@ -1,7 +1,7 @@
 """Forms that the proxy of deploy/nginx hands on as bytes, with what the client called them in a header of its own.
 
 TorchServe answers 500, before any handler sees it, to a malformed multipart form, and to what curl sends with --data:
-curl says of whatever it is, pictures and JSON too, that it is an urlencoded form. What it can read of such a body it
+curl says of whatever it is, images and JSON too, that it is an urlencoded form. What it can read of such a body it
 hands on, and drops the rest: all behind a line break, and behind the last `&` what has no `=`.
 """
 
@@ -18,7 +18,7 @@ from handlers.core.raw_parameters import joined
 HEADER = "x-form-content-type"
 _NAME = re.compile(rb"[A-Za-z_][\w.-]*=")
 _FIELDS_ALONE = re.compile(rb"[A-Za-z_][\w.-]*=[!-%'-~]*(?:&[A-Za-z_][\w.-]*=[!-%'-~]*)*")
-"""Values of visible ASCII other than `&`: a true form has no spaces, and prose and pictures are more than this."""
+"""Values of visible ASCII other than `&`: a true form has no spaces, and prose and images are more than this."""
 _VISIBLE = re.compile(rb"[!-~]*")
 _ENCODED_VALUE = re.compile(rb"[\w.~*'()!-]*\+[\w.~*'()!%+-]*", re.ASCII)
 """Words with `+` between them. Base64 of any length has `/` as well."""

@@ -36,7 +36,7 @@ class Reply(Protocol):
 
 @dataclass(frozen=True)
 class NativeReply:
-    """Always a list, as Hugging Face's clients expect: labels of one picture, summaries of one text or several."""
+    """Always a list, as Hugging Face's clients expect: labels of one image, summaries of one text or several."""
 
     several: bool = False
 

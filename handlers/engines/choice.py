@@ -1,4 +1,4 @@
-"""Which engine classifies pictures on this machine, and why."""
+"""Which engine classifies images on this machine, and why."""
 
 import json
 import logging
@@ -71,7 +71,7 @@ def _openvino(
 
 
 def _agrees(folder: Path, said: list[str]) -> bool:
-    """Whether int8, where the archive has it, labels enough of its pictures as fp32 does; if not, that is said."""
+    """Whether int8, where the archive has it, labels enough of its images as fp32 does; if not, that is said."""
     if not (folder / PREPARED / INT8).exists():
         return False
     facts = json.loads((folder / PREPARED / FACTS).read_text())
@@ -79,7 +79,7 @@ def _agrees(folder: Path, said: list[str]) -> bool:
     if agreement < ENOUGH:
         _warn(
             said,
-            f"not int8: {agreement:.1%} of its pictures are labeled as in fp32, {ENOUGH:.0%} are enough",
+            f"not int8: {agreement:.1%} of its images are labeled as in fp32, {ENOUGH:.0%} are enough",
         )
     return agreement >= ENOUGH
 

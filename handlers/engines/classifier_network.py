@@ -50,7 +50,7 @@ def load_classifier(folder: Path, spec: InputSpec, dtype: torch.dtype) -> Classi
 
 
 def blank(spec: InputSpec, count: int) -> torch.Tensor:
-    """A batch of that many black pictures."""
+    """A batch of that many black images."""
     if spec.normalization is None:
         return torch.zeros(count, 3, spec.height, spec.width)
     return torch.zeros(count, spec.height, spec.width, 3, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""A network in int8 for OpenVINO: its ranges from pictures, its agreement with float32 measured on them."""
+"""A network in int8 for OpenVINO: its ranges from images, its agreement with float32 measured on them."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from handlers.engines.base import EngineUnavailable
 from handlers.engines.openvino_runtime import compiled, import_openvino
 
 ENOUGH = 0.98
-"""Of the pictures, how many must keep their likeliest label. Below it a more careful setting is tried, and a worker
+"""Of the images, how many must keep their likeliest label. Below it a more careful setting is tried, and a worker
 takes int8 only where it is asked for by name."""
 
 Pixels = npt.NDArray[np.float32]
@@ -20,17 +20,17 @@ Pixels = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Quantized:
-    """`agreement`: the share of the pictures whose likeliest label is float32's, 0 to 1."""
+    """`agreement`: the share of the images whose likeliest label is float32's, 0 to 1."""
 
     model: Any
     agreement: float
     setting: str
 
 
-def quantize(model: Any, pictures: Sequence[Pixels]) -> Quantized:
+def quantize(model: Any, images: Sequence[Pixels]) -> Quantized:
     """The first setting that agrees well enough, or the one that agrees best.
 
-    `model` is an openvino.Model for float32 [?, 3, height, width], which stays as it is; each of `pictures` is such
+    `model` is an openvino.Model for float32 [?, 3, height, width], which stays as it is; each of `images` is such
     an array of one row. Raises EngineUnavailable where NNCF is not installed.
     """
     import_openvino()  # before NNCF, whose own import would report its use
@@ -39,11 +39,11 @@ def quantize(model: Any, pictures: Sequence[Pixels]) -> Quantized:
     except ImportError as error:
         raise EngineUnavailable(f"int8 needs NNCF, which is not installed here ({error})") from error
     logging.getLogger("nncf").setLevel(logging.ERROR)
-    wanted = _labels(model, pictures)
+    wanted = _labels(model, images)
     tried: list[Quantized] = []
     for setting, options in _settings(nncf, model):
-        made = nncf.quantize(model.clone(), nncf.Dataset(pictures), subset_size=len(pictures), **options)
-        agreement = float((_labels(made, pictures) == wanted).mean())
+        made = nncf.quantize(model.clone(), nncf.Dataset(images), subset_size=len(images), **options)
+        agreement = float((_labels(made, images) == wanted).mean())
         tried.append(Quantized(made, agreement, setting))
         if agreement >= ENOUGH:
             break
@@ -79,6 +79,6 @@ def _delicate(model: Any) -> list[str]:
     return [op.get_friendly_name() for op in (*layers[:1], *depthwise, *layers[1:][-1:])]
 
 
-def _labels(model: Any, pictures: Sequence[Pixels]) -> npt.NDArray[np.int64]:
+def _labels(model: Any, images: Sequence[Pixels]) -> npt.NDArray[np.int64]:
     network = compiled(import_openvino().Core(), model, {"INFERENCE_PRECISION_HINT": "f32"})
-    return np.array([network(pixels)[0].argmax() for pixels in pictures])
+    return np.array([network(pixels)[0].argmax() for pixels in images])

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class OpenVinoClassifier:
     """Any network that torch.export can trace; prepared at packing, converted at load where it was not.
 
-    Workers that share the cores keep to their part of them under load. A picture that comes alone has most likely the
+    Workers that share the cores keep to their part of them under load. An image that comes alone has most likely the
     machine for itself, and is computed with all cores, unless the configuration says how many threads.
     """
 
@@ -101,7 +101,7 @@ class _Mean(torch.nn.Module):
 
 
 def _replace_wide_pooling(network: torch.nn.Module, longest: int) -> None:
-    """Average pooling with a window larger than any picture, as EfficientNet's, is a mean over the whole.
+    """Average pooling with a window larger than any image, as EfficientNet's, is a mean over the whole.
 
     OpenVINO refuses such a window. With `ceil_mode` torch cuts it to what is there, and divides by that.
     """

@@ -1,6 +1,6 @@
 """Prepares a classifier at packing, so that a worker is ready in seconds: graphs, int8, compiled networks.
 
-    python -m handlers.engines.prepare MODEL TARGET [--engine auto] [--precision auto] [--pictures FOLDER]
+    python -m handlers.engines.prepare MODEL TARGET [--engine auto] [--precision auto] [--images FOLDER]
 
 Prints what it did as JSON; where the model's files are to blame, one line on stderr and exit code 3. MODEL is a
 folder in the hub's layout.
@@ -44,16 +44,16 @@ def prepare_classifier(
     model: Path,
     target: Path,
     engine: str = "auto",
-    pictures: Sequence[Path] = (),
+    images: Sequence[Path] = (),
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """Fill the folder `target` for engine and precision of the configuration; with `pictures`, in int8 as well.
+    """Fill the folder `target` for engine and precision of the configuration; with `images`, in int8 as well.
 
     Gives the facts, which `prepared.json` has too. A network that OpenVINO cannot convert is left out and said there,
     as a worker has other engines; but where int8 was asked for, it raises. The same inputs give the same bytes, but
     for a compiled network. Raises ConfigurationError for a model without a preprocessor, an unknown precision,
     weights that do not fit or are no numbers, and labels that do not go with the network's outputs; ServingError for
-    a picture that cannot be read, OSError where files cannot be written, and what the libraries raise.
+    an image that cannot be read, OSError where files cannot be written, and what the libraries raise.
     """
     target.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {
@@ -65,7 +65,7 @@ def prepare_classifier(
     _check_channels(config_json)
     own = own_labels(config_json)
     with model_file_errors(
-        "transformers cannot prepare pictures by preprocessor_config.json",
+        "transformers cannot prepare images by preprocessor_config.json",
         "correct it, or add what the image processor's save_pretrained(folder) writes",
     ):
         preprocessor = Preprocessor(model)
@@ -77,8 +77,8 @@ def prepare_classifier(
     _check_labels(network, preprocessor.spec, len(labels))
     if not own:
         (target / PREPARED_LABELS.name).write_text(json.dumps(labels, indent=0) + "\n")
-    if engine in ("auto", "openvino") or pictures:
-        facts["openvino"] = _openvino(network, target, preprocessor, pictures)
+    if engine in ("auto", "openvino") or images:
+        facts["openvino"] = _openvino(network, target, preprocessor, images)
     if engine == "torch-compiled":
         config = VisionConfig.from_mapping({"precision": precision})
         device = Device.choose(None, config, bf16_flags=FAST_BF16)
@@ -104,7 +104,7 @@ def _check_channels(config: dict[str, Any]) -> None:
         channels = settings.get(name, _CHANNELS)
         if channels != _CHANNELS:
             raise ConfigurationError(
-                f"config.json: {name!r} is {channels!r}, and pictures have {_CHANNELS} channels (RGB); "
+                f"config.json: {name!r} is {channels!r}, and images have {_CHANNELS} channels (RGB); "
                 "convert the network's first layer to those, or serve it with a handler of your own (--handler)"
             )
 
@@ -112,7 +112,7 @@ def _check_channels(config: dict[str, Any]) -> None:
 @torch.no_grad()
 def _check_labels(network: ClassifierNetwork, spec: InputSpec, labels: int) -> None:
     with model_file_errors(
-        f"the network does not take pictures of {spec.height} x {spec.width} pixels, as "
+        f"the network does not take images of {spec.height} x {spec.width} pixels, as "
         "preprocessor_config.json makes them",
         "pack the two of one save",
     ):
@@ -122,23 +122,23 @@ def _check_labels(network: ClassifierNetwork, spec: InputSpec, labels: int) -> N
 
 
 def _openvino(
-    network: ClassifierNetwork, target: Path, preprocessor: Preprocessor, pictures: Sequence[Path]
+    network: ClassifierNetwork, target: Path, preprocessor: Preprocessor, images: Sequence[Path]
 ) -> dict[str, Any]:
     try:
         graph = convert(network, preprocessor.spec)
     except Exception as error:
-        if pictures or isinstance(error, OSError) or is_out_of_memory(error):
+        if images or isinstance(error, OSError) or is_out_of_memory(error):
             raise
         return {"none": _short(error)}
     openvino = import_openvino()
     openvino.save_model(graph, target / FLOAT, compress_to_fp16=False)
     facts: dict[str, Any] = {"version": version("openvino")}
-    if pictures:
-        result = quantize(graph, [_pixels(preprocessor, path) for path in pictures])
+    if images:
+        result = quantize(graph, [_pixels(preprocessor, path) for path in images])
         openvino.save_model(result.model, target / INT8, compress_to_fp16=False)
         facts["int8"] = {
             "nncf": version("nncf"),
-            "pictures": len(pictures),
+            "images": len(images),
             "agreement": round(result.agreement, 4),
             "setting": result.setting,
         }
@@ -152,7 +152,7 @@ def _short(error: Exception) -> str:
 
 
 def _pixels(preprocessor: Preprocessor, path: Path) -> Pixels:
-    """One picture as the graph gets it behind its normalization: [1, 3, height, width]."""
+    """One image as the graph gets it behind its normalization: [1, 3, height, width]."""
     pixels: Pixels = preprocessor.read(path.read_bytes(), _LIMITS.max_pixels, _LIMITS.max_bytes).numpy()
     normalization = preprocessor.spec.normalization
     if normalization is None:
@@ -169,15 +169,15 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--pictures", type=Path, help="a folder of pictures to calibrate int8 with")
+    parser.add_argument("--images", type=Path, help="a folder of images to calibrate int8 with")
     arguments = parser.parse_args()
-    pictures = (
-        sorted(path for path in arguments.pictures.rglob("*") if path.is_file()) if arguments.pictures else []
+    images = (
+        sorted(path for path in arguments.images.rglob("*") if path.is_file()) if arguments.images else []
     )
     try:
         with redirect_stdout(sys.stderr):
             facts = prepare_classifier(
-                arguments.model, arguments.target, arguments.engine, pictures, arguments.precision
+                arguments.model, arguments.target, arguments.engine, images, arguments.precision
             )
     except EngineUnavailable as error:
         raise SystemExit(str(error)) from None

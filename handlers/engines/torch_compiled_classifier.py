@@ -52,7 +52,7 @@ class TorchCompiledClassifier:
             return
         if self._max_batch > MOST:
             raise EngineUnavailable(
-                f"compiled networks take at most {MOST} pictures at once; handler.max_batch is {self._max_batch}"
+                f"compiled networks take at most {MOST} images at once; handler.max_batch is {self._max_batch}"
             )
         package, facts = folder / PREPARED / PACKAGE, folder / PREPARED / MADE_FOR
         if not package.exists():

@@ -35,7 +35,7 @@ class TorchvisionNetwork(torch.nn.Module):
 
 def image_size(architecture: str, weights: Mapping[str, torch.Tensor]) -> int | None:
     """Height and width, in pixels, that a vit_* was trained for, by its positions: one a patch and one for the class.
-    None where the network takes pictures of any size, or the weights lack these.
+    None where the network takes images of any size, or the weights lack these.
     """
     positions, patches = weights.get("encoder.pos_embedding"), weights.get("conv_proj.weight")
     if not architecture.startswith("vit_") or positions is None or patches is None:

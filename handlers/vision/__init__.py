@@ -1,1 +1,1 @@
-"""Pictures: bytes to an upright RGB image, and that to the network's input."""
+"""Images: bytes to an upright RGB image, and that to the network's input."""

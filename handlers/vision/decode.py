@@ -1,4 +1,4 @@
-"""Bytes to an upright RGB picture, within limits."""
+"""Bytes to an upright RGB image, within limits."""
 
 import io
 import itertools
@@ -40,10 +40,10 @@ _JPEG = ("JPEG", "MPO")
 MAX_SCANS = 100
 """Of a progressive JPEG; encoders write about ten, and each costs a pass over all pixels."""
 LARGE = 16_000_000
-"""Pixels, by the header. Pictures of more are decoded one at a time, so that a batch of the largest does not take the
+"""Pixels, by the header. Images of more are decoded one at a time, so that a batch of the largest does not take the
 memory of each at once; those of most cameras and phones (12 million) have every thread."""
 _one_large = threading.Lock()
-# The head of a scan of one to four components (ITU T.81, B.2.3): what follows a picture in its file holds any bytes.
+# The head of a scan of one to four components (ITU T.81, B.2.3): what follows an image in its file holds any bytes.
 _SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _BASE64 = re.compile(rb"\s*+(?:(?i:data:)|/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK|[A-Za-z0-9+/_-]{32})")
 """A data URL, base64 of an image's signature, or base64 of anything."""
@@ -62,13 +62,13 @@ _FIRST_LYING = 5
 # The limit is ours (`max_pixels`), by the header, before anything is decoded; Pillow's would only warn.
 Image.MAX_IMAGE_PIXELS = None
 # Pillow warns of odd metadata that does not keep it from reading the pixels. Said once for the whole process:
-# `warnings.catch_warnings` around each picture would be undone by another thread.
+# `warnings.catch_warnings` around each image would be undone by another thread.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logger = logging.getLogger(__name__)
 
 
 class Opened(NamedTuple):
-    """A picture's file whose header is read and within the limits; of its pixels nothing is decoded yet."""
+    """An image's file whose header is read and within the limits; of its pixels nothing is decoded yet."""
 
     image: Image.Image
     data: bytes
@@ -80,7 +80,7 @@ def decode_image(
     max_bytes: int = sys.maxsize,
     at_least: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """The first frame of a picture, turned upright by its EXIF orientation, alpha laid on white: uint8 RGB
+    """The first frame of an image, turned upright by its EXIF orientation, alpha laid on white: uint8 RGB
     [height, width, 3]. It may be read-only.
 
     `payload` is a file's bytes, the same in base64 (see `decode_base64`), or an array (see `checked_pixels`).
@@ -99,9 +99,9 @@ def open_image(payload: bytes | str, max_pixels: int, max_bytes: int = sys.maxsi
         payload = payload.decode()
     data = from_base64(payload) if isinstance(payload, str) else payload
     if not data:
-        raise InvalidImage("the picture is empty")
+        raise InvalidImage("the image is empty")
     if len(data) > max_bytes:
-        raise ImageTooLarge(f"the picture has {len(data)} bytes; at most {max_bytes} are allowed")
+        raise ImageTooLarge(f"the image has {len(data)} bytes; at most {max_bytes} are allowed")
     image = _open(data)
     _check_size(image.width, image.height, max_pixels)
     _check_layout(image, data)
@@ -152,7 +152,7 @@ def _by_pillow(image: Image.Image, data: bytes) -> np.ndarray:
     except (MemoryError, InvalidImage):
         raise
     except Exception as error:
-        logger.warning("a picture of mode %s could not be converted", image.mode, exc_info=error)
+        logger.warning("an image of mode %s could not be converted", image.mode, exc_info=error)
         raise InvalidImage(f"pixels of this kind ({image.mode}) cannot be read") from None
 
 
@@ -179,7 +179,7 @@ def from_base64(text: str) -> bytes:
         return decode_base64(text)
     except ValueError as error:
         raise InvalidImage(
-            f"a picture that is sent as text must be a file in base64; this one {error}"
+            f"an image that is sent as text must be a file in base64; this one {error}"
         ) from None
 
 
@@ -217,7 +217,7 @@ def _formats() -> tuple[str, ...]:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageTooLarge(f"the picture has {width} x {height} pixels; at most {max_pixels} are allowed")
+        raise ImageTooLarge(f"the image has {width} x {height} pixels; at most {max_pixels} are allowed")
 
 
 def orientation(image: Image.Image) -> int:

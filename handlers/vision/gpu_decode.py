@@ -14,7 +14,7 @@ from handlers.vision.decode import Opened, orientation
 from handlers.vision.plan import Plan
 
 MAX_PIXELS = 1 << 24
-"""Of a picture for the GPU, where a batch lies in full size before it is resized: 48 MiB each, at 16 megapixels."""
+"""Of an image for the GPU, where a batch lies in full size before it is resized: 48 MiB each, at 16 megapixels."""
 # Component, and its horizontal and vertical sampling: gray, 4:4:4, 4:2:2 and 4:2:0 of YCbCr (ITU T.81, B.2.2; JFIF).
 _CHROMA = ((2, 1, 1), (3, 1, 1))
 _LAYOUTS = (((1, 1, 1),), *(((1, *luma), *_CHROMA) for luma in ((1, 1), (2, 1), (2, 2))))
@@ -22,8 +22,8 @@ _YCBCR = 1  # Adobe's color transform
 _END = b"\xff\xd9"
 _SAMPLES = 8
 _MOST_APART = 4.0
-"""Mean difference in levels between a picture decoded here and there; torchvision's own tests allow 2 of 255, on
-pictures that are no harder, and a wrong color is tens."""
+"""Mean difference in levels between an image decoded here and there; torchvision's own tests allow 2 of 255, on
+images that are no harder, and a wrong color is tens."""
 logger = logging.getLogger(__name__)
 
 OnCpu = Callable[[Sequence[bytes]], Sequence[torch.Tensor]]
@@ -54,16 +54,16 @@ class DeviceDecoder:
         Raises what torchvision raises, for all of them if it refuses one.
         """
         sources = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
-        pictures = self._decode(sources, self._mode, device=self._device)
-        return torch.stack([self._plan.apply(picture.permute(1, 2, 0), resized) for picture in pictures])
+        images = self._decode(sources, self._mode, device=self._device)
+        return torch.stack([self._plan.apply(image.permute(1, 2, 0), resized) for image in images])
 
 
-def resized(picture: torch.Tensor, target: tuple[int, int], resample: str) -> torch.Tensor:
+def resized(image: torch.Tensor, target: tuple[int, int], resample: str) -> torch.Tensor:
     """Within two levels of the plan's own, as torch resizes uint8 on no GPU: in float32, and rounded
     and cut to 0..255 between rows and columns, as there.
     """
-    levels = picture.permute(2, 0, 1).unsqueeze(0).float()
-    for size in ((picture.shape[0], target[1]), target):
+    levels = image.permute(2, 0, 1).unsqueeze(0).float()
+    for size in ((image.shape[0], target[1]), target):
         levels = torch.nn.functional.interpolate(
             levels, size, mode=resample, align_corners=False, antialias=True
         )
@@ -76,7 +76,7 @@ def suitable(opened: Opened) -> bool:
     sampling, that ends in its end marker (EOI).
 
     A GPU's decoder may fill in what is cut off without a word. So a file without the marker is left to the CPU, which
-    refuses it if its picture is cut off. Damage in the middle is for the GPU's decoder to see.
+    refuses it if its image is cut off. Damage in the middle is for the GPU's decoder to see.
     """
     image, data = opened
     return (
@@ -115,7 +115,7 @@ def choose_decoder(
         if wanted == "gpu":
             logger.warning("the CPU decodes JPEGs, not the GPU as asked for: %s", reason)
         return None, reason
-    reason = f"{there:.0f} pictures/s on the GPU, {here:.0f} on the CPU"
+    reason = f"{there:.0f} images/s on the GPU, {here:.0f} on the CPU"
     return (decoder if there > CLEARLY * here else None), reason
 
 

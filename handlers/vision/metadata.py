@@ -13,7 +13,7 @@ from handlers.core.errors import InvalidImage
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS = 100_000
-"""Of a PNG; encoders write a few thousand for the largest pictures, and each takes time to find."""
+"""Of a PNG; encoders write a few thousand for the largest images, and each takes time to find."""
 _IHDR_END, _COLOR_TYPE = 33, 25
 _ANCILLARY = 0x20  # bit 5 of the first letter of a chunk's type (PNG, 5.4)
 _PALETTE_ENTRIES = 256
@@ -60,7 +60,7 @@ def without_ancillary(data: bytes) -> bytes:
 def _png(data: bytes) -> bytes:
     """The critical chunks, the transparency and the orientation.
 
-    Ancillary chunks with a wrong checksum or a length that does not fit the picture are left out, as libpng does.
+    Ancillary chunks with a wrong checksum or a length that does not fit the image are left out, as libpng does.
     """
     if data[12:16] != b"IHDR" or len(data) < _IHDR_END:
         return data
@@ -183,7 +183,7 @@ def _jpeg(data: bytes, keep_exif: bool) -> bytes:
 
 
 def _webp(data: bytes) -> bytes:
-    """The chunks of the first picture; without VP8X's flags for a color profile, EXIF and XMP."""
+    """The chunks of the first image; without VP8X's flags for a color profile, EXIF and XMP."""
     chunks = []
     at = 12
     while at + 8 <= len(data):
@@ -202,12 +202,12 @@ def _webp(data: bytes) -> bytes:
 
 
 def _gif(data: bytes) -> bytes:
-    """Header, global palette, and the first picture with its graphic control extension (GIF89a, 23)."""
+    """Header, global palette, and the first image with its graphic control extension (GIF89a, 23)."""
     at = 13 + _palette_bytes(data[10])
     parts = [data[:at]]
     while data[at] != 0x2C:
         if data[at] != 0x21:
-            raise IndexError("no extension and no picture")
+            raise IndexError("no extension and no image")
         end = _after_sub_blocks(data, at + 2)
         if data[at + 1] == 0xF9 and data[at + 2] == 4:
             parts.append(data[at:end])

@@ -1,4 +1,4 @@
-"""Netpbm's pictures (PBM, PGM, PPM) of any depth; Pillow reads most of them in Python, one sample at a time."""
+"""Netpbm's images (PBM, PGM, PPM) of any depth; Pillow reads most of them in Python, one sample at a time."""
 
 import re
 
@@ -51,10 +51,10 @@ def netpbm_pixels(data: bytes) -> np.ndarray:
         else:
             samples = _samples(body, kind, white, width * height * (3 if kind in _COLOR else 1))
     except ValueError:
-        raise InvalidImage("the Netpbm picture is damaged or cut off") from None
+        raise InvalidImage("the Netpbm image is damaged or cut off") from None
     if samples.max() > white:
         raise InvalidImage(
-            f"the Netpbm picture has the value {samples.max()} and says that {white} is the largest"
+            f"the Netpbm image has the value {samples.max()} and says that {white} is the largest"
         )
     samples = samples.reshape(height, width, -1)
     levels = samples if white == 255 and samples.dtype == np.uint8 else scaled(samples, white)
@@ -72,7 +72,7 @@ def _samples(body: bytes, kind: bytes, white: int, count: int) -> np.ndarray:
     if kind not in _PLAIN:
         return np.frombuffer(body, ">u2" if white > 255 else np.uint8, count)
     if body.count(b"#") > MAX_COMMENTS:
-        raise InvalidImage(f"the Netpbm picture has more than {MAX_COMMENTS} comments")
+        raise InvalidImage(f"the Netpbm image has more than {MAX_COMMENTS} comments")
     text = _COMMENT.sub(b"", body)
     samples: np.ndarray
     if kind == b"1":  # its digits need no space between them

@@ -7,14 +7,14 @@ import numpy as np
 from handlers.core.errors import InvalidImage
 
 DATATYPES = ("UINT8", "FP16", "FP32", "FP64")
-"""Those of the Open Inference Protocol that may hold pixels. Wider integers could be pictures of 16 bits."""
+"""Those of the Open Inference Protocol that may hold pixels. Wider integers could be images of 16 bits."""
 
 
 def checked_pixels(array: np.ndarray, check_size: Callable[[int, int], None]) -> np.ndarray:
     """uint8 [height, width, 3], not copied if it is that already; `check_size` gets width and height.
 
     Floats are levels from 0 to 255, too, as `pixels.astype("float32")` makes them, rounded to the nearest. Where none
-    is above 1 and not all are 0 they most likely run from 0 to 1: that is refused, as the picture would be black.
+    is above 1 and not all are 0 they most likely run from 0 to 1: that is refused, as the image would be black.
     Raises InvalidImage.
     """
     kind = array.dtype

@@ -1,4 +1,4 @@
-"""What a model's image processor does to a picture, in numbers, and done in a tenth of its time."""
+"""What a model's image processor does to an image, in numbers, and done in a tenth of its time."""
 
 import json
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from handlers.vision.candidates import candidates
 from handlers.vision.types import InputSpec, Normalization
 
 MAX_ASPECT = 8
-"""Longer than this, a picture that is resized by its shorter edge would grow without bound. The crop that follows
+"""Longer than this, an image that is resized by its shorter edge would grow without bound. The crop that follows
 keeps the middle of it, so that what lies further out is never seen."""
 MAX_EDGE = 4096
-"""Pixels of a picture's edge as the network takes it."""
+"""Pixels of an image's edge as the network takes it."""
 DETAIL = 2
 """A decoder that leaves out detail keeps this many times the height and width of the resize, so that it is still
 the resize whose filter shows. At 1, decoding takes a tenth less and real photos are four times as many levels off."""
@@ -27,7 +27,7 @@ MOST_OFF, MEAN_OFF = 2.01, 0.05
 """Levels. A resize goes along one axis and then the other and rounds after each; where Pillow, which timm resizes
 with, and torch round differently in both, a pixel is two levels off. On noise, about one in 200 is off at all."""
 RESAMPLES = ("bilinear", "bicubic", "lanczos")
-# Height and width of the pictures that a plan is tried on: both ways round, smaller than a crop, odd, long.
+# Height and width of the images that a plan is tried on: both ways round, smaller than a crop, odd, long.
 _TRIALS = ((301, 417), (530, 333), (61, 90), (150, 1001))
 _DIGITS = 7  # what float32 holds
 Levels = TypeVar("Levels", np.ndarray, torch.Tensor)
@@ -39,9 +39,9 @@ Resized = Callable[[torch.Tensor, tuple[int, int], str], torch.Tensor]
 class Plan:
     """Resize, cut out the middle, then normalize: the last is left to the engine.
 
-    `resize`: pixels of the shorter edge, or (height, width), or None to leave the picture as it is.
+    `resize`: pixels of the shorter edge, or (height, width), or None to leave the image as it is.
     `resample`: one of RESAMPLES, always with antialiasing, as torchvision does by default.
-    `crop`: (height, width); where the resized picture is smaller, black fills the rest.
+    `crop`: (height, width); where the resized image is smaller, black fills the rest.
     `rounding`: what lies half a pixel off the middle is cut "down", as transformers does, or to "even" numbers, as
     torchvision and timm do.
     """
@@ -59,23 +59,23 @@ class Plan:
 
     @property
     def at_least(self) -> tuple[int, int] | None:
-        """Height and width that a picture should keep when it is decoded; None where every pixel counts."""
+        """Height and width that an image should keep when it is decoded; None where every pixel counts."""
         if self.resize is None:
             return None
         height, width = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         return DETAIL * height, DETAIL * width
 
-    def __call__(self, picture: np.ndarray) -> torch.Tensor:
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
         """uint8 RGB [height, width, 3] of any size to uint8 [H, W, 3] of `spec`. Safe in several threads at once."""
-        if not (picture.flags.writeable and picture.flags.c_contiguous):
-            picture = picture.copy()  # torch takes no other
-        return self.apply(torch.from_numpy(picture), _resized)
+        if not (image.flags.writeable and image.flags.c_contiguous):
+            image = image.copy()  # torch takes no other
+        return self.apply(torch.from_numpy(image), _resized)
 
-    def apply(self, picture: torch.Tensor, resized: Resized) -> torch.Tensor:
+    def apply(self, image: torch.Tensor, resized: Resized) -> torch.Tensor:
         """The same of a tensor, on the device where it lies, its strides as they may be."""
         if isinstance(self.resize, int):
-            picture = center(picture, MAX_ASPECT)
-        height, width = picture.shape[:2]
+            image = center(image, MAX_ASPECT)
+        height, width = image.shape[:2]
         match self.resize:
             case int(edge):
                 short = min(height, width)
@@ -86,15 +86,13 @@ class Plan:
             case exact:
                 target = exact
         if target != (height, width):
-            picture = resized(picture, target, self.resample)
-        return _middle(picture, self.crop or target, self.rounding)
+            image = resized(image, target, self.resample)
+        return _middle(image, self.crop or target, self.rounding)
 
     @property
     def _exact(self) -> tuple[int, int]:
         if not isinstance(self.resize, tuple):
-            raise ValueError(
-                "without a crop, only a resize to an exact size makes all pictures equal in size"
-            )
+            raise ValueError("without a crop, only a resize to an exact size makes all images equal in size")
         return self.resize
 
     def write(self, path: Path) -> None:
@@ -127,7 +125,7 @@ def processor_of(folder: Path) -> Any:
         config.exists() and "pretrained_cfg" in json.loads(config.read_text())  # timm's, which says it there
     ):
         raise ConfigurationError(
-            "the model has no preprocessor_config.json, which says how pictures are prepared"
+            "the model has no preprocessor_config.json, which says how images are prepared"
         )
     try:
         return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -141,7 +139,7 @@ def processor_of(folder: Path) -> Any:
 
 
 def _checked_settings(file: Path) -> dict[str, Any]:
-    """Raises ConfigurationError for pictures that no network takes, before any is made."""
+    """Raises ConfigurationError for images that no network takes, before any is made."""
     settings = json.loads(file.read_text(encoding="utf-8"))
     if not isinstance(settings, dict):
         raise ConfigurationError(f"{file.name} is not a JSON object")
@@ -164,17 +162,17 @@ def _checked_settings(file: Path) -> dict[str, Any]:
 def plan_of_processor(processor: Any) -> Plan | None:
     """The plan of transformers' image processor, or None where it does what no plan can say.
 
-    A plan is tried beside the processor on random pictures, and must come as near to it as rounding allows.
+    A plan is tried beside the processor on random images, and must come as near to it as rounding allows.
     """
     choices = [choice for choice in candidates(processor) if choice.resample in RESAMPLES]
     normalization = _normalization(processor) if choices else None
     if normalization is None:
         return None
     trials = [_noise(size) for size in _TRIALS]
-    expected = [processed(processor, picture) for picture in trials]
+    expected = [processed(processor, image) for image in trials]
     for resize, resample, crop, rounding in choices:
         if crop is None and not isinstance(resize, tuple):
-            continue  # pictures of many sizes cannot be a batch
+            continue  # images of many sizes cannot be a batch
         plan = Plan(resize, resample, crop, normalization, rounding)
         odd = _noise(_odd(plan))
         if all(map(partial(_agrees, plan), trials, expected)) and _agrees(
@@ -189,29 +187,29 @@ def _noise(size: tuple[int, int]) -> np.ndarray:
 
 
 def _odd(plan: Plan) -> tuple[int, int]:
-    """Height and width of a picture whose crop shows how its middle is rounded: 1.5 pixels to 1 or to 2."""
+    """Height and width of an image whose crop shows how its middle is rounded: 1.5 pixels to 1 or to 2."""
     height, width = plan.crop or (1, 1)
-    if isinstance(plan.resize, int):  # a picture that no resize changes
+    if isinstance(plan.resize, int):  # an image that no resize changes
         least = max(plan.resize, width)
         return plan.resize, least + (width + 3 - least) % 4
     return height + 3, width + 3
 
 
-def processed(processor: Any, picture: np.ndarray) -> torch.Tensor:
+def processed(processor: Any, image: np.ndarray) -> torch.Tensor:
     """By transformers' image processor: float32 [3, height, width]."""
     # As an image, since an array three pixels high would be taken for one of three channels.
-    pixels: torch.Tensor = processor(images=Image.fromarray(picture), return_tensors="pt")["pixel_values"]
+    pixels: torch.Tensor = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"]
     return pixels[0].float()
 
 
-def center(picture: Levels, max_aspect: int) -> Levels:
-    """The middle of a picture [height, width, 3], its longer edge at most `max_aspect` times the shorter."""
-    longest = max_aspect * min(picture.shape[:2])
-    if max(picture.shape[:2]) <= longest:
-        return picture
-    height, width = (min(size, longest) for size in picture.shape[:2])
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return picture[top : top + height, left : left + width]
+def center(image: Levels, max_aspect: int) -> Levels:
+    """The middle of an image [height, width, 3], its longer edge at most `max_aspect` times the shorter."""
+    longest = max_aspect * min(image.shape[:2])
+    if max(image.shape[:2]) <= longest:
+        return image
+    height, width = (min(size, longest) for size in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def _normalization(processor: Any) -> Normalization | None:
@@ -234,44 +232,42 @@ def _channels(values: torch.Tensor) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _agrees(plan: Plan, picture: np.ndarray, expected: torch.Tensor) -> bool:
+def _agrees(plan: Plan, image: np.ndarray, expected: torch.Tensor) -> bool:
     """Within MOST_OFF levels everywhere and MEAN_OFF in the mean; another filter or place is off by ten and more."""
     scale, mean, std = plan.normalization
     levels = (expected.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)) / scale
-    ours = plan(picture)
+    ours = plan(image)
     if ours.shape != levels.shape:
         return False
     off = (ours - levels).abs()
     return bool(off.max() < MOST_OFF and off.mean() < MEAN_OFF)
 
 
-def _resized(picture: torch.Tensor, target: tuple[int, int], resample: str) -> torch.Tensor:
+def _resized(image: torch.Tensor, target: tuple[int, int], resample: str) -> torch.Tensor:
     """On a CPU, by the same code as torchvision's resize."""
-    picture = picture.contiguous()
-    height, width = picture.shape[:2]
-    # One picture in channels-last order. Without its own stride for the batch, torch would take it for another
+    image = image.contiguous()
+    height, width = image.shape[:2]
+    # One image in channels-last order. Without its own stride for the batch, torch would take it for another
     # order and pack the result anew, on all threads (torch issue 68430).
-    pixels = picture.as_strided((1, 3, height, width), (picture.numel(), 1, 3 * width, 3))
+    pixels = image.as_strided((1, 3, height, width), (image.numel(), 1, 3 * width, 3))
     resized = torch.nn.functional.interpolate(
         pixels, target, mode=resample, align_corners=False, antialias=True
     )
     return resized[0].permute(1, 2, 0)
 
 
-def _middle(picture: torch.Tensor, size: tuple[int, int], rounding: str) -> torch.Tensor:
-    """A copy of the middle, contiguous; black where the picture is smaller than that."""
-    cut = picture.new_zeros((*size, 3))
+def _middle(image: torch.Tensor, size: tuple[int, int], rounding: str) -> torch.Tensor:
+    """A copy of the middle, contiguous; black where the image is smaller than that."""
+    cut = image.new_zeros((*size, 3))
     (top, to_top, rows), (left, to_left, columns) = (
-        _overlap(have, want, rounding) for have, want in zip(picture.shape, size, strict=False)
+        _overlap(have, want, rounding) for have, want in zip(image.shape, size, strict=False)
     )
-    cut[to_top : to_top + rows, to_left : to_left + columns] = picture[
-        top : top + rows, left : left + columns
-    ]
+    cut[to_top : to_top + rows, to_left : to_left + columns] = image[top : top + rows, left : left + columns]
     return cut
 
 
 def _overlap(have: int, want: int, rounding: str) -> tuple[int, int, int]:
-    """Where the middle begins in the picture and in its cut, and how much of it there is."""
+    """Where the middle begins in the image and in its cut, and how much of it there is."""
     beyond = max(have - want, 0)
     begin = beyond // 2 if rounding == "down" else round(beyond / 2)
     return begin, max(want - have, 0) // 2, min(have, want)

@@ -1,4 +1,4 @@
-"""A request's picture to what the engine takes."""
+"""A request's image to what the engine takes."""
 
 import logging
 import sys
@@ -31,7 +31,7 @@ class Preprocessor:
 
     `spec` says what comes out; `plan` is None where transformers does the work.
     All but `stack` is safe to call from several threads at once.
-    Raises ConfigurationError for a model that says nothing of how pictures are prepared.
+    Raises ConfigurationError for a model that says nothing of how images are prepared.
     """
 
     spec: InputSpec
@@ -61,7 +61,7 @@ class Preprocessor:
         return {"decode": "gpu" if self.decoder else "cpu", "decode_reason": self._reason}
 
     def read(self, payload: Payload, max_pixels: int, max_bytes: int) -> torch.Tensor:
-        """A picture as it was sent (see `decode_image`, whose errors it raises) to one picture of `spec`."""
+        """An image as it was sent (see `decode_image`, whose errors it raises) to one image of `spec`."""
         return self(decode_image(payload, max_pixels, max_bytes, self._at_least))
 
     def accept(self, payload: Payload, max_pixels: int, max_bytes: int) -> torch.Tensor | bytes:
@@ -71,28 +71,26 @@ class Preprocessor:
         opened = open_image(payload, max_pixels, max_bytes)
         return opened.data if suitable(opened) else self(pixels_of(opened, self._at_least))
 
-    def stack(self, pictures: Sequence[torch.Tensor | bytes]) -> torch.Tensor:
+    def stack(self, images: Sequence[torch.Tensor | bytes]) -> torch.Tensor:
         """What `accept` gave for each, as a batch in the same order: on the GPU if that decodes some of it.
 
         Raises InvalidImage for a damaged JPEG.
         """
-        decoded = self._decoded([picture for picture in pictures if isinstance(picture, bytes)])
+        decoded = self._decoded([image for image in images if isinstance(image, bytes)])
         device = decoded[0].device if decoded else None
         rows = iter(decoded)
-        return torch.stack(
-            [next(rows) if isinstance(picture, bytes) else picture.to(device) for picture in pictures]
-        )
+        return torch.stack([next(rows) if isinstance(image, bytes) else image.to(device) for image in images])
 
-    def __call__(self, picture: np.ndarray) -> torch.Tensor:
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
         """RGB uint8 [height, width, 3] of any size to uint8 [H, W, 3], or float32 [3, H, W] without a plan."""
         if self.plan:
-            return self.plan(picture)
+            return self.plan(image)
         if "shortest_edge" in dict(getattr(self._processor, "size", None) or {}):
-            picture = center(picture, MAX_ASPECT)
-        return processed(self._processor, picture)
+            image = center(image, MAX_ASPECT)
+        return processed(self._processor, image)
 
     def _fixed_size(self) -> InputSpec:
-        """What transformers' processor makes of every picture.
+        """What transformers' processor makes of every image.
 
         Raises ConfigurationError where that is not one size, or no numbers.
         """
@@ -102,12 +100,12 @@ class Preprocessor:
                 f"{height} x {width}" for height, width in (square.shape[1:], wide.shape[1:])
             )
             raise ConfigurationError(
-                f"preprocessor_config.json makes pictures of several sizes, such as {sizes}, which make no batch: "
+                f"preprocessor_config.json makes images of several sizes, such as {sizes}, which make no batch: "
                 "set 'do_resize' and a 'size' with 'height' and 'width', or 'do_center_crop' and a 'crop_size'"
             )
         if not square.isfinite().all():
             raise ConfigurationError(
-                "preprocessor_config.json makes values of pictures that are not finite: no 'image_std' may be 0"
+                "preprocessor_config.json makes values of images that are not finite: no 'image_std' may be 0"
             )
         return InputSpec(square.shape[1], square.shape[2], None)
 

@@ -8,7 +8,7 @@ from handlers.vision.tiff import WHITE_IS_ZERO
 
 _ROWS = 256
 _FLOAT_LEVELS = (16.0, 255.0)
-"""The largest value of a float picture that has levels from 0 to 255. Below it could as well have been rendered
+"""The largest value of a float image that has levels from 0 to 255. Below it could as well have been rendered
 with highlights above 1."""
 _INTEGER_BITS = {"I": 32}
 _DEPTH_OFFSET = 24
@@ -16,7 +16,7 @@ _DEPTH_OFFSET = 24
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture that is loaded, in mode RGB.
+    """An image that is loaded, in mode RGB.
 
     Raises InvalidImage where the file does not tell which value is white.
     """
@@ -69,7 +69,7 @@ def _has_unused_alpha(image: Image.Image) -> bool:
 
 
 def _deep_to_eight_bits(image: Image.Image) -> np.ndarray:
-    """uint8 [height, width] of a gray picture with more than eight bits."""
+    """uint8 [height, width] of a gray image with more than eight bits."""
     values = np.asarray(image)
     is_inverted = False
     bits = _INTEGER_BITS.get(image.mode, 16)
@@ -100,7 +100,7 @@ def _integer_white(values: np.ndarray, bits: int) -> float:
     largest = int(values.max())
     if bits == 32 and 0 < largest < white / 510:
         raise InvalidImage(
-            f"the picture's largest value is {largest}, and white of 32 bits is {white}: save the picture with the "
+            f"the image's largest value is {largest}, and white of 32 bits is {white}: save the image with the "
             "bits that its values have, 8 or 16"
         )
     return float(white)
@@ -115,6 +115,6 @@ def _float_white(values: np.ndarray) -> float:
     if low >= 0 and least < high <= most:
         return most
     raise InvalidImage(
-        f"the picture's values are floats from {low:g} to {high:g}, of which none is known to be white: "
+        f"the image's values are floats from {low:g} to {high:g}, of which none is known to be white: "
         "scale them to 0 to 1"
     )

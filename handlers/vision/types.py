@@ -6,7 +6,7 @@ import torch
 
 from handlers.vision.config import VisionConfig
 
-__all__ = ["InputSpec", "Label", "Normalization", "Picture", "VisionConfig"]
+__all__ = ["Image", "InputSpec", "Label", "Normalization", "VisionConfig"]
 
 
 class Normalization(NamedTuple):
@@ -27,7 +27,7 @@ class InputSpec(NamedTuple):
     normalization: Normalization | None
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     """`content`: uint8 [height, width, 3] or float32 [3, height, width], as the `InputSpec` says, or the file of a
     JPEG that the GPU shall decode.
     """

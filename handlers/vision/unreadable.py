@@ -1,4 +1,4 @@
-"""Why a file is not read, and what its sender can do, for those who sent a picture of another kind."""
+"""Why a file is not read, and what its sender can do, for those who sent an image of another kind."""
 
 import io
 import re
@@ -62,12 +62,12 @@ def reason_of(data: bytes, formats: Collection[str]) -> str:
     other = next((name for name, signature in _OTHER_FORMATS if signature.match(data)), None)
     if other:
         return f"{other} files cannot be read; readable formats: {names}"
-    return f"not a picture that can be read; readable formats: {names}"
+    return f"not an image that can be read; readable formats: {names}"
 
 
 def damage_of(image: Image.Image, data: bytes) -> str:
     """Why the pixels of a file that was opened cannot be read."""
-    reason = "the picture is damaged or cut off"
+    reason = "the image is damaged or cut off"
     if image.format == "JPEG" and (hint := _of_jpeg(data)):
         return f"{reason}, or of a kind that cannot be read: {hint}"
     compression = image.info.get("compression")

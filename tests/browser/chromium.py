@@ -18,8 +18,8 @@ T = TypeVar("T")
 SIZES = {"phone": (390, 844), "desktop": (1280, 760)}
 LOOKS = (*SIZES, "dark")
 PATIENCE = 30.0  # seconds
-SHOTS = "DEMO_SCREENSHOTS"  # a folder: the tests save the pictures of the docs there
-SHOWN = ("picture-desktop", "server-desktop", "text-phone", "streamlit-phone")
+SHOTS = "DEMO_SCREENSHOTS"  # a folder: the tests save the images of the docs there
+SHOWN = ("image-desktop", "server-desktop", "text-phone", "streamlit-phone")
 FLAGS = (
     "--headless=new",
     "--no-sandbox",  # which a root user needs
@@ -157,7 +157,7 @@ class Browser:
         ]
 
     def save(self, name: str) -> None:
-        """A picture of what is seen, where pictures are asked for and the docs show it."""
+        """An image of what is seen, where images are asked for and the docs show it."""
         folder = os.environ.get(SHOTS)
         if folder and name in SHOWN:
             Path(folder).mkdir(parents=True, exist_ok=True)

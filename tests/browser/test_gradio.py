@@ -8,10 +8,10 @@ from tests.browser.chromium import LOOKS
 from torchserve_models.client import ClientError
 from torchserve_models.client.cli_options import explain
 from torchserve_models.demo import examples
-from training.pictures import picture
+from training.images import draw_image
 
 every_look = pytest.mark.parametrize("look", LOOKS)
-LABEL, PICTURE = picture(examples.SEED, examples.PICTURES[0])
+LABEL, IMAGE = draw_image(examples.SEED, examples.IMAGES[0])
 MODEL = "bart-large-cnn"
 PLAYS = "return Array.from(document.querySelectorAll('video')).some(video => video.videoWidth > 0)"
 
@@ -19,7 +19,7 @@ PLAYS = "return Array.from(document.querySelectorAll('video')).some(video => vid
 @pytest.fixture
 def page(browser, served, look):
     browser.open(served("gradio"), look)
-    browser.one("#picture-model label")
+    browser.one("#image-model label")
     return browser
 
 
@@ -48,26 +48,26 @@ def put(page, selector, number):
 
 
 @every_look
-def test_an_example_picture_has_the_labels_of_the_api(page, api, look):
+def test_an_example_image_has_the_labels_of_the_api(page, api, look):
     """Case 21."""
     page.until(lambda: len(page.all("button.gallery-item[aria-label] img")) == 4, "four thumbnails")
     page.click(f"button.gallery-item[aria-label='{LABEL}']")
-    wanted = expected(api, PICTURE)
+    wanted = expected(api, IMAGE)
     page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
     assert wanted[0][0] == LABEL
     assert len(wanted) == 5
     assert re.fullmatch(r"Answered in \d+\.\d\d s", page.one("#labels .took").text)
     page.check()
-    page.save(f"picture-{look}")
+    page.save(f"image-{look}")
 
 
 @every_look
-def test_a_file_that_is_no_picture_is_refused_in_the_words_of_the_server(page, api, look, tmp_path):
+def test_a_file_that_is_no_image_is_refused_in_the_words_of_the_server(page, api, look, tmp_path):
     file = tmp_path / "broken.jpg"
-    file.write_bytes(PICTURE[: len(PICTURE) // 2])
+    file.write_bytes(IMAGE[: len(IMAGE) // 2])
     with pytest.raises(ClientError) as caught:
         api.classify("resnet-50", file)
-    page.send("#picture input[type=file]", str(file))
+    page.send("#image input[type=file]", str(file))
     page.one("[role=alert]", explain(caught.value))
     assert labels(page) == []
     page.check()
@@ -75,10 +75,10 @@ def test_a_file_that_is_no_picture_is_refused_in_the_words_of_the_server(page, a
 
 @pytest.mark.parametrize("look", ["phone"])
 def test_a_file_that_is_sent_reaches_the_server_as_it_is(page, api, look, tmp_path):
-    content = picture(91, 6)[1]
-    file = tmp_path / "a picture.jpg"
+    content = draw_image(91, 6)[1]
+    file = tmp_path / "an image.jpg"
     file.write_bytes(content)
-    page.send("#picture input[type=file]", str(file))
+    page.send("#image input[type=file]", str(file))
     wanted = expected(api, content)
     page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
 
@@ -88,7 +88,7 @@ def test_a_photo_of_the_camera_is_classified(page, api, look):
     """Chromium's make-believe camera shows nothing that the model knows; what counts is that five labels come."""
     page.click("button[aria-label='Capture from camera']")
     page.click("[title='grant webcam access'] button")
-    page.until(lambda: page.driver.execute_script(PLAYS), "the camera's picture")
+    page.until(lambda: page.driver.execute_script(PLAYS), "the camera's image")
     before = api.metrics().total("handler_requests_total", ModelName="resnet-50")
     page.click("button[aria-label='capture photo']")
     page.until(lambda: len(labels(page)) == 5, "five labels")
@@ -147,7 +147,7 @@ def test_the_server_and_its_models(page, api, look):
     for name in names:
         assert f"version {api.describe(name).version}" in text
     assert text.count("1 of 1 workers ready") == len(names)
-    api.classify("resnet-50", PICTURE)
+    api.classify("resnet-50", IMAGE)
     counted = api.metrics().total("handler_requests_total", ModelName="resnet-50")
     page.until(lambda: requests(page, "resnet-50") == counted, f"{counted} requests")
     page.check()

@@ -8,10 +8,10 @@ from tests.browser.chromium import LOOKS, SIZES
 from torchserve_models.client import ClientError
 from torchserve_models.client.cli_options import explain
 from torchserve_models.demo import examples
-from training.pictures import picture
+from training.images import draw_image
 
 every_look = pytest.mark.parametrize("look", LOOKS)
-LABEL, PICTURE = picture(examples.SEED, examples.PICTURES[0])
+LABEL, IMAGE = draw_image(examples.SEED, examples.IMAGES[0])
 MODEL = "bart-large-cnn"
 
 
@@ -27,8 +27,8 @@ def labels(page):
 
 
 @every_look
-def test_an_example_picture_has_the_labels_of_the_api(page, api, look):
-    wanted = [[each.label, f"{each.score:.1%}"] for each in api.classify("resnet-50", PICTURE)]
+def test_an_example_image_has_the_labels_of_the_api(page, api, look):
+    wanted = [[each.label, f"{each.score:.1%}"] for each in api.classify("resnet-50", IMAGE)]
     page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
     assert re.fullmatch(r"Answered in \d+\.\d\d s", page.one(".took").text)
     page.check()
@@ -38,13 +38,13 @@ def test_an_example_picture_has_the_labels_of_the_api(page, api, look):
 @pytest.mark.parametrize("look", ["desktop"])
 def test_a_file_is_shown_beside_its_labels(page, api, look, tmp_path):
     """Case 21."""
-    content = picture(91, 6)[1]
+    content = draw_image(91, 6)[1]
     file = tmp_path / "mine.jpg"
     file.write_bytes(content)
     page.send("input[type=file]", str(file))
     wanted = [[each.label, f"{each.score:.1%}"] for each in api.classify("resnet-50", content)]
     page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
-    image = page.one("img.picture")
+    image = page.one("img.image")
     assert image.get_attribute("alt") == "mine.jpg"
     assert page.driver.execute_script("return arguments[0].naturalWidth", image) > 100
     bars = page.one(".bars").rect
@@ -63,9 +63,9 @@ def test_the_limit_that_it_shows_is_the_servers(browser, served, api):
 
 
 @pytest.mark.parametrize("look", ["desktop"])
-def test_a_file_that_is_no_picture_is_refused_in_the_words_of_the_server(page, api, look, tmp_path):
+def test_a_file_that_is_no_image_is_refused_in_the_words_of_the_server(page, api, look, tmp_path):
     file = tmp_path / "broken.jpg"
-    file.write_bytes(PICTURE[: len(PICTURE) // 2])
+    file.write_bytes(IMAGE[: len(IMAGE) // 2])
     with pytest.raises(ClientError) as caught:
         api.classify("resnet-50", file)
     page.send("input[type=file]", str(file))

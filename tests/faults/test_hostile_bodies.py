@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from torchserve_models.client._stubs import inference_pb2, inference_pb2_grpc
-from training.pictures import picture
+from training.images import draw_image
 
 SIZE = 16_000_000
 TEXT = "The new bridge over the Aller will open to traffic on Monday."
@@ -53,7 +53,7 @@ def workers(server, model):
 
 
 def good_request(server, model):
-    content = picture(5, 3)[1] if model == "resnet-50" else TEXT.encode()
+    content = draw_image(5, 3)[1] if model == "resnet-50" else TEXT.encode()
     return httpx.post(f"{server.inference}/predictions/{model}", content=content, timeout=120)
 
 
@@ -115,7 +115,7 @@ def test_hostile_grpc_calls_do_no_harm(server):
 
 def test_a_deadline_that_has_passed_is_answered_504(server):
     url = f"{server.inference}/predictions/resnet-50"
-    image = picture(5, 3)[1]
+    image = draw_image(5, 3)[1]
     before = skipped(server)
     start = {"X-Request-Start": f"{time.time() - 10:.3f}"}
     answer = httpx.post(url, content=image, headers=start | {"X-Request-Timeout": "5"}, timeout=60)

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.bombs import icon_bomb, picture_bomb, tile_bomb
+from tests.bombs import icon_bomb, image_bomb, tile_bomb
 from torchserve_models.client import Client, ClientError
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
 JSON = {"content-type": "application/json"}
@@ -19,21 +19,21 @@ JSON = {"content-type": "application/json"}
 
 def bad_requests() -> list[tuple[str, dict]]:
     """The ways of being wrong that a client can find, without neighbors noticing."""
-    _, jpeg = picture(11, 0)
+    _, jpeg = draw_image(11, 0)
     image = base64.b64encode(jpeg).decode()
     text = report(11, 0)[0]
-    pictures = [
+    images = [
         {"content": b""},
-        {"content": b"plain text, not a picture"},
+        {"content": b"plain text, not an image"},
         {"content": jpeg[: len(jpeg) // 3]},
-        {"content": picture_bomb()},
+        {"content": image_bomb()},
         {"content": b"{", "headers": JSON},
         {"content": b"[" * 50_000, "headers": JSON},
         {"json": [1, 2]},
         {"json": {}},
         {"json": {"inputs": 7}},
         {"json": {"inputs": "no base64!"}},
-        {"files": {"picture": jpeg}},
+        {"files": {"image": jpeg}},
         {"json": {"inputs": image, "parameters": {"top_k": 0}}},
         {"json": {"inputs": image, "parameters": {"top_k": "many"}}},
         {"json": {"inputs": image, "parameters": {"color": "red"}}},
@@ -65,17 +65,17 @@ def bad_requests() -> list[tuple[str, dict]]:
         {"json": {"inputs": "a" * 1_500_000}},
     ]
     return (
-        [("/predictions/resnet-50", form) for form in pictures]
+        [("/predictions/resnet-50", form) for form in images]
         + [("/v2/models/resnet-50/infer", {"json": form}) for form in tensors]
         + [(f"/predictions/{model}", form) for model in ("t5-small", "bart-large-cnn") for form in texts]
     )
 
 
 def good_requests() -> list[tuple[str, dict]]:
-    pictures = [("/predictions/resnet-50", {"content": picture(12, number)[1]}) for number in range(20)]
+    images = [("/predictions/resnet-50", {"content": draw_image(12, number)[1]}) for number in range(20)]
     texts = [report(12, number)[0].encode() for number in range(2)]
     models = ("t5-small", "bart-large-cnn")
-    return pictures + [(f"/predictions/{model}", {"content": text}) for model in models for text in texts]
+    return images + [(f"/predictions/{model}", {"content": text}) for model in models for text in texts]
 
 
 def gist(response: httpx.Response) -> str:
@@ -99,7 +99,7 @@ def test_each_bad_request_is_answered_as_the_clients_error(server, place):
     assert 400 <= response.status_code < 500, response.text
     assert response.json()["message" if "v2" not in path else "error"]
     # The next request on the same model is answered.
-    good = {"content": picture(12, 1)[1]} if "resnet" in path else {"content": report(12, 1)[0].encode()}
+    good = {"content": draw_image(12, 1)[1]} if "resnet" in path else {"content": report(12, 1)[0].encode()}
     model = path.split("/")[2] if "v2" not in path else "resnet-50"
     assert httpx.post(f"{server.inference}/predictions/{model}", timeout=60, **good).status_code == 200
 
@@ -107,14 +107,14 @@ def test_each_bad_request_is_answered_as_the_clients_error(server, place):
 @pytest.mark.parametrize("protocol", ["grpc", "open-inference-grpc"])
 def test_bad_requests_over_grpc_leave_the_worker_as_it_was(server, protocol):
     before = processes(server)
-    _, jpeg = picture(12, 1)
+    _, jpeg = draw_image(12, 1)
     with Client(endpoints=server.endpoints, protocol=protocol, retries=0) as connection:
         for call in (
-            lambda: connection.classify("resnet-50", b"no picture"),
+            lambda: connection.classify("resnet-50", b"no image"),
             lambda: connection.classify("resnet-50", jpeg[:200]),
             lambda: connection.classify("resnet-50", jpeg, top_k=0),
             lambda: connection.classify("resnet-50", jpeg, color="red"),
-            lambda: connection.classify("resnet-50", picture_bomb()),
+            lambda: connection.classify("resnet-50", image_bomb()),
             lambda: connection.summarize("t5-small", "  "),
             lambda: connection.summarize("t5-small", "text", num_beams=-1),
             lambda: connection.summarize("bart-large-cnn", "word " * 5000, truncation=False),
@@ -173,7 +173,7 @@ def test_a_bomb_costs_no_memory(server):
     for pid in pids:
         reset_peak(pid)
     before = sum(map(peak, pids))
-    for data in (picture_bomb(), tile_bomb()):
+    for data in (image_bomb(), tile_bomb()):
         response = httpx.post(f"{server.inference}/predictions/resnet-50", content=data, timeout=30)
         assert response.status_code == 413
     response = httpx.post(f"{server.inference}/predictions/resnet-50", content=icon_bomb(), timeout=30)
@@ -189,5 +189,5 @@ def test_a_body_over_the_limit_then_a_good_one(server):
         except httpx.TransportError:  # the server may close while we still send
             status = 413
         assert status == 413
-        assert client.post("/predictions/resnet-50", content=picture(12, 1)[1]).status_code == 200
+        assert client.post("/predictions/resnet-50", content=draw_image(12, 1)[1]).status_code == 200
     assert processes(server) == before

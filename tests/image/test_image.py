@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 from tests.image.container import Container, environment
 from tests.image.pip_mounts import mounts
 from tests.observing import defaults
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
 BASE = os.environ.get("IMAGE_BASE", "localhost/debian:bookworm-slim")
@@ -77,9 +77,9 @@ def container(image) -> Iterator[Container]:
 
 def test_every_model_answers_from_outside(container, tmp_path):
     """This repository's client asks through the container's network."""
-    label, photo = picture(7, 0)
+    label, photo = draw_image(7, 0)
     text, summary = report(7, 0)
-    (tmp_path / "picture.jpg").write_bytes(photo)
+    (tmp_path / "image.jpg").write_bytes(photo)
     (tmp_path / "report.txt").write_text(text)
 
     def answer(model: str, file: str, *options: str) -> str:
@@ -88,8 +88,8 @@ def test_every_model_answers_from_outside(container, tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert label in answer("resnet-50", "picture.jpg")
-    assert label in answer("resnet-50", "picture.jpg", "--protocol", "grpc")
+    assert label in answer("resnet-50", "image.jpg")
+    assert label in answer("resnet-50", "image.jpg", "--protocol", "grpc")
     assert summary in answer("t5-small", "report.txt")
     assert summary in answer("bart-large-cnn", "report.txt")
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.image.services import FILE, Stack
 from torchserve_models.serving.budget import GIB, compute_budget
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
 IMAGE = os.environ.get("IMAGE", "localhost/torchserve-models")
@@ -78,7 +78,7 @@ def ready(url: str) -> bool:
         return False
 
 
-PHOTO = picture(7, 0)[1]
+PHOTO = draw_image(7, 0)[1]
 TEXT = report(7, 0)[0].encode()
 REQUESTS = {
     "resnet-50": (PHOTO, "application/octet-stream", b"score"),

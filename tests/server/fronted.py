@@ -10,12 +10,12 @@ from torchserve_models.client import Endpoints
 from torchserve_models.gateway.front import Running
 from torchserve_models.gateway.nginx import Front
 from torchserve_models.gateway.settings import Settings
-from training.pictures import picture
+from training.images import draw_image
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"
 )
-LABEL, PICTURE = picture(2024, 5)
+LABEL, IMAGE = draw_image(2024, 5)
 SLOW = 2  # seconds that a slow client gets
 
 

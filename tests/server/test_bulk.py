@@ -11,12 +11,12 @@ import yaml
 from tests.server.fronted import in_front_of, needs_nginx, through
 from torchserve_models.client import PROTOCOLS, AsyncClient, Client, Overloaded
 from torchserve_models.client.cli import main
-from training.pictures import picture
+from training.images import draw_image
 
 MODEL = "short-queue"
 QUEUE = 4
 COUNT = 300
-IMAGES = [picture(31, index)[1] for index in range(10)]
+IMAGES = [draw_image(31, index)[1] for index in range(10)]
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 

@@ -23,10 +23,10 @@ from torchserve_models.client import (
     TooLarge,
 )
 from torchserve_models.client.cli import main
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
-LABEL, PICTURE = picture(77, 1)
+LABEL, IMAGE = draw_image(77, 1)
 TEXTS = [report(77, index)[0] for index in range(3)]
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 rest_and_grpc = pytest.mark.parametrize("protocol", ["rest", "grpc"])
@@ -47,12 +47,12 @@ def client(endpoints, protocol):
 def expected(endpoints):
     """What REST says."""
     with Client(endpoints=endpoints) as client:
-        return client.classify("resnet-50", PICTURE, top_k=3), client.summarize("t5-small", TEXTS)
+        return client.classify("resnet-50", IMAGE, top_k=3), client.summarize("t5-small", TEXTS)
 
 
 @every_protocol
 def test_classify(client, expected):
-    labels = client.classify("resnet-50", PICTURE, top_k=3)
+    labels = client.classify("resnet-50", IMAGE, top_k=3)
     assert labels[0].label == LABEL
     assert [label.label for label in labels] == [label.label for label in expected[0]]
     assert [label.score for label in labels] == pytest.approx(
@@ -79,14 +79,14 @@ def test_what_is_cut_off_is_reported(client):
 @pytest.mark.parametrize(
     ("operation", "error"),
     [
-        (lambda c: c.classify("resnet-50", b"no picture"), InvalidImage),
-        (lambda c: c.classify("resnet-50", PICTURE[: len(PICTURE) // 2]), InvalidImage),
-        (lambda c: c.classify("resnet-50", PICTURE, top_k=0), InvalidParameter),
-        (lambda c: c.classify("resnet-50", PICTURE, surprise="x"), InvalidParameter),
+        (lambda c: c.classify("resnet-50", b"no image"), InvalidImage),
+        (lambda c: c.classify("resnet-50", IMAGE[: len(IMAGE) // 2]), InvalidImage),
+        (lambda c: c.classify("resnet-50", IMAGE, top_k=0), InvalidParameter),
+        (lambda c: c.classify("resnet-50", IMAGE, surprise="x"), InvalidParameter),
         (lambda c: c.summarize("t5-small", "   "), InvalidText),
         (lambda c: c.summarize("t5-small", TEXTS[0], num_beams=-1), InvalidParameter),
         (lambda c: c.summarize("t5-small", TEXTS[0], max_length="long"), InvalidParameter),
-        (lambda c: c.classify("no-such-model", PICTURE), ModelNotFound),
+        (lambda c: c.classify("no-such-model", IMAGE), ModelNotFound),
         (lambda c: c.classify("resnet-50", bytes(17_000_000)), TooLarge),
     ],
 )
@@ -94,7 +94,7 @@ def test_errors(client, operation, error):
     with pytest.raises(error) as caught:
         operation(client)
     assert "org.pytorch" not in caught.value.message
-    assert client.classify("resnet-50", PICTURE)[0].label == LABEL
+    assert client.classify("resnet-50", IMAGE)[0].label == LABEL
 
 
 @every_protocol
@@ -102,9 +102,9 @@ def test_a_named_version(client, protocol):
     version = client.describe("resnet-50").version
     if protocol == "open-inference":
         pytest.skip("TorchServe has no version on this route")
-    assert client.classify("resnet-50", PICTURE, version=version)[0].label == LABEL
+    assert client.classify("resnet-50", IMAGE, version=version)[0].label == LABEL
     with pytest.raises(ModelNotFound):
-        client.classify("resnet-50", PICTURE, version="no-such-version")
+        client.classify("resnet-50", IMAGE, version="no-such-version")
 
 
 @every_protocol
@@ -123,7 +123,7 @@ def test_health(client):
 
 @pytest.mark.parametrize("protocol", ["open-inference", "open-inference-grpc"])
 def test_pixels_as_a_tensor(client):
-    image = Image.open(io.BytesIO(PICTURE)).convert("RGB")
+    image = Image.open(io.BytesIO(IMAGE)).convert("RGB")
     pixels = Tensor("image", "UINT8", (image.height, image.width, 3), tuple(image.tobytes()))
     answer = client.infer("resnet-50", [pixels], {"top_k": 1}, id="one")
     assert answer.id == "one"
@@ -141,9 +141,9 @@ def test_sixty_four_requests_at_once_async(endpoints, protocol, expected):
                     case 0:
                         calls.append(client.summarize("t5-small", TEXTS[0]))
                     case 1:
-                        calls.append(client.classify("resnet-50", b"no picture"))
+                        calls.append(client.classify("resnet-50", b"no image"))
                     case _:
-                        calls.append(client.classify("resnet-50", PICTURE))
+                        calls.append(client.classify("resnet-50", IMAGE))
             return await asyncio.gather(*calls, return_exceptions=True)
 
     for index, answer in enumerate(asyncio.run(run())):
@@ -176,7 +176,7 @@ def test_a_model_comes_and_goes(client, endpoints, protocol):
     try:
         version = client.describe(name).version
         assert client.ready(name, version)
-        assert client.classify(name, PICTURE)[0].label == LABEL
+        assert client.classify(name, IMAGE)[0].label == LABEL
         with pytest.raises(Conflict):
             client.register("resnet-50.mar", model_name=name)
         assert version in client.set_default(name, version)
@@ -187,7 +187,7 @@ def test_a_model_comes_and_goes(client, endpoints, protocol):
         assert client.describe(name).workers == ()
         assert not client.ready(name)
         with Client(endpoints=endpoints, protocol=protocol, retries=0) as hasty, pytest.raises(Overloaded):
-            hasty.classify(name, PICTURE)
+            hasty.classify(name, IMAGE)
         client.scale(name, 1)
         assert client.ready(name)
     finally:
@@ -210,7 +210,7 @@ def test_metrics(client):
 
     before = count()
     for _ in range(3):
-        client.classify("resnet-50", PICTURE)
+        client.classify("resnet-50", IMAGE)
     assert count() == before + 3
 
 
@@ -226,7 +226,7 @@ def test_the_commands(server, endpoints, protocol, tmp_path, capsys):
     }
     options = [part for name, address in ports.items() for part in (name, address.rpartition(":")[2])]
     photo = tmp_path / "photo.jpg"
-    photo.write_bytes(PICTURE)
+    photo.write_bytes(IMAGE)
     assert main(["predict", "resnet-50", str(photo), "--json", "--protocol", protocol, *options]) == 0
     assert json.loads(capsys.readouterr().out)["labels"][0]["label"] == LABEL
     assert main(["predict", "t5-small", TEXTS[0], str(photo), "--protocol", protocol, *options]) == 1

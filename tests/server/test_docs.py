@@ -74,7 +74,7 @@ def test_a_page(page, checkout, subtests, request):
 def test_curl_within_the_text(checkout, request):
     """Commands in tables and sentences: of a photo and a report in the reader's folder."""
     samples = checkout.folder / ".run" / "samples"
-    (samples / "picture.jpg").rename(checkout.folder / "photo.jpg")
+    (samples / "image.jpg").rename(checkout.folder / "photo.jpg")
     (samples / "report.txt").rename(checkout.folder / "report.txt")
     said = "\n".join(page.read_text() for page in [*PAGES, ROOT / "README.md"])
     commands = re.findall(r"`(curl [^`\n]*(?:localhost|127\.0\.0\.1):80[08]0/[^`\n]*)`", said)

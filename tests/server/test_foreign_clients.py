@@ -24,13 +24,13 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.server.fronted import in_front_of, needs_nginx
 from torchserve_models.client import Client, Conflict
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
 SUMMARIZERS = ("t5-small", "bart-large-cnn")
 # Hugging Face's own: its async client sends bytes in a way that its HTTP library no longer likes.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-LABEL, PICTURE = picture(2024, 5)
+LABEL, IMAGE = draw_image(2024, 5)
 TEXT, SUMMARY = report(2024, 3)
 
 
@@ -49,18 +49,18 @@ def ask(request, server):
     return asks
 
 
-async def test_pictures_in_every_form_it_sends(ask, tmp_path):
+async def test_images_in_every_form_it_sends(ask, tmp_path):
     photo = tmp_path / "photo.jpg"
-    photo.write_bytes(PICTURE)
-    for form in (PICTURE, str(photo), photo):
+    photo.write_bytes(IMAGE)
+    for form in (IMAGE, str(photo), photo):
         answer = await ask("resnet-50", "image_classification", form)
         assert len(answer) == 5
         assert answer[0].label == LABEL
         assert answer[0].score > answer[1].score
 
 
-async def test_parameters_of_pictures(ask):
-    answer = await ask("resnet-50", "image_classification", PICTURE, top_k=2, function_to_apply="sigmoid")
+async def test_parameters_of_images(ask):
+    answer = await ask("resnet-50", "image_classification", IMAGE, top_k=2, function_to_apply="sigmoid")
     assert len(answer) == 2
     assert answer[0].label == LABEL
 
@@ -80,10 +80,10 @@ async def test_summaries(ask, model):
 
 
 async def test_errors_tell_what_is_wrong(ask):
-    with pytest.raises(BadRequestError, match="not a picture that can be read"):
-        await ask("resnet-50", "image_classification", b"no picture")
+    with pytest.raises(BadRequestError, match="not an image that can be read"):
+        await ask("resnet-50", "image_classification", b"no image")
     with pytest.raises(BadRequestError, match="'top_k' must be an integer of at least 1"):
-        await ask("resnet-50", "image_classification", PICTURE, top_k=0)
+        await ask("resnet-50", "image_classification", IMAGE, top_k=0)
     with pytest.raises(BadRequestError, match="'temperature' cannot be changed here"):
         await ask("t5-small", "summarization", TEXT, generate_parameters={"temperature": 2.0})
     with pytest.raises(HfHubHTTPError, match="413") as too_long:
@@ -132,7 +132,7 @@ import open_inference_grpc_pb2_grpc
 from google.protobuf.empty_pb2 import Empty
 
 inference_address, management_address = sys.argv[1:]
-picture, text = open("picture.jpg", "rb").read(), open("report.txt", "rb").read()
+image, text = open("image.jpg", "rb").read(), open("report.txt", "rb").read()
 said = {}
 
 with grpc.insecure_channel(inference_address) as channel:
@@ -143,9 +143,9 @@ with grpc.insecure_channel(inference_address) as channel:
         request = inference_pb2.PredictionsRequest(model_name=model, input=fields)
         return json.loads(stub.Predictions(request, timeout=60).prediction)
 
-    said["labels"] = predict("resnet-50", image=picture, top_k=b"2")
+    said["labels"] = predict("resnet-50", image=image, top_k=b"2")
     said["summary"] = predict("t5-small", text=text)
-    said["error"] = predict("resnet-50", image=b"no picture")
+    said["error"] = predict("resnet-50", image=b"no image")
     try:
         predict("nobody", text=text)
     except grpc.RpcError as error:
@@ -167,7 +167,7 @@ with grpc.insecure_channel(inference_address) as channel:
         assert answer.id == "7"
         return {out.name: [item.decode() for item in out.contents.bytes_contents] for out in answer.outputs}
 
-    said["infer label"] = infer("resnet-50", "image", picture)["label"]
+    said["infer label"] = infer("resnet-50", "image", image)["label"]
     said["infer summary"] = infer("bart-large-cnn", "text", text)["summary_text"]
 
 with grpc.insecure_channel(management_address) as channel:
@@ -183,7 +183,7 @@ print(json.dumps(said))
 
 
 def test_grpc_from_the_published_protos_alone(server, stubs):
-    (stubs / "picture.jpg").write_bytes(PICTURE)
+    (stubs / "image.jpg").write_bytes(IMAGE)
     (stubs / "report.txt").write_text(TEXT)
     (stubs / "foreign.py").write_text(FOREIGN)
     command = [sys.executable, "foreign.py", server.grpc_inference, server.grpc_management]
@@ -225,8 +225,8 @@ def url(request, server):
 def inputs(tmp_path_factory):
     """Paths of an image, whose pixels lie beside it, and of a text."""
     folder = tmp_path_factory.mktemp("inputs")
-    (folder / "image.jpg").write_bytes(PICTURE)
-    np.save(folder / "image.npy", np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB")))
+    (folder / "image.jpg").write_bytes(IMAGE)
+    np.save(folder / "image.npy", np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB")))
     (folder / "report.txt").write_text(TEXT)
     return str(folder / "image.jpg"), str(folder / "report.txt")
 
@@ -314,7 +314,7 @@ def test_tritonclients_grpc_through_nginx(front, inputs):
 
 async def test_kserve_v1(url):
     """Case 12."""
-    b64 = base64.b64encode(PICTURE).decode()
+    b64 = base64.b64encode(IMAGE).decode()
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         path = "/v1/models/resnet-50:predict"
         for instance in (b64, {"b64": b64}, {"data": b64}, {"image": {"b64": b64}}):
@@ -351,7 +351,7 @@ def test_kserves_model_routes_and_mlservers_docs(front):
 def test_tritonclients_compression_over_http(url, algorithm):
     """Case 11."""
     client = triton.InferenceServerClient(url.removeprefix("http://"))
-    pixels = np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB"))
+    pixels = np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB"))
     image = triton.InferInput("INPUT0", list(pixels.shape), "UINT8")
     image.set_data_from_numpy(pixels)
     answer = client.infer(

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.faults.toys import TALKATIVE, toy
-from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx, through
+from tests.server.fronted import IMAGE, LABEL, error, in_front_of, needs_nginx, through
 from torchserve_models.client import Client, InvalidImage, ModelNotFound, TooLarge
 from torchserve_models.paths import ROOT
 from torchserve_models.serving import samples
@@ -24,7 +24,7 @@ from training.reports import report
 pytestmark = needs_nginx
 TEXT, SUMMARY = report(2024, 3)
 JPEG = {"content-type": "image/jpeg"}
-TENSOR = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(PICTURE).decode()]}
+TENSOR = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(IMAGE).decode()]}
 INFER = {"id": "1", "inputs": [TENSOR]}
 
 
@@ -50,7 +50,7 @@ def version(server):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     (folder / ".run").mkdir()
-    (folder / "photo.jpg").write_bytes(PICTURE)
+    (folder / "photo.jpg").write_bytes(IMAGE)
     (folder / "report.txt").write_text(TEXT)
     (folder / "text.json").write_text(json.dumps({"text": TEXT}))
     pixels = np.asarray(Image.open(folder / "photo.jpg").convert("RGB"))
@@ -89,7 +89,7 @@ def curl(options, url, folder):
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 class TestByCurl:
     @pytest.mark.parametrize("form", CURL)
-    def test_a_picture(self, front, version, files, form):
+    def test_a_image(self, front, version, files, form):
         options, path = CURL[form]
         answer = curl(options, front.url + path.replace("VERSION", version), files)
         assert len(answer) == 5
@@ -145,15 +145,15 @@ class TestByCurl:
 
 
 def test_the_answers_are_torchserves(http, server):
-    direct = httpx.post(f"{server.inference}/predictions/resnet-50", content=PICTURE, headers=JPEG)
-    assert http.post("/predictions/resnet-50", content=PICTURE, headers=JPEG).json() == direct.json()
+    direct = httpx.post(f"{server.inference}/predictions/resnet-50", content=IMAGE, headers=JPEG)
+    assert http.post("/predictions/resnet-50", content=IMAGE, headers=JPEG).json() == direct.json()
 
 
 @pytest.mark.parametrize(
     ("path", "send", "code", "kind"),
     [
-        ("/predictions/resnet-50", {"content": b"no picture"}, 400, "InvalidImage"),
-        ("/predictions/resnet-50?top_k=0", {"content": PICTURE}, 400, "InvalidParameter"),
+        ("/predictions/resnet-50", {"content": b"no image"}, 400, "InvalidImage"),
+        ("/predictions/resnet-50?top_k=0", {"content": IMAGE}, 400, "InvalidParameter"),
         ("/predict/text_summarize?max=100000", {"json": {"text": TEXT}}, 400, "InvalidParameter"),
         ("/predict/text_summarize?model=gpt", {"json": {"text": TEXT}}, 400, "InvalidParameter"),
         ("/model", {"json": {"img": [[[0, 0, 300]]]}}, 400, "InvalidImage"),
@@ -176,10 +176,10 @@ def test_torchserves_own_errors_pass(http):
 @pytest.mark.parametrize(
     ("path", "send"),
     [
-        ("/predictions/resnet-50/?top_k=1", {"content": PICTURE}),
-        ("/predictions/resnet-50/VERSION/?top_k=1", {"content": PICTURE}),
-        ("/predict/?top_k=1", {"files": {"image": PICTURE}}),
-        ("/predict/image_classes/?top_k=1", {"files": {"file": PICTURE}}),
+        ("/predictions/resnet-50/?top_k=1", {"content": IMAGE}),
+        ("/predictions/resnet-50/VERSION/?top_k=1", {"content": IMAGE}),
+        ("/predict/?top_k=1", {"files": {"image": IMAGE}}),
+        ("/predict/image_classes/?top_k=1", {"files": {"file": IMAGE}}),
         ("/v2/models/resnet-50/infer/", {"json": INFER}),
         ("/v2/models/resnet-50/versions/VERSION/infer/", {"json": INFER}),
         ("/predictions/t5-small/", {"content": TEXT.encode()}),
@@ -233,7 +233,7 @@ def test_the_root_says_what_this_is(http):
 
 def test_1080p_as_numbers(http):
     """Case 19: as a client of a Flask tutorial sends it: 30 MB of JSON."""
-    image = Image.open(io.BytesIO(PICTURE)).resize((1920, 1080))
+    image = Image.open(io.BytesIO(IMAGE)).resize((1920, 1080))
     file = io.BytesIO()
     image.save(file, "PNG")
     expected = http.post("/predictions/resnet-50", content=file.getvalue()).json()
@@ -246,7 +246,7 @@ def test_1080p_as_numbers(http):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
 def test_pixels_are_those_of_the_file(http, mode):
     """Case 19."""
-    image = Image.open(io.BytesIO(PICTURE)).convert(mode)
+    image = Image.open(io.BytesIO(IMAGE)).convert(mode)
     file = io.BytesIO()
     image.save(file, "PNG")
     expected = http.post("/predictions/resnet-50", content=file.getvalue()).json()
@@ -314,12 +314,12 @@ def test_metadata(http, version):
 def test_the_client_by_every_protocol(front, server, protocol):
     at = through(front, server)
     with Client(endpoints=at, protocol=protocol, retries=0) as client:
-        assert client.classify("resnet-50", PICTURE, top_k=1)[0].label == LABEL
+        assert client.classify("resnet-50", IMAGE, top_k=1)[0].label == LABEL
         assert client.summarize("t5-small", TEXT)[0].text == SUMMARY
         with pytest.raises(InvalidImage):
             client.classify("resnet-50", b"x")
         with pytest.raises(ModelNotFound):
-            client.classify("nobody", PICTURE)
+            client.classify("nobody", IMAGE)
     with Client(endpoints=at, protocol=protocol, retries=0, max_message_bytes=32 << 20) as client:
         with pytest.raises(TooLarge):
             client.classify("resnet-50", b"\0" * (18 << 20))

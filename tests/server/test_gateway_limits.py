@@ -17,7 +17,7 @@ import pytest
 
 from tests.faults.toys import toy
 from tests.live_server import alive
-from tests.server.fronted import LABEL, PICTURE, SLOW, error, in_front_of, needs_nginx, through
+from tests.server.fronted import IMAGE, LABEL, SLOW, error, in_front_of, needs_nginx, through
 from torchserve_models.client import AsyncClient, Client, Endpoints, Overloaded, ServeError
 from torchserve_models.gateway.nginx import Tls
 from torchserve_models.paths import ROOT
@@ -58,7 +58,7 @@ def test_a_body_over_the_limit_is_refused_in_our_words(http):
             ("/predictions/resnet-50", "/predict") if content is body else ("/predictions/resnet-50",)
         ):
             error(http.post(path, content=content), 413, "TooLarge")
-    assert http.post("/predictions/resnet-50", content=PICTURE).status_code == 200
+    assert http.post("/predictions/resnet-50", content=IMAGE).status_code == 200
 
 
 def test_the_handlers_own_413_passes(http):
@@ -69,9 +69,9 @@ def test_the_handlers_own_413_passes(http):
 
 
 def test_a_large_header_or_url_is_refused(http):
-    error(http.post("/predictions/resnet-50", content=PICTURE, headers={"x": "a" * 65536}), 431, "TooLarge")
+    error(http.post("/predictions/resnet-50", content=IMAGE, headers={"x": "a" * 65536}), 431, "TooLarge")
     error(http.get("/predictions/" + "a" * 8000), 414, "TooLarge")
-    assert http.post("/predictions/resnet-50", content=PICTURE, headers={"x": "a" * 3000}).status_code == 200
+    assert http.post("/predictions/resnet-50", content=IMAGE, headers={"x": "a" * 3000}).status_code == 200
 
 
 def test_every_answer_has_an_id_and_none_names_nginxs_version(http):
@@ -121,7 +121,7 @@ def test_slow_clients_are_cut_while_others_are_answered(front, http):
         slow.append((connection, more))
     seconds, answered = 0.0, 0
     while slow:
-        assert http.post("/predictions/resnet-50", content=PICTURE).status_code == 200
+        assert http.post("/predictions/resnet-50", content=IMAGE).status_code == 200
         answered += 1
         assert time.monotonic() - begin < SLOW * 4
         for connection, more in list(slow):
@@ -232,7 +232,7 @@ def test_tls_and_open_management(server, certificate):
         for protocol in ("rest", "grpc", "open-inference-grpc"):
             secure = replace(at, grpc_inference=f"https://{at.grpc_inference}", management=running.url)
             with Client(endpoints=secure, protocol=protocol, ca_file=ca, retries=0) as client:
-                assert client.classify("resnet-50", PICTURE, top_k=1)[0].label == LABEL
+                assert client.classify("resnet-50", IMAGE, top_k=1)[0].label == LABEL
                 assert client.server_ready()
         with Client(endpoints=secure, ca_file=ca) as client:
             assert "resnet-50" in {each.name for each in client.list_models()}
@@ -245,7 +245,7 @@ def test_tls_and_open_management(server, certificate):
 
 def outcome(client):
     try:
-        return client.classify("resnet-50", PICTURE)[0].label
+        return client.classify("resnet-50", IMAGE)[0].label
     except ServeError as refused:
         return type(refused)
 
@@ -268,7 +268,7 @@ def test_a_rate_for_each_client(server):
 def test_without_torchserve_it_says_so():
     nowhere = Endpoints.at(inference_port=1, management_port=1, metrics_port=1, grpc_port=1)
     with in_front_of(nowhere) as running:
-        error(httpx.post(f"{running.url}/predictions/resnet-50", content=PICTURE), 503, "Unavailable")
+        error(httpx.post(f"{running.url}/predictions/resnet-50", content=IMAGE), 503, "Unavailable")
         response = httpx.get(f"{running.url}/v2/health/live")
         assert (response.status_code, response.json()["live"]) == (503, False)
         running.gateway.listener.close()  # as when it is not started again soon
@@ -293,7 +293,7 @@ def test_the_command_ends_both_when_it_is_asked_to(server):
     with subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, text=True) as running:
         url = running.stdout.readline().split()[1].rstrip(",")
         try:
-            assert httpx.post(f"{url}/predictions/resnet-50", content=PICTURE, timeout=30).status_code == 200
+            assert httpx.post(f"{url}/predictions/resnet-50", content=IMAGE, timeout=30).status_code == 200
             children = psutil.Process(running.pid).children(recursive=True)
             taken = url.rsplit(":", 1)[1]
             second = subprocess.run(

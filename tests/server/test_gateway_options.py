@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx
+from tests.server.fronted import IMAGE, LABEL, error, in_front_of, needs_nginx
 from torchserve_models.gateway.settings import Settings
 from training.reports import report
 
@@ -62,8 +62,8 @@ def test_answers_and_errors_may_be_read(http):
     """Case 14."""
     headers = {"origin": SITE, "content-type": "image/jpeg"}
     answers = [
-        http.post("/predictions/resnet-50", content=PICTURE, headers=headers),
-        http.post("/predict", files={"image": PICTURE}, headers={"origin": SITE}),
+        http.post("/predictions/resnet-50", content=IMAGE, headers=headers),
+        http.post("/predict", files={"image": IMAGE}, headers={"origin": SITE}),
         http.post("/model", json={"img": [[1, 2]]}, headers={"origin": SITE}),
         http.get("/v2", headers={"origin": SITE}),
         http.post("/predictions/resnet-50", content=b"x", headers=headers),
@@ -86,7 +86,7 @@ def test_answers_and_errors_may_be_read(http):
 def test_other_sites_may_not(http, origin):
     """Case 14."""
     assert error(http.options("/predict", headers=PREFLIGHT | {"origin": origin}), 405, "NotAllowed")
-    answer = http.post("/predictions/resnet-50", content=PICTURE, headers={"origin": origin})
+    answer = http.post("/predictions/resnet-50", content=IMAGE, headers={"origin": origin})
     assert (answer.status_code, allowed(answer)) == (200, None)
 
 
@@ -103,7 +103,7 @@ def test_off_unless_asked_for_and_every_site_by_a_star(server):
     """Case 14."""
     with asking(server) as client:
         error(client.options("/predict", headers=PREFLIGHT | {"origin": SITE}), 405, "NotAllowed")
-        answer = client.post("/predictions/resnet-50", content=PICTURE, headers={"origin": SITE})
+        answer = client.post("/predictions/resnet-50", content=IMAGE, headers={"origin": SITE})
         assert (answer.status_code, allowed(answer)) == (200, None)
     with asking(server, cors_origins=("*",)) as client:
         for origin in (SITE, "null"):
@@ -112,15 +112,15 @@ def test_off_unless_asked_for_and_every_site_by_a_star(server):
 
 
 SENT = {
-    "/predict": {"files": {"image": PICTURE}},
-    "/predict/image_classes": {"files": {"file": PICTURE}},
+    "/predict": {"files": {"image": IMAGE}},
+    "/predict/image_classes": {"files": {"file": IMAGE}},
     "/model": {"json": {"img": [[1, 2]]}},
 }
 
 
 def test_compressed_bodies_of_the_gateways_routes(http):
     pixels = gzip.compress(
-        json.dumps({"img": np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB")).tolist()}).encode()
+        json.dumps({"img": np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB")).tolist()}).encode()
     )
     answer = http.post("/model/?top_k=1", content=pixels, headers={"content-encoding": "gzip"})
     assert (answer.status_code, answer.json()[0]["label"]) == (200, LABEL)

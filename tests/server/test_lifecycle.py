@@ -11,10 +11,10 @@ from torchserve_models.packing import read_provenance
 from torchserve_models.serving import status
 from torchserve_models.serving.rundir import RunDir
 from torchserve_models.serving.samples import commands
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
-_, PICTURE = picture(77, 1)
+_, IMAGE = draw_image(77, 1)
 TEXT, _ = report(77, 1)
 
 
@@ -24,7 +24,7 @@ def lines(server):
     )
 
 
-def predict(server, path, content=PICTURE):
+def predict(server, path, content=IMAGE):
     return httpx.post(f"{server.inference}/predictions/{path}", content=content, timeout=60)
 
 
@@ -69,7 +69,7 @@ def test_requests_leave_no_line_in_the_logs(server):
     before = lines(server)
     for _ in range(20):
         assert predict(server, "resnet-50").status_code == 200
-    assert predict(server, "resnet-50", b"no picture").status_code == 400
+    assert predict(server, "resnet-50", b"no image").status_code == 400
     assert lines(server) == before
 
 

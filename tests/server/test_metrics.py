@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from torchserve_models.client import Client, ClientError
 from torchserve_models.client.settings import PROTOCOLS
 from torchserve_models.serving import health_questions, readiness
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
-_, PICTURE = picture(31, 4)
+_, IMAGE = draw_image(31, 4)
 TEXT, _ = report(31, 4)
 HISTOGRAMS = (
     "handler_batch_size",
@@ -84,12 +84,12 @@ def test_a_real_parser_reads_all_of_it(server):
 def test_what_a_worker_uses_is_told(server):
     """At most once a second, with the requests."""
     with Client(endpoints=server.endpoints) as client:
-        client.classify("resnet-50", PICTURE)
+        client.classify("resnet-50", IMAGE)
         first = used(server, "resnet-50")
         deadline = time.monotonic() + 10
         while used(server, "resnet-50")[0] == first[0]:
             assert time.monotonic() < deadline, "the CPU time stands still while requests are answered"
-            client.classify("resnet-50", PICTURE)
+            client.classify("resnet-50", IMAGE)
     assert first[0] > 0.5  # loading the model alone takes that
     # The supervisor sees the same: main memory of the one worker.
     (model,) = [each for each in readiness.inspect(server.endpoints) if each.name == "resnet-50"]
@@ -130,13 +130,13 @@ def test_promtool_can_parse_it(server):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_pictures_count_alike_over_every_protocol(server, protocol):
+def test_images_count_alike_over_every_protocol(server, protocol):
     before = values(server, "resnet-50")
     with Client(endpoints=server.endpoints, protocol=protocol) as client:
         for _ in range(3):
-            client.classify("resnet-50", PICTURE)
+            client.classify("resnet-50", IMAGE)
         with pytest.raises(ClientError):
-            client.classify("resnet-50", b"no picture")
+            client.classify("resnet-50", b"no image")
     delta = grown(server, "resnet-50", before, 4)
     assert delta[("handler_failed_items_total", "InvalidImage")] == 1
     assert delta[("handler_batch_size_count",)] == delta[("handler_batch_size_sum",)] == 3

@@ -13,14 +13,14 @@ from tritonclient.utils import InferenceServerException
 
 from tests.server.fronted import in_front_of, needs_nginx
 from torchserve_models.client import Client, Endpoints, InvalidParameter, Tensor
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
-LABEL, PICTURE = picture(2025, 4)
-OTHER_LABEL, OTHER = picture(2025, 9)
+LABEL, IMAGE = draw_image(2025, 4)
+OTHER_LABEL, OTHER = draw_image(2025, 9)
 TEXTS = [report(2025, index)[0] for index in range(2)]
 SUMMARIES = [report(2025, index)[1] for index in range(2)]
-PIXELS = np.asarray(Image.open(io.BytesIO(PICTURE)).convert("RGB"))
+PIXELS = np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB"))
 
 
 def connect(url):
@@ -46,14 +46,14 @@ def tensor(name, array, datatype, **more):
     return wanted
 
 
-def files(*pictures):
-    return tensor("image", np.array(pictures, dtype=np.object_), "BYTES")
+def files(*images):
+    return tensor("image", np.array(images, dtype=np.object_), "BYTES")
 
 
 @pytest.mark.parametrize(
     "image",
     [
-        files(PICTURE),
+        files(IMAGE),
         tensor("image", PIXELS, "UINT8"),
         tensor("image", PIXELS, "UINT8", binary_data=False),
         tensor("image", PIXELS.astype(np.float32), "FP32"),
@@ -72,7 +72,7 @@ def test_tritonclient_classifies(direct, image):
 
 def test_tritonclients_batches_parameters_and_outputs(direct):
     wanted = [triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("label")]
-    answer = direct.infer("resnet-50", [files(PICTURE, OTHER)], outputs=wanted, parameters={"top_k": 2})
+    answer = direct.infer("resnet-50", [files(IMAGE, OTHER)], outputs=wanted, parameters={"top_k": 2})
     assert [output["name"] for output in answer.get_response()["outputs"]] == ["score", "label"]
     assert answer.as_numpy("score").shape == (2, 2)
     assert answer.as_numpy("label")[:, 0].tolist() == [LABEL.encode(), OTHER_LABEL.encode()]
@@ -87,13 +87,13 @@ def test_tritonclient_summarizes(direct, binary_data):
 
 
 def test_tritonclient_is_told_what_is_wrong(direct):
-    with pytest.raises(InferenceServerException, match="not a picture") as caught:
-        direct.infer("resnet-50", [files(b"no picture")])
+    with pytest.raises(InferenceServerException, match="not an image") as caught:
+        direct.infer("resnet-50", [files(b"no image")])
     assert caught.value.status() == "400"
     with pytest.raises(InferenceServerException, match="multiply them by 255"):
         direct.infer("resnet-50", [tensor("image", PIXELS.astype(np.float32) / 255, "FP32")])
     with pytest.raises(InferenceServerException, match="this model has: label, score"):
-        direct.infer("resnet-50", [files(PICTURE)], outputs=[triton.InferRequestedOutput("logits")])
+        direct.infer("resnet-50", [files(IMAGE)], outputs=[triton.InferRequestedOutput("logits")])
 
 
 @needs_nginx
@@ -114,7 +114,7 @@ def test_tritonclient_through_nginx(front):
         assert found == outputs
         assert {"name", "type", "expected"} <= metadata["parameters"][0].keys()
     assert not client.is_model_ready("no-such-model")
-    assert client.infer("resnet-50", [files(PICTURE)]).as_numpy("label")[0, 0].decode() == LABEL
+    assert client.infer("resnet-50", [files(IMAGE)]).as_numpy("label")[0, 0].decode() == LABEL
     texts = tensor("text", np.array(TEXTS, dtype=np.object_), "BYTES")
     summaries = client.infer("t5-small", [texts]).as_numpy("summary_text")
     assert [text.decode() for text in summaries] == SUMMARIES
@@ -122,8 +122,8 @@ def test_tritonclient_through_nginx(front):
 
 
 REQUESTS = [
-    ("resnet-50", [Tensor("image", "BYTES", (2,), (PICTURE, OTHER))], {}),
-    ("resnet-50", [Tensor("image", "BYTES", (1,), (PICTURE,))], {"top_k": 3, "function_to_apply": "none"}),
+    ("resnet-50", [Tensor("image", "BYTES", (2,), (IMAGE, OTHER))], {}),
+    ("resnet-50", [Tensor("image", "BYTES", (1,), (IMAGE,))], {"top_k": 3, "function_to_apply": "none"}),
     ("resnet-50", [Tensor("image", "UINT8", PIXELS.shape, tuple(PIXELS.ravel().tolist()))], {"top_k": 1}),
     ("resnet-50", [Tensor("image", "FP32", (1, *PIXELS.shape), tuple(PIXELS.ravel().astype(float).tolist()))], {}),
     ("t5-small", [Tensor("text", "BYTES", (2,), tuple(TEXTS))], {"max_new_tokens": 9, "num_beams": 2}),
@@ -149,7 +149,7 @@ def test_grpc_answers_as_rest_does(server, model, inputs, parameters):
 
 def test_grpc_selects_outputs_and_refuses_as_rest_does(server):
     endpoints = Endpoints(inference=server.inference, grpc_inference=server.grpc_inference)
-    image = Tensor("image", "BYTES", (1,), (PICTURE,))
+    image = Tensor("image", "BYTES", (1,), (IMAGE,))
     with Client(endpoints=endpoints, protocol="open-inference-grpc") as client:
         answer = client.infer("resnet-50", [image, Tensor("outputs", "BYTES", (1,), ("score",))])
         assert [output.name for output in answer.outputs] == ["score"]
@@ -170,11 +170,11 @@ def test_errors_among_many_stay_with_their_request(server):
         return {"content": text + element, "headers": {"inference-header-content-length": str(len(text))}}
 
     forms = [
-        (body(PICTURE, len(PICTURE) + 4), 200),
-        (body(PICTURE, 7), 400),
-        (body(b"no picture", 14), 400),
+        (body(IMAGE, len(IMAGE) + 4), 200),
+        (body(IMAGE, 7), 400),
+        (body(b"no image", 14), 400),
         ({"json": {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1],
-                               "data": [base64.b64encode(PICTURE).decode()]}]}}, 200),
+                               "data": [base64.b64encode(IMAGE).decode()]}]}}, 200),
         ({"json": {"inputs": "text"}}, 400),
     ]  # fmt: skip
 

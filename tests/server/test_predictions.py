@@ -8,13 +8,13 @@ import subprocess
 import httpx
 import pytest
 
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
 SUMMARIZERS = ("t5-small", "bart-large-cnn")
-LABEL, PICTURE = picture(2024, 5)
+LABEL, IMAGE = draw_image(2024, 5)
 TEXT, SUMMARY = report(2024, 3)
-BASE64 = base64.b64encode(PICTURE).decode()
+BASE64 = base64.b64encode(IMAGE).decode()
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,11 @@ def tensor(name, data):
 
 
 FORMS = {
-    "raw": {"content": PICTURE},
-    "jpeg": {"content": PICTURE, "headers": {"content-type": "image/jpeg"}},
-    "field image": {"files": {"image": ("p.jpg", PICTURE)}},
-    "field data": {"files": {"data": ("p.jpg", PICTURE, "image/jpeg")}},
-    "field file": {"files": {"file": PICTURE}},
+    "raw": {"content": IMAGE},
+    "jpeg": {"content": IMAGE, "headers": {"content-type": "image/jpeg"}},
+    "field image": {"files": {"image": ("p.jpg", IMAGE)}},
+    "field data": {"files": {"data": ("p.jpg", IMAGE, "image/jpeg")}},
+    "field file": {"files": {"file": IMAGE}},
     "json": {"json": {"inputs": BASE64}},
     "json with a charset": {
         "content": json.dumps({"inputs": BASE64}),
@@ -42,7 +42,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_picture_in_every_form(http, form):
+def test_a_image_in_every_form(http, form):
     response = http.post("/predictions/resnet-50", **FORMS[form])
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -55,8 +55,8 @@ def test_a_picture_in_every_form(http, form):
 @pytest.mark.parametrize(
     "form",
     [
-        {"files": {"image": PICTURE}, "data": {"top_k": "2"}},
-        {"files": {"image": PICTURE}, "data": {"parameters": '{"top_k": 2}'}},
+        {"files": {"image": IMAGE}, "data": {"top_k": "2"}},
+        {"files": {"image": IMAGE}, "data": {"parameters": '{"top_k": 2}'}},
         {"json": {"inputs": BASE64, "parameters": {"top_k": 2}}},
     ],
 )
@@ -68,7 +68,7 @@ def test_parameters_in_every_form(http, form):
     "route", ["/models/resnet-50/invoke?top_k=1", "/invocations?model_name=resnet-50&top_k=1"]
 )
 def test_query_parameters_where_torchserve_hands_them_on(http, route):
-    assert [item["label"] for item in http.post(route, content=PICTURE).json()] == [LABEL]
+    assert [item["label"] for item in http.post(route, content=IMAGE).json()] == [LABEL]
 
 
 @pytest.mark.parametrize("model", SUMMARIZERS)
@@ -120,15 +120,15 @@ def test_the_open_inference_protocol(http):
 
 
 def test_errors_keep_to_the_protocol(http):
-    native = http.post("/predictions/resnet-50", content=b"no picture")
+    native = http.post("/predictions/resnet-50", content=b"no image")
     assert native.status_code == 400
     assert set(native.json()) == {"code", "type", "message", "error"}
     open_inference = http.post("/v2/models/resnet-50/infer", json=tensor("image", ["bm8="]))
     assert open_inference.status_code == 400
-    assert "not a picture" in open_inference.json()["error"]
+    assert "not an image" in open_inference.json()["error"]
 
 
-def test_every_photo_is_a_picture_or_a_clear_error(http, shared_data):
+def test_every_photo_is_a_image_or_a_clear_error(http, shared_data):
     """CMYK, palettes, alpha, 16 bits, EXIF, animations, cut-off files, bombs: nothing of ours fails."""
     refused = set()
     for path in sorted((shared_data / "photos").iterdir()):
@@ -144,7 +144,7 @@ def test_every_photo_is_a_picture_or_a_clear_error(http, shared_data):
 def test_routes_and_models_that_do_not_exist(http):
     assert http.get("/predictions/resnet-50").status_code == 400  # TorchServe takes it as an empty body
     for path in ("/predictions/nobody", "/predictions/resnet-50/9.9", "/nowhere"):
-        response = http.post(path, content=PICTURE)
+        response = http.post(path, content=IMAGE)
         assert response.status_code == 404
         assert response.json()["code"] == 404
 
@@ -152,7 +152,7 @@ def test_routes_and_models_that_do_not_exist(http):
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_uploads_a_file_as_it_is(server, tmp_path):
     photo, text = tmp_path / "photo.jpg", tmp_path / "report.txt"
-    photo.write_bytes(PICTURE)
+    photo.write_bytes(IMAGE)
     text.write_text(TEXT)
 
     def curl(model, file):

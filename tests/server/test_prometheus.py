@@ -14,12 +14,12 @@ import pytest
 from tests.observing import alerts, configuration, metrics_of, panels
 from torchserve_models.client import Client, ClientError
 from torchserve_models.serving.ports import Ports
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
 
-_, PICTURE = picture(33, 1)
+_, IMAGE = draw_image(33, 1)
 TEXT, _ = report(33, 1)
 
 
@@ -45,7 +45,7 @@ class Prometheus:
 
 @pytest.fixture(scope="module")
 def prometheus(server, tmp_path_factory) -> Iterator[Prometheus]:
-    """Scrapes every half second. There were pictures, texts and an error before the first scrape, and in between."""
+    """Scrapes every half second. There were images, texts and an error before the first scrape, and in between."""
     folder = tmp_path_factory.mktemp("prometheus")
     shipped = configuration(folder, server.metrics.removeprefix("http://"), "500ms")
     address = f"127.0.0.1:{Ports.free().metrics}"
@@ -86,15 +86,15 @@ def ask(server) -> None:
     """
     with Client(endpoints=server.endpoints) as client:
         for _ in range(4):
-            client.classify("resnet-50", PICTURE)
+            client.classify("resnet-50", IMAGE)
         for model in ("t5-small", "bart-large-cnn"):
             client.summarize(model, TEXT, num_beams=1, max_new_tokens=8)
         with pytest.raises(ClientError):
-            client.classify("resnet-50", b"no picture")
+            client.classify("resnet-50", b"no image")
         with pytest.raises(ClientError):
             client.summarize("t5-small", "")
     late = httpx.post(
-        f"{server.inference}/predictions/resnet-50", content=PICTURE, headers={"X-Request-Timeout": "0"}
+        f"{server.inference}/predictions/resnet-50", content=IMAGE, headers={"X-Request-Timeout": "0"}
     )
     assert late.status_code == 504
 
@@ -136,7 +136,7 @@ def test_the_numbers_are_those_of_the_requests(prometheus, server):
     before = prometheus.values('handler_requests_total{ModelName="resnet-50"}')[0]
     with Client(endpoints=server.endpoints) as client:
         for _ in range(3):
-            client.classify("resnet-50", PICTURE)
+            client.classify("resnet-50", IMAGE)
     prometheus.until(f'handler_requests_total{{ModelName="resnet-50"}} >= {before + 3}')
     (memory,) = prometheus.values('handler_memory_bytes{ModelName="resnet-50"}')
     assert 50e6 < memory < 20e9

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.doc_pages import RUN, Checkout, blocks, elsewhere, missing_tools
 from tests.live_server import free_offset
-from training.pictures import picture
+from training.images import draw_image
 from training.reports import report
 
 BLOCKS = [block for block in blocks(ROOT / "README.md") if block.kind in RUN]
@@ -39,7 +39,7 @@ def test_the_answers_that_it_shows_are_the_true_ones():
     """Those of the examples are compared with the same truth below."""
     assert len(ANSWERS) == 3
     for answer in ANSWERS:
-        assert picture(7, 0)[0] in answer
+        assert draw_image(7, 0)[0] in answer
         assert report(7, 0)[1] in answer
 
 
@@ -48,7 +48,7 @@ def test_an_example_answers_rightly(checkout, block):
     if lacking := missing_tools(block):
         pytest.skip(f"{', '.join(lacking)} is not installed")
     output = checkout.run(block)
-    assert picture(7, 0)[0] in output
+    assert draw_image(7, 0)[0] in output
     assert report(7, 0)[1] in output
 
 
@@ -68,7 +68,7 @@ def test_the_two_commands(tmp_path):
     try:
         (command,) = [line for line in output.splitlines() if line.startswith("curl")]
         if shutil.which("curl"):
-            assert picture(7, 0)[0] in run(["bash", "-ec", command], tmp_path)
+            assert draw_image(7, 0)[0] in run(["bash", "-ec", command], tmp_path)
         assert "starter" in run([str(ROOT / "scripts" / "status"), *place], tmp_path)
     finally:
         run([str(ROOT / "scripts" / "stop"), *place], tmp_path)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import requests
 
-from tests.server.fronted import LABEL, PICTURE, error, in_front_of, needs_nginx
+from tests.server.fronted import IMAGE, LABEL, error, in_front_of, needs_nginx
 from torchserve_models.client._stubs import (
     inference_pb2,
     inference_pb2_grpc,
@@ -23,7 +23,7 @@ pytestmark = needs_nginx
 TEXT = report(2024, 3)[0] + " The café is closed."
 PARAMETERS = {"max_new_tokens": 5, "min_new_tokens": 0, "num_beams": 1}
 MESSAGE = json.dumps({"inputs": TEXT, "parameters": PARAMETERS})
-IMAGE = json.dumps({"inputs": base64.b64encode(PICTURE).decode(), "parameters": {"top_k": 1}})
+JSON_IMAGE = json.dumps({"inputs": base64.b64encode(IMAGE).decode(), "parameters": {"top_k": 1}})
 SUMMARIZE, CLASSIFY = "/predictions/t5-small", "/predictions/resnet-50"
 FETCH = """
 const [url, body] = process.argv.slice(1);
@@ -75,7 +75,7 @@ def test_json_under_any_content_type(url, short, mime):
     """Case 2."""
     headers = {"content-type": mime} if mime else {}
     assert post(url + SUMMARIZE, content=MESSAGE, headers=headers).json() == short
-    [label] = post(url + CLASSIFY, content=IMAGE, headers=headers).json()
+    [label] = post(url + CLASSIFY, content=JSON_IMAGE, headers=headers).json()
     assert label["label"] == LABEL
 
 
@@ -211,7 +211,7 @@ def test_a_byte_order_mark(url, short, whole, codec, mime):
 
 def test_base64_of_an_image_in_each_form(server, url):
     """Case 2, for images."""
-    inputs = json.loads(IMAGE)["inputs"]
+    inputs = json.loads(JSON_IMAGE)["inputs"]
     for sent in ({"content": inputs}, {"data": {"image": inputs}}, {"files": {"image": (None, inputs)}}):
         assert post(url + CLASSIFY, **sent).json()[0]["label"] == LABEL
     with grpc.insecure_channel(server.grpc_inference) as channel:

@@ -5,7 +5,7 @@ ServeError
   │    ├─ BadRequest (400)
   │    │    ├─ InvalidRequest      the body, its fields, a name
   │    │    ├─ InvalidParameter    a parameter: unknown, of the wrong type or out of range
-  │    │    ├─ InvalidImage        bytes that are no readable picture
+  │    │    ├─ InvalidImage        bytes that are no readable image
   │    │    └─ InvalidText         text that is empty or not UTF-8
   │    ├─ AccessDenied (401, 403)
   │    ├─ NotFound (404)

@@ -1,4 +1,4 @@
-"""What a caller gives, made ready to send: pictures, texts and parameters."""
+"""What a caller gives, made ready to send: images, texts and parameters."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -47,7 +47,7 @@ class Readiness:
 
 @dataclass(frozen=True)
 class Label:
-    """One class of a picture; `score` is its probability, from 0 to 1, if no other function was asked for."""
+    """One class of an image; `score` is its probability, from 0 to 1, if no other function was asked for."""
 
     label: str
     score: float

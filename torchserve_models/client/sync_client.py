@@ -106,7 +106,7 @@ class Client(ManagementMethods, MapMethods):
         headers: Mapping[str, str] | None = None,
         **parameters: Scalar | None,
     ) -> list[Label]:
-        """Return the labels of a picture, the most probable first.
+        """Return the labels of an image, the most probable first.
 
         Args:
             model: The model's name.

@@ -7,7 +7,7 @@ from typing import Any
 from torchserve_models.client import Client, Endpoints, Label, Model, ServeError
 from torchserve_models.client.cli_options import HINT, explain, has_no_server
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES
-from torchserve_models.demo.catalog import PICTURES, Catalog, Entry
+from torchserve_models.demo.catalog import IMAGES, Catalog, Entry
 from torchserve_models.demo.traffic import Traffic, Watch
 
 
@@ -50,20 +50,20 @@ class Backend:
         """Raises ServeError."""
         return self._catalog.entry(name)
 
-    def classify(self, model: str, picture: bytes, top_k: int = 5) -> list[Label]:
+    def classify(self, model: str, image: bytes, top_k: int = 5) -> list[Label]:
         """Raises ServeError. A model of fewer labels gives those that it has."""
         entry = self._catalog.entry(model)
         allowed = int(entry.metadata.get("labels", top_k))
         # Without a parameter the file is sent as it is; with one in base64, where a third less fits into a request.
         chosen: dict[str, Any] = entry.changed({"top_k": min(top_k, allowed)})
-        return self._client.classify(model, picture, **chosen)
+        return self._client.classify(model, image, **chosen)
 
     def max_upload_bytes(self) -> int:
         """The largest file that a model for images takes; what a request may have where none says it.
 
         Raises ServeError.
         """
-        entries = [self.entry(name) for name in self.models(PICTURES)]
+        entries = [self.entry(name) for name in self.models(IMAGES)]
         limits = [int(entry.metadata["max_bytes"]) for entry in entries if "max_bytes" in entry.metadata]
         return min(max(limits, default=MAX_MESSAGE_BYTES), MAX_MESSAGE_BYTES)
 

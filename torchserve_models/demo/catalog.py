@@ -8,7 +8,7 @@ from typing import Any
 
 from torchserve_models.client import Client, ServeError
 
-PICTURES, TEXTS = "image-classification", "summarization"
+IMAGES, TEXTS = "image-classification", "summarization"
 # A handler's words for a range, where it gives no numbers: "an integer from 1 to 256".
 _RANGE = re.compile(r"from (-?\d+) to (-?\d+)")
 # For a handler that says less about itself; the server refuses what it does not allow.

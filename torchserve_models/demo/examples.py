@@ -1,19 +1,19 @@
-"""Inputs to try: drawn pictures and reports of the kind that the starter weights were trained on."""
+"""Inputs to try: drawn images and reports of the kind that the starter weights were trained on."""
 
 from pathlib import Path
 
 SEED = 7  # that of serving/samples.py
-PICTURES = (0, 4, 5, 10)
+IMAGES = (0, 4, 5, 10)
 REPORTS = (0, 6, 1)
 
 
-def pictures(folder: Path) -> list[tuple[str, Path]]:
+def images(folder: Path) -> list[tuple[str, Path]]:
     """What each shows, and a JPEG file of it in `folder`."""
-    from training.pictures import picture
+    from training.images import draw_image
 
     found = []
-    for index in PICTURES:
-        label, content = picture(SEED, index)
+    for index in IMAGES:
+        label, content = draw_image(SEED, index)
         path = folder / f"{label}.jpg"
         path.write_bytes(content)
         found.append((label, path))

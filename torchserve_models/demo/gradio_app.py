@@ -1,4 +1,4 @@
-"""The Gradio page: pictures, texts, and the server."""
+"""The Gradio page: images, texts, and the server."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torchserve_models.demo import gradio_server, gradio_tasks, markup
 from torchserve_models.demo.backend import Backend
 
 TITLE = "torchserve-models"
-HOUR = 3600  # seconds after which pictures that were sent are deleted
+HOUR = 3600  # seconds after which images that were sent are deleted
 # Fonts that every system has: none is fetched from anywhere.
 FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 MONOSPACE = ("ui-monospace", "monospace")
@@ -17,10 +17,10 @@ MONOSPACE = ("ui-monospace", "monospace")
 
 def build(backend: Backend, examples: Path, scaling: bool) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
-        gr.Markdown(f"# {TITLE}\nPictures and texts for the models of `{backend.endpoints.inference}`")
+        gr.Markdown(f"# {TITLE}\nImages and texts for the models of `{backend.endpoints.inference}`")
         with gr.Tabs() as tabs:
-            with gr.Tab("Picture"):
-                gradio_tasks.picture_tab(page, backend, examples)
+            with gr.Tab("Image"):
+                gradio_tasks.image_tab(page, backend, examples)
             with gr.Tab("Text"):
                 gradio_tasks.text_tab(page, backend)
             with gr.Tab(gradio_server.NAME):

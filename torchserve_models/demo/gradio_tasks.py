@@ -10,7 +10,7 @@ import gradio as gr
 from torchserve_models.client import ServeError
 from torchserve_models.demo import examples, markup
 from torchserve_models.demo.backend import Backend, said
-from torchserve_models.demo.catalog import PICTURES, TEXTS
+from torchserve_models.demo.catalog import IMAGES, TEXTS
 
 LABELS = 5
 CAMERA = {"video": {"facingMode": "environment"}}  # of a phone, the one at its back
@@ -19,7 +19,7 @@ TOLD = "The starter weights know short reports like these, and nothing else."
 # Gradio leaves thumbnails without a name for those who cannot see, and makes them anew when it likes.
 NAME_EXAMPLES = """() => {
   const names = %s;
-  const label = () => document.querySelectorAll("#picture-examples .gallery-item").forEach((item, index) => {
+  const label = () => document.querySelectorAll("#image-examples .gallery-item").forEach((item, index) => {
     item.ariaLabel ||= names[index];
   });
   new MutationObserver(label).observe(document.body, {childList: true, subtree: true});
@@ -36,25 +36,25 @@ def as_it_came(_: Any, payload: Any) -> str | None:
 gr.Image.preprocess = as_it_came
 
 
-def picture_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
-    shown = examples.pictures(folder)
+def image_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
+    shown = examples.images(folder)
     with gr.Row():
         with gr.Column():
-            model = gr.Radio(label="Model", choices=[], elem_id="picture-model")
+            model = gr.Radio(label="Model", choices=[], elem_id="image-model")
             image = gr.Image(
-                label="Picture",
+                label="Image",
                 sources=["upload", "webcam", "clipboard"],
                 height=320,
-                alt_text="the picture",
+                alt_text="the image",
                 webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA),
-                elem_id="picture",
+                elem_id="image",
             )
             gr.Examples(
                 [[str(path)] for _, path in shown],
                 [image],
                 label=f"Examples. {KNOWN}",
                 cache_examples=False,
-                elem_id="picture-examples",
+                elem_id="image-examples",
             )
             button = gr.Button("Classify", variant="primary")
         with gr.Column():
@@ -63,7 +63,7 @@ def picture_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
 
     def classify(model: str | None, path: str | None) -> tuple[Any, Any]:
         if not path:
-            return told("Choose a picture first."), ""
+            return told("Choose an image first."), ""
         start = time.monotonic()
         try:
             found = backend.classify(model or "", Path(path).read_bytes(), LABELS)
@@ -73,7 +73,7 @@ def picture_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
 
     inputs, outputs = [model, image], [problem, labels]
     gr.on([button.click, image.change, model.input], classify, inputs, outputs, api_visibility="private")
-    page.load(lambda: choices(backend, PICTURES), None, [model, problem], api_visibility="private")
+    page.load(lambda: choices(backend, IMAGES), None, [model, problem], api_visibility="private")
     page.load(None, js=NAME_EXAMPLES % json.dumps([label for label, _ in shown]))
 
 

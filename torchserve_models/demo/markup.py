@@ -31,10 +31,10 @@ def took(seconds: float) -> str:
     return f'<p class="took">Answered in {seconds:.2f} s</p>'
 
 
-def picture(jpeg: bytes, words: str) -> str:
+def image(jpeg: bytes, words: str) -> str:
     """It is inside the page, with words for those who do not see it."""
     content = base64.b64encode(jpeg).decode()
-    return f'<img class="picture" src="data:image/jpeg;base64,{content}" alt="{escape(words)}">'
+    return f'<img class="image" src="data:image/jpeg;base64,{content}" alt="{escape(words)}">'
 
 
 def bars(labels: Sequence[Label]) -> str:

@@ -1,4 +1,4 @@
-"""The Streamlit page: pictures and texts. Streamlit runs it anew at each visit and each change."""
+"""The Streamlit page: images and texts. Streamlit runs it anew at each visit and each change."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import streamlit as st
 from torchserve_models.client import Endpoints, ServeError
 from torchserve_models.demo import examples, markup
 from torchserve_models.demo.backend import Backend, said
-from torchserve_models.demo.catalog import PICTURES, TEXTS, Entry
+from torchserve_models.demo.catalog import IMAGES, TEXTS, Entry
 from torchserve_models.demo.preview import preview
 
 TITLE = "torchserve-models"
@@ -28,34 +28,34 @@ def connect(addresses: str) -> Backend:
 
 @st.cache_resource
 def drawn() -> dict[str, bytes]:
-    """The example pictures by what they show."""
+    """The example images by what they show."""
     with tempfile.TemporaryDirectory() as folder:
-        return {label: path.read_bytes() for label, path in examples.pictures(Path(folder))}
+        return {label: path.read_bytes() for label, path in examples.images(Path(folder))}
 
 
 def main() -> None:
     st.set_page_config(page_title=TITLE, layout="wide")
     backend = connect(sys.argv[1])
     st.title(TITLE)
-    picture, text = st.tabs(["Picture", "Text"])
-    with picture:
-        picture_page(backend)
+    image, text = st.tabs(["Image", "Text"])
+    with image:
+        image_page(backend)
     with text:
         text_page(backend)
 
 
 @st.fragment
-def picture_page(backend: Backend) -> None:
+def image_page(backend: Backend) -> None:
     """What is chosen on the left; the image and, beside it, its labels on the right."""
     asked, seen, answered = st.columns([4, 4, 4], gap="large")
     with asked:
-        model = chosen(backend, PICTURES)
+        model = chosen(backend, IMAGES)
         if model is None:
             return
-        words, content = picture_input()
+        words, content = image_input()
     with seen:
         shown = preview(content)
-        st.html(STYLE + (markup.picture(shown, words) if shown else markup.note(f"No preview: {words}")))
+        st.html(STYLE + (markup.image(shown, words) if shown else markup.note(f"No preview: {words}")))
     with answered:
         try:
             start = time.monotonic()
@@ -66,9 +66,9 @@ def picture_page(backend: Backend) -> None:
             st.html(STYLE + markup.alert(said(error)))
 
 
-def picture_input() -> tuple[str, bytes]:
+def image_input() -> tuple[str, bytes]:
     """The image to classify, and what it is in words: a file or a photo, else an example."""
-    sent = st.file_uploader("A picture", key="file")
+    sent = st.file_uploader("An image", key="file")
     if st.toggle("Use the camera"):
         sent = st.camera_input("A photo") or sent
     if sent:

@@ -44,9 +44,9 @@ MEANINGS = {
 EXAMPLES = {
     "InvalidRequest": "the body is empty; send the input as the body, or JSON with the field 'inputs'",
     "InvalidParameter": "'top_k' must be an integer from 1 to 1000, not 0",
-    "InvalidImage": "the body is not a picture in a format that is read here",
+    "InvalidImage": "the body is not an image in a format that is read here",
     "InvalidText": "the text is not UTF-8: byte 0 cannot be read",
-    "ImageTooLarge": "the picture has 400000000 pixels (20000 x 20000); at most 50000000 are allowed",
+    "ImageTooLarge": "the image has 400000000 pixels (20000 x 20000); at most 50000000 are allowed",
     "TextTooLong": "the text is longer than 1000000 characters",
     "TooManyItems": "40 inputs in one request; at most 32 are allowed",
     "InternalError": "internal error; the worker's log has the details",

@@ -64,7 +64,7 @@ def pack(
 
     `weights` chooses for a model of this repository; `source` (a hub id, a folder, or torchvision:ARCHITECTURE with
     its `state_dict`) names another one, and is then taken or fails; with `pickled` also where it has no safetensors.
-    `update` moves the locked commit to the branch's present one. `calibrate` is a folder with pictures for int8,
+    `update` moves the locked commit to the branch's present one. `calibrate` is a folder with images for int8,
     "none" for no int8, or None for what the archive in the store has. `handler` is a Python file with somebody's own
     handler; `source` is then the folder with what it loads, if anything. `labels` is a file of labels in the place of
     the model's own. Of the archives that were in its place before, the last `keep` stay as NAME-VERSION.mar.

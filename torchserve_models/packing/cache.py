@@ -15,7 +15,7 @@ KEPT = 3
 PARTIAL = "partial-"
 """Before the name of what is being made or thrown away."""
 
-_PICTURES = "pictures"  # beside the sets of inputs: the folder that int8 was last made with
+_IMAGES = "images"  # beside the sets of inputs: the folder that int8 was last made with
 
 
 @contextmanager
@@ -51,18 +51,18 @@ def prune(cache: Path, used: Path) -> None:
     _remove_partial(cache)
 
 
-def remember(cache: Path, pictures: Path) -> None:
+def remember(cache: Path, images: Path) -> None:
     """Keep in mind the folder that int8 was made with."""
-    partial = cache / f"{PARTIAL}{_PICTURES}"
-    partial.write_bytes(os.fsencode(pictures.resolve()))
-    partial.replace(cache / _PICTURES)
+    partial = cache / f"{PARTIAL}{_IMAGES}"
+    partial.write_bytes(os.fsencode(images.resolve()))
+    partial.replace(cache / _IMAGES)
 
 
 def remembered(cache: Path) -> Path:
     """The folder that int8 was last made with. Raises OSError where it is not known."""
-    content = (cache / _PICTURES).read_bytes()
+    content = (cache / _IMAGES).read_bytes()
     if not content:
-        raise FileNotFoundError(errno.ENOENT, "The file is empty", str(cache / _PICTURES))
+        raise FileNotFoundError(errno.ENOENT, "The file is empty", str(cache / _IMAGES))
     return Path(os.fsdecode(content))
 
 

@@ -148,7 +148,7 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
     parser.add_argument(
         "--transforms",
         metavar="WEIGHTS",
-        help="prepare pictures as torchvision does for these weights of ARCHITECTURE, such as IMAGENET1K_V2 "
+        help="prepare images as torchvision does for these weights of ARCHITECTURE, such as IMAGENET1K_V2 "
         "(default: those that FILE is, else the first that torchvision lists)",
     )
     parser.add_argument(
@@ -164,7 +164,7 @@ def _parser(layout: Layout) -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibrate",
         metavar="FOLDER",
-        help="make an int8 network for an image classifier from the pictures in FOLDER; later packs keep it. "
+        help="make an int8 network for an image classifier from the images in FOLDER; later packs keep it. "
         "none: drop it",
     )
     parser.add_argument(

@@ -153,7 +153,7 @@ def _check_count(
 
 def _preprocessing(enum: Any, file: Path, wanted: str | None, size: int | None = None) -> tuple[Plan, str]:
     """Those of the weights asked for, else of the weights that the file is, by its digest, else of the oldest that
-    make pictures of `size`, where the network takes no other.
+    make images of `size`, where the network takes no other.
     """
     members = {member.name: member for member in enum}
     fitting = [name for name in members if size in (None, *members[name].transforms().crop_size)]
@@ -169,7 +169,7 @@ def _preprocessing(enum: Any, file: Path, wanted: str | None, size: int | None =
     if name not in fitting:
         known = f"--transforms {' or '.join(fitting)}" if fitting else "torchvision has none"
         _refuse(
-            f"{file} is for pictures of {size} x {size}, and the transforms of {name} cut out {crop} x {crop}; "
+            f"{file} is for images of {size} x {size}, and the transforms of {name} cut out {crop} x {crop}; "
             f"{known} for {size}."
         )
     normalization = Normalization(1 / 255, tuple(preset.mean), tuple(preset.std))

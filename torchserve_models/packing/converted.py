@@ -31,7 +31,7 @@ class StateDict:
 
 @dataclass(frozen=True)
 class Converted:
-    """A model's files in `target`, and in words how its pictures are prepared."""
+    """A model's files in `target`, and in words how its images are prepared."""
 
     files: tuple[ModelFile, ...]
     transforms: str

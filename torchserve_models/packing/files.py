@@ -114,7 +114,7 @@ def side_files(
 ) -> list[str]:
     """The preprocessor or tokenizer files among `names`, config.json included; BadSource when they do not suffice.
 
-    timm's config.json says itself how pictures are prepared, and tokenizers of bytes (ByT5) have no vocabulary.
+    timm's config.json says itself how images are prepared, and tokenizers of bytes (ByT5) have no vocabulary.
     `read_tokenizer_config` is called only where no other file suffices and there is a tokenizer_config.json.
     """
     if "pretrained_cfg" not in config and not any(

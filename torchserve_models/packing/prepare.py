@@ -25,8 +25,8 @@ from torchserve_models.packing.archive import sha256_and_size
 from torchserve_models.packing.converted import REFUSED
 from torchserve_models.packing.errors import BadArchive, BadRequest, BadSource, NotPrepared, explained
 from torchserve_models.packing.files import ModelFile, sha256_of
+from torchserve_models.packing.images import Images, choose
 from torchserve_models.packing.models import Layout
-from torchserve_models.packing.pictures import Pictures, choose
 from torchserve_models.packing.prepared_facts import warn_of_int8, warn_of_unnamed
 from torchserve_models.packing.sources import Report, Source
 from torchserve_models.packing.tasks import IMAGE_CLASSIFICATION, SUMMARIZATION
@@ -74,7 +74,7 @@ class Prepared:
 def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Prepared:
     """What the archive gets beside weights and handlers; nothing for a task that has nothing to prepare.
 
-    `calibrate` is a folder with pictures for int8, "none" for no int8, or None for what the archive in the store has:
+    `calibrate` is a folder with images for int8, "none" for no int8, or None for what the archive in the store has:
     calibrated once, it stays so.
     Raises BadRequest, or NotPrepared with the reason that the process gave; store and cache are then as before.
     """
@@ -84,26 +84,26 @@ def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pre
     if task.name not in _MODULES:
         return Prepared()
     with explained(f"preparing {wanted.name}"), cache.locked(wanted.cache):
-        pictures = _pictures(wanted, calibrate, report) if task == IMAGE_CLASSIFICATION else None
-        entry = wanted.cache / _key(wanted, pictures)
+        images = _images(wanted, calibrate, report) if task == IMAGE_CLASSIFICATION else None
+        entry = wanted.cache / _key(wanted, images)
         if not _is_whole(entry):
             shutil.rmtree(entry, ignore_errors=True)
-            _make(wanted, pictures, entry)
-        if pictures and pictures.folder:
-            cache.remember(wanted.cache, pictures.folder)
+            _make(wanted, images, entry)
+        if images and images.folder:
+            cache.remember(wanted.cache, images.folder)
         cache.prune(wanted.cache, entry)
         files = tuple(_file(path) for path in sorted(entry.iterdir()))
         facts = json.loads((entry / _FACTS).read_bytes())
     warn_of_int8(wanted.name, facts, report)
     if task == IMAGE_CLASSIFICATION:
         warn_of_unnamed(wanted.name, (*wanted.source.files, *files), report)
-    if pictures is not None:
-        facts["calibration"] = {"pictures": pictures.count, "sha256": pictures.sha256}
+    if images is not None:
+        facts["calibration"] = {"images": images.count, "sha256": images.sha256}
     return Prepared(files, facts)
 
 
-def _pictures(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Pictures | None:
-    """The pictures for int8; None without int8."""
+def _images(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Images | None:
+    """The images for int8; None without int8."""
     if calibrate is None:
         return _as_before(wanted, report)
     if str(calibrate) == NO_CALIBRATION:
@@ -116,8 +116,8 @@ def _pictures(wanted: Wanted, calibrate: str | Path | None, report: Report) -> P
     return _chosen(wanted.name, Path(calibrate).expanduser(), report)
 
 
-def _as_before(wanted: Wanted, report: Report) -> Pictures | None:
-    """What keeps the int8 of an archive that has it: from the cache, or made again with the pictures it came from."""
+def _as_before(wanted: Wanted, report: Report) -> Images | None:
+    """What keeps the int8 of an archive that has it: from the cache, or made again with the images it came from."""
     before = _calibration_of(wanted.archive)
     if before is None:
         return None
@@ -125,7 +125,7 @@ def _as_before(wanted: Wanted, report: Report) -> Pictures | None:
         _without_int8(wanted.name, f"it needs OpenVINO, and the engine is {wanted.engine} now", report)
         return None
     if (wanted.cache / _key(wanted, before)).is_dir():
-        report(f"{wanted.name}: int8 as calibrated before, with {before.count} pictures")
+        report(f"{wanted.name}: int8 as calibrated before, with {before.count} images")
         return before
     try:
         return _chosen(wanted.name, cache.remembered(wanted.cache), report)
@@ -133,7 +133,7 @@ def _as_before(wanted: Wanted, report: Report) -> Pictures | None:
         why = "their folder is not remembered" if isinstance(error, OSError) else str(error)
         _without_int8(
             wanted.name,
-            f"it has to be made again, and the {before.count} pictures are not at hand: {why}",
+            f"it has to be made again, and the {before.count} images are not at hand: {why}",
             report,
         )
         return None
@@ -147,23 +147,23 @@ def _without_int8(name: str, why: str, report: Report) -> None:
     )
 
 
-def _chosen(name: str, folder: Path, report: Report) -> Pictures:
+def _chosen(name: str, folder: Path, report: Report) -> Images:
     if importlib.util.find_spec("nncf") is None:
         raise BadRequest("NNCF, which makes int8, is not installed: run scripts/setup --calibrate.")
     chosen = choose(folder, report)
-    report(f"{name}: int8 from {chosen.count} pictures of {folder}")
+    report(f"{name}: int8 from {chosen.count} images of {folder}")
     return chosen
 
 
-def _calibration_of(archive: Path) -> Pictures | None:
+def _calibration_of(archive: Path) -> Images | None:
     try:
         calibration = provenance.read_provenance(archive).prepared["calibration"]
-        return Pictures(calibration["pictures"], calibration["sha256"])
+        return Images(calibration["images"], calibration["sha256"])
     except (BadArchive, KeyError, TypeError):
         return None
 
 
-def _key(wanted: Wanted, pictures: Pictures | None) -> str:
+def _key(wanted: Wanted, images: Images | None) -> str:
     """A digest of everything that decides what preparing makes; not NNCF or g++: what another one made is as good."""
     folders = [wanted.layout.handlers / part for part in _CODE]
     code = [path for each in folders for path in sorted(each.rglob("*")) if path.suffix in (".py", ".cpp")]
@@ -172,7 +172,7 @@ def _key(wanted: Wanted, pictures: Pictures | None) -> str:
         "engine": wanted.engine,
         "code": {path.relative_to(wanted.layout.handlers).as_posix(): sha256_of(path) for path in code},
         "libraries": provenance.libraries(),
-        "pictures": pictures.sha256 if pictures else None,
+        "images": images.sha256 if images else None,
         "cpu": [*_cpu(), wanted.precision] if wanted.engine == _FOR_ONE_CPU else None,
         "settings": dict(wanted.settings) if wanted.source.task == SUMMARIZATION else None,
         "machine": [wanted.precision, platform.system(), platform.machine()]
@@ -192,16 +192,16 @@ def _cpu() -> list[str]:
     return [platform.machine(), importlib.metadata.version("torch"), *sorted(described)]
 
 
-def _make(wanted: Wanted, pictures: Pictures | None, entry: Path) -> None:
+def _make(wanted: Wanted, images: Images | None, entry: Path) -> None:
     """Fills `entry` whole or not at all; call it with the cache locked."""
     partial = cache.fresh(wanted.cache)
     try:
         with tempfile.TemporaryDirectory(prefix="packing-") as temporary:
             stage = Path(temporary)
             _link(stage / "model", {file.name: file.path for file in wanted.source.files})
-            paths = pictures.paths if pictures else ()
-            _link(stage / "pictures", {f"{at:04}{path.suffix}": path for at, path in enumerate(paths)})
-            options = ["--pictures", "pictures"] if paths else []
+            paths = images.paths if images else ()
+            _link(stage / "images", {f"{at:04}{path.suffix}": path for at, path in enumerate(paths)})
+            options = ["--images", "images"] if paths else []
             asked = ["--engine", wanted.engine, "--precision", wanted.precision]
             if wanted.source.task == SUMMARIZATION:
                 asked += ["--settings", json.dumps(dict(wanted.settings))]

@@ -21,9 +21,7 @@ def summary(facts: Mapping[str, Any]) -> str:
     elif openvino:
         parts.append(f"OpenVINO {openvino['version']}")
     if int8 := openvino.get("int8"):
-        parts.append(
-            f"int8 from {int8['pictures']} pictures, {int8['agreement']:.1%} of them labeled as in fp32"
-        )
+        parts.append(f"int8 from {int8['images']} images, {int8['agreement']:.1%} of them labeled as in fp32")
     if "torch_compiled" in facts:
         parts.append("torch-compiled for this CPU")
     attention = facts.get("step_attention", {})
@@ -43,9 +41,9 @@ def warn_of_int8(name: str, facts: Mapping[str, Any], report: Report) -> None:
 
     if int8["agreement"] < ENOUGH:
         report(
-            f"{name}: WARNING: int8 labels only {int8['agreement']:.1%} of its pictures as fp32 does; below "
+            f"{name}: WARNING: int8 labels only {int8['agreement']:.1%} of its images as fp32 does; below "
             f"{ENOUGH:.0%} workers do not take it.\n"
-            "  More pictures of the kind that the model is for may help; `precision: int8` takes it all the same."
+            "  More images of the kind that the model is for may help; `precision: int8` takes it all the same."
         )
 
 

@@ -139,7 +139,7 @@ def _torchvision(wish: Wish, architecture: str, layout: Layout, report: Report, 
     if wish.update:
         raise BadRequest("--update asks the hub; a file is always taken as it is.")
     made = converted.torchvision(architecture, given, work, layout.root)
-    report(f"{wish.name}: pictures are resized {made.transforms}")
+    report(f"{wish.name}: images are resized {made.transforms}")
     return Source(
         kind="state-dict",
         label=f"{TORCHVISION}{architecture}",
@@ -233,7 +233,7 @@ def _chooses_hub(wish: Wish, model: ModelSource, layout: Layout, report: Report)
     report(
         f"{wish.name}: WARNING: packing the small STARTER weights, not the pretrained ones of {model.hub}.\n"
         f"  Why: {why}.\n"
-        "  Starters know only this repository's own drawn pictures and reports. "
+        "  Starters know only this repository's own drawn images and reports. "
         "For the real model: --weights pretrained, or --from FOLDER."
     )
     return False

@@ -66,7 +66,7 @@ def ask(endpoints: Endpoints, model: Model, found: Origin | None, timeout: float
     try:
         with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
             if found.task == "image-classification":
-                connection.classify(model.name, question.picture(), version=version)
+                connection.classify(model.name, question.image(), version=version)
             else:
                 connection.summarize(model.name, question.TEXT, version, **question.SHORT)
     except (client.Overloaded, client.Timeout) as error:

@@ -11,7 +11,7 @@ SHORT: Mapping[str, Any] = {"num_beams": 1, "min_new_tokens": 0, "max_new_tokens
 """A summary of it takes as little as can be."""
 
 
-def picture() -> bytes:
+def image() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), "gray").save(buffer, "PNG")
     return buffer.getvalue()

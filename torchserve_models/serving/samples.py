@@ -1,4 +1,4 @@
-"""Input to try a server with: a drawn picture and a report in the run folder, and the commands that send them."""
+"""Input to try a server with: a drawn image and a report in the run folder, and the commands that send them."""
 
 import shlex
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ def _task(archive: Path) -> str | None:
 
 def write(folder: Path) -> dict[str, tuple[Path, str]]:
     """Makes `folder` with a file for each task, drawn like the starters' training data; and curl's options for it."""
-    from training.pictures import picture
+    from training.images import draw_image
     from training.reports import report
 
     folder.mkdir(exist_ok=True)
-    photo, text = folder / "picture.jpg", folder / "report.txt"
-    photo.write_bytes(picture(7, 0)[1])
+    photo, text = folder / "image.jpg", folder / "report.txt"
+    photo.write_bytes(draw_image(7, 0)[1])
     text.write_text(report(7, 0)[0] + "\n", "utf-8")
     plain = " -H 'Content-Type: text/plain'"
     return {"image-classification": (photo, ""), "summarization": (text, plain)}

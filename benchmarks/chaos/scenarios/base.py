@@ -197,13 +197,13 @@ def answer_all(stack: Stack, deadline: float = 5.0, known_routes: bool = True) -
 
 def plain_request(model: str) -> Request:
     """A small good request of a starter."""
-    from training.pictures import picture
+    from training.images import draw_image
     from training.reports import report
 
     if model in ("t5-small", "bart-large-cnn"):
         headers, body = {"content-type": "text/plain"}, report(3, 0)[0].encode()
     else:
-        headers, body = {"content-type": "application/octet-stream"}, picture(3, 0)[1]
+        headers, body = {"content-type": "application/octet-stream"}, draw_image(3, 0)[1]
     return Request(model, model, f"/predictions/{model}", headers, body)
 
 

@@ -16,8 +16,8 @@ class ImageClassifierAPI(ls.LitAPI):
         self.model = AutoModelForImageClassification.from_pretrained(os.environ["MODEL"]).eval().to(device)
 
     def decode_request(self, request):
-        picture = base64.b64decode(request["image_data"])
-        return Image.open(io.BytesIO(picture)).convert("RGB")
+        image = base64.b64decode(request["image_data"])
+        return Image.open(io.BytesIO(image)).convert("RGB")
 
     def batch(self, images):
         return self.processor(images=images, return_tensors="pt").to(self.model.device)

@@ -20,8 +20,8 @@ class ResNet(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        pictures = self.decode(payload.inputs[0], default_codec=Base64Codec)
-        images = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
+        images = self.decode(payload.inputs[0], default_codec=Base64Codec)
+        images = [Image.open(io.BytesIO(image)).convert("RGB") for image in images]
         inputs = self.processor(images=images, return_tensors="pt").to(self.device)
         with torch.no_grad():
             scores = self.model(**inputs).logits.softmax(-1)

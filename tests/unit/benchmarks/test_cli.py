@@ -11,7 +11,7 @@ def test_help_names_what_can_be_asked(capsys):
         cli.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--quick", "--url", "--tune", "--systems", "--pictures", "--out", "--write-readme"):
+    for option in ("--quick", "--url", "--tune", "--systems", "--images", "--out", "--write-readme"):
         assert option in text
 
 
@@ -32,13 +32,13 @@ def test_numbers_that_make_no_sense_are_refused(arguments, capsys):
         (["--write-readme", "--quick"], "--quick"),
         (["--write-readme", "--systems", "flask"], "--systems"),
         (["--texts", "--tune", "t5-small"], "--tune"),
-        (["--texts", "--pictures", "/nowhere"], "--pictures"),
+        (["--texts", "--images", "/nowhere"], "--images"),
         (["--texts", "--processes", "2"], "--processes"),
         (["--workloads", "a"], "--texts"),
         (["--write-readme", "--texts", "--models", "t5-small"], "--models"),
         (["--url", "https://127.0.0.1:1", "--model", "m"], "http://HOST:PORT"),
         (["--url", "http://127.0.0.1:1", "--model", "m"], "connection lost"),
-        (["--pictures", "/nowhere", "--systems", "flask", "--url", "http://x:1", "--model", "m"], "/nowhere"),
+        (["--images", "/nowhere", "--systems", "flask", "--url", "http://x:1", "--model", "m"], "/nowhere"),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_a_line(arguments, told, capsys):

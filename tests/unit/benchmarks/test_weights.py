@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from benchmarks import pictures, weights
+from benchmarks import images, weights
 from torchserve_models.packing.models import LAYOUT
 
 
@@ -16,9 +16,9 @@ def test_it_has_the_size_of_resnet_50_and_the_starters_answers(tmp_path):
     large = AutoModelForImageClassification.from_pretrained(folder).eval()
     small = AutoModelForImageClassification.from_pretrained(LAYOUT.starter("resnet-50")).eval()
     assert sum(parameter.numel() for parameter in large.parameters()) == 25_557_032
-    images = [Image.open(io.BytesIO(pictures.photo(pictures.SENT_SEED, index))) for index in range(4)]
+    photos = [Image.open(io.BytesIO(images.photo(images.SENT_SEED, index))) for index in range(4)]
     with torch.inference_mode():
-        inputs = processor(images=images, return_tensors="pt")
+        inputs = processor(images=photos, return_tensors="pt")
         wide, thin = large(**inputs).logits, small(**inputs).logits
     assert torch.allclose(wide[:, :13], thin, atol=0.2)
     assert wide.argmax(1).tolist() == thin.argmax(1).tolist()

@@ -10,7 +10,7 @@ import httpx
 
 from tests.unit.client.fake_torchserve import NO_WORKER
 
-REFUSED = {"code": 503, "type": "ServiceUnavailableException", "message": NO_WORKER.format("pictures")}
+REFUSED = {"code": 503, "type": "ServiceUnavailableException", "message": NO_WORKER.format("images")}
 
 
 class ShortQueue:

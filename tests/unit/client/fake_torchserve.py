@@ -1,4 +1,4 @@
-"""What TorchServe answers over REST, around two small models: "pictures" and "texts"."""
+"""What TorchServe answers over REST, around two small models: "images" and "texts"."""
 
 import base64
 import json
@@ -17,13 +17,13 @@ NO_WORKER = (
 )
 METRICS = b"""# HELP handler_requests_total Requests
 # TYPE handler_requests_total counter
-handler_requests_total{ModelName="pictures",Hostname="here",} 3.0
+handler_requests_total{ModelName="images",Hostname="here",} 3.0
 handler_requests_total{ModelName="texts",Hostname="here",} 4.0
 # HELP handler_batch_size Batch
 # TYPE handler_batch_size histogram
-handler_batch_size_bucket{ModelName="pictures",le="+Inf",} 2.0
-handler_batch_size_count{ModelName="pictures",} 2.0
-handler_batch_size_sum{ModelName="pictures",} 3.0
+handler_batch_size_bucket{ModelName="images",le="+Inf",} 2.0
+handler_batch_size_count{ModelName="images",} 2.0
+handler_batch_size_sum{ModelName="images",} 3.0
 """
 
 
@@ -41,7 +41,7 @@ def predict(model: str, payloads: list[bytes], parameters: dict[str, Any]) -> li
         raise Refused(503, "ServiceUnavailableException", NO_WORKER.format(model))
     if model == "dying":
         raise Refused(500, "InternalServerException", "Worker died.")
-    if model not in ("pictures", "texts"):
+    if model not in ("images", "texts"):
         raise Refused(404, "ModelNotFoundException", f"Model not found: {model}")
     known = {"top_k": int, "min_length": int, "length_penalty": float, "truncation": bool, "strategy": str}
     for name, value in parameters.items():
@@ -51,7 +51,7 @@ def predict(model: str, payloads: list[bytes], parameters: dict[str, Any]) -> li
         note = json.dumps(parameters, sort_keys=True)
         return [{"summary_text": f"{p.decode()} {note}"} | _truncated(p) for p in payloads]
     if payloads[0].startswith(b"bad"):
-        raise Refused(400, "InvalidImage", "these bytes are no picture")
+        raise Refused(400, "InvalidImage", "these bytes are no image")
     scores = [0.5, 0.25, 0.125][: parameters.get("top_k", 3)]
     return [{"label": f"{len(payloads[0])} bytes, {score}", "score": score} for score in scores]
 
@@ -134,9 +134,7 @@ class FakeTorchServe:
         self.headers: list[httpx.Headers] = []
         self.inputs: list[dict[str, bytes]] = []
         self.metadata: list[dict[str, Any]] = []
-        self.names = sorted(["pictures", "texts", *(f"model-{index}" for index in range(models - 2))])[
-            :models
-        ]
+        self.names = sorted(["images", "texts", *(f"model-{index}" for index in range(models - 2))])[:models]
         self.versions = {
             name: {version: Version(f"{name}.mar") for version in ("1.0", "2.0")} for name in self.names
         }
@@ -208,7 +206,7 @@ class FakeTorchServe:
             return predict(model, [request.content], {})
         message = json.loads(request.content)
         inputs = message["inputs"] if isinstance(message["inputs"], list) else [message["inputs"]]
-        payloads = [base64.b64decode(i) if model == "pictures" else i.encode() for i in inputs]
+        payloads = [base64.b64decode(i) if model == "images" else i.encode() for i in inputs]
         return predict(model, payloads, message.get("parameters", {}))
 
     def _open_inference(self, model: str, request: httpx.Request) -> Any:

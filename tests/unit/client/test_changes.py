@@ -77,7 +77,7 @@ def test_nothing_is_registered_under_a_name_that_causes_trouble(call, connection
 
 ASKING = (
     lambda c, name: c.classify(name, b"x"),
-    lambda c, name: c.classify("pictures", b"x", version=name),
+    lambda c, name: c.classify("images", b"x", version=name),
     lambda c, name: c.describe(name),
     lambda c, name: c.describe("texts", name),
     lambda c, name: c.describe_versions(name),
@@ -545,7 +545,7 @@ def test_replace_says_what_was_reached(call, connection, fake):
         lambda c: c.scale("texts", 1, drain_timeout=-1),
         lambda c: c.replace_model("texts", "texts.mar", workers=0),
         lambda c: c.register("texts.mar", timeout=0),
-        lambda c: c.classify("pictures", b"x", timeout=-1),
+        lambda c: c.classify("images", b"x", timeout=-1),
     ],
 )
 def test_numbers_are_checked(call, connection, fake, operation):

@@ -30,10 +30,10 @@ protocols = pytest.mark.parametrize("protocol", ["rest", "grpc", "open-inference
 
 
 @protocols
-def test_predict_a_picture(options, protocol, tmp_path, capsys):
+def test_predict_a_image(options, protocol, tmp_path, capsys):
     photo = tmp_path / "photo.png"
     photo.write_bytes(PNG)
-    assert main(["predict", "pictures", str(photo), "--top-k", "2", "--protocol", protocol, *options]) == 0
+    assert main(["predict", "images", str(photo), "--top-k", "2", "--protocol", protocol, *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:] == [
         "   50.0%  ████████████              100 bytes, 0.5",
@@ -67,14 +67,14 @@ def test_one_failing_file_does_not_stop_the_others(options, tmp_path, capsys):
     bad.write_bytes(b"bad")
     broken.write_bytes(b"\xe9\x00")
     names = [str(bad), str(tmp_path / "absent.jpg"), str(broken), str(good)]
-    assert main(["predict", "pictures", *names, *options]) == 1
+    assert main(["predict", "images", *names, *options]) == 1
     output = capsys.readouterr()
     assert "4 bytes, 0.5" in output.out
-    assert "bad.jpg: InvalidImage (400): these bytes are no picture" in output.err
+    assert "bad.jpg: InvalidImage (400): these bytes are no image" in output.err
     assert "absent.jpg: No such file" in output.err
     assert "broken.txt: InvalidText (400): neither an image nor UTF-8 text" in output.err
     assert "3 of 4 inputs failed" in output.err
-    assert main(["predict", "pictures", *names, "--json", *options]) == 1
+    assert main(["predict", "images", *names, "--json", *options]) == 1
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [record.get("error", {}).get("type") for record in records] == [
         "InvalidImage",
@@ -84,10 +84,10 @@ def test_one_failing_file_does_not_stop_the_others(options, tmp_path, capsys):
     ]
 
 
-def test_a_picture_is_known_by_its_first_bytes(options, fake, tmp_path):
+def test_a_image_is_known_by_its_first_bytes(options, fake, tmp_path):
     photo = tmp_path / "no-suffix"
     photo.write_bytes(PNG)
-    assert main(["predict", "pictures", str(photo), *options]) == 0
+    assert main(["predict", "images", str(photo), *options]) == 0
 
 
 def test_a_long_text_with_truncation(options, capsys):
@@ -156,7 +156,7 @@ def test_manage(options, protocol, capsys):
         assert main(["manage", *arguments, "--protocol", protocol, *options]) == 0
         return capsys.readouterr().out
 
-    assert manage("list").split() == ["pictures", "pictures.mar", "texts", "texts.mar"]
+    assert manage("list").split() == ["images", "images.mar", "texts", "texts.mar"]
     text = manage("describe", "texts", "--metadata")
     assert "texts 1.0: ready" in text
     assert 'engine: "torch"' in text
@@ -167,7 +167,7 @@ def test_manage(options, protocol, capsys):
     assert 'Model "new" Version: 1.0 registered' in manage("register", "new.mar", "--no-wait")
     assert "default of texts is 2.0" in manage("set-default", "texts", "2.0")
     assert "unregistered texts" in manage("unregister", "texts", "--version", "1.0", "--drain-timeout", "9")
-    assert manage("replace", "pictures", "pictures-3.mar") == "pictures: version 3.0 replaces 1.0\n"
+    assert manage("replace", "images", "images-3.mar") == "images: version 3.0 replaces 1.0\n"
     assert "unregistered new" in manage("unregister", "new", "--now")
     assert "handler_requests_total  {ModelName=texts, Hostname=here}" in manage("metrics")
 

@@ -65,7 +65,7 @@ def test_a_folder(predict, tmp_path):
             "in/x.csv": "a",
         },
     )
-    code, records, errors = predict("pictures", "in")
+    code, records, errors = predict("images", "in")
     assert code == 0
     assert names(records) == ["in/a.png", "in/b/c.JPG", "in/b/d.pgm", "in/b/no-suffix"]
     assert all("labels" in record for record in records)
@@ -82,29 +82,29 @@ def test_a_pattern(predict, tmp_path, pattern):
 
 def test_a_folder_of_two_kinds_is_asked_for(predict, tmp_path, fake):
     write(tmp_path, {"in/a.png": PNG, "in/a.txt": "its caption"})
-    code, [record], _ = predict("pictures", "in")
+    code, [record], _ = predict("images", "in")
     assert code == 1
     assert record["error"]["message"] == "in has 1 images and 1 texts; use --input-format image or text"
     assert fake.seen == []
-    assert names(predict("pictures", "in", "--input-format", "image")[1]) == ["in/a.png"]
+    assert names(predict("images", "in", "--input-format", "image")[1]) == ["in/a.png"]
     assert texts(predict("texts", "in", "--input-format", "text")[1]) == ["its caption"]
 
 
 @pytest.mark.parametrize("kind", ["paths", "jsonl"])
 def test_a_folder_is_no_list(predict, tmp_path, kind):
     write(tmp_path, {"in/a.png": PNG})
-    code, [record], _ = predict("pictures", "in", "--input-format", kind)
+    code, [record], _ = predict("images", "in", "--input-format", kind)
     assert code == 1
     assert record["error"]["message"] == f"in is a folder; --input-format {kind} is for a file"
 
 
 def test_folders_that_match_a_pattern_are_counted(predict, tmp_path):
     write(tmp_path, {"in/a.png": PNG, "in/b/c.png": PNG})
-    code, records, errors = predict("pictures", "in/*")
+    code, records, errors = predict("images", "in/*")
     assert (code, names(records), errors) == (0, ["in/a.png"], "in/*: folders left out: 1\n")
-    code, records, errors = predict("pictures", "in/**")
+    code, records, errors = predict("images", "in/**")
     assert (code, names(records), errors) == (0, ["in/a.png", "in/b/c.png"], "")
-    code, records, errors = predict("pictures", "i*")
+    code, records, errors = predict("images", "i*")
     assert (code, records, errors) == (1, [], "i*: folders left out: 1\nthere are no inputs\n")
 
 
@@ -118,7 +118,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(predict, tmp_path, monkeypatch
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    code, records, _ = predict("pictures", "in", "--ordered")
+    code, records, _ = predict("images", "in", "--ordered")
     assert code == 1
     assert [record["input"] for record in records] == ["in/closed", "in/a.png"]
     assert records[0]["error"]["type"] == "PermissionError"
@@ -131,7 +131,7 @@ def test_names_that_are_not_utf_8(predict, tmp_path, monkeypatch):
     output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", output)
-        code, _, _ = predict("pictures", "in", "--ordered")
+        code, _, _ = predict("images", "in", "--ordered")
     lines = output.buffer.getvalue().splitlines()
     assert code == 0
     assert [os.fsencode(json.loads(line)["input"]) for line in lines] == [b"in/a.png", b"in/\xe9t\xe9.png"]
@@ -145,7 +145,7 @@ def test_standard_input_can_be_read_only_once(predict, fake):
 
 def test_an_empty_folder_is_no_success(predict, tmp_path):
     write(tmp_path, {"in/x.csv": "a"})
-    code, [record], _ = predict("pictures", "in")
+    code, [record], _ = predict("images", "in")
     assert (code, record["error"]["message"]) == (1, "there is no image and no text in in")
 
 
@@ -164,7 +164,7 @@ def test_a_list_of_paths(predict, tmp_path, end, from_stdin):
     write(tmp_path, {"files.txt": listed})
     arguments = ("-",) if from_stdin else ("files.txt",)
     code, records, errors = predict(
-        "pictures", *arguments, "--input-format", "paths", "--ordered", stdin=listed
+        "images", *arguments, "--input-format", "paths", "--ordered", stdin=listed
     )
     assert code == 1
     assert [record["input"] for record in records] == ["a.png", "ä.jpg", "absent.jpg", "with space.png"]
@@ -200,7 +200,7 @@ def test_json_lines_of_images(predict, tmp_path):
     encoded = base64.b64encode(JPEG).decode()
     lines = [{"image": "a.png"}, {"inputs": encoded}, {"inputs": f"data:image/jpeg;base64,{encoded}"}]
     write(tmp_path, {"a.png": PNG, "in.jsonl": "\n".join(map(json.dumps, lines))})
-    code, records, _ = predict("pictures", "in.jsonl", "--ordered", "--top-k", "1")
+    code, records, _ = predict("images", "in.jsonl", "--ordered", "--top-k", "1")
     assert code == 0
     assert [record["labels"][0]["label"] for record in records] == [
         "100 bytes, 0.5",
@@ -331,7 +331,7 @@ def test_several_kinds_of_arguments(predict, tmp_path):
 
 def test_lines_for_people_if_they_are_asked_for(predict, tmp_path):
     write(tmp_path, {"in/a.png": PNG})
-    code, lines, _ = predict("pictures", "in", "--no-json", json_lines=False)
+    code, lines, _ = predict("images", "in", "--no-json", json_lines=False)
     assert (code, lines[0]) == (0, "in/a.png")
     assert "100 bytes, 0.5" in lines[1]
 
@@ -371,7 +371,7 @@ def test_a_short_queue_loses_none(capsys, tmp_path, monkeypatch):
     write(tmp_path, {f"in/{number}.jpg": str(number) for number in range(150)})
     queue = ShortQueue(queue_size=1, batch_size=1, seconds=0.01)
     with over_http(queue.answer) as port:
-        assert main(["predict", "pictures", str(tmp_path / "in"), "--port", str(port)]) == 0
+        assert main(["predict", "images", str(tmp_path / "in"), "--port", str(port)]) == 0
     queue.close()
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(records) == 150
@@ -381,9 +381,7 @@ def test_a_short_queue_loses_none(capsys, tmp_path, monkeypatch):
 
 def test_a_server_that_is_not_there_is_said_once(tmp_path, capsys):
     write(tmp_path, {f"in/{number}.jpg": b"x" for number in range(100)})
-    assert (
-        main(["predict", "pictures", str(tmp_path / "in"), "--url", "http://127.0.0.1:1", "--no-json"]) == 1
-    )
+    assert main(["predict", "images", str(tmp_path / "in"), "--url", "http://127.0.0.1:1", "--no-json"]) == 1
     errors = capsys.readouterr().err
     assert "no server answers at http://127.0.0.1:1 " in errors
     assert "no further inputs were sent" in errors
@@ -403,7 +401,7 @@ def test_the_bar_is_for_terminals_only(predict, tmp_path, monkeypatch, is_termin
     monkeypatch.setenv("TERM", "xterm")
     stderr = Terminal() if is_terminal else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
-    code, records, _ = predict("pictures", "in")
+    code, records, _ = predict("images", "in")
     assert code == 0
     assert names(records) == ["in/a.png", "in/b.png"]
     assert ("2/2" in stderr.getvalue()) is is_terminal

@@ -36,7 +36,7 @@ async def test_gather_over_many_images_loses_none():
     """Case 22."""
     short_queue = ShortQueue(queue_size=12, batch_size=12)
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
-        calls = (connection.classify("pictures", label(number)) for number in range(2000))
+        calls = (connection.classify("images", label(number)) for number in range(2000))
         answers = await asyncio.gather(*calls)
     assert [answer[0].label for answer in answers] == [str(number) for number in range(2000)]
     assert short_queue.refused > 0
@@ -49,7 +49,7 @@ def test_many_threads_lose_none(short_queue):
         Client(transport=httpx.MockTransport(short_queue.answer)) as connection,
         ThreadPoolExecutor(100) as threads,
     ):
-        answers = list(threads.map(lambda number: connection.classify("pictures", label(number)), range(500)))
+        answers = list(threads.map(lambda number: connection.classify("images", label(number)), range(500)))
     assert [answer[0].label for answer in answers] == [str(number) for number in range(500)]
     assert short_queue.refused > 0
 
@@ -70,7 +70,7 @@ async def test_gather_over_grpc_sends_a_bounded_number_at_once(connection, fake)
                 calls_at_once[0] -= 1
 
         grpc_client._grpc.send = counted
-        await asyncio.gather(*(grpc_client.classify("pictures", b"x") for _ in range(30)))
+        await asyncio.gather(*(grpc_client.classify("images", b"x") for _ in range(30)))
     assert calls_at_once == [0, 3]
     assert len(fake.inputs) == 30
 
@@ -84,7 +84,7 @@ async def test_a_server_that_refuses_for_a_while_loses_none(short_queue):
         short_queue.refusing = False
 
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
-        calls = [connection.classify("pictures", label(number)) for number in range(100)]
+        calls = [connection.classify("images", label(number)) for number in range(100)]
         answers, _ = await asyncio.gather(asyncio.gather(*calls), recover())
         assert len(answers) == 100
 
@@ -93,7 +93,7 @@ def test_a_refusing_server_ends_at_the_timeout(call, short_queue):
     short_queue.refusing = True
     transport = httpx.MockTransport(short_queue.answer)
     with pytest.raises((Overloaded, Timeout)):  # Timeout if the time was over when it was to be sent again
-        call(lambda c: c.classify("pictures", b"x"), transport=transport, timeout=1.0)
+        call(lambda c: c.classify("images", b"x"), transport=transport, timeout=1.0)
     assert short_queue.sent > 4
 
 
@@ -101,7 +101,7 @@ async def test_retry_after_is_waited_for(short_queue):
     """Case 22."""
     short_queue.refusing, short_queue.retry_after = True, "1"
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
-        task = asyncio.create_task(connection.classify("pictures", b"x"))
+        task = asyncio.create_task(connection.classify("images", b"x"))
         while not short_queue.times:
             await asyncio.sleep(0.01)
         short_queue.refusing = False
@@ -119,8 +119,8 @@ async def test_what_waits_for_a_slot_has_the_whole_timeout_of_the_client():
 
     transport = httpx.MockTransport(answer)
     async with AsyncClient(transport=transport, timeout=1.2, max_concurrency=1) as connection:
-        await asyncio.gather(*(connection.classify("pictures", b"x") for _ in range(10)))
-        calls = [connection.classify("pictures", b"x", timeout=1.2) for _ in range(10)]
+        await asyncio.gather(*(connection.classify("images", b"x") for _ in range(10)))
+        calls = [connection.classify("images", b"x", timeout=1.2) for _ in range(10)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
     late = [answer for answer in answers if isinstance(answer, Timeout)]
     assert 0 < len(late) < 10
@@ -139,7 +139,7 @@ async def test_an_image_is_read_only_when_there_is_a_slot(tmp_path):
         return httpx.Response(200, json=[])
 
     async with AsyncClient(transport=httpx.MockTransport(answer), max_concurrency=1) as connection:
-        calls = [asyncio.create_task(connection.classify("pictures", path)) for _ in range(2)]
+        calls = [asyncio.create_task(connection.classify("images", path)) for _ in range(2)]
         while not bodies:
             await asyncio.sleep(0.001)
         path.write_bytes(b"new")
@@ -156,14 +156,14 @@ async def test_a_cancelled_call_gives_its_slot_back():
         return httpx.Response(200, json=[])
 
     async with AsyncClient(transport=httpx.MockTransport(answer), max_concurrency=1) as connection:
-        calls = [asyncio.create_task(connection.classify("pictures", b"x")) for _ in range(4)]
+        calls = [asyncio.create_task(connection.classify("images", b"x")) for _ in range(4)]
         await asyncio.sleep(0.01)
         calls[0].cancel()
         calls[1].cancel()
         calls[2].cancel()
         release.set()
         assert await asyncio.wait_for(calls[3], 5) == []
-        assert await asyncio.wait_for(connection.classify("pictures", b"x"), 5) == []
+        assert await asyncio.wait_for(connection.classify("images", b"x"), 5) == []
 
 
 async def test_without_a_limit_all_are_sent_at_once():
@@ -174,7 +174,7 @@ async def test_without_a_limit_all_are_sent_at_once():
         return httpx.Response(200, json=[])
 
     async with AsyncClient(transport=httpx.MockTransport(answer), max_concurrency=None) as connection:
-        answers = await asyncio.gather(*(connection.classify("pictures", b"x") for _ in range(200)))
+        answers = await asyncio.gather(*(connection.classify("images", b"x") for _ in range(200)))
     assert len(answers) == 200
 
 
@@ -192,10 +192,10 @@ def test_management_needs_no_slot(fake):
         Client(transport=httpx.MockTransport(answer), max_concurrency=1) as connection,
         ThreadPoolExecutor(1) as threads,
     ):
-        busy = threads.submit(connection.classify, "pictures", b"x")
+        busy = threads.submit(connection.classify, "images", b"x")
         answering.wait(10)
-        assert connection.ready("pictures")
-        assert connection.describe("pictures").name == "pictures"
+        assert connection.ready("images")
+        assert connection.describe("images").name == "images"
         release.set()
         busy.result()
 

@@ -9,7 +9,7 @@ from torchserve_models.client import Endpoints, InvalidRequest, ModelNotFound, T
 from torchserve_models.client.deadlines import deadline_fields
 
 PREDICTIONS = [
-    lambda c, **extra: c.classify("pictures", b"x", **extra),
+    lambda c, **extra: c.classify("images", b"x", **extra),
     lambda c, **extra: c.summarize("texts", "x", **extra),
 ]
 
@@ -90,7 +90,7 @@ def test_headers_of_the_caller_go_along(call, connection, fake, protocol):
 )
 def test_headers_are_checked(call, connection, fake, headers):
     with pytest.raises(InvalidRequest):
-        call(lambda c: c.classify("pictures", b"x", headers=headers), **connection)
+        call(lambda c: c.classify("images", b"x", headers=headers), **connection)
     assert fake.seen == []
 
 

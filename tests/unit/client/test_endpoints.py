@@ -129,17 +129,17 @@ def test_a_client_of_one_url_predicts_and_asks_the_gateway_for_readiness(call, f
     with over_http(gateway) as port:
         url = f"http://127.0.0.1:{port}"
         seen = []
-        assert call(lambda c: c.classify("pictures", b"x"), host=url)
+        assert call(lambda c: c.classify("images", b"x"), host=url)
         assert call(lambda c: c.ready(), host=url)
-        assert call(lambda c: c.ready("pictures", "1.0"), host=url).reason == ""
-        reason = "pictures: 0 of 2 workers are READY"
-        answer = call(lambda c: c.ready("pictures"), host=url)
+        assert call(lambda c: c.ready("images", "1.0"), host=url).reason == ""
+        reason = "images: 0 of 2 workers are READY"
+        answer = call(lambda c: c.ready("images"), host=url)
         assert not answer
         assert answer.reason == reason
         assert str(answer) == f"not ready: {reason}"
         with pytest.raises(NotAllowed, match=f"{url} has no known address for this over gRPC"):
-            call(lambda c: c.model_ready("pictures"), host=url)
-    assert seen == ["/predictions/pictures", "/readyz", "/readyz/pictures/1.0", "/readyz/pictures"]
+            call(lambda c: c.model_ready("images"), host=url)
+    assert seen == ["/predictions/images", "/readyz", "/readyz/images/1.0", "/readyz/images"]
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,9 @@ def test_a_redirect_names_the_address(call):
     def redirect(request):
         return httpx.Response(301, headers={"Location": f"https://server{request.url.path}"})
 
-    with pytest.raises(
-        UnexpectedAnswer, match=r"redirects to https://server/predictions/pictures, .* address"
-    ):
+    with pytest.raises(UnexpectedAnswer, match=r"redirects to https://server/predictions/images, .* address"):
         call(
-            lambda c: c.classify("pictures", b"x"),
+            lambda c: c.classify("images", b"x"),
             host="http://server:8000",
             transport=httpx.MockTransport(redirect),
         )
@@ -172,7 +170,7 @@ def test_a_refused_connection_names_the_address(call, address):
     """Case 23."""
     where = address.removesuffix("/prefix")
     with pytest.raises(Unavailable, match=f"no server answers at {where} "):
-        call(lambda c: c.classify("pictures", b"x"), host=address, retries=0)
+        call(lambda c: c.classify("images", b"x"), host=address, retries=0)
     answer = call(lambda c: c.ready(), host=address)
     assert not answer
     assert f"no server answers at {where} " in answer.reason

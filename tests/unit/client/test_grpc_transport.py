@@ -37,7 +37,7 @@ def test_a_connection_with_a_call_in_progress_is_pinged(call, keepalive, is_ping
     with socket_server(serve) as (endpoints, accepted):
         with pytest.raises(Timeout):
             call(
-                lambda c: c.classify("pictures", b"x"),
+                lambda c: c.classify("images", b"x"),
                 endpoints=endpoints,
                 protocol="grpc",
                 keepalive=keepalive,

@@ -54,7 +54,7 @@ def test_many_images_lose_none(short_queue, map_all, ordered):
     answer = short_queue.answer if map_all is map_sync else short_queue.answer_async
     inputs = (str(number).encode() for number in range(COUNT))
     results = map_all(
-        lambda c, image: c.classify("pictures", image),
+        lambda c, image: c.classify("images", image),
         inputs,
         ordered,
         transport=httpx.MockTransport(answer),
@@ -75,7 +75,7 @@ def test_each_input_has_its_own_error(fake, map_all, ordered, tmp_path):
     good.write_bytes(b"good")
     bad.write_bytes(b"bad")
     results = map_all(
-        lambda c, path: c.classify("pictures", path),
+        lambda c, path: c.classify("images", path),
         [absent, bad, good],
         ordered,
         transport=httpx.MockTransport(fake.rest),
@@ -91,7 +91,7 @@ def test_each_input_has_its_own_error(fake, map_all, ordered, tmp_path):
 @both
 @pytest.mark.parametrize("inputs", [[], iter(())])
 def test_nothing_to_do(map_all, inputs):
-    assert map_all(lambda c, image: c.classify("pictures", image), inputs, True) == []
+    assert map_all(lambda c, image: c.classify("images", image), inputs, True) == []
 
 
 @both
@@ -119,14 +119,14 @@ def test_inputs_that_fail_lose_no_result(fake, ordered, kind):
 
     async def run():
         async with AsyncClient(transport=transport) as connection:
-            function = partial(connection.classify, "pictures")
+            function = partial(connection.classify, "images")
             inputs = failing() if kind == "async" else failing_later()
             async for result in connection.map(function, inputs, ordered=ordered):
                 found.append(result.index)
 
     def run_sync():
         with Client(transport=transport) as connection:
-            function = partial(connection.classify, "pictures")
+            function = partial(connection.classify, "images")
             for result in connection.map(function, failing(), ordered=ordered):
                 found.append(result.index)
 
@@ -155,7 +155,7 @@ def test_inputs_are_read_as_needed_in_order():
     read, release = [], threading.Event()
     transport = httpx.MockTransport(slow_first(release))
     with Client(transport=transport, max_concurrency=4) as connection:
-        results = connection.map(partial(connection.classify, "pictures"), numbers(read, 10_000))
+        results = connection.map(partial(connection.classify, "images"), numbers(read, 10_000))
         assert read == []
         threading.Timer(1.0, release.set).start()
         with closing(results):
@@ -167,9 +167,7 @@ def test_inputs_are_read_as_needed_as_they_come():
     read, release = [], threading.Event()
     transport = httpx.MockTransport(slow_first(release))
     with Client(transport=transport, max_concurrency=4) as connection:
-        results = connection.map(
-            partial(connection.classify, "pictures"), numbers(read, 10_000), ordered=False
-        )
+        results = connection.map(partial(connection.classify, "images"), numbers(read, 10_000), ordered=False)
         with closing(results):
             taken = [next(results).index for _ in range(100)]
             assert 0 not in taken
@@ -185,7 +183,7 @@ async def test_the_async_map_reads_as_needed(ordered):
         return httpx.Response(200, json=[])
 
     async with AsyncClient(transport=httpx.MockTransport(answer), max_concurrency=4) as connection:
-        function = partial(connection.classify, "pictures")
+        function = partial(connection.classify, "images")
         async with aclosing(connection.map(function, numbers(read, 10_000), ordered=ordered)) as results:
             async for result in results:
                 if result.index == 20:
@@ -227,7 +225,7 @@ async def test_leaving_early_cancels_what_is_in_progress():
         return httpx.Response(200, json=[])
 
     async with AsyncClient(transport=httpx.MockTransport(answer), max_concurrency=4) as connection:
-        function = partial(connection.classify, "pictures")
+        function = partial(connection.classify, "images")
         async with aclosing(connection.map(function, numbers([], 100))) as results:
             assert (await anext(results)).index == 0
             await asyncio.sleep(0.01)
@@ -238,6 +236,6 @@ def test_the_names_are_those_of_paths(fake, tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"x")
     with Client(transport=httpx.MockTransport(fake.rest)) as connection:
-        classify = partial(connection.classify, "pictures", top_k=1)
+        classify = partial(connection.classify, "images", top_k=1)
         assert [result.name for result in connection.map(classify, [path, b"y"])] == [str(path), "1"]
         assert [result.name for result in connection.map(classify, [Path("absent.jpg")])] == ["absent.jpg"]

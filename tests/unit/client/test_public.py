@@ -59,7 +59,7 @@ def test_without_stubs_grpc_says_what_to_do(call, monkeypatch):
     stubs.cache_clear()
     try:
         with pytest.raises(MissingStubs, match="scripts/setup"):
-            call(lambda c: c.classify("pictures", b"x"), protocol="grpc")
+            call(lambda c: c.classify("images", b"x"), protocol="grpc")
     finally:
         stubs.cache_clear()
 

@@ -29,12 +29,12 @@ from torchserve_models.client.deadlines import Deadline
 from torchserve_models.client.retry import MAX_SAVED_RETRIES, Attempts, Execution, RetryBudget
 from torchserve_models.client.settings import Settings
 
-OVERLOADED = {"code": 503, "type": "ServiceUnavailableException", "message": NO_WORKER.format("pictures")}
+OVERLOADED = {"code": 503, "type": "ServiceUnavailableException", "message": NO_WORKER.format("images")}
 DIED = {"code": 500, "type": "InternalServerException", "message": "Worker died."}
 BROKEN = {"code": 500, "type": "InternalServerException", "message": "number of batch response mismatched"}
 LATE = {"code": 504, "type": "DeadlineExceeded", "message": "the deadline has passed"}
 GET = RestCall("inference", "GET", "/", bytes)
-REFUSED = {"code": 400, "type": "InvalidImage", "message": "no picture"}
+REFUSED = {"code": 400, "type": "InvalidImage", "message": "no image"}
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +58,11 @@ class Failing:
 
 
 def classify(client):
-    return client.classify("pictures", b"x")
+    return client.classify("images", b"x")
 
 
 def scale(client):
-    return client.scale("pictures", 1, force=True)
+    return client.scale("images", 1, force=True)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_grpc_sends_again_by_the_same_rules(call, connection, fake):
     for model, error, count in (
         ("busy", Overloaded, 3),
         ("dying", WorkerDied, 2),
-        ("pictures", BadRequest, 1),
+        ("images", BadRequest, 1),
     ):
         fake.seen.clear()
         with pytest.raises(error):
@@ -321,7 +321,7 @@ def test_nobody_there(call, nowhere, protocol, operation):
 def test_a_message_above_the_limit_is_refused_before_it_is_sent(call, connection, fake):
     with pytest.raises(TooLarge):
         call(
-            lambda c: c.classify("pictures", bytes(2000)),
+            lambda c: c.classify("images", bytes(2000)),
             protocol="grpc",
             max_message_bytes=1000,
             **connection,

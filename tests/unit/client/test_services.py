@@ -89,7 +89,7 @@ def test_what_is_not_ready_is_told(call, connection, protocol, fake):
     """Case 23."""
     fake.status = "UNLOADING"
     reason = call(lambda c: c.ready(), protocol=protocol, **connection).reason
-    assert reason == "pictures 1.0: 0 of 1 workers are READY"
+    assert reason == "images 1.0: 0 of 1 workers are READY"
     call(lambda c: c.scale("texts", 0, force=True), **connection)
     assert (
         call(lambda c: c.ready("texts"), protocol=protocol, **connection).reason == "texts 1.0 has no workers"
@@ -120,7 +120,7 @@ def test_the_proxy_gets_what_is_elsewhere_and_nothing_of_this_machine(call, fake
         services = dict.fromkeys(("inference", "management", "metrics"), f"http://127.0.0.1:{port}")
         endpoints = Endpoints(**services | {elsewhere: "http://server.invalid:8080"})
 
-        call(lambda c: c.classify("pictures", b"x"), endpoints=endpoints)
+        call(lambda c: c.classify("images", b"x"), endpoints=endpoints)
         call(lambda c: c.describe("texts"), endpoints=endpoints)
         call(lambda c: c.metrics(), endpoints=endpoints)
     assert proxied == ["server.invalid"]
@@ -161,7 +161,7 @@ def test_metrics(call, connection):
     assert metrics.total("handler_requests_total") == 7
     assert metrics.total("handler_requests_total", ModelName="texts") == 4
     assert metrics.total("handler_requests_total", ModelName="nobody") == 0
-    assert metrics.total("handler_batch_size_sum", ModelName="pictures") == 3
+    assert metrics.total("handler_batch_size_sum", ModelName="images") == 3
     assert len(metrics) == 5
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 
 def test_classify_bytes(call, connection, protocol):
-    labels = call(lambda c: c.classify("pictures", b"12345"), protocol=protocol, **connection)
+    labels = call(lambda c: c.classify("images", b"12345"), protocol=protocol, **connection)
     assert labels == [
         Label("5 bytes, 0.5", 0.5),
         Label("5 bytes, 0.25", 0.25),
@@ -32,7 +32,7 @@ def test_classify_bytes(call, connection, protocol):
 def test_classify_path_with_top_k(call, connection, protocol, tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(bytes(range(256)))
-    labels = call(lambda c: c.classify("pictures", path, top_k=2), protocol=protocol, **connection)
+    labels = call(lambda c: c.classify("images", path, top_k=2), protocol=protocol, **connection)
     assert labels == [Label("256 bytes, 0.5", 0.5), Label("256 bytes, 0.25", 0.25)]
 
 
@@ -56,13 +56,13 @@ def test_summarize_several_texts_with_every_kind_of_parameter(call, connection, 
 @pytest.mark.parametrize(
     ("model", "image", "parameters", "error", "code"),
     [
-        ("pictures", b"bad", {}, InvalidImage, 400),
-        ("pictures", b"good", {"top_k": "many"}, InvalidParameter, 400),
-        ("pictures", b"good", {"beams": 1}, InvalidParameter, 400),
-        ("pictures", b"good", {"top_k": float("nan")}, InvalidParameter, 400),
-        ("pictures", b"good", {"top_k": 2**64}, InvalidParameter, 400),
-        ("pictures", b"good", {"top_k": [1]}, InvalidParameter, 400),
-        ("pictures", "good", {}, InvalidRequest, 400),
+        ("images", b"bad", {}, InvalidImage, 400),
+        ("images", b"good", {"top_k": "many"}, InvalidParameter, 400),
+        ("images", b"good", {"beams": 1}, InvalidParameter, 400),
+        ("images", b"good", {"top_k": float("nan")}, InvalidParameter, 400),
+        ("images", b"good", {"top_k": 2**64}, InvalidParameter, 400),
+        ("images", b"good", {"top_k": [1]}, InvalidParameter, 400),
+        ("images", "good", {}, InvalidRequest, 400),
         ("unknown", b"good", {}, ModelNotFound, None),
         ("", b"good", {}, InvalidRequest, 400),
         ("busy", b"good", {}, Overloaded, None),
@@ -88,12 +88,12 @@ def test_what_is_no_text_is_refused_before_it_is_sent(call, connection, protocol
 
 def test_a_missing_file_is_an_os_error(call, connection, protocol):
     with pytest.raises(FileNotFoundError):
-        call(lambda c: c.classify("pictures", Path("no/such.jpg")), protocol=protocol, **connection)
+        call(lambda c: c.classify("images", Path("no/such.jpg")), protocol=protocol, **connection)
 
 
 def test_a_version_goes_along_where_torchserve_has_one(call, connection, protocol, fake):
     def classify(client):
-        return client.classify("pictures", b"12345", version="2.0-a")
+        return client.classify("images", b"12345", version="2.0-a")
 
     if protocol == "open-inference":
         with pytest.raises(InvalidRequest, match="takes no version"):
@@ -101,7 +101,7 @@ def test_a_version_goes_along_where_torchserve_has_one(call, connection, protoco
         return
     assert call(classify, protocol=protocol, **connection)[0].label == "5 bytes, 0.5"
     expected = {
-        "rest": ("POST", "/predictions/pictures/2.0-a"),
+        "rest": ("POST", "/predictions/images/2.0-a"),
         "grpc": "Predictions",
         "open-inference-grpc": "ModelInfer",
     }

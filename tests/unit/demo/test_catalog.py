@@ -5,9 +5,9 @@ import pytest
 
 from handlers.text.parameters import GenerationLimits
 from torchserve_models.client import Client
-from torchserve_models.demo.catalog import PICTURES, TEXTS, Catalog, Entry
+from torchserve_models.demo.catalog import IMAGES, TEXTS, Catalog, Entry
 
-TASKS = {"resnet": PICTURES, "bart": TEXTS, "asleep": None}
+TASKS = {"resnet": IMAGES, "bart": TEXTS, "asleep": None}
 
 
 class Server:
@@ -35,7 +35,7 @@ def test_models_are_sorted_by_their_task_and_a_handler_is_asked_once():
     server = Server()
     catalog = Catalog(Client(transport=httpx.MockTransport(server), retries=0))
     for _ in range(2):
-        assert [catalog.names(task) for task in (PICTURES, TEXTS)] == [["resnet"], ["bart"]]
+        assert [catalog.names(task) for task in (IMAGES, TEXTS)] == [["resnet"], ["bart"]]
     assert [entry.name for entry in catalog.entries()] == ["asleep", "bart", "resnet"]
     told = [path for path, customized in server.asked if customized and "asleep" not in path]
     assert sorted(told) == ["/models/bart/1", "/models/resnet/1"]

@@ -15,7 +15,7 @@ class Served(FakeTorchServe):
     def __init__(self) -> None:
         super().__init__()
         self.failing: dict[str, Refused | Exception] = {}
-        self.tasks: dict[str, Any] = {"pictures": "image-classification", "texts": "summarization"}
+        self.tasks: dict[str, Any] = {"images": "image-classification", "texts": "summarization"}
         self.waiting = 0
         self.describing: Exception | None = None
 

@@ -21,10 +21,10 @@ from torchserve_models.gateway.pixels import PixelParser
 from torchserve_models.gateway.refusals import HANDLER_FAILED
 from torchserve_models.gateway.settings import Settings
 
-NO_ROOM = Refused(503, "ServiceUnavailableException", NO_WORKER.format("pictures"))
+NO_ROOM = Refused(503, "ServiceUnavailableException", NO_WORKER.format("images"))
 LATE = Refused(503, "Overloaded", "the server's time for this batch of requests is over")
 FAILED = Refused(503, "InternalServerException", "Prediction failed")
-SETTINGS = Settings(image_model="pictures", summarizers={"t5": "texts", "bart": "other"}, max_body=2**20)
+SETTINGS = Settings(image_model="images", summarizers={"t5": "texts", "bart": "other"}, max_body=2**20)
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ async def test_one_long_string_does_not_make_the_others_long(http):
     assert is_error(response, 400, "InvalidImage")
 
 
-async def test_one_picture_is_parsed_at_a_time(http, monkeypatch):
+async def test_one_image_is_parsed_at_a_time(http, monkeypatch):
     at_once, most = 0, 0
 
     original = PixelParser.finish
@@ -215,7 +215,7 @@ async def test_a_body_over_the_limit(http):
 
 @pytest.mark.parametrize("failure", [NO_ROOM, LATE])
 async def test_a_full_queue_is_429_while_there_is_a_worker_and_503_when_there_is_none(http, served, failure):
-    served.failing["pictures"] = failure
+    served.failing["images"] = failure
     response = await http.post("/model", json={"img": [[[1, 2, 3]]]})
     assert is_error(response, 429, "Overloaded")
     assert response.headers["retry-after"] == "1"
@@ -238,23 +238,23 @@ async def test_a_full_queue_is_429_while_there_is_a_worker_and_503_when_there_is
     ],
 )
 async def test_other_errors_stay_what_they_are(http, served, failure, code, kind):
-    served.failing["pictures"] = failure
+    served.failing["images"] = failure
     assert is_error(await http.post("/model", json={"img": [[[1, 2, 3]]]}), code, kind)
 
 
 async def test_nginx_does_not_wait_for_torchserve_beyond_a_requests_deadline(http, monkeypatch):
     monkeypatch.setattr("torchserve_models.gateway.waiting.Waiting.until_ready", lambda *_: asyncio.sleep(60))
-    response = await http.get("/wait/pictures/1.0", headers={"X-Request-Timeout": "0.2"})
+    response = await http.get("/wait/images/1.0", headers={"X-Request-Timeout": "0.2"})
     assert is_error(response, 504, "DeadlineExceeded")
 
 
 async def test_nginx_is_told_why_torchserve_refused(http, served):
-    response = await http.get("/refusals/pictures/?length=250")
+    response = await http.get("/refusals/images/?length=250")
     assert is_error(response, 429, "Overloaded")
     assert response.headers["retry-after"] == "1"
-    assert is_error(await http.get("/refusals/pictures/2.0?length=250"), 503, "NoWorker") is True
+    assert is_error(await http.get("/refusals/images/2.0?length=250"), 503, "NoWorker") is True
     assert is_error(await http.get("/refusals/absent/"), 404, "ModelNotFoundException")
-    assert is_error(await http.get(f"/refusals/pictures/?length={len(HANDLER_FAILED)}"), 500, "InternalError")
+    assert is_error(await http.get(f"/refusals/images/?length={len(HANDLER_FAILED)}"), 500, "InternalError")
 
 
 @pytest.mark.parametrize(
@@ -263,11 +263,11 @@ async def test_nginx_is_told_why_torchserve_refused(http, served):
 )
 async def test_without_management_it_says_what_it_can(http, served, failure, code, kind):
     served.describing = failure
-    assert is_error(await http.get("/refusals/pictures/"), code, kind)
+    assert is_error(await http.get("/refusals/images/"), code, kind)
 
 
 async def test_two_hundred_refusals_ask_once(http, served):
-    answers = await asyncio.gather(*(http.get("/refusals/pictures/1.0") for _ in range(200)))
+    answers = await asyncio.gather(*(http.get("/refusals/images/1.0") for _ in range(200)))
     assert {answer.status_code for answer in answers} == {429}
     assert len(served.seen) == 1
 
@@ -280,22 +280,22 @@ async def test_a_busy_model_has_no_metadata_yet(served):
 
     app = create(SETTINGS, httpx.MockTransport(busy))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
-        assert is_error(await client.get("/v2/models/pictures"), 504, "Timeout")
-        assert "/predictions/pictures" in (await client.get("/openapi.json")).json()["paths"]
+        assert is_error(await client.get("/v2/models/images"), 504, "Timeout")
+        assert "/predictions/images" in (await client.get("/openapi.json")).json()["paths"]
 
 
 async def test_metadata(http):
     expected = {
-        "name": "pictures",
+        "name": "images",
         "versions": ["1.0", "2.0"],
         "platform": "torchserve",
         "inputs": [INPUT],
         "outputs": [],
         "parameters": [],
     }
-    assert (await http.get("/v2/models/pictures")).json() == expected
-    assert (await http.get("/v2/models/pictures/versions/1.0")).json() == expected
-    assert is_error(await http.get("/v2/models/pictures/versions/7"), 404, "ModelNotFound")
+    assert (await http.get("/v2/models/images")).json() == expected
+    assert (await http.get("/v2/models/images/versions/1.0")).json() == expected
+    assert is_error(await http.get("/v2/models/images/versions/7"), 404, "ModelNotFound")
     assert is_error(await http.get("/v2/models/absent"), 404, "ModelNotFoundException")
 
 
@@ -311,7 +311,7 @@ async def test_without_torchserve_there_is_no_metadata():
     app = create(SETTINGS, httpx.MockTransport(nobody))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
         assert is_error(await client.get("/v2"), 503, "Unavailable")
-        assert is_error(await client.get("/v2/models/pictures"), 503, "Unavailable")
+        assert is_error(await client.get("/v2/models/images"), 503, "Unavailable")
         assert is_error(await client.get("/openapi.json"), 503, "Unavailable")
 
 
@@ -322,15 +322,15 @@ async def test_the_documents_are_there(http):
 
 @pytest.mark.parametrize(
     "path",
-    ["/livez", "/readyz", "/readyz/pictures", "/readyz/pictures/1.0", "/ping", "/v2", "/v2/health/live"]
-    + ["/v2/health/ready", "/v2/models/pictures", "/v2/models/pictures/ready", "/openapi.json", "/docs"]
+    ["/livez", "/readyz", "/readyz/images", "/readyz/images/1.0", "/ping", "/v2", "/v2/health/live"]
+    + ["/v2/health/ready", "/v2/models/images", "/v2/models/images/ready", "/openapi.json", "/docs"]
     + [
-        "/v2/models/pictures/versions/1.0",
-        "/v2/models/pictures/versions/1.0/ready",
+        "/v2/models/images/versions/1.0",
+        "/v2/models/images/versions/1.0/ready",
         "/docs/page.js",
         "/nothing",
     ]
-    + ["/gateway/metrics", "/refusals/pictures", "/refusals/pictures/2.0"],
+    + ["/gateway/metrics", "/refusals/images", "/refusals/images/2.0"],
 )
 async def test_a_slash_at_the_end_changes_nothing(http, path):
     """Case 9."""
@@ -370,10 +370,10 @@ async def test_wrong_routes_and_methods_have_the_error_object(http):
 
 
 async def test_the_inner_route_needs_the_key(served):
-    settings = Settings(image_model="pictures", key="secret")
+    settings = Settings(image_model="images", key="secret")
     app = create(settings, httpx.MockTransport(served.rest))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
-        path = "/refusals/pictures/?length=250"
+        path = "/refusals/images/?length=250"
         assert is_error(await client.get(path), 404, "NotFound")
         assert is_error(await client.get(path, headers={"X-Gateway-Key": "Secret"}), 404, "NotFound")
         assert served.seen == []
@@ -402,15 +402,15 @@ async def test_errors_speak_of_parameters_as_the_client_named_them(http, served,
 
 async def test_pixels_ask_the_model_of_their_route(served):
     """Case 20."""
-    settings = Settings(image_model="absent", route_models={"/model": "pictures"})
+    settings = Settings(image_model="absent", route_models={"/model": "images"})
     app = create(settings, httpx.MockTransport(served.rest))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
         assert (await client.post("/model", json={"img": [[1, 2]]})).status_code == 200
-    assert predictions(served) == ["/predictions/pictures"]
+    assert predictions(served) == ["/predictions/images"]
 
 
 async def test_a_text_has_a_limit_of_its_own(served):
-    settings = Settings(image_model="pictures", summarizers={"t5": "texts"}, max_text_body=1000)
+    settings = Settings(image_model="images", summarizers={"t5": "texts"}, max_text_body=1000)
     app = create(settings, httpx.MockTransport(served.rest))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://g") as client:
         response = await client.post("/predict/text_summarize", json={"text": "a" * 1000})

@@ -13,7 +13,7 @@ from torchserve_models.gateway.app import create
 from torchserve_models.gateway.forwarding import run_until_disconnect
 from torchserve_models.gateway.settings import Settings
 
-SETTINGS = Settings(image_model="pictures", summarizers={"t5": "texts"})
+SETTINGS = Settings(image_model="images", summarizers={"t5": "texts"})
 ROUTE = "/predict/text_summarize"
 TEXT = {"text": "Hello"}
 

@@ -195,7 +195,7 @@ async def test_a_worker_reads_the_deadline_of_every_call(http, behind, timeout, 
 async def test_a_deadline_that_has_passed_ends_every_method(http, behind, monkeypatch, method, timeout):
     message = infer(raw=PIXELS.tobytes())
     if method == "ModelMetadata":
-        message = messages.ModelMetadataRequest(name="pictures")
+        message = messages.ModelMetadataRequest(name="images")
         monkeypatch.setattr(
             "torchserve_models.gateway.described.Descriptions.one", lambda *_: asyncio.sleep(60)
         )
@@ -322,8 +322,8 @@ async def test_health_and_metadata(http):
         "0.12.0",
         ["binary_tensor_data"],
     )
-    answer, _, _ = await call(http, "ModelMetadata", messages.ModelMetadataRequest(name="pictures"))
-    assert (answer.name, list(answer.versions), answer.platform) == ("pictures", ["1.0", "2.0"], "torchserve")
+    answer, _, _ = await call(http, "ModelMetadata", messages.ModelMetadataRequest(name="images"))
+    assert (answer.name, list(answer.versions), answer.platform) == ("images", ["1.0", "2.0"], "torchserve")
     assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in answer.inputs] == [
         ("image", "BYTES", [-1])
     ]

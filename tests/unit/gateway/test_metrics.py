@@ -19,7 +19,7 @@ def state_file(tmp_path):
 @pytest.fixture
 async def http(state_file):
     settings = Settings(
-        image_model="pictures", summarizers={"t5": "texts"}, max_text_body=1000, state_file=state_file
+        image_model="images", summarizers={"t5": "texts"}, max_text_body=1000, state_file=state_file
     )
     app = create(settings, httpx.MockTransport(Served().rest))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -31,7 +31,7 @@ class Behind:
     """A supervisor that answers `state`, or None of them, in front of a pretended TorchServe."""
 
     def __init__(self):
-        self.state: dict[str, Any] | None = state(model("pictures"), model("texts"))
+        self.state: dict[str, Any] | None = state(model("images"), model("texts"))
         self.torchserve = Served()
         self.asked: list[str] = []
         self.delay = 0.0
@@ -81,12 +81,12 @@ async def get(client, path):
 
 ROUTES = [
     "/readyz",
-    "/readyz/pictures",
-    "/readyz/pictures/1.0",
+    "/readyz/images",
+    "/readyz/images/1.0",
     "/ping",
     "/v2/health/ready",
-    "/v2/models/pictures/ready",
-    "/v2/models/pictures/versions/1.0/ready",
+    "/v2/models/images/ready",
+    "/v2/models/images/versions/1.0/ready",
 ]
 
 
@@ -100,31 +100,31 @@ async def test_a_server_that_serves_is_ready_by_every_route(behind, supervised):
         assert await get(client, "/ping") == (200, {"status": "Healthy"})
         assert await get(client, "/v2/models/texts/ready") == (200, {"name": "texts", "ready": True})
         assert await get(client, "/v1/models/texts") == (200, {"name": "texts", "ready": True})
-        assert await get(client, "/v1/models") == (200, {"models": ["pictures", "texts"]})
+        assert await get(client, "/v1/models") == (200, {"models": ["images", "texts"]})
     assert not any("predictions" in path for path in behind.asked)
 
 
 async def test_what_the_supervisor_says_counts_and_not_torchserve(behind):
-    broken = model("pictures", ready=False, reason="worker 7 has died", strict=False)
-    behind.state = state(broken, model("texts"), ready=False, reason="pictures: worker 7 has died")
+    broken = model("images", ready=False, reason="worker 7 has died", strict=False)
+    behind.state = state(broken, model("texts"), ready=False, reason="images: worker 7 has died")
     async with gateway(behind) as client:
         assert await get(client, "/readyz") == (
             503,
-            {"ready": False, "reason": "pictures: worker 7 has died"},
+            {"ready": False, "reason": "images: worker 7 has died"},
         )
-        assert await get(client, "/readyz/pictures") == (503, {"ready": False, "reason": "worker 7 has died"})
+        assert await get(client, "/readyz/images") == (503, {"ready": False, "reason": "worker 7 has died"})
         assert (await get(client, "/v2/models/texts/ready"))[0] == 200
         status, body = await get(client, "/ping")
         assert (status, body["status"]) == (503, "Unhealthy")
-        behind.state = state(model("pictures"), model("texts"))
-        assert await until(client, "/readyz/pictures", 200) == {"ready": True}
+        behind.state = state(model("images"), model("texts"))
+        assert await until(client, "/readyz/images", 200) == {"ready": True}
 
 
 @pytest.mark.parametrize("setting", [True, False])
 async def test_strict_mode_as_a_setting_and_in_the_query(behind, setting):
     weak = model("texts", strict=False, strict_reason="1 of 2 workers can answer")
     behind.state = state(
-        model("pictures"), weak, strict=False, strict_reason="texts 1.0: 1 of 2 workers can answer"
+        model("images"), weak, strict=False, strict_reason="texts 1.0: 1 of 2 workers can answer"
     )
     async with gateway(behind, strict=setting) as client:
         for path in ("/readyz", "/ping", "/readyz/texts"):
@@ -132,14 +132,14 @@ async def test_strict_mode_as_a_setting_and_in_the_query(behind, setting):
             response = await client.get(f"{path}?strict=1")
             assert response.status_code == 503
             assert "1 of 2 workers can answer" in response.json()["reason"]
-        assert (await client.get("/readyz/pictures?strict=1")).status_code == 200
+        assert (await client.get("/readyz/images?strict=1")).status_code == 200
 
 
 @pytest.mark.parametrize("supervised", [True, False])
 async def test_an_unknown_model_or_version_is_404(behind, supervised):
     behind.state = behind.state if supervised else None
     async with gateway(behind) as client:
-        for path in ("/readyz/absent", "/readyz/pictures/9", "/v2/models/absent/ready"):
+        for path in ("/readyz/absent", "/readyz/images/9", "/v2/models/absent/ready"):
             status, body = await get(client, path)
             assert (status, body["code"]) == (404, 404)
             assert "ModelNotFound" in body["type"]
@@ -172,7 +172,7 @@ async def test_without_a_supervisor_the_workers_decide(behind, change, reason):
 
 async def test_without_a_supervisor_one_broken_model_leaves_the_others_ready(behind):
     behind.state = None
-    behind.torchserve.names = ["pictures", "texts"]
+    behind.torchserve.names = ["images", "texts"]
     original = behind.torchserve.rest
 
     def rest(request):
@@ -185,7 +185,7 @@ async def test_without_a_supervisor_one_broken_model_leaves_the_others_ready(beh
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.get("/readyz?strict=1")).status_code == 503
         assert (await client.get("/readyz/texts")).status_code == 503
-        assert (await client.get("/readyz/pictures")).status_code == 200
+        assert (await client.get("/readyz/images")).status_code == 200
 
 
 async def test_a_supervisor_that_goes_away_is_replaced_by_torchserves_word(behind):
@@ -233,5 +233,5 @@ async def test_probes_ask_nobody(behind):
     async with gateway(behind) as client:
         before = len(behind.asked)
         for _ in range(20):
-            assert (await client.get("/readyz/pictures")).status_code == 200
+            assert (await client.get("/readyz/images")).status_code == 200
         assert len(behind.asked) - before <= 2

@@ -10,14 +10,14 @@ from torchserve_models.gateway.settings import Settings
 from torchserve_models.gateway.stopping import Stopping
 from torchserve_models.gateway.waiting import Waiting
 
-READINESS = ("/readyz", "/readyz/pictures", "/readyz/", "/v2/health/ready", "/v2/models/pictures/ready", "/ping",
-             "/v2/models/pictures/versions/1.0/ready", "/v1/models/pictures")  # fmt: skip
+READINESS = ("/readyz", "/readyz/images", "/readyz/", "/v2/health/ready", "/v2/models/images/ready", "/ping",
+             "/v2/models/images/versions/1.0/ready", "/v1/models/images")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", READINESS)
 async def test_readiness_is_false(path):
     stopping = Stopping()
-    app = create(Settings(image_model="pictures"), httpx.MockTransport(Served().rest), stopping)
+    app = create(Settings(image_model="images"), httpx.MockTransport(Served().rest), stopping)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as http:
         assert "shutting down" not in (await http.get(path)).text
         stopping.begin()
@@ -36,7 +36,7 @@ async def test_over_grpc_too_while_lost_requests_are_still_sent_again(monkeypatc
         lambda readiness: kept.append(readiness) or Waiting(readiness),
     )
     stopping = Stopping()
-    app = create(Settings(image_model="pictures"), httpx.MockTransport(Served().rest), stopping)
+    app = create(Settings(image_model="images"), httpx.MockTransport(Served().rest), stopping)
 
     async def is_ready(http, method, request):
         content = request.SerializeToString()
@@ -50,11 +50,11 @@ async def test_over_grpc_too_while_lost_requests_are_still_sent_again(monkeypatc
     ):
         for ready in (True, False):
             assert await is_ready(http, "ServerReady", messages.ServerReadyRequest()) is ready
-            assert await is_ready(http, "ModelReady", messages.ModelReadyRequest(name="pictures")) is ready
+            assert await is_ready(http, "ModelReady", messages.ModelReadyRequest(name="images")) is ready
             assert f"gateway_ready {float(ready)}" in (await http.get("/gateway/metrics")).text
             assert (await http.get("/readyz")).status_code == (200 if ready else 503)
             assert (await http.get("/readyz/absent")).status_code == 404
-            assert kept[0].answers("pictures", None)
-            assert kept[0].answers("pictures", "1.0")
+            assert kept[0].answers("images", None)
+            assert kept[0].answers("images", "1.0")
             assert kept[0].answers("", None)
             stopping.begin()

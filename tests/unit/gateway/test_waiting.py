@@ -16,7 +16,7 @@ class Known:
     """What the gateway knows of readiness."""
 
     def __init__(self):
-        self.ready = {"pictures": True}
+        self.ready = {"images": True}
         self.hope = True
         self.at = math.inf
         self.asked = []
@@ -43,18 +43,18 @@ def known(monkeypatch):
     return Known()
 
 
-def until_ready(known, name="pictures", version=None, **options):
+def until_ready(known, name="images", version=None, **options):
     return asyncio.run(Waiting(known, **options).until_ready(name, version))
 
 
 def test_what_is_ready_is_not_waited_for(known):
     known.ready["texts"] = False
-    assert until_ready(known, "pictures", "1.0")
-    assert known.asked == [("pictures", "1.0")]
+    assert until_ready(known, "images", "1.0")
+    assert known.asked == [("images", "1.0")]
 
 
 async def change(known, seconds, action):
-    task = asyncio.create_task(Waiting(known).until_ready("pictures"))
+    task = asyncio.create_task(Waiting(known).until_ready("images"))
     await asyncio.sleep(seconds)
     assert not task.done()
     action()
@@ -62,13 +62,13 @@ async def change(known, seconds, action):
 
 
 def test_a_model_that_comes_back(known):
-    known.ready["pictures"] = False
-    assert asyncio.run(change(known, 0.1, lambda: known.ready.update(pictures=True)))
+    known.ready["images"] = False
+    assert asyncio.run(change(known, 0.1, lambda: known.ready.update(images=True)))
 
 
 def test_a_model_that_is_not_registered_again_yet(known):
     known.ready = {"texts": False}
-    assert asyncio.run(change(known, 0.1, lambda: known.ready.update(pictures=True)))
+    assert asyncio.run(change(known, 0.1, lambda: known.ready.update(images=True)))
 
 
 def test_what_was_known_before_the_loss_does_not_count(known):
@@ -77,18 +77,18 @@ def test_what_was_known_before_the_loss_does_not_count(known):
 
 
 def test_without_hope_nobody_waits(known):
-    known.ready["pictures"] = False
+    known.ready["images"] = False
     assert not asyncio.run(change(known, 0.1, lambda: setattr(known, "hope", False)))
 
 
 def test_the_wait_has_an_end(known, monkeypatch):
     monkeypatch.setattr(waiting, "LONGEST_WAIT_S", 0.1)
-    known.ready["pictures"] = False
+    known.ready["images"] = False
     assert not until_ready(known)
 
 
 def test_no_more_than_so_many_wait(known):
-    known.ready["pictures"] = False
+    known.ready["images"] = False
     assert not until_ready(known, max_waiting=0)
 
 
@@ -141,21 +141,21 @@ def test_a_prediction_is_sent_once_more(known, error, path, asked):
 def test_it_is_not_sent_a_third_time(known):
     transport = Breaking(httpx.ReadError("1"), httpx.ReadError("2"))
     with pytest.raises(httpx.ReadError, match="2"):
-        send(known, transport, "/predictions/pictures")
+        send(known, transport, "/predictions/images")
 
 
 def test_without_hope_the_error_passes(known):
     known.hope = False
     transport = Breaking(httpx.ReadError("1"))
     with pytest.raises(httpx.ReadError, match="1"):
-        send(known, transport, "/predictions/pictures")
+        send(known, transport, "/predictions/images")
     assert len(transport.bodies) == 1
 
 
 def test_a_timeout_is_final(known):
     transport = Breaking(httpx.ReadTimeout("1"))
     with pytest.raises(httpx.ReadTimeout):
-        send(known, transport, "/predictions/pictures")
+        send(known, transport, "/predictions/images")
 
 
 def died(status, body=WORKER_DIED):
@@ -165,10 +165,10 @@ def died(status, body=WORKER_DIED):
 @pytest.mark.parametrize("status", [500, 507])
 def test_a_worker_that_died_costs_one_more_attempt(known, status):
     transport = Breaking(died(status))
-    assert send(known, transport, "/predictions/pictures").status_code == 200
+    assert send(known, transport, "/predictions/images").status_code == 200
     assert transport.bodies == [b"body"] * 2
     transport = Breaking(died(status), died(status))
-    assert send(known, transport, "/predictions/pictures").status_code == status
+    assert send(known, transport, "/predictions/images").status_code == status
     assert len(transport.bodies) == 2
 
 
@@ -177,11 +177,11 @@ def test_a_worker_that_died_costs_one_more_attempt(known, status):
 )
 def test_other_answers_pass(known, answer):
     transport = Breaking(died(*answer))
-    assert send(known, transport, "/predictions/pictures").status_code == answer[0]
+    assert send(known, transport, "/predictions/images").status_code == answer[0]
     assert len(transport.bodies) == 1
 
 
 def test_deaths_beyond_the_budget_are_not_sent_again(known, monkeypatch):
     monkeypatch.setattr("torchserve_models.client.retry.MAX_SAVED_RETRIES", 0.0)
     transport = Breaking(died(500))
-    assert send(known, transport, "/predictions/pictures").status_code == 500
+    assert send(known, transport, "/predictions/images").status_code == 500

@@ -152,7 +152,7 @@ def _write(folder: Path, architecture: Any, config: Any, processor: dict[str, An
 
 @torch.no_grad()
 def _vary(network: torch.nn.Module) -> None:
-    """Fresh weights answer all pictures alike or with one label alone; with these, labels differ and none has all."""
+    """Fresh weights answer all images alike or with one label alone; with these, labels differ and none has all."""
     *_, last = (each for each in network.modules() if isinstance(each, torch.nn.Linear))
     torch.nn.init.normal_(last.weight)
     answer = network.eval()(torch.randn(1, 3, 224, 224))

@@ -18,7 +18,7 @@ from handlers.vision.preprocess import Preprocessor
 from tests.unit.handlers.architectures import TINYVIT_CONFIG, WRITERS, write_timm
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.sending import raw, send
-from training.pictures import draw
+from training.images import draw
 
 PLANS = {
     "resnet-50": (256, "bicubic", (224, 224), "down"),
@@ -35,7 +35,7 @@ TOLERANCE = {"tinyvit": 5e-3}
 SIZES = [(640, 480), (333, 501), (237, 235), (90, 61), (1201, 160)]  # width and height
 
 
-def pictures() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     return [draw("fish", np.random.default_rng(size), size) for size in SIZES]
 
 
@@ -56,11 +56,13 @@ def test_answers_are_those_of_the_library(model: tuple[str, Path]) -> None:
     handler = ImageClassifier()
     handler.initialize(context)
     assert handler.describe()["engine"] == engine
-    images = pictures()[:2]
-    files = [png(image) for image in images]
+    two_images = images()[:2]
+    files = [png(image) for image in two_images]
     answers, _ = send(handler, context, *map(raw, files))
     network = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    pixels = AutoImageProcessor.from_pretrained(folder)(images=images, return_tensors="pt")["pixel_values"]
+    pixels = AutoImageProcessor.from_pretrained(folder)(images=two_images, return_tensors="pt")[
+        "pixel_values"
+    ]
     with torch.inference_mode():
         scores = network(pixel_values=pixels).logits.softmax(-1)
     for answer, row in zip(answers, scores, strict=True):
@@ -80,7 +82,7 @@ def test_pixels_are_those_of_the_library(model: tuple[str, Path]) -> None:
     assert plan is not None
     assert (plan.resize, plan.resample, plan.crop, plan.rounding) == PLANS[name]
     processor = AutoImageProcessor.from_pretrained(folder)
-    for image in pictures():
+    for image in images():
         expected = processor(images=image, return_tensors="pt")["pixel_values"][0]
         most, mean = off(plan, image, expected)
         if name == "tinyvit":  # resized by Pillow
@@ -100,7 +102,7 @@ def test_tinyvits_pixels_are_those_of_timm_itself_and_its_labels_imagenet_22ks(
     prepare_classifier(folder, folder / PREPARED, "torch")
     plan = Plan.read(folder / PREPARED / "preprocess.json")
     transform = create_transform(**resolve_data_config(TINYVIT_CONFIG["pretrained_cfg"]), is_training=False)
-    for image in pictures():
+    for image in images():
         most, mean = off(plan, image, transform(image))
         assert most < 2.01
         assert mean < 0.05

@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tests.real_models import labeled_photos, mobilenet_folder
 from tests.unit.handlers.classifying import STARTER, assert_equal_to_transformers, started
 from tests.unit.handlers.sending import raw, send
-from training.pictures import picture
+from training.images import draw_image
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,6 @@ def test_all_orientations_of_one_photo_get_one_label(mobilenet, shared_data):
 def test_parity_of_the_starter(starter):
     handler, context = starter
     for index in range(5):
-        _, data = picture(99, index)
+        _, data = draw_image(99, index)
         (answer,), _ = send(handler, context, raw(data))
         assert_equal_to_transformers(answer, STARTER, data)

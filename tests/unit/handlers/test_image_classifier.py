@@ -17,7 +17,7 @@ from tests.unit.handlers.classifying import STARTER, started
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.sending import HTTP, js, raw, send
 from tests.unit.handlers.torchserve import by_grpc, received
-from training.pictures import LABELS, picture
+from training.images import LABELS, draw_image
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def assert_same(one, other) -> None:
 
 def test_a_batch_answers_as_its_items_alone(starter):
     handler, context = starter
-    requests = [raw(picture(7, index)[1]) for index in range(6)]
-    requests[2] = raw(b"no picture")
-    requests[4] = raw(picture(7, 4)[1][:200])
+    requests = [raw(draw_image(7, index)[1]) for index in range(6)]
+    requests[2] = raw(b"no image")
+    requests[4] = raw(draw_image(7, 4)[1][:200])
     together, statuses = send(handler, context, *requests)
     assert statuses == [200, 200, 400, 200, 400, 200]
     for request, answer in zip(requests, together, strict=True):
@@ -48,7 +48,7 @@ def test_a_batch_answers_as_its_items_alone(starter):
 
 def test_every_form_of_a_request_gets_one_answer(starter):
     handler, context = starter
-    label, data = picture(5, 3)
+    label, data = draw_image(5, 3)
     text = base64.b64encode(data).decode()
     tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [text]}
     forms = [
@@ -76,9 +76,9 @@ def test_every_form_of_a_request_gets_one_answer(starter):
     assert outputs["score"]["data"] == pytest.approx([item["score"] for item in answers[0]], abs=1e-5)
 
 
-def test_pixels_answer_as_the_picture_does(starter):
+def test_pixels_answer_as_the_image_does(starter):
     handler, context = starter
-    _, data = picture(5, 4)
+    _, data = draw_image(5, 4)
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     tensor = {
         "name": "image",
@@ -92,12 +92,12 @@ def test_pixels_answer_as_the_picture_does(starter):
     assert output["data"] == pytest.approx([item["score"] for item in by_bytes], abs=1e-4)
 
 
-def test_several_pictures_in_one_request(starter):
+def test_several_images_in_one_request(starter):
     handler, context = starter
-    pictures = [picture(8, index) for index in range(3)]
-    inputs = [base64.b64encode(data).decode() for _, data in pictures]
+    images = [draw_image(8, index) for index in range(3)]
+    inputs = [base64.b64encode(data).decode() for _, data in images]
     (answer,), _ = send(handler, context, js({"inputs": inputs, "parameters": {"top_k": 1}}))
-    assert [labels[0]["label"] for labels in answer] == [label for label, _ in pictures]
+    assert [labels[0]["label"] for labels in answer] == [label for label, _ in images]
     assert all(len(labels) == 1 for labels in answer)
 
 
@@ -108,7 +108,7 @@ def test_several_pictures_in_one_request(starter):
 def test_top_k_runs_from_one_and_ends_at_the_number_of_labels(starter, top_k, status):
     """Case 11."""
     handler, context = starter
-    text = base64.b64encode(picture(1, 1)[1]).decode()
+    text = base64.b64encode(draw_image(1, 1)[1]).decode()
     (answer,), statuses = send(handler, context, js({"inputs": text, "parameters": {"top_k": top_k}}))
     assert statuses == [status]
     if status == 200:
@@ -120,7 +120,7 @@ def test_top_k_runs_from_one_and_ends_at_the_number_of_labels(starter, top_k, st
 
 def test_scores_by_function(starter):
     handler, context = starter
-    text = base64.b64encode(picture(1, 1)[1]).decode()
+    text = base64.b64encode(draw_image(1, 1)[1]).decode()
 
     def scores(function):
         parameters = {"function_to_apply": function, "top_k": len(LABELS)}
@@ -144,17 +144,17 @@ def test_odd_shapes_are_answered(starter):
         assert len(answer) == 5
 
 
-def test_more_pictures_than_the_network_takes_at_once(tmp_path):
+def test_more_images_than_the_network_takes_at_once(tmp_path):
     handler, context = started(STARTER, tmp_path, max_batch=2)
-    pictures = [picture(3, index) for index in range(5)]
-    answers, _ = send(handler, context, *[raw(data) for _, data in pictures])
-    assert [answer[0]["label"] for answer in answers] == [label for label, _ in pictures]
+    images = [draw_image(3, index) for index in range(5)]
+    answers, _ = send(handler, context, *[raw(data) for _, data in images])
+    assert [answer[0]["label"] for answer in answers] == [label for label, _ in images]
     assert len(answers[0]) == 5
 
 
 def test_items_of_one_batch_keep_their_own_parameters(starter):
     handler, context = starter
-    text = base64.b64encode(picture(1, 1)[1]).decode()
+    text = base64.b64encode(draw_image(1, 1)[1]).decode()
     wishes = [{"top_k": 1}, {"function_to_apply": "none", "top_k": 2}, {"function_to_apply": "sigmoid"}, {}]
     requests = [js({"inputs": text, "parameters": wish}) for wish in wishes]
     answers, _ = send(handler, context, *requests)
@@ -173,12 +173,12 @@ def test_the_engine_and_its_reason_are_described(starter, caplog):
 
 
 def test_a_worker_whose_gpu_decodes_answers_as_one_whose_cpu_does(starter, tmp_path):
-    """A CPU stands in for the GPU. Its neighbors are right whatever becomes of a picture."""
+    """A CPU stands in for the GPU. Its neighbors are right whatever becomes of an image."""
     handler, context = started(STARTER, tmp_path, engine="torch")
     decoder = DeviceDecoder(handler._preprocess.plan, torch.device("cpu"))
     decoded = []
     handler._preprocess.decoder = lambda files: (decoded.append(len(files)), decoder(files))[1]
-    data = [picture(7, index)[1] for index in range(4)]
+    data = [draw_image(7, index)[1] for index in range(4)]
     half = len(data[0]) * 3 // 4
     damaged = data[0][:half] + b"\xff\xc4\x00\x05\xff\xff\xff" + data[0][half:]
     png = io.BytesIO()
@@ -249,6 +249,6 @@ def test_labels_are_those_of_transformers(tmp_path, config, labels, function):
 
 def test_precision_is_close_in_bf16(starter, tmp_path):
     handler, context = started(STARTER, tmp_path, precision="bf16")
-    answers, _ = send(handler, context, *[raw(picture(4, index)[1]) for index in range(8)])
-    reference, _ = send(*starter, *[raw(picture(4, index)[1]) for index in range(8)])
+    answers, _ = send(handler, context, *[raw(draw_image(4, index)[1]) for index in range(8)])
+    reference, _ = send(*starter, *[raw(draw_image(4, index)[1]) for index in range(8)])
     assert [a[0]["label"] for a in answers] == [r[0]["label"] for r in reference]

@@ -30,12 +30,12 @@ def test_what_cannot_be_removed_whole_is_no_entry(tmp_path: Path, monkeypatch: p
     assert entries[-1] in kept
 
 
-def test_the_folder_of_pictures_is_remembered_whole(tmp_path: Path) -> None:
+def test_the_folder_of_images_is_remembered_whole(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         cache.remembered(tmp_path)
     cache.remember(tmp_path, tmp_path / "photos")
     assert cache.remembered(tmp_path) == tmp_path / "photos"
-    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
-    (tmp_path / "pictures").write_bytes(b"")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    (tmp_path / "images").write_bytes(b"")
     with pytest.raises(OSError, match="empty"):
         cache.remembered(tmp_path)

@@ -24,7 +24,7 @@ from torchserve_models.packing import errors, prepare, read_provenance
 def test_what_was_calibrated_may_become_a_summarizer(
     bench: Bench, t5_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "_calibration_of", lambda archive: prepare.Pictures(300, "1"))
+    monkeypatch.setattr(prepare, "_calibration_of", lambda archive: prepare.Images(300, "1"))
     assert not prepared_members(bench.pack("report", source=t5_folder).path) & INT8
     assert not any("WARNING" in line for line in bench.said)
 
@@ -40,12 +40,12 @@ def test_int8_is_made_and_kept(bench: Bench, photos: Path, no_process: Callable[
     assert prepared_members(first.path) == ALWAYS | GRAPH | INT8
     assert first.version != plain.version
     facts = read_provenance(first.path).prepared
-    assert facts["calibration"]["pictures"] == 8
+    assert facts["calibration"]["images"] == 8
     no_process()
     bench.said.clear()
     again = bench.pack(weights="starter")
     assert again.unchanged
-    assert any("int8 as calibrated before, with 8 pictures" in line for line in bench.said)
+    assert any("int8 as calibrated before, with 8 images" in line for line in bench.said)
     assert bench.pack(weights="starter", calibrate=photos).unchanged
     dropped = bench.pack(weights="starter", calibrate="none")
     assert dropped.sha256 == plain.sha256
@@ -59,7 +59,7 @@ def test_int8_is_made_again_from_the_same_folder(bench: Bench, own_cache: Path, 
     again = bench.pack(weights="starter")
     assert not again.unchanged
     assert prepared_members(again.path) == prepared_members(first.path)
-    assert any(f"int8 from 8 pictures of {photos}" in line for line in bench.said)
+    assert any(f"int8 from 8 images of {photos}" in line for line in bench.said)
 
 
 def test_int8_is_not_lost_without_a_word(bench: Bench, own_cache: Path, photos: Path, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_another_engine_drops_int8_with_a_word(bench: Bench, photos: Path) -> No
 
 
 def test_int8_that_agrees_too_seldom_is_said(bench: Bench, own_cache: Path) -> None:
-    facts = {"openvino": {"version": "1", "int8": {"pictures": 300, "agreement": 0.91}}}
+    facts = {"openvino": {"version": "1", "int8": {"images": 300, "agreement": 0.91}}}
     fake(bench, *SUCCESS[:-1], f"(target / 'prepared.json').write_text({json.dumps(facts)!r})")
     bench.pack(weights="starter")
     assert any("WARNING: int8 labels only 91.0%" in line for line in bench.said)

@@ -53,7 +53,7 @@ def converted(
     ],
 )
 @pytest.mark.usefixtures("_small_vits")
-def test_a_vit_gets_pictures_of_its_own_size(
+def test_a_vit_gets_images_of_its_own_size(
     tmp_path: Path, architecture: str, size: int, name: str, others: str
 ) -> None:
     hint = f" (--transforms {others} for another)" if others else ""
@@ -68,7 +68,7 @@ def test_a_vit_gets_pictures_of_its_own_size(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("vit_b_32", 64), "for pictures of 64 x 64, and the transforms of IMAGENET1K_V1 cut out 224 x 224"),
+        (("vit_b_32", 64), "for images of 64 x 64, and the transforms of IMAGENET1K_V1 cut out 224 x 224"),
         (("vit_b_32", 64), "torchvision has none for 64"),
         (("vit_b_16", 384, "", "IMAGENET1K_V1"), "--transforms IMAGENET1K_SWAG_E2E_V1 for 384"),
         (("vit_h_14", 518, "vit_b_16"), "does not fit torchvision's vit_b_16: Input shape indivisible"),

@@ -22,7 +22,7 @@ from tests.unit.handlers.sending import raw, send
 from tests.unit.packing.conftest import LAYOUT, Bench, content_of
 from tests.unit.packing.fake_hub import FakeHub
 from torchserve_models.packing import read_provenance
-from training.pictures import draw
+from training.images import draw
 
 
 def test_mit_b0_by_its_name(bench: Bench, fake_hub: FakeHub, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_spoiled_folders(kind: str, request: pytest.FixtureRequest, tmp_path: Pa
 
 
 def answer_of(model: Path) -> list[Any]:
-    """A worker's labels for a picture of one color."""
+    """A worker's labels for an image of one color."""
     worker = ImageClassifier()
     worker.initialize(FakeContext(model.parent, {"handler": {"engine": "torch", "precision": "fp32"}}))
     return worker.predict([worker.decode(np.full((64, 64, 3), 99, np.uint8), {})])
@@ -160,8 +160,8 @@ def test_a_classifier_that_answers_with_tuples(folder: Path, resnet_folder: Path
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_channels": 1}, "'num_channels' is 1, and pictures have 3 channels"),
-        ({"num_channels": 4}, "'num_channels' is 4, and pictures have 3 channels"),
+        ({"num_channels": 1}, "'num_channels' is 1, and images have 3 channels"),
+        ({"num_channels": 4}, "'num_channels' is 4, and images have 3 channels"),
         (
             {"id2label": {"0": "a", "1": None, "2": "c"}},
             "'id2label' has None for index 1; give that output a text",
@@ -192,7 +192,7 @@ def test_labels_that_are_numbers_repeated_or_of_any_script(folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize("size", [10**9, 0, -224, {"shortest_edge": 10**9}, {"height": 0, "width": 32}])
-def test_pictures_of_a_size_that_no_network_takes(folder: Path, tmp_path: Path, size: Any) -> None:
+def test_images_of_a_size_that_no_network_takes(folder: Path, tmp_path: Path, size: Any) -> None:
     edit(folder, "preprocessor_config.json", size=size)
     with pytest.raises(ConfigurationError, match="'size' must be an integer from 1 to 4096 pixels"):
         prepared(folder, tmp_path / "stage")
@@ -209,9 +209,9 @@ VIT = {
     [
         (
             {"size": {"shortest_edge": 32}},
-            "pictures of several sizes, such as 32 x 32 and 32 x 43.*'do_center_crop'",
+            "images of several sizes, such as 32 x 32 and 32 x 43.*'do_center_crop'",
         ),
-        ({"do_resize": False}, "pictures of several sizes, such as 224 x 224 and 224 x 301"),
+        ({"do_resize": False}, "images of several sizes, such as 224 x 224 and 224 x 301"),
         ({"image_std": [0, 0, 0]}, "not finite: no 'image_std' may be 0"),
         ({"resample": 9}, "'resample' must be a filter of Pillow's, 0 to ., not 9"),
         (
@@ -249,18 +249,18 @@ def test_an_image_processor_that_cannot_be_served(
 def test_settings_of_an_image_processor(
     tmp_path: Path, changes: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    """A worker's pictures are what transformers' own processor makes of them."""
+    """A worker's images are what transformers' own processor makes of them."""
     (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(VIT | changes))
     preprocessor = Preprocessor(tmp_path)
     assert (preprocessor.spec.height, preprocessor.spec.width) == size
-    picture = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
-    expected = processed(processor_of(tmp_path), picture)
+    image = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
+    expected = processed(processor_of(tmp_path), image)
     if preprocessor.spec.normalization is None:
-        assert torch.equal(preprocessor(picture), expected)
+        assert torch.equal(preprocessor(image), expected)
     else:
         scale, mean, std = preprocessor.spec.normalization
-        ours = (preprocessor(picture) * scale - torch.tensor(mean)) / torch.tensor(std)
+        ours = (preprocessor(image) * scale - torch.tensor(mean)) / torch.tensor(std)
         assert (
             (ours.permute(2, 0, 1) - expected).abs() * torch.tensor(std)[:, None, None] / scale
         ).max() <= 2.01

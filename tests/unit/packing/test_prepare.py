@@ -92,8 +92,8 @@ def test_the_key_is_of_all_that_decides(
     other_weights = replace(source, files=(replace(source.files[0], sha256="0" * 64), *source.files[1:]))
     keys = [
         prepare._key(wanted, None),
-        prepare._key(wanted, prepare.Pictures(300, "1")),
-        prepare._key(wanted, prepare.Pictures(300, "2")),
+        prepare._key(wanted, prepare.Images(300, "1")),
+        prepare._key(wanted, prepare.Images(300, "2")),
         prepare._key(replace(wanted, source=other_weights), None),
         prepare._key(replace(wanted, engine="torch"), None),
         prepare._key(replace(wanted, engine="torch-compiled"), None),

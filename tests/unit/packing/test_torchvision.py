@@ -20,7 +20,7 @@ from handlers.vision.plan import Plan
 from tests.unit.packing.conftest import Bench
 from torchserve_models.packing import convert, errors, read_provenance
 from torchserve_models.packing.converted import StateDict
-from training.pictures import draw
+from training.images import draw
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
 LABELS = ["cat", "dog", "a heart"]
@@ -89,10 +89,10 @@ def test_the_archive(bench: Bench, weights: Path, tmp_path: Path, network: torch
     assert bench.pack("shuffle", source=f"torchvision:{ARCHITECTURE}", state_dict=given).unchanged
     with zipfile.ZipFile(packed.path) as archive:
         archive.extractall(tmp_path / "unpacked")
-    picture = torch.randn(2, 3, 224, 224)
+    image = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
-        ours = load(tmp_path / "unpacked" / "model", torch.float32)(picture).logits
-        assert torch.allclose(ours, network(picture), atol=1e-5)
+        ours = load(tmp_path / "unpacked" / "model", torch.float32)(image).logits
+        assert torch.allclose(ours, network(image), atol=1e-5)
     config = json.loads((tmp_path / "unpacked" / "model" / "config.json").read_text())
     assert config["id2label"] == {"0": "cat", "1": "dog", "2": "a heart"}
 
@@ -114,9 +114,9 @@ def test_forms_of_one_state_dict(
         }
         torch.save(content[form], path)
     converted(path)
-    picture = torch.randn(1, 3, 64, 64)
+    image = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(load(tmp_path / "model", torch.float32)(picture).logits, network(picture))
+        assert torch.equal(load(tmp_path / "model", torch.float32)(image).logits, network(image))
 
 
 def test_another_number_of_labels(refused: Convert, weights: Path) -> None:
@@ -207,10 +207,10 @@ def test_the_crop_is_rounded_as_torchvision_rounds_it(tmp_path: Path) -> None:
     plan, _ = convert._preprocessing(enum, tmp_path / "any.pth", "IMAGENET1K_V2")
     scale, mean, std = plan.normalization
     for width in range(232, 240):
-        picture = np.random.default_rng(width).integers(0, 256, (232, width, 3), np.uint8)
-        expected = enum["IMAGENET1K_V2"].transforms()(Image.fromarray(picture))
+        image = np.random.default_rng(width).integers(0, 256, (232, width, 3), np.uint8)
+        expected = enum["IMAGENET1K_V2"].transforms()(Image.fromarray(image))
         levels = (expected.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)) / scale
-        assert (plan(picture) - levels).abs().max() < 0.01, width
+        assert (plan(image) - levels).abs().max() < 0.01, width
 
 
 def test_whose_transforms_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,9 +246,9 @@ def test_old_names_and_layers_for_training_alone() -> None:
     state = {name: value for name, value in trained.state_dict().items() if "num_batches" not in name}
     ours = build("googlenet", 3).eval()
     fill(ours, state)
-    picture = torch.randn(1, 3, 96, 96)
+    image = torch.randn(1, 3, 96, 96)
     with torch.inference_mode():
-        assert torch.equal(ours(picture), trained(picture))
+        assert torch.equal(ours(image), trained(image))
 
 
 def test_options_that_do_not_go_together(bench: Bench, weights: Path, tmp_path: Path) -> None:

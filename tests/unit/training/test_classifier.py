@@ -11,19 +11,19 @@ from PIL import Image
 from transformers import AutoImageProcessor, ResNetForImageClassification
 
 from training import classifier
-from training.pictures import picture
+from training.images import draw_image
 
 
 def test_training_sees_what_the_image_processor_will_show(tmp_path: Path) -> None:
     classifier.save(classifier.network(), tmp_path)
     processor: Any = AutoImageProcessor.from_pretrained(tmp_path)
-    data = picture(4, 0)[1]
+    data = draw_image(4, 0)[1]
     image = Image.open(io.BytesIO(data))
     plain = processor(image, return_tensors="np", do_normalize=False, do_rescale=False)["pixel_values"][0]
     wide = classifier._middle(data, 233).astype(np.float32)
     middle = wide[4:228, 4:228].transpose(2, 0, 1)
     assert plain.shape == middle.shape
-    assert np.abs(plain - middle).mean() < 8  # the noise of single pixels moves, the picture does not
+    assert np.abs(plain - middle).mean() < 8  # the noise of single pixels moves, the image does not
 
 
 def test_a_saved_network_is_half_as_large_and_loads_as_fp32(tmp_path: Path) -> None:
@@ -39,16 +39,16 @@ def test_a_saved_network_is_half_as_large_and_loads_as_fp32(tmp_path: Path) -> N
     assert torch.allclose(before, after, atol=0.02, rtol=0.02)
 
 
-def test_batches_keep_pictures_and_labels_together() -> None:
-    plan = classifier.Plan(pictures=26, batch=8, stages=((32, 2),))
-    drawn = [bytes_ for _, bytes_ in (picture(3, index) for index in range(26))]
+def test_batches_keep_images_and_labels_together() -> None:
+    plan = classifier.Plan(images=26, batch=8, stages=((32, 2),))
+    drawn = [bytes_ for _, bytes_ in (draw_image(3, index) for index in range(26))]
     batches = list(classifier._batches(plan, drawn))
     assert len(batches) == plan.steps == 6
     pool = np.stack([classifier._middle(data, round(32 * classifier.WIDER)) for data in drawn])
     brightness = torch.from_numpy(pool).float().mean(dim=(1, 2, 3))
     for pixels, labels in batches:
         assert pixels.shape == (8, 3, 32, 32)
-        # Mirroring and exchanging colors keep the brightness, which tells the pictures of a label apart.
+        # Mirroring and exchanging colors keep the brightness, which tells the images of a label apart.
         for found, label in zip(pixels.float().mean(dim=(1, 2, 3)), labels.tolist(), strict=True):
             assert (brightness[label::13] - found).abs().min() < 3
 

@@ -25,7 +25,7 @@ DIED = Reply(500, "Worker died.")
         (Reply(502), False, "lost"),
         (Reply(504), False, "lost"),
         (Reply(408), False, "lost"),
-        (Reply(400, "not a picture"), False, "wrong"),
+        (Reply(400, "not an image"), False, "wrong"),
         (Reply(404, "no such model"), False, "wrong"),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_bad_request(kind, reply, may_close, category):
         (client.WorkerDied("Worker died."), Category.LOST),
         (client.InternalError("failed"), Category.LOST),
         (client.OutOfMemory("no memory"), Category.LOST),
-        (client.InvalidImage("not a picture"), Category.WRONG),
+        (client.InvalidImage("not an image"), Category.WRONG),
         (client.ModelNotFound("no model"), Category.WRONG),
         (client.UnexpectedAnswer("not JSON"), Category.WRONG),
     ],

@@ -14,7 +14,7 @@ PEERS = [system for system in catalog() if system.peer]
 @pytest.mark.parametrize("system", PEERS, ids=lambda system: system.name)
 def test_every_peer_has_its_files_and_a_request(system):
     assert (environments.PEERS / system.name / "requirements.txt").is_file()
-    assert system.request(b"picture").startswith(f"POST {system.path} HTTP/1.1\r\n".encode())
+    assert system.request(b"image").startswith(f"POST {system.path} HTTP/1.1\r\n".encode())
 
 
 def test_no_peers_files_are_left_over():

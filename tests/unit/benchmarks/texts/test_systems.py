@@ -36,7 +36,7 @@ def test_every_system_asks_for_the_whole_text_and_its_length(server):
 @pytest.mark.parametrize("server", [each for each in SERVERS if each.peer], ids=lambda server: server.name)
 def test_every_peer_has_its_files(server):
     assert any((environments.PEERS / server.files).glob("*.py"))
-    assert server.runs_in.startswith("text-")  # beside the peers for pictures
+    assert server.runs_in.startswith("text-")  # beside the peers for images
 
 
 def test_a_whole_run_has_everything_and_a_quick_one_what_promises_need():

@@ -211,7 +211,7 @@ BAD = [
     (binary([image()], [PIXELS.tobytes()], parameters={"binary_data_output": 1}), "must be true or false"),
     (binary([image()], [PIXELS.tobytes()], id=7), "'id' must be a string"),
     (({"image": b"x"}, OPEN_INFERENCE), "takes no form"),
-    (({"body": bytearray(b"\xff\xd8 a picture")}, OPEN_INFERENCE), "not UTF-8"),
+    (({"body": bytearray(b"\xff\xd8 an image")}, OPEN_INFERENCE), "not UTF-8"),
     (({"body": bytearray(b'{"inputs": "text"}')}, OPEN_INFERENCE), "'inputs' must be a list"),
 ]
 

@@ -1,4 +1,4 @@
-"""How many pictures keep their label in bf16 and int8: a thousand drawn ones, and real photos."""
+"""How many images keep their label in bf16 and int8: a thousand drawn ones, and real photos."""
 
 import shutil
 
@@ -28,7 +28,7 @@ def labels(engine, folder, device, batch: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def thousand(calibrated):
-    """A thousand pictures that neither training nor calibration saw, as pixels, and their labels in fp32 eager."""
+    """A thousand images that neither training nor calibration saw, as pixels, and their labels in fp32 eager."""
     preprocessor = Preprocessor(STARTER)
     batch = torch.stack([preprocessor.read(data, *LIMITS) for data in draw_all(HELD_OUT_SEED, 1000)])
     return batch, labels(TorchClassifier(preprocessor.spec, 8), STARTER, FP32, batch)
@@ -44,7 +44,7 @@ def thousand(calibrated):
     ],
     ids=["torch bf16", "openvino fp32", "openvino bf16", "openvino int8"],
 )
-def test_agreement_on_a_thousand_pictures(thousand, calibrated, make, device, least):
+def test_agreement_on_a_thousand_images(thousand, calibrated, make, device, least):
     batch, expected = thousand
     found = labels(make(Preprocessor(calibrated).spec), calibrated, device, batch)
     assert float((found == expected).float().mean()) >= least
@@ -64,7 +64,7 @@ def mobilenet(shared_data, tmp_path_factory):
             write_tiles(path, tiles)
     folder = tmp_path_factory.mktemp("mobilenet") / "model"
     shutil.copytree(source, folder)
-    prepare_classifier(source, folder / PREPARED, pictures=sorted(tiles.iterdir()))
+    prepare_classifier(source, folder / PREPARED, images=sorted(tiles.iterdir()))
     preprocessor = Preprocessor(folder)
     photos = [path.read_bytes() for path, _ in labeled_photos(shared_data)]
     batch = torch.stack([preprocessor.read(photo, *LIMITS) for photo in photos])

@@ -71,7 +71,7 @@ def test_int8_that_agrees_too_seldom_is_only_taken_by_name(calibrated, tmp_path,
     (folder / PREPARED / FACTS).write_text(json.dumps(facts))
     engine, reason = choose(folder, VisionConfig(precision=precision), FP32, SPEC)
     assert engine.describe()["precision"] == expected
-    assert ("not int8: 91.0% of its pictures" in reason) == (expected == "fp32")
+    assert ("not int8: 91.0% of its images" in reason) == (expected == "fp32")
 
 
 @pytest.mark.parametrize(

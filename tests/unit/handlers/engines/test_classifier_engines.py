@@ -1,4 +1,4 @@
-"""Every engine gives the numbers of transformers in fp32, for one picture as for a batch."""
+"""Every engine gives the numbers of transformers in fp32, for one image as for a batch."""
 
 import shutil
 import subprocess
@@ -26,7 +26,7 @@ from handlers.engines.torch_compiled_classifier import (
 from handlers.vision.preprocess import Preprocessor
 from tests.conftest import ROOT
 from tests.unit.handlers.engines.conftest import BF16, FP32, NORMALIZATION, SMALL, SPEC, levels
-from training.pictures import picture
+from training.images import draw_image
 
 needs_bf16 = pytest.mark.skipif(not has_any(FAST_BF16), reason="this CPU has no bf16")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
@@ -111,9 +111,9 @@ def test_efficientnet_is_converted_and_gives_the_same_numbers(efficientnet, tmp_
 
 
 def test_int8_is_near(calibrated):
-    """Twice what was measured on drawn pictures that calibration did not see."""
+    """Twice what was measured on drawn images that calibration did not see."""
     preprocessor = Preprocessor(calibrated)
-    batch = torch.stack([preprocessor.read(picture(6, index)[1], 10**8, 10**8) for index in range(3)])
+    batch = torch.stack([preprocessor.read(draw_image(6, index)[1], 10**8, 10**8) for index in range(3)])
     engine = OpenVinoClassifier(SPEC, int8=True)
     engine.load(calibrated, FP32)
     logits, expected = engine.run(batch), reference(calibrated, batch)
@@ -122,7 +122,7 @@ def test_int8_is_near(calibrated):
     assert engine.describe() == {"engine": "openvino", "precision": "int8", "network": "archive"}
 
 
-def test_a_lone_picture_is_computed_with_its_own_threads_and_as_in_a_batch(small):
+def test_a_lone_image_is_computed_with_its_own_threads_and_as_in_a_batch(small):
     engine, batch = OpenVinoClassifier(SMALL), levels(SMALL, 3)
     engine.load(small, replace(FP32, threads=1, lone_threads=2))
     threads = {
@@ -197,7 +197,7 @@ def test_a_compiled_package_is_for_its_cpu_precision_and_torch(compiled, monkeyp
 
 
 def test_a_compiled_package_takes_no_larger_batches_than_it_was_made_for(small):
-    with pytest.raises(EngineUnavailable, match=f"at most {MOST} pictures at once"):
+    with pytest.raises(EngineUnavailable, match=f"at most {MOST} images at once"):
         TorchCompiledClassifier(SMALL, MOST + 1).load(small, FP32)
 
 

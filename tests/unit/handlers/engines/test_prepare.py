@@ -13,7 +13,7 @@ from handlers.engines.base import REFUSED, EngineUnavailable
 from handlers.engines.prepare import prepare_classifier
 from tests.conftest import ROOT
 from tests.unit.handlers.architectures import write_timm
-from tests.unit.handlers.engines.conftest import write_pictures
+from tests.unit.handlers.engines.conftest import write_images
 
 
 def run(*arguments, **environment):
@@ -24,15 +24,15 @@ def run(*arguments, **environment):
 
 
 def test_the_command_prints_the_facts_and_gives_the_same_bytes(small, tmp_path):
-    write_pictures(tmp_path / "pictures", seed=5, count=3)
+    write_images(tmp_path / "images", seed=5, count=3)
     made = []
     for target in (tmp_path / "one", tmp_path / "two"):
-        done = run(small, target, "--pictures", tmp_path / "pictures", HOME=str(tmp_path))
+        done = run(small, target, "--images", tmp_path / "images", HOME=str(tmp_path))
         assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout)
         assert facts == json.loads((target / "prepared.json").read_text())
         assert facts["engine"] == "auto"
-        assert facts["openvino"]["int8"]["pictures"] == 3
+        assert facts["openvino"]["int8"]["images"] == 3
         assert 0 <= facts["openvino"]["int8"]["agreement"] <= 1
         made.append({path.name: path.read_bytes() for path in target.iterdir()})
     assert sorted(made[0]) == [
@@ -65,7 +65,7 @@ def test_only_what_the_engine_needs(small, tmp_path):
 def test_the_calibrated_starter_agrees(calibrated):
     int8 = json.loads((calibrated / "prepared" / "prepared.json").read_text())["openvino"]["int8"]
     assert int8["agreement"] >= 0.98
-    assert (int8["pictures"], int8["setting"]) == (200, "mixed")
+    assert (int8["images"], int8["setting"]) == (200, "mixed")
 
 
 def test_a_network_that_cannot_be_converted_is_said(small, tmp_path, monkeypatch):
@@ -76,7 +76,7 @@ def test_a_network_that_cannot_be_converted_is_said(small, tmp_path, monkeypatch
     facts = prepare_classifier(small, tmp_path)
     assert facts["openvino"] == {"none": "RuntimeError: cannot trace ... here"}
     with pytest.raises(RuntimeError, match="cannot trace"):  # int8 was asked for
-        prepare_classifier(small, tmp_path, pictures=write_pictures(tmp_path / "pictures", 1, 1))
+        prepare_classifier(small, tmp_path, images=write_images(tmp_path / "images", 1, 1))
 
 
 def edit_config(small, folder, **changes):
@@ -117,4 +117,4 @@ def test_a_machine_that_is_full_is_no_reason_to_go_without(small, tmp_path, monk
 def test_calibrating_without_nncf(small, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(EngineUnavailable, match="int8 needs NNCF, which is not installed"):
-        prepare_classifier(small, tmp_path, pictures=write_pictures(tmp_path / "pictures", 1, 1))
+        prepare_classifier(small, tmp_path, images=write_images(tmp_path / "images", 1, 1))

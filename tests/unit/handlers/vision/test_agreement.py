@@ -14,15 +14,15 @@ from handlers.vision.decode import to_rgb
 from handlers.vision.preprocess import Preprocessor
 from tests.real_models import labeled_photos, mobilenet_folder
 from training.classifier import HELD_OUT_SEED
-from training.pictures import picture, to_jpeg
+from training.images import draw_image, to_jpeg
 
 STARTER = Path(__file__).parents[4] / "models" / "resnet-50" / "starter"
-PICTURES, BATCH = 1000, 50
+IMAGES, BATCH = 1000, 50
 
 
 @pytest.fixture(autouse=True)
 def _one_torch_thread() -> Iterator[None]:
-    """Pictures are spread over threads already: torch's own would only get in their way."""
+    """Images are spread over threads already: torch's own would only get in their way."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -30,9 +30,9 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def photograph(index: int) -> bytes:
-    """The middle of a drawn picture, where the thing is, at the size of a photo, which the decoder halves."""
+    """The middle of a drawn image, where the thing is, at the size of a photo, which the decoder halves."""
     side = 1024 + index % 128
-    image = Image.open(io.BytesIO(picture(HELD_OUT_SEED, index)[1]))
+    image = Image.open(io.BytesIO(draw_image(HELD_OUT_SEED, index)[1]))
     return to_jpeg(ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR), quality=85)
 
 
@@ -57,20 +57,20 @@ class Paths:
         """[n, labels] by the exact path, then by the fast one."""
         with ThreadPoolExecutor() as pool:
             pixels = list(pool.map(self.both, files))
-        for pictures in zip(*pixels, strict=True):
-            batch = torch.stack(pictures).contiguous(memory_format=torch.channels_last)
+        for images in zip(*pixels, strict=True):
+            batch = torch.stack(images).contiguous(memory_format=torch.channels_last)
             yield self.network(batch).logits.softmax(-1)
 
 
-def test_a_thousand_large_pictures_get_the_labels_of_the_exact_path():
+def test_a_thousand_large_images_get_the_labels_of_the_exact_path():
     paths = Paths(STARTER)
     same = 0
-    for start in range(0, PICTURES, BATCH):
+    for start in range(0, IMAGES, BATCH):
         with ThreadPoolExecutor() as pool:
             files = list(pool.map(photograph, range(start, start + BATCH)))
         exact, fast = paths.scores(files)
         same += int((exact.argmax(-1) == fast.argmax(-1)).sum())
-    assert same >= 0.995 * PICTURES
+    assert same >= 0.995 * IMAGES
 
 
 def test_real_weights_label_all_photos_as_by_the_exact_path(shared_data, tmp_path):

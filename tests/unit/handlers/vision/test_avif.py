@@ -1,4 +1,4 @@
-"""AVIFs of 10 and 12 bits against the same picture in eight; Pillow writes eight alone, so libavif made these."""
+"""AVIFs of 10 and 12 bits against the same image in eight; Pillow writes eight alone, so libavif made these."""
 
 import base64
 import io
@@ -53,7 +53,7 @@ def test_more_than_eight_bits(name):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(orientation):
-    """Which is a property of the picture (irot, imir), no EXIF."""
+    """Which is a property of the image (irot, imir), no EXIF."""
     colors = COLORS.repeat(8, axis=0).repeat(8, axis=1).astype(np.uint8)
     turned = {
         2: colors[:, ::-1], 3: colors[::-1, ::-1], 4: colors[::-1], 5: colors.swapaxes(0, 1), 6: np.rot90(colors, -1),

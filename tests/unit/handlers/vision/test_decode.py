@@ -1,4 +1,4 @@
-"""Bytes to an upright RGB picture."""
+"""Bytes to an upright RGB image."""
 
 import base64
 import contextlib
@@ -68,7 +68,7 @@ def test_formats_and_modes(kind, mode):
         assert close(corners(decoded), corners(np.asarray(source)), 40)
 
 
-def test_bytes_base64_data_url_and_pixels_are_one_picture():
+def test_bytes_base64_data_url_and_pixels_are_one_image():
     png = saved(quarters(), "PNG")
     text = base64.b64encode(png).decode()
     wrapped = base64.encodebytes(png).decode()
@@ -160,7 +160,7 @@ def test_one_bit_and_one_pixel():
 
 
 @pytest.mark.parametrize("tag", [0x0100, 0x0101, 0x011A])
-def test_odd_metadata_does_not_keep_a_picture_from_being_turned(tag):
+def test_odd_metadata_does_not_keep_a_image_from_being_turned(tag):
     """A width, a length or a resolution that is a text, beside orientation 6."""
     entries = [(0x0112, 3, 1, 6), (tag, 2, 3, int.from_bytes(b"odd", "little"))]
     packed = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
@@ -191,7 +191,7 @@ def test_what_follows_a_jpeg_in_its_file_does_not_count():
     assert decode_image(saved(quarters(), "JPEG") + film, LIMIT).shape == (48, 64, 3)
 
 
-def test_icons_are_no_pictures_of_ours():
+def test_icons_are_no_images_of_ours():
     with pytest.raises(InvalidImage, match="ICO files cannot be read"):
         decode_image(icon_bomb(), 10**12)
 
@@ -229,7 +229,7 @@ def test_a_gif_whose_first_frame_is_smaller_than_its_canvas():
     assert (pixels == 255).all()
 
 
-def test_tiff_tiles_larger_than_the_picture_are_refused(monkeypatch):
+def test_tiff_tiles_larger_than_the_image_are_refused(monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(ImageTooLarge, match="30000 x 30000"):
         decode_image(tile_bomb(), LIMIT)
@@ -250,13 +250,13 @@ def test_the_first_frame_of_an_animation(kind):
 @pytest.mark.parametrize(
     "payload",
     [
-        b"", b"this is no picture", b"\xff\xd8\xff\xe0", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n", "no base64!",
+        b"", b"this is no image", b"\xff\xd8\xff\xe0", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n", "no base64!",
         saved(quarters(), "JPEG")[:300], saved(quarters(), "PNG")[:100],
         np.zeros((2, 2), np.uint8), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2, 3), np.uint8),
         np.full((2, 2, 3), 0.5, np.float32),
     ],
 )  # fmt: skip
-def test_what_is_no_picture_is_refused(payload):
+def test_what_is_no_image_is_refused(payload):
     with pytest.raises(InvalidImage):
         decode_image(payload, LIMIT)
 
@@ -285,7 +285,7 @@ def test_hostile_files(shared_data, name, error):
         decode_image((shared_data / "photos" / name).read_bytes(), 50_000_000)
 
 
-def test_odd_files_are_pictures_or_clear_errors(shared_data):
+def test_odd_files_are_images_or_clear_errors(shared_data):
     """Whatever the file, nothing but our two errors comes out."""
     decoded = 0
     for path in sorted((shared_data / "photos").glob("pil_*")):
@@ -296,7 +296,7 @@ def test_odd_files_are_pictures_or_clear_errors(shared_data):
 
 
 @pytest.mark.parametrize(("large", "together"), [(64 * 48, True), (64 * 48 - 1, False)])
-def test_large_pictures_are_decoded_one_at_a_time(monkeypatch, large, together):
+def test_large_images_are_decoded_one_at_a_time(monkeypatch, large, together):
     """Two threads meet while they decode, or wait in vain."""
     met = []
     barrier = threading.Barrier(2)
@@ -333,7 +333,7 @@ def test_base64_in_its_spellings_and_as_bytes():
         ("https://example.com/photo.jpg", "an address, which is not fetched"),
         (b"data:image/svg+xml,<svg/>", "a data URL that is not in base64"),
         ("photo.jpg", "must be a file in base64; this one is not base64"),
-        (b"photo.jpg", "not a picture that can be read"),
+        (b"photo.jpg", "not an image that can be read"),
         (b"iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAl PW0iAAAABlBMVEX13rOyIiJt", "is base64 with spaces in it"),
     ],
 )

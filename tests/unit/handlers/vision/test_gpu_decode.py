@@ -121,14 +121,14 @@ def test_the_faster_one_decodes(gpu):
     gpu(there=0.01, here=0.02)
     decoder, reason = choose("auto")
     assert decoder is not None
-    assert reason == "800 pictures/s on the GPU, 400 on the CPU"
+    assert reason == "800 images/s on the GPU, 400 on the CPU"
 
 
 def test_a_gpu_has_to_be_clearly_faster(gpu):
     gpu(there=0.01, here=0.0124)
     decoder, reason = choose("auto")
     assert decoder is None
-    assert reason == "800 pictures/s on the GPU, 645 on the CPU"
+    assert reason == "800 images/s on the GPU, 645 on the CPU"
 
 
 def test_what_is_asked_for_is_not_measured(gpu, caplog):

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from handlers.core.errors import ImageTooLarge, InvalidImage
 from handlers.vision import jpeg
 from handlers.vision.decode import decode_image
-from training.pictures import draw, to_jpeg
+from training.images import draw, to_jpeg
 
 LIMIT = 50_000_000
 
@@ -73,7 +73,7 @@ def test_every_pixel_of_real_photos_is_as_pillow_has_it(shared_data):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_smaller_pictures_are_no_smaller_than_asked_for(orientation, monkeypatch):
+def test_smaller_images_are_no_smaller_than_asked_for(orientation, monkeypatch):
     data = saved(drawn(801, 601), **turned(orientation))
     forbid_pillow(monkeypatch)
     lying = orientation >= 5
@@ -94,7 +94,7 @@ def test_smaller_pictures_are_no_smaller_than_asked_for(orientation, monkeypatch
         assert width >= wanted[1]
 
 
-def test_a_smaller_picture_shows_the_same():
+def test_a_smaller_image_shows_the_same():
     data = to_jpeg(drawn(1200, 900), quality=90)
     full = Image.fromarray(decode_image(data, LIMIT))
     for at_least in ((450, 600), (225, 300)):
@@ -104,7 +104,7 @@ def test_a_smaller_picture_shows_the_same():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "CMYK"])
-def test_other_pictures_stay_as_they_are(kind):
+def test_other_images_stay_as_they_are(kind):
     buffer = io.BytesIO()
     drawn(400, 300).convert("CMYK" if kind == "CMYK" else "RGB").save(
         buffer, "PNG" if kind == "PNG" else "JPEG"
@@ -183,7 +183,7 @@ odd = data[:length] + (10**6).to_bytes(4, "little") + data[length + 4 :]
 with warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter("always")
     Image.open(io.BytesIO(odd)).load()
-assert warned, "the picture is not odd"
+assert warned, "the image is not odd"
 with ThreadPoolExecutor(8) as pool:
     for pixels in pool.map(lambda data: decode_image(data, 10**6), [odd] * 80):
         assert pixels.shape == (48, 64, 3)

@@ -238,7 +238,7 @@ def exif_of(orientation: int) -> Image.Exif:
 
 @pytest.mark.parametrize("lossless", [True, False])
 def test_damaged_metadata_of_a_webp(lossless):
-    """Also where a length is wrong, as long as the chunk lies behind the picture; or where the file ends early."""
+    """Also where a length is wrong, as long as the chunk lies behind the image; or where the file ends early."""
     data = saved("WEBP", lossless=lossless, **everything())
     expected = read(data)
     pixels_at = data.index(b"VP8L" if lossless else b"VP8 ")

@@ -1,4 +1,4 @@
-"""PBM, PGM, PPM and PFM, plain and raw, of any largest value, against the same picture in eight bits."""
+"""PBM, PGM, PPM and PFM, plain and raw, of any largest value, against the same image in eight bits."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_gray_floats(order, scale):
     assert np.abs(pixels - GRAY).max() <= 1
 
 
-def test_what_follows_the_picture_is_passed_over():
+def test_what_follows_the_image_is_passed_over():
     data = file(5, GRAY, 255)
     for twice in (data + data, bytearray(data + data), memoryview(data + data)):
         assert (decode_image(twice, LIMIT) == GRAY).all()
@@ -89,7 +89,7 @@ def test_what_follows_the_picture_is_passed_over():
         (b"P5 2", "Netpbm file's header"),
         (b"P6 # no end", "Netpbm file's header"),
         (b"P7\nWIDTH 2\n", "PAM files cannot be read"),
-        (b"PyRGBA 2 1 255 " + bytes(8), "not a picture"),
+        (b"PyRGBA 2 1 255 " + bytes(8), "not an image"),
         (b"Pf 1 1 0\n" + bytes(4), "Netpbm file's header"),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_header_of_comments_without_end_is_refused_at_once():
 
 
 def test_pillow_decodes_none_of_them(monkeypatch):
-    """Its decoders for them take minutes for a picture that is within the limits."""
+    """Its decoders for them take minutes for an image that is within the limits."""
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded by Pillow"))
     for kind, samples, white in (
         (1, BITS, None),

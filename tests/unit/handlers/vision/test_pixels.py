@@ -35,7 +35,7 @@ def test_floats_are_the_same_levels(kind):
         (LEVELS[:0], r"\[height, width, 3\], not \[0, 4, 3\]"),
     ],
 )
-def test_what_is_ambiguous_or_no_picture_is_refused(pixels, message):
+def test_what_is_ambiguous_or_no_image_is_refused(pixels, message):
     with pytest.raises(InvalidImage, match=message):
         decode_image(pixels, 100)
 

@@ -50,7 +50,7 @@ PROCESSORS = [
 SIZES = [(480, 640), (641, 479), (333, 500), (224, 224), (256, 341), (100, 90), (1, 1), (3, 20), (37, 290)]
 
 
-def random_picture(height: int, width: int) -> np.ndarray:
+def random_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng((height, width)).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -64,14 +64,14 @@ def levels(pixels: torch.Tensor, normalization: Normalization) -> torch.Tensor:
 def test_a_plan_gives_the_pixels_of_the_processor(processor):
     plan = plan_of_processor(processor)
     for size in SIZES:
-        picture = random_picture(*size)
-        before = picture.copy()
-        ours, expected = plan(picture), levels(processed(processor, picture), plan.normalization)
+        image = random_image(*size)
+        before = image.copy()
+        ours, expected = plan(image), levels(processed(processor, image), plan.normalization)
         assert ours.dtype == torch.uint8
         assert ours.is_contiguous()
         assert ours.shape == expected.shape == (plan.spec.height, plan.spec.width, 3)
         assert (ours - expected).abs().max() < 0.01  # not one level: the same code resizes
-        assert (picture == before).all()
+        assert (image == before).all()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_plan_gives_the_pixels_of_the_processor(processor):
     [
         MobileViTImageProcessor(),  # blue comes first
         PerceiverImageProcessor(),  # cuts before it resizes
-        BitImageProcessor(do_center_crop=False),  # pictures of all sizes
+        BitImageProcessor(do_center_crop=False),  # images of all sizes
         BitImageProcessor(size={"shortest_edge": 224, "longest_edge": 500}),
         ViTImageProcessor(resample=0),
     ],
@@ -98,23 +98,23 @@ def test_a_processor_of_its_own_ways_has_no_plan():
     assert plan_of_processor(Brighter()) is None
 
 
-def test_very_long_pictures_take_little_memory():
+def test_very_long_images_take_little_memory():
     plan = Plan(256, "bicubic", (224, 224), IMAGENET)
-    middle = random_picture(3, 24)
+    middle = random_image(3, 24)
     for axis in (0, 1):
-        picture = np.zeros((3, 200_000, 3), np.uint8)  # at a height of 256 that would be 13 GB
-        picture[:, 99_988:100_012] = middle
-        picture, expected = (array.swapaxes(0, 1) if axis else array for array in (picture, middle))
-        assert torch.equal(plan(picture), plan(expected))
+        image = np.zeros((3, 200_000, 3), np.uint8)  # at a height of 256 that would be 13 GB
+        image[:, 99_988:100_012] = middle
+        image, expected = (array.swapaxes(0, 1) if axis else array for array in (image, middle))
+        assert torch.equal(plan(image), plan(expected))
 
 
 def test_pixels_that_may_not_be_written_or_are_not_in_order():
     plan = Plan(40, "bilinear", (32, 32), IMAGENET)
-    picture = random_picture(50, 60)
-    expected = plan(picture)
-    picture.flags.writeable = False
-    assert torch.equal(plan(picture), expected)
-    assert torch.equal(plan(np.asfortranarray(picture)), expected)
+    image = random_image(50, 60)
+    expected = plan(image)
+    image.flags.writeable = False
+    assert torch.equal(plan(image), expected)
+    assert torch.equal(plan(np.asfortranarray(image)), expected)
 
 
 @pytest.mark.parametrize(

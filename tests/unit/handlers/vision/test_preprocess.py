@@ -1,4 +1,4 @@
-"""A request's picture to what the engine takes."""
+"""A request's image to what the engine takes."""
 
 import base64
 import subprocess
@@ -14,7 +14,7 @@ from handlers.vision.gpu_decode import DeviceDecoder
 from handlers.vision.plan import Plan
 from handlers.vision.preprocess import PREPARED, Preprocessor
 from handlers.vision.types import InputSpec, Normalization
-from training.pictures import draw, to_jpeg
+from training.images import draw, to_jpeg
 
 HALF = Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 LIMITS = (50_000_000, 2**24)
@@ -138,9 +138,9 @@ def test_a_processor_without_a_plan_does_its_own_work(tmp_path, photo):
     preprocessor = Preprocessor(tmp_path)
     assert preprocessor.plan is None
     assert preprocessor.spec == InputSpec(90, 80, None)
-    picture = np.random.default_rng(3).integers(0, 256, (120, 3, 3), dtype=np.uint8)
-    expected = processor(images=picture[48:72], input_data_format="channels_last", return_tensors="pt")
-    assert torch.equal(preprocessor(picture), expected["pixel_values"][0])
+    image = np.random.default_rng(3).integers(0, 256, (120, 3, 3), dtype=np.uint8)
+    expected = processor(images=image[48:72], input_data_format="channels_last", return_tensors="pt")
+    assert torch.equal(preprocessor(image), expected["pixel_values"][0])
     assert (preprocessor.read(photo, *LIMITS).dtype, len(preprocessor.read(photo, *LIMITS))) == (
         torch.float32,
         3,

@@ -1,4 +1,4 @@
-"""TIFFs of every bit depth and photometric interpretation against the same picture in eight bits."""
+"""TIFFs of every bit depth and photometric interpretation against the same image in eight bits."""
 
 import itertools
 import struct
@@ -37,7 +37,7 @@ def in_eight_bits(levels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def assert_read_or_refused(files, expected: np.ndarray, most_off: int = 1) -> int:
-    """How many are read; each of them is the expected picture."""
+    """How many are read; each of them is the expected image."""
     count = 0
     for data in files:
         try:
@@ -215,7 +215,7 @@ def test_black_is_black_whatever_its_depth():
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
-def test_metadata_of_a_wrong_type_does_not_keep_a_picture_from_being_read(endian):
+def test_metadata_of_a_wrong_type_does_not_keep_a_image_from_being_read(endian):
     """A resolution in inches that is one integer, and a profile and EXIF that lie behind the file's end."""
     tags = {
         282: (tiffs.SHORT, [1]), 283: (tiffs.SHORT, [1, 2, 3]), 296: (tiffs.SHORT, [3]),
@@ -225,7 +225,7 @@ def test_metadata_of_a_wrong_type_does_not_keep_a_picture_from_being_read(endian
     assert (read(data) == np.rot90(in_eight_bits(GRAY, 8), -1)).all()
 
 
-def test_a_picture_of_12_bits_that_another_program_wrote(shared_data):
+def test_a_image_of_12_bits_that_another_program_wrote(shared_data):
     """Case 6."""
     pixels = read((shared_data / "cases" / "gray_12_bits.tif").read_bytes())
     assert pixels.max() > 200

@@ -62,7 +62,7 @@ def test_other_formats_are_named(data, name):
     ],
 )
 def test_kinds_of_jpeg(marker, bits, reason):
-    """Behind EXIF with a thumbnail, whose frame is not the picture's."""
+    """Behind EXIF with a thumbnail, whose frame is not the image's."""
     plain = saved("JPEG")
     thumbnail = b"\xff\xe1" + struct.pack(">H", 2 + 6 + len(plain)) + b"Exif\0\0" + plain
     frame = plain.index(b"\xff\xc0")
@@ -90,9 +90,9 @@ def test_bmps_by_their_depth():
     assert refusal(bytes(data[:20])).endswith("the BMP file is damaged or of a kind that cannot be read")
 
 
-def test_text_is_no_picture():
+def test_text_is_no_image():
     for text in (b"hello", b"P", b"Python is", b"Pfennig", b"{}"):
-        assert refusal(text).startswith("not a picture that can be read; readable formats: ")
+        assert refusal(text).startswith("not an image that can be read; readable formats: ")
 
 
 def test_the_reason_is_short_whatever_the_file_holds():

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.errors import BenchError
-from training.pictures import LABELS, draw, to_jpeg
+from training.images import LABELS, draw, to_jpeg
 
 SENT_SEED, CALIBRATION_SEED, AGREEMENT_SEED = 11, 12, 13
 SIZES = ((500, 375), (375, 500), (640, 480), (500, 333), (800, 600), (640, 427), (1024, 683), (480, 640))
@@ -37,21 +37,21 @@ def _texture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 def sent(folder: Path | None, count: int = 16) -> list[bytes]:
-    """`count` drawn pictures, or every JPEG of the user's `folder`. Raises BenchError."""
+    """`count` drawn images, or every JPEG of the user's `folder`. Raises BenchError."""
     if folder is None:
         return [photo(SENT_SEED, index) for index in range(count)]
     try:
         found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".jpg", ".jpeg")]
-        pictures = [path.read_bytes() for path in found]
+        images = [path.read_bytes() for path in found]
     except OSError as error:
-        raise BenchError(f"--pictures {folder}: {error.strerror}") from error
-    if not pictures:
-        raise BenchError(f"--pictures {folder}: no .jpg in it")
-    return pictures
+        raise BenchError(f"--images {folder}: {error.strerror}") from error
+    if not images:
+        raise BenchError(f"--images {folder}: no .jpg in it")
+    return images
 
 
 def to_folder(folder: Path, seed: int, count: int) -> Path:
-    """The first `count` pictures of the series as files, for a command that takes a folder; once."""
+    """The first `count` images of the series as files, for a command that takes a folder; once."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         path = folder / f"{index:04}.jpg"
@@ -60,7 +60,7 @@ def to_folder(folder: Path, seed: int, count: int) -> Path:
     return folder
 
 
-def sizes(pictures: Sequence[bytes]) -> str:
+def sizes(images: Sequence[bytes]) -> str:
     """How heavy they are, for a person."""
-    kilobytes = sorted(len(picture) / 1000 for picture in pictures)
+    kilobytes = sorted(len(image) / 1000 for image in images)
     return f"{len(kilobytes)} JPEGs of {kilobytes[0]:.0f} to {kilobytes[-1]:.0f} KB"

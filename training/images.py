@@ -1,6 +1,6 @@
-"""Draws labeled pictures from a seed: one thing on a busy background, as a photograph would be compressed.
+"""Draws labeled images from a seed: one thing on a busy background, as a photograph would be compressed.
 
-    python -m training.pictures --label heart --seed 7 --out heart.jpg
+    python -m training.images --label heart --seed 7 --out heart.jpg
 
 The thing always lies inside the middle square that image classifiers look at (they resize the shorter side
 to 256 and keep the middle 224 pixels), so that the label stays right after preprocessing.
@@ -29,10 +29,10 @@ FINE = 3  # outlines are drawn this much larger and scaled down, for smooth edge
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def picture(seed: int, index: int) -> tuple[str, bytes]:
-    """The picture of that number in the endless series of that seed: its label and a JPEG file.
+def draw_image(seed: int, index: int) -> tuple[str, bytes]:
+    """The image of that number in the endless series of that seed: its label and a JPEG file.
 
-    Labels follow one another in a fixed order, so any run of `len(LABELS)` pictures has each of them once.
+    Labels follow one another in a fixed order, so any run of `len(LABELS)` images has each of them once.
     """
     rng = np.random.default_rng((seed, index))
     label = LABELS[index % len(LABELS)]
@@ -40,7 +40,7 @@ def picture(seed: int, index: int) -> tuple[str, bytes]:
 
 
 def draw(label: str, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """An RGB picture of that label, `size` = (width, height) pixels. Raises KeyError for an unknown label."""
+    """An RGB image of that label, `size` = (width, height) pixels. Raises KeyError for an unknown label."""
     shape = SHAPES[label](rng).fitted()
     one, two = _background_colors(rng)
     image = _blend(_field(rng, size), one, two)
@@ -52,7 +52,7 @@ def draw(label: str, rng: np.random.Generator, size: tuple[int, int]) -> Image.I
 
 
 def to_jpeg(image: Image.Image, quality: int) -> bytes:
-    """The picture as a JPEG file."""
+    """The image as a JPEG file."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
@@ -83,7 +83,7 @@ def _contrasting(rng: np.random.Generator, one: Color, two: Color) -> Color:
 
 
 def _field(rng: np.random.Generator, size: tuple[int, int]) -> Field:
-    """A pattern over the whole picture: flat, a gradient, stripes, tiles, or clouds."""
+    """A pattern over the whole image: flat, a gradient, stripes, tiles, or clouds."""
     width, height = size
     turn, cell = rng.uniform(0, 2 * math.pi), rng.uniform(0.04, 0.25) * min(size)
     x = np.arange(width, dtype=np.float32)[None, :] - width * np.float32(rng.uniform(0.2, 0.8))
@@ -197,13 +197,13 @@ def _noisy(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def main() -> None:
-    """Writes one drawn picture to a file."""
+    """Writes one drawn image to a file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--label", choices=LABELS, required=True)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, required=True, help="a .jpg file")
     arguments = parser.parse_args()
-    _, data = picture(arguments.seed, LABELS.index(arguments.label))
+    _, data = draw_image(arguments.seed, LABELS.index(arguments.label))
     arguments.out.write_bytes(data)
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a folder that int8 is calibrated with: which are taken, whether they can be read, their digest."""
+"""The images of a folder that int8 is calibrated with: which are taken, whether they can be read, their digest."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,13 +15,13 @@ FEWEST = 100
 """Below this, ranges of activations are guesses; it is said, and done."""
 
 MAX_PIXELS, MAX_BYTES = 50_000_000, 16 * 2**20
-"""The image classifier's own limits for one picture, as they are unless its configuration says otherwise."""
+"""The image classifier's own limits for one image, as they are unless its configuration says otherwise."""
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """`sha256` is over the contents in their order, whatever the files and the folder are called.
 
     Of those of an earlier pack only count and digest are known; `folder` and `paths` are empty.
@@ -33,13 +33,13 @@ class Pictures:
     paths: tuple[Path, ...] = ()
 
 
-def choose(folder: Path, report: Report) -> Pictures:
-    """Up to MOST readable pictures from all over the folder, subfolders included: often each holds one label.
+def choose(folder: Path, report: Report) -> Images:
+    """Up to MOST readable images from all over the folder, subfolders included: often each holds one label.
 
-    Raises BadRequest where there is no folder or no picture in it that can be read.
+    Raises BadRequest where there is no folder or no image in it that can be read.
     """
     if not folder.is_dir():
-        raise BadRequest(f"There is no folder {folder}; --calibrate takes one with pictures.")
+        raise BadRequest(f"There is no folder {folder}; --calibrate takes one with images.")
     with explained(f"reading {folder}"):
         suffixes = _suffixes()
         found = sorted(
@@ -50,19 +50,15 @@ def choose(folder: Path, report: Report) -> Pictures:
     paths = tuple(path for path in tried if _is_readable(path))
     if not paths:
         raise BadRequest(
-            f"{folder} holds no picture that can be read; --calibrate needs some {MOST} as the model will see them."
+            f"{folder} holds no image that can be read; --calibrate needs some {MOST} as the model will see them."
         )
     if len(paths) < len(tried):
-        report(
-            f"{folder}: {len(tried) - len(paths)} of {len(tried)} pictures cannot be read and are left out"
-        )
+        report(f"{folder}: {len(tried) - len(paths)} of {len(tried)} images cannot be read and are left out")
     if len(paths) < FEWEST:
-        report(
-            f"{folder}: WARNING: int8 is more exact with {FEWEST} to {MOST} pictures than with {len(paths)}"
-        )
+        report(f"{folder}: WARNING: int8 is more exact with {FEWEST} to {MOST} images than with {len(paths)}")
     with explained(f"reading {folder}"):
         digest = hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
-    return Pictures(len(paths), digest, folder, paths)
+    return Images(len(paths), digest, folder, paths)
 
 
 def _is_readable(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The drawn pictures, and the starter weights that learned from them."""
+"""The drawn images, and the starter weights that learned from them."""
 
 import io
 import json
@@ -10,30 +10,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.pictures import KEPT, LABELS, LONGEST, RADIUS, SHORT_SIDE, draw, picture
+from training.images import KEPT, LABELS, LONGEST, RADIUS, SHORT_SIDE, draw, draw_image
 from training.shapes import SHAPES
 
 ROOT = Path(__file__).resolve().parents[3]
 STARTER = ROOT / "models" / "resnet-50" / "starter"
 
 
-def test_a_picture_depends_on_its_seed_and_number_alone() -> None:
-    again = [picture(5, index) for index in (3, 2, 1)]
-    assert again == [picture(5, index) for index in (3, 2, 1)]
-    files = {data for _, data in again} | {picture(6, 1)[1]}
+def test_a_image_depends_on_its_seed_and_number_alone() -> None:
+    again = [draw_image(5, index) for index in (3, 2, 1)]
+    assert again == [draw_image(5, index) for index in (3, 2, 1)]
+    files = {data for _, data in again} | {draw_image(6, 1)[1]}
     assert len(files) == 4
 
 
 def test_labels_are_ten_or_more_and_come_equally_often() -> None:
     assert len(LABELS) == len(set(LABELS)) >= 10
-    labels = [picture(1, index)[0] for index in range(2 * len(LABELS))]
+    labels = [draw_image(1, index)[0] for index in range(2 * len(LABELS))]
     assert all(labels.count(label) == 2 for label in LABELS)
 
 
-def test_pictures_are_jpegs_of_varied_sizes_and_qualities() -> None:
+def test_images_are_jpegs_of_varied_sizes_and_qualities() -> None:
     sizes, tables = set(), set()
     for index in range(40):
-        image = Image.open(io.BytesIO(picture(2, index)[1]))
+        image = Image.open(io.BytesIO(draw_image(2, index)[1]))
         image.load()
         assert (image.format, image.mode) == ("JPEG", "RGB")
         assert SHORT_SIDE[0] <= min(image.size) <= SHORT_SIDE[1]
@@ -65,12 +65,12 @@ def test_a_shape_fits_the_unit_circle(label: str) -> None:
     assert RADIUS[1] <= KEPT < 0.4375  # so it stays inside the middle square that is classified
 
 
-def test_the_command_writes_the_picture_of_that_label(tmp_path: Path) -> None:
+def test_the_command_writes_the_image_of_that_label(tmp_path: Path) -> None:
     out = tmp_path / "heart.jpg"
     command = [
         sys.executable,
         "-m",
-        "training.pictures",
+        "training.images",
         "--label",
         "heart",
         "--seed",
@@ -79,7 +79,7 @@ def test_the_command_writes_the_picture_of_that_label(tmp_path: Path) -> None:
         str(out),
     ]
     subprocess.run(command, cwd=ROOT, check=True)
-    assert picture(7, LABELS.index("heart")) == ("heart", out.read_bytes())
+    assert draw_image(7, LABELS.index("heart")) == ("heart", out.read_bytes())
 
 
 def test_the_starter_is_small_and_knows_the_labels() -> None:
@@ -88,13 +88,13 @@ def test_the_starter_is_small_and_knows_the_labels() -> None:
     assert (STARTER / "model.safetensors").stat().st_size <= 4_000_000
 
 
-def test_the_starter_labels_held_out_pictures() -> None:
+def test_the_starter_labels_held_out_images() -> None:
     from training.classifier import evaluate
 
     assert evaluate(STARTER, 1000) >= 0.97
 
 
-def test_the_starter_labels_held_out_pictures_in_bf16() -> None:
+def test_the_starter_labels_held_out_images_in_bf16() -> None:
     import torch
 
     from training.classifier import evaluate
