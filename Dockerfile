@@ -23,10 +23,9 @@ ENV PIP_NO_CACHE_DIR=1
 ARG TORCH=cpu
 COPY requirements.txt ./
 COPY scripts/setup scripts/
-COPY torchserve_models/client/generate_stubs.py torchserve_models/client/
 # What only installs or compiles goes again: triton and torch's headers are for torch.compile, which wants a C++ compiler.
 RUN scripts/setup --torch ${TORCH} \
-    && .venv/bin/pip uninstall -q -y triton grpcio-tools wheel \
+    && .venv/bin/pip uninstall -q -y triton wheel \
     && .venv/bin/pip uninstall -q -y pip \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include
 
@@ -63,7 +62,6 @@ RUN useradd --uid 1000 --create-home serve && install -d -o serve -g serve .run
 ENV PATH=/app/.venv/bin:${PATH} PYTHONDONTWRITEBYTECODE=1
 COPY --from=packages /app/.venv .venv
 COPY --from=packages /app/.venv-demo .venv-demo
-COPY --from=packages /app/torchserve_models/client/_stubs torchserve_models/client/_stubs
 COPY --from=archives /app/model_store model_store
 COPY . .
 # A number, by which Kubernetes sees that it is not root (runAsNonRoot).

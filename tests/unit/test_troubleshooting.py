@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SOURCES = ("client", "gateway", "handlers", "packing", "serving")
+SOURCES = ("handlers", "torchserve_models")
 OTHERS, TORCHSERVES = "Other programs", "TorchServe's own words"
 HOLE = "\0"
 """In place of what an f-string fills in."""

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
-from torchserve_models.client.errors import InvalidRequest, MissingStubs, UnexpectedAnswer
+from torchserve_models.client.errors import InvalidRequest, UnexpectedAnswer
 from torchserve_models.client.names import check_addressable
 
 T = TypeVar("T")
@@ -109,13 +109,8 @@ def _query_value(value: Any) -> str:
 
 @cache
 def stubs(name: str) -> ModuleType:
-    """The generated module of `name`.proto. Raises MissingStubs that says what to do."""
-    try:
-        return import_module(f"torchserve_models.client._stubs.{name}_pb2")
-    except ImportError as error:
-        raise MissingStubs(
-            f"gRPC is not set up ({error}); run scripts/setup, or use protocol='rest'"
-        ) from error
+    """Return the generated module of `name`.proto, imported at its first use."""
+    return import_module(f"torchserve_models.client._stubs.{name}_pb2")
 
 
 def rpc(

@@ -20,7 +20,6 @@ from torchserve_models.client.errors import (
     Conflict,
     InternalError,
     InvalidRequest,
-    MissingStubs,
     NotFound,
     Overloaded,
     ServeError,
@@ -193,8 +192,6 @@ class Changes:
             try:
                 answer: str = yield GrpcManagement().register(fields)
                 return answer
-            except MissingStubs:
-                pass
             except Unavailable as error:
                 if error.sent:
                     raise

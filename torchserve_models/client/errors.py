@@ -26,7 +26,6 @@ ServeError
   │    └─ Timeout                  the deadline passed here
   │         └─ DeadlineExceeded (504) the deadline passed at the server, which did not begin the request
   ├─ UnexpectedAnswer          an answer that is not TorchServe's: most likely something else listens there
-  └─ MissingStubs              gRPC needs modules that `scripts/setup` generates
 """
 
 import json
@@ -165,10 +164,6 @@ class DeadlineExceeded(Timeout):
 
 
 class UnexpectedAnswer(ServeError):
-    pass
-
-
-class MissingStubs(ServeError):
     pass
 
 

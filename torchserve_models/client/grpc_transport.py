@@ -9,7 +9,6 @@ from torchserve_models.client.calls import RpcCall
 from torchserve_models.client.deadlines import Deadline, deadline_fields
 from torchserve_models.client.endpoints import is_loopback
 from torchserve_models.client.errors import (
-    MissingStubs,
     NotAllowed,
     ServeError,
     Unavailable,
@@ -49,13 +48,10 @@ def _options(target: str, settings: Settings) -> list[tuple[str, Any]]:
 
 
 def _grpc() -> Any:
-    try:
-        import grpc
-        import grpc.aio
-    except ImportError as error:
-        raise MissingStubs(
-            f"grpcio is not installed ({error}); run scripts/setup, or use protocol='rest'"
-        ) from error
+    """Import gRPC at its first use: importing it takes longer than the rest of the client."""
+    import grpc
+    import grpc.aio
+
     return grpc
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from torchserve_models import client
-from torchserve_models.client import AsyncClient, Client, Endpoints, MissingStubs
-from torchserve_models.client.calls import stubs
+from torchserve_models.client import AsyncClient, Client, Endpoints
 from torchserve_models.client.endpoints import is_loopback
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES, Settings
 
@@ -52,16 +51,6 @@ def test_importing_needs_neither_torch_nor_torchserve():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_without_stubs_grpc_says_what_to_do(call, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchserve_models.client._stubs.inference_pb2", None)
-    stubs.cache_clear()
-    try:
-        with pytest.raises(MissingStubs, match="scripts/setup"):
-            call(lambda c: c.classify("images", b"x"), protocol="grpc")
-    finally:
-        stubs.cache_clear()
 
 
 @pytest.mark.parametrize(

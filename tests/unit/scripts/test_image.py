@@ -110,13 +110,13 @@ def test_a_build_sees_what_runs_and_nothing_else():
     for source in " ".join(copied).split():
         assert source == "." or source.split("/")[0] in named, source
         assert (ROOT / source).exists()
-    assert {"torchserve_models/client/_stubs", "**/__pycache__"} <= set(lines)
+    assert "**/__pycache__" in lines
 
 
 def test_no_script_is_in_the_image_whose_program_is_not():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     inside = {line[1:] for line in lines if line.startswith("!")}
-    for script in (ROOT / "scripts").iterdir():
+    for script in filter(Path.is_file, (ROOT / "scripts").iterdir()):
         programs = set(re.findall(r" -m ([a-z]+)", script.read_text())) & {
             path.name for path in ROOT.iterdir()
         }
