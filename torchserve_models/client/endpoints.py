@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from torchserve_models.paths import ROOT
+from torchserve_models.paths import WRITABLE_ROOT
 
 INFERENCE_PORT = 8080
 MAX_PORT = 65_535
-RUN_DIR = ROOT / ".run"
+RUN_DIR = WRITABLE_ROOT / ".run"
 """Where scripts/serve keeps a server's state unless it is told otherwise."""
 GATEWAY_PORTS = (8000, 7000)
 """REST and gRPC of scripts/gateway."""

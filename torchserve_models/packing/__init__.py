@@ -6,6 +6,7 @@
 Importing this imports neither torch nor transformers; the hub's client only when the hub is asked.
 """
 
+from torchserve_models import handlers_path  # noqa: F401
 from torchserve_models.packing.build import Packed, pack
 from torchserve_models.packing.errors import PackingError
 from torchserve_models.packing.models import default_models, known_models

@@ -8,7 +8,7 @@ import yaml
 
 from torchserve_models.packing.errors import BadSource, UnknownModel
 from torchserve_models.packing.tasks import TASKS, Task
-from torchserve_models.paths import ROOT
+from torchserve_models.paths import ROOT, WRITABLE_ROOT
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Layout:
     """Where the repository keeps what packing reads and writes."""
 
     root: Path
+    writable_root: Path | None = None
+    """The directory of `model_store/` and the lock, where `root` is read-only."""
 
     @property
     def handlers(self) -> Path:
@@ -27,7 +29,7 @@ class Layout:
 
     @property
     def store(self) -> Path:
-        return self.root / "model_store"
+        return (self.writable_root or self.root) / "model_store"
 
     @property
     def prepared(self) -> Path:
@@ -36,13 +38,13 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        return self.models / "lock.json"
+        return (self.store if self.writable_root else self.models) / "lock.json"
 
     def starter(self, name: str) -> Path:
         return self.models / name / "starter"
 
 
-LAYOUT = Layout(ROOT)
+LAYOUT = Layout(ROOT, None if WRITABLE_ROOT == ROOT else WRITABLE_ROOT)
 
 
 @dataclass(frozen=True)

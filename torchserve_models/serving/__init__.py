@@ -5,6 +5,7 @@ with serving.start(["resnet-50"], weights="starter", run_dir=folder, store=folde
     httpx.post(f"{server.inference}/predictions/resnet-50", content=photo)
 """
 
+from torchserve_models import handlers_path  # noqa: F401
 from torchserve_models.serving.errors import RunError
 from torchserve_models.serving.ports import Ports
 from torchserve_models.serving.server import Server, start

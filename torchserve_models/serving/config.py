@@ -9,6 +9,7 @@ from torchserve_models.paths import ROOT
 from torchserve_models.serving.errors import ConfigError
 
 FILE = ROOT / "config.properties"
+METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
 
 # What org.pytorch.serve.util.ConfigManager of TorchServe 0.12.0 reads; it ignores anything else without a word.
 # `health_address` is the supervisor's, which is ours.
@@ -81,7 +82,13 @@ def for_run(
     The models are loaded from NAME.mar under the name that scripts use for them.
     """
     load = ",".join(f"{name}={name}.mar" for name in models)
-    return {**settings, **ports, "model_store": str(store), "load_models": load}
+    return {
+        "metrics_config": str(METRICS_CONFIG),
+        **settings,
+        **ports,
+        "model_store": str(store),
+        "load_models": load,
+    }
 
 
 def write(path: Path, settings: Mapping[str, str]) -> None:

@@ -104,7 +104,15 @@ def test_a_build_sees_what_runs_and_nothing_else():
     named = {line[1:] for line in lines if line.startswith("!")}
     imported = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert named - {"gateway"} == (imported - {"gateway", "tests", "benchmarks"}) | {
-        *("LICENSE", "requirements.txt", "config.properties", "models", "scripts", "deploy/nginx")
+        *(
+            "LICENSE",
+            "requirements.txt",
+            "config.properties",
+            "models",
+            "pyproject.toml",
+            "scripts",
+            "deploy/nginx",
+        )
     }
     copied = re.findall(r"^COPY (?!--from)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     for source in " ".join(copied).split():
