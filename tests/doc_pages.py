@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from torchserve_models import client, serving
-from torchserve_models.serving import samples
+from torchserve_models.serving.commands import samples
 
 RUN = ("bash", "python")
 OUTPUT = ("text", "json")

@@ -6,9 +6,9 @@ import random
 import psutil
 
 from torchserve_models import serving
-from torchserve_models.serving import config
 from torchserve_models.serving.errors import PortTaken
-from torchserve_models.serving.ports import Ports, check_free
+from torchserve_models.serving.run_config import config_file
+from torchserve_models.serving.run_config.ports import Ports, check_free
 
 
 def processes(running: serving.Server) -> list[psutil.Process]:
@@ -34,7 +34,7 @@ def alive(process: psutil.Process) -> bool:
 
 def free_offset() -> int:
     """For all five ports, below those that the system gives to outgoing connections."""
-    settings = config.read()
+    settings = config_file.read()
     ports = Ports.from_settings(settings)
     for offset in random.sample(range(3000, 20000, 10), 100):
         try:

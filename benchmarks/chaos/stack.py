@@ -18,11 +18,11 @@ import psutil
 
 from benchmarks.errors import BenchError, Unavailable
 from torchserve_models.client import Client, Endpoints, Model, ServeError
-from torchserve_models.serving import config
 from torchserve_models.serving.errors import PortTaken
-from torchserve_models.serving.ports import Ports, check_free
-from torchserve_models.serving.rundir import RunDir
-from torchserve_models.serving.state import State
+from torchserve_models.serving.run_config import config_file
+from torchserve_models.serving.run_config.ports import Ports, check_free
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.state import State
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT_S = 420.0
@@ -230,7 +230,7 @@ class Stack:
 
 def free_offset() -> int:
     """An offset at which every port of config.properties is free now, below the ports of outgoing connections."""
-    settings = config.read()
+    settings = config_file.read()
     ports = Ports.from_settings(settings)
     for offset in random.sample(range(3000, 20000, 10), 100):
         try:

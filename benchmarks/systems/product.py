@@ -18,7 +18,7 @@ from benchmarks.wire import Target, post
 from torchserve_models import serving
 from torchserve_models.client import Client, ServeError
 from torchserve_models.packing import Packed, PackingError, pack
-from torchserve_models.serving.state import State
+from torchserve_models.serving.run_config.state import State
 
 NAME = "resnet-50"
 GRPC_METHOD = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"

@@ -17,7 +17,7 @@ from torchserve_models.client import Client
 from torchserve_models.gateway.front import Running
 from torchserve_models.gateway.nginx import Front, NginxError, program
 from torchserve_models.gateway.settings import Settings
-from torchserve_models.serving import health_repairs, readiness
+from torchserve_models.serving.health import model_states, repairs
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_a_name_that_cannot_be_described_leaves_the_others_alone(toys):
     assert readyz(toys) == 200
     assert readyz(toys, "?strict=1") == 503
     assert readyz(toys, "/org%2Fodd") == 503
-    assert [model.name for model in readiness.inspect(toys.endpoints)] == ["reports", "silent"]
+    assert [model.name for model in model_states.inspect(toys.endpoints)] == ["reports", "silent"]
     with Client(endpoints=toys.endpoints, protocol="grpc") as client:
         client.unregister("org/odd")
     until(lambda: readyz(toys, "?strict=1") == 200)
@@ -243,7 +243,7 @@ def test_it_is_not_ready_from_the_moment_of_the_wish_to_stop(tmp_path):
 
 def test_a_model_that_torchserve_has_given_up_is_revived(tmp_path, monkeypatch):
     """TorchServe itself stops trying after maxRetryTimeoutInSec and never begins again."""
-    monkeypatch.setattr(health_repairs, "GIVEN_UP_AFTER_S", 15.0)
+    monkeypatch.setattr(repairs, "GIVEN_UP_AFTER_S", 15.0)
     allowed = tmp_path / "allowed"
     allowed.touch()
     toy(

@@ -20,8 +20,8 @@ from tests.live_server import alive, free_offset, processes
 from torchserve_models import serving
 from torchserve_models.client import Client
 from torchserve_models.paths import ROOT
-from torchserve_models.serving import budget
-from torchserve_models.serving.readiness import inspect
+from torchserve_models.serving.health.model_states import inspect
+from torchserve_models.serving.run_config import memory_budget
 
 SECOND = "starter-5e6f7a8b"
 
@@ -179,7 +179,7 @@ def test_a_default_version_that_is_gone_is_not_replaced_by_another_one_unnoticed
 def test_large_bodies_beyond_all_memory_end_in_answers_or_in_a_restart_but_not_in_a_wedge(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(budget, "memory_limit", lambda: (4 * budget.GIB, True))
+    monkeypatch.setattr(memory_budget, "memory_limit", lambda: (4 * memory_budget.GIB, True))
     toy(tmp_path, "first", queue=100)
     body = b"x" * (16 * 2**20 - 100)
     results = Counter()

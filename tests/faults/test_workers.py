@@ -19,9 +19,9 @@ from tests.live_server import alive, free_offset, processes
 from torchserve_models import serving
 from torchserve_models.client import Client, UnexpectedAnswer
 from torchserve_models.paths import ROOT
-from torchserve_models.serving import status
+from torchserve_models.serving.commands import status
 from torchserve_models.serving.errors import AlreadyRunning, ModelFailed, PortTaken
-from torchserve_models.serving.rundir import RunDir
+from torchserve_models.serving.run_config.run_dir import RunDir
 
 
 @pytest.fixture(scope="module")

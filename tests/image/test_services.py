@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from tests.image.services import FILE, Stack
-from torchserve_models.serving.budget import GIB, compute_budget
+from torchserve_models.serving.run_config.memory_budget import GIB, compute_budget
 from training.images import draw_image
 from training.reports import report
 

@@ -18,7 +18,7 @@ from tests.faults.toys import TALKATIVE, toy
 from tests.server.fronted import IMAGE, LABEL, error, in_front_of, needs_nginx, through
 from torchserve_models.client import Client, InvalidImage, ModelNotFound, TooLarge
 from torchserve_models.paths import ROOT
-from torchserve_models.serving import samples
+from torchserve_models.serving.commands import samples
 from training.reports import report
 
 pytestmark = needs_nginx

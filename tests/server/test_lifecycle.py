@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from torchserve_models.packing import read_provenance
-from torchserve_models.serving import status
-from torchserve_models.serving.rundir import RunDir
-from torchserve_models.serving.samples import commands
+from torchserve_models.serving.commands import status
+from torchserve_models.serving.commands.samples import commands
+from torchserve_models.serving.run_config.run_dir import RunDir
 from training.images import draw_image
 from training.reports import report
 

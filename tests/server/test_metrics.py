@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from torchserve_models.client import Client, ClientError
 from torchserve_models.client.settings import PROTOCOLS
-from torchserve_models.serving import health_questions, readiness
+from torchserve_models.serving.health import model_states, probe_scheduler
 from training.images import draw_image
 from training.reports import report
 
@@ -27,7 +27,7 @@ HISTOGRAMS = (
 @pytest.fixture(autouse=True)
 def without_questions(monkeypatch):
     """The supervisor's questions to idle models count as requests."""
-    monkeypatch.setattr(health_questions, "IDLE_LIMIT_S", 1e9)
+    monkeypatch.setattr(probe_scheduler, "IDLE_LIMIT_S", 1e9)
 
 
 def scrape(server):
@@ -92,7 +92,7 @@ def test_what_a_worker_uses_is_told(server):
             client.classify("resnet-50", IMAGE)
     assert first[0] > 0.5  # loading the model alone takes that
     # The supervisor sees the same: main memory of the one worker.
-    (model,) = [each for each in readiness.inspect(server.endpoints) if each.name == "resnet-50"]
+    (model,) = [each for each in model_states.inspect(server.endpoints) if each.name == "resnet-50"]
     assert first[1] == pytest.approx(model.workers[0].memory, rel=0.5)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.observing import alerts, configuration, metrics_of, panels
 from torchserve_models.client import Client, ClientError
-from torchserve_models.serving.ports import Ports
+from torchserve_models.serving.run_config.ports import Ports
 from training.images import draw_image
 from training.reports import report
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-SEED = 7  # that of serving/samples.py
+SEED = 7  # that of serving/commands/samples.py
 IMAGES = (0, 4, 5, 10)
 REPORTS = (0, 6, 1)
 

@@ -3,7 +3,7 @@
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from torchserve_models.serving.supervisor_metrics import MEMORY_BUDGET
+from torchserve_models.serving.metrics import MEMORY_BUDGET
 
 _TIMEOUT_S = 2.0
 _METRIC, _PART = next(iter(MEMORY_BUDGET.describe())).name, "body_bytes"

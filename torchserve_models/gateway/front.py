@@ -18,10 +18,10 @@ from torchserve_models.gateway.front_options import add_edge_options, edge_setti
 from torchserve_models.gateway.nginx import Front, NginxError
 from torchserve_models.gateway.running import Running, StopRequest, say
 from torchserve_models.gateway.settings import Settings
-from torchserve_models.serving import config
-from torchserve_models.serving.budget import budget_here
-from torchserve_models.serving.rundir import RunDir
-from torchserve_models.serving.state import State
+from torchserve_models.serving.run_config import config_file
+from torchserve_models.serving.run_config.memory_budget import budget_here
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.state import State
 
 __all__ = ["Running", "main"]
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
     except ValueError as error:
         parser.error(str(error))
-    body_bytes = supervised_body_bytes(endpoints.health) or budget_here(config.read()).body_bytes
+    body_bytes = supervised_body_bytes(endpoints.health) or budget_here(config_file.read()).body_bytes
     front = Front(
         http=_address(options.host, ports[0]),
         grpc=_address(options.host, ports[1]),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from torchserve_models.gateway.nginx import NginxError
-from torchserve_models.serving.process_state import is_stopped, processes_of_session
+from torchserve_models.serving.system.process_state import is_stopped, processes_of_session
 
 RESTART_REASONS = ("died", "stopped", "hung", "not started", "worker stopped")
 START_TIMEOUT_S = 20.0

@@ -50,7 +50,8 @@ class Limits:
     `connections`: open connections, to clients and to TorchServe together.
     `client_requests`, `client_uploads`: requests in progress, and uploads of 1 MB or more, of one client address.
     `all_requests`, `all_uploads`: the same for all clients together.
-    `body_bytes`: bytes of all bodies that one TorchServe holds, which serving/budget.py derives from its memory.
+    `body_bytes`: bytes of all bodies that one TorchServe holds
+        (serving/run_config/memory_budget.py).
     `resends_per_second`, `resend_burst`: the retry budget for requests whose worker died.
     """
 

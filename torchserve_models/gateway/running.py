@@ -19,7 +19,7 @@ from torchserve_models.gateway.settings import Settings
 from torchserve_models.gateway.stopping import SIGNAL as NOT_READY
 from torchserve_models.gateway.work_folder import WorkFolder
 from torchserve_models.paths import ROOT
-from torchserve_models.serving.backoff import Backoff
+from torchserve_models.serving.supervisor.backoff import Backoff
 
 GATEWAY_PROBE = "/livez"
 NGINX_PROBE = "/edge/nginx"

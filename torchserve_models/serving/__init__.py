@@ -7,7 +7,7 @@ with serving.start(["resnet-50"], weights="starter", run_dir=folder, store=folde
 
 from torchserve_models import handlers_path  # noqa: F401
 from torchserve_models.serving.errors import RunError
-from torchserve_models.serving.ports import Ports
+from torchserve_models.serving.run_config.ports import Ports
 from torchserve_models.serving.server import Server, start
 
 __all__ = ["Ports", "RunError", "Server", "start"]

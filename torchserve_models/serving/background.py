@@ -8,8 +8,8 @@ import sys
 import time
 
 from torchserve_models.serving.errors import RunError
-from torchserve_models.serving.plan import Plan
-from torchserve_models.serving.supervise import Supervisor
+from torchserve_models.serving.run_config.run_plan import Plan
+from torchserve_models.serving.supervisor.supervisor import Supervisor
 
 
 def main() -> int:

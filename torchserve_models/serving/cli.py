@@ -15,16 +15,19 @@ from urllib.parse import urlsplit
 from torchserve_models.client.cli_options import add_port_offset, add_ports, add_run_dir, given_ports
 from torchserve_models.packing import default_models
 from torchserve_models.packing.models import LAYOUT
-from torchserve_models.serving import archives, config, logs, samples, status, stop
-from torchserve_models.serving.claim import claim
-from torchserve_models.serving.detach import detach
+from torchserve_models.serving.archives import preparation
+from torchserve_models.serving.commands import samples, status, stopping
+from torchserve_models.serving.commands.detach import detach
+from torchserve_models.serving.commands.progress import Progress
+from torchserve_models.serving.commands.run_dir_hold import claim
 from torchserve_models.serving.errors import ConfigError, Interrupted, RunError
-from torchserve_models.serving.plan import GRACE_S, MAX_GRACE_S, Plan, plan
-from torchserve_models.serving.ports import Ports
-from torchserve_models.serving.progress import Progress
-from torchserve_models.serving.rundir import RunDir
-from torchserve_models.serving.state import State
-from torchserve_models.serving.supervise import Supervisor
+from torchserve_models.serving.lifecycle import frontend_logs
+from torchserve_models.serving.run_config import config_file
+from torchserve_models.serving.run_config.ports import Ports
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.run_plan import GRACE_S, MAX_GRACE_S, Plan, plan
+from torchserve_models.serving.run_config.state import State
+from torchserve_models.serving.supervisor.supervisor import Supervisor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,9 +63,9 @@ def serve(options: argparse.Namespace) -> int:
     with Progress() as progress:
         with claim(planned(()), progress.say):
             if options.no_pack:
-                names = archives.as_packed(options.names, options.store)
+                names = preparation.as_packed(options.names, options.store)
             else:
-                names = archives.prepare(options.names, options.weights, options.store, progress.say)
+                names = preparation.prepare(options.names, options.weights, options.store, progress.say)
         made = planned(names)
         if options.detach:
             with _echo(made.run, options.verbose):
@@ -118,7 +121,7 @@ def _tell(made: Plan, progress: Progress, last: str) -> None:
 def _echo(run: RunDir, wanted: bool) -> Iterator[None]:
     """With --verbose, the logs of the front end and of the workers on stderr as well."""
     over = threading.Event()
-    tails = [logs.Tail(path) for path in (run.server_log, run.workers_log)]
+    tails = [frontend_logs.Tail(path) for path in (run.server_log, run.workers_log)]
 
     def copy() -> None:
         while not over.wait(0.3):
@@ -142,7 +145,7 @@ def _ports(options: argparse.Namespace) -> Ports:
 
 
 def _default_ports(offset: int) -> Ports:
-    return Ports.from_settings(config.read()).shifted(offset)
+    return Ports.from_settings(config_file.read()).shifted(offset)
 
 
 def _run_dir(options: argparse.Namespace) -> RunDir:
@@ -169,7 +172,7 @@ def show_status(options: argparse.Namespace) -> int:
 
 
 def end(options: argparse.Namespace) -> int:
-    print(stop.stop(_run_dir(options), now=options.now))
+    print(stopping.stop(_run_dir(options), now=options.now))
     return 0
 
 

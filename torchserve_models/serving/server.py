@@ -10,10 +10,11 @@ from torchserve_models.client import Endpoints
 from torchserve_models.client.endpoints import RUN_DIR
 from torchserve_models.packing.models import LAYOUT
 from torchserve_models.packing.sources import Weights
-from torchserve_models.serving import archives, status
-from torchserve_models.serving.plan import plan
-from torchserve_models.serving.ports import Ports
-from torchserve_models.serving.supervise import Supervisor
+from torchserve_models.serving.archives import preparation
+from torchserve_models.serving.commands import status
+from torchserve_models.serving.run_config.ports import Ports
+from torchserve_models.serving.run_config.run_plan import plan
+from torchserve_models.serving.supervisor.supervisor import Supervisor
 
 
 def start(
@@ -24,14 +25,16 @@ def start(
     run_dir: Path = RUN_DIR,
     store: Path = LAYOUT.store,
     pack: bool = True,
-    report: archives.Report = lambda _: None,
+    report: preparation.Report = lambda _: None,
 ) -> "Server":
     """Packs what is missing, starts TorchServe and returns when every model has answered. Raises RunError.
 
     `ports` default to free ones. `pack=False` takes the archives in `store` as they are. The front end ends with the
     thread that calls this, so call it from one that stays.
     """
-    names = archives.prepare(models, weights, store, report) if pack else archives.as_packed(models, store)
+    names = (
+        preparation.prepare(models, weights, store, report) if pack else preparation.as_packed(models, store)
+    )
     supervisor = Supervisor(plan(names, store, run_dir, ports or Ports.free()), report)
     supervisor.start()
     return Server(supervisor)

@@ -15,9 +15,15 @@ from tests.conftest import ROOT
 from tests.observing import defaults
 from torchserve_models.demo.cli import parse
 from torchserve_models.gateway import render
-from torchserve_models.serving import config
-from torchserve_models.serving.budget import GATEWAY_BYTES, GIB, MIB, NGINX_BYTES, compute_budget
-from torchserve_models.serving.plan import GRACE_S, SHUTDOWN_S
+from torchserve_models.serving.run_config import config_file
+from torchserve_models.serving.run_config.memory_budget import (
+    GATEWAY_BYTES,
+    GIB,
+    MIB,
+    NGINX_BYTES,
+    compute_budget,
+)
+from torchserve_models.serving.run_config.run_plan import GRACE_S, SHUTDOWN_S
 
 FOLDER = ROOT / "deploy"
 FILES = sorted(FOLDER.glob("compose*.yaml"))
@@ -88,7 +94,7 @@ def test_what_is_built_takes_these_arguments():
 
 
 def test_the_image_opens_the_ports_of_the_configuration():
-    settings = config.read()
+    settings = config_file.read()
     keys = ("inference_address", "metrics_address", "health_address")
     ports = {settings[key].rpartition(":")[2] for key in keys}
     assert ports | {settings["grpc_inference_port"]} == EXPOSED
@@ -97,11 +103,11 @@ def test_the_image_opens_the_ports_of_the_configuration():
 def test_prometheus_scrapes_the_metrics_port_and_grafana_asks_prometheus():
     scraped = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped}
-    assert targets["torchserve"] == [f"torchserve:{config.read()['metrics_address'].rpartition(':')[2]}"]
+    assert targets["torchserve"] == [f"torchserve:{config_file.read()['metrics_address'].rpartition(':')[2]}"]
     provisioned = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yaml").read_text())
     (source,) = provisioned["datasources"]
     assert source["url"] == "http://prometheus:9090"
-    assert targets["supervisor"] == [f"torchserve:{config.read()['health_address'].rpartition(':')[2]}"]
+    assert targets["supervisor"] == [f"torchserve:{config_file.read()['health_address'].rpartition(':')[2]}"]
     internal = "8091"
     assert targets["edge"] == targets["nginx"] == [f"nginx:{internal}"]
     assert set(SERVICES["nginx"]["networks"]) & set(SERVICES["prometheus"]["networks"])

@@ -19,7 +19,7 @@ OF_THE_SUPERVISOR = {
     "torchserve_supervisor_server_ready",
     "torchserve_supervisor_worker_kills_total",
 }
-"""What its /metrics has for the alerts (serving/health_metrics.py, serving/supervisor_metrics.py)."""
+"""What its /metrics has for the alerts (serving/health/metrics.py, serving/metrics.py)."""
 OF_THE_GATEWAY = {"gateway_process_restarts_total"}
 """What the alerts ask of gateway/metrics.py."""
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests.conftest import ROOT
-from torchserve_models.serving.plan import GRACE_S, SHUTDOWN_S
+from torchserve_models.serving.run_config.run_plan import GRACE_S, SHUTDOWN_S
 
 UNIT = ROOT / "deploy" / "systemd" / "torchserve-models.service"
 

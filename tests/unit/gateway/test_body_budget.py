@@ -4,11 +4,11 @@ import socket
 
 import pytest
 
-from tests.unit.serving.test_health_server import FakeMonitor
+from tests.unit.serving.health.test_http_server import FakeMonitor
 from torchserve_models.gateway.body_budget import supervised_body_bytes
-from torchserve_models.serving.budget import GIB, compute_budget
-from torchserve_models.serving.health_server import HealthServer
-from torchserve_models.serving.supervisor_metrics import MEMORY_BUDGET
+from torchserve_models.serving.health.http_server import HealthServer
+from torchserve_models.serving.metrics import MEMORY_BUDGET
+from torchserve_models.serving.run_config.memory_budget import GIB, compute_budget
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import pytest
 from torchserve_models.client import Endpoints
 from torchserve_models.gateway import __main__ as gateway_main
 from torchserve_models.gateway import front
-from torchserve_models.serving.rundir import RunDir
-from torchserve_models.serving.state import Identity, State
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.state import Identity, State
 
 
 class Seen(Exception):

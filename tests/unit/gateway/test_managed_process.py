@@ -11,7 +11,7 @@ import pytest
 from torchserve_models.gateway import managed_process
 from torchserve_models.gateway.managed_process import ManagedProcess, listens
 from torchserve_models.gateway.nginx import NginxError
-from torchserve_models.serving.process_state import processes_of_session
+from torchserve_models.serving.system.process_state import processes_of_session
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no /proc")
 

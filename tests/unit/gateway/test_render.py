@@ -7,7 +7,7 @@ import pytest
 
 from torchserve_models.gateway import render
 from torchserve_models.gateway.nginx import NginxError
-from torchserve_models.serving.budget import GIB, compute_budget
+from torchserve_models.serving.run_config.memory_budget import GIB, compute_budget
 
 
 @pytest.fixture

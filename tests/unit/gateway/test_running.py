@@ -13,7 +13,7 @@ from torchserve_models.gateway.nginx import Front, NginxError
 from torchserve_models.gateway.running import Running, StopRequest
 from torchserve_models.gateway.settings import Settings
 from torchserve_models.gateway.stopping import SIGNAL
-from torchserve_models.serving.backoff import Backoff
+from torchserve_models.serving.supervisor.backoff import Backoff
 
 
 class Process:

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.packing.conftest import Bench
 from torchserve_models.packing import errors, read_provenance
 from torchserve_models.packing.cli import main
-from torchserve_models.serving import archives
+from torchserve_models.serving.archives import preparation
 
 SHOUT = '''
 """The least handler."""
@@ -87,7 +87,7 @@ def test_its_own_configuration(bench: Bench, handler: Path) -> None:
 def test_serving_takes_it_as_it_is(bench: Bench, handler: Path) -> None:
     packed = bench.pack("shout", handler=handler)
     said: list[str] = []
-    assert archives.prepare(["shout"], "auto", bench.store, said.append) == ["shout"]
+    assert preparation.prepare(["shout"], "auto", bench.store, said.append) == ["shout"]
     assert "as it is" in said[0]
     assert read_provenance(packed.path).version == packed.version
 

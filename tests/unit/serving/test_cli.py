@@ -9,18 +9,21 @@ import sys
 import pytest
 
 from torchserve_models.client import Endpoints
-from torchserve_models.serving import archives, claim, cli, config, ports, status, stop
+from torchserve_models.serving import cli
+from torchserve_models.serving.archives import preparation
+from torchserve_models.serving.commands import run_dir_hold, status, stopping
 from torchserve_models.serving.errors import ConfigError, RunError
-from torchserve_models.serving.plan import GRACE_S
-from torchserve_models.serving.rundir import RunDir
-from torchserve_models.serving.state import Identity, State
+from torchserve_models.serving.run_config import config_file, ports
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.run_plan import GRACE_S
+from torchserve_models.serving.run_config.state import Identity, State
 
 
 @pytest.fixture
 def packs(monkeypatch):
     """Whether anything was packed."""
     asked = []
-    monkeypatch.setattr(archives, "prepare", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(preparation, "prepare", lambda *arguments: asked.append(arguments))
     return asked
 
 
@@ -44,7 +47,7 @@ def phase(tmp_path):
 
 
 def test_a_taken_port_is_known_before_anything_is_packed(tmp_path, packs, capsys):
-    default = ports.Ports.from_settings(config.read()).inference
+    default = ports.Ports.from_settings(config_file.read()).inference
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
         assert serve(tmp_path, "--port-offset", str(number - default)) == 1
@@ -56,7 +59,7 @@ def test_a_broken_configuration_is_known_before_anything_is_packed(tmp_path, pac
     def read():
         raise ConfigError("line 1: nonsense")
 
-    monkeypatch.setattr(config, "read", read)
+    monkeypatch.setattr(config_file, "read", read)
     assert serve(tmp_path) == 2
     assert "nonsense" in capsys.readouterr().err
     assert packs == []
@@ -71,7 +74,7 @@ def test_what_the_system_refuses_is_an_error_and_no_traceback(tmp_path, packs, m
     def check_free(_settings):
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr(claim, "check_free", check_free)
+    monkeypatch.setattr(run_dir_hold, "check_free", check_free)
     assert serve(tmp_path) == 1
     assert capsys.readouterr().err == "error: [Errno 13] Permission denied: '/somewhere'\n"
 
@@ -85,8 +88,8 @@ def test_sigterm_while_packing_ends_it_as_ctrl_c_does(tmp_path, monkeypatch):
         finally:
             cleaned.append(True)
 
-    monkeypatch.setattr(claim, "check_free", lambda _settings: None)
-    monkeypatch.setattr(archives, "prepare", prepare)
+    monkeypatch.setattr(run_dir_hold, "check_free", lambda _settings: None)
+    monkeypatch.setattr(preparation, "prepare", prepare)
     assert serve(tmp_path) == 130
     assert cleaned == [True]
     assert phase(tmp_path) == "stopped"
@@ -101,8 +104,8 @@ def test_while_packing_it_is_starting_and_no_second_start_packs_too(tmp_path, mo
         seen.append((state.supervisor, status.look(run).running, serve(tmp_path)))
         raise RunError("cannot be packed")
 
-    monkeypatch.setattr(claim, "check_free", lambda _settings: None)
-    monkeypatch.setattr(archives, "prepare", prepare)
+    monkeypatch.setattr(run_dir_hold, "check_free", lambda _settings: None)
+    monkeypatch.setattr(preparation, "prepare", prepare)
     assert serve(tmp_path) == 1
     assert seen == [(Identity.of(os.getpid()), True, 1)]
     assert f"already running in {run.path} (process {os.getpid()}, starting)" in capsys.readouterr().err
@@ -111,18 +114,21 @@ def test_while_packing_it_is_starting_and_no_second_start_packs_too(tmp_path, mo
 
 def test_stop_ends_a_start_that_still_packs(tmp_path):
     packing = (
-        "import sys, time; from torchserve_models.serving import archives, claim, cli\n"
+        "import sys, time\n"
+        "from torchserve_models.serving import cli\n"
+        "from torchserve_models.serving.archives import preparation\n"
+        "from torchserve_models.serving.commands import run_dir_hold\n"
         "def prepare(*_): print('packing', flush=True); time.sleep(600)\n"
-        "archives.prepare = prepare; claim.check_free = lambda _: None\n"
+        "preparation.prepare = prepare; run_dir_hold.check_free = lambda _: None\n"
         "sys.exit(cli.main(['serve', '--run-dir', sys.argv[1], '--store', sys.argv[1]]))"
     )
     run = RunDir(tmp_path / "run")
     with subprocess.Popen(
-        [sys.executable, "-c", packing, str(run.path)], stdout=subprocess.PIPE, cwd=config.ROOT
+        [sys.executable, "-c", packing, str(run.path)], stdout=subprocess.PIPE, cwd=config_file.ROOT
     ) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == b"packing\n"
-        assert stop.stop(run).startswith("stopped")
+        assert stopping.stop(run).startswith("stopped")
         assert program.wait() == 130
     assert phase(tmp_path) == "stopped"
 
@@ -137,8 +143,10 @@ def test_a_signal_that_is_ignored_on_purpose_stays_so(tmp_path, packs, monkeypat
 def test_each_port_can_be_given_beside_the_offset(tmp_path, monkeypatch):
     """Case 23: with the options that the client's commands have."""
     checked = []
-    monkeypatch.setattr(claim, "check_free", lambda settings: checked.append(ports.endpoints(settings)))
-    monkeypatch.setattr(archives, "prepare", lambda *_: (_ for _ in ()).throw(RunError("enough")))
+    monkeypatch.setattr(
+        run_dir_hold, "check_free", lambda settings: checked.append(ports.endpoints(settings))
+    )
+    monkeypatch.setattr(preparation, "prepare", lambda *_: (_ for _ in ()).throw(RunError("enough")))
     numbers = ("--port", "8300", "--grpc-management-port", "7400", "--health-port", "8500")
     assert serve(tmp_path, "--port-offset", "100", *numbers) == 1
     expected = Endpoints.at(

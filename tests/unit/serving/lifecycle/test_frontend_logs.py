@@ -1,0 +1,118 @@
+"""Reasons found in logs, in the form that log4j2.xml gives them."""
+
+from torchserve_models.serving.lifecycle import frontend_logs
+
+STAMP = "2026-11-21T09:30:54,184"
+SERVER = f"""\
+{STAMP} INFO  main ModelServer - Loading initial models: crash.mar
+{STAMP} INFO  W-9000-crash_starter-1a2b WorkerThread - Connecting to: /tmp/.ts.sock.9000
+{STAMP} WARN  W-9000-crash_starter-1a2b BatchAggregator - Load model failed: crash, error: Worker died.
+{STAMP} INFO  W-9000-crash_starter-1a2b WorkerThread - Retry worker: 9000 in 1 seconds.
+{STAMP} INFO  W-9001-crash_more_1.0 WorkerThread - Connecting to: /tmp/.ts.sock.9001
+""".splitlines()
+
+TIMEOUT = f"""\
+{STAMP} ERROR W-9000-slow_1 WorkerThread - Number or consecutive unsuccessful inference 1
+{STAMP} ERROR W-9000-slow_1 WorkerThread - Backend worker error
+org.pytorch.serve.wlm.WorkerInitializationException: Backend worker did not respond in given time
+\tat org.pytorch.serve.wlm.WorkerThread.run(WorkerThread.java:238) [model-server.jar:?]
+{STAMP} INFO  W-9000-slow_1 WorkerThread - Retry worker: 9000 in 1 seconds.
+{STAMP} INFO  W-9001-fast_1 WorkerThread - Retry worker: 9001 in 1 seconds.
+""".splitlines()
+
+REFUSED = f"""\
+{STAMP} WARN  main ModelServer - Failed to load model: a.mar
+org.pytorch.serve.archive.model.ModelNotFoundException: Model not found at: a.mar
+\tat org.pytorch.serve.archive.model.ModelArchive.downloadModel(ModelArchive.java:75) ~[model-server.jar:?]
+Caused by: java.io.FileNotFoundException: no such file
+\tat java.io.FileInputStream.open(Unknown Source)
+\t... 8 more
+{STAMP} INFO  main ModelServer - Loading initial models: b.mar
+""".splitlines()
+
+
+def worker(said, name="crash_starter-1a2b", stream="stdout"):
+    return [f"{STAMP} INFO  W-9000-{name}-{stream} - {line}" for line in said.splitlines()]
+
+
+CHAINED = """\
+model_name: crash, batchSize: 8
+Backend worker process died.
+Traceback (most recent call last):
+  File "toy.py", line 5, in initialize
+    {}["config"]
+KeyError: 'config'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "toy.py", line 7, in initialize
+    raise ValueError("wrong weights") from error
+ValueError: wrong weights"""
+
+SECOND_HAND = """\
+Failed to load model crash, exception no such layer
+Traceback (most recent call last):
+  File "toy.py", line 1, in initialize
+RuntimeError: no such layer
+Backend worker process died.
+Traceback (most recent call last):
+  File "model_service_worker.py", line 199, in handle_connection
+    raise RuntimeError("{} - {}".format(code, result))
+RuntimeError: 500 - Unknown exception"""
+
+
+def test_a_worker_that_is_to_be_started_again_has_died():
+    assert list(frontend_logs.dead_workers(SERVER)) == ["crash_starter-1a2b"]
+    assert list(frontend_logs.dead_workers(SERVER[:3])) == []
+
+
+def test_a_timeout_belongs_to_the_worker_that_had_it():
+    assert frontend_logs.too_slow(TIMEOUT, "slow_1")
+    assert not frontend_logs.too_slow(TIMEOUT, "fast_1")
+    assert not frontend_logs.too_slow(SERVER, "crash_starter-1a2b")
+
+
+def test_a_refused_archive_comes_with_the_innermost_cause():
+    (refusal,) = frontend_logs.refusals(REFUSED)
+    assert refusal == frontend_logs.Refusal("a.mar", "java.io.FileNotFoundException: no such file")
+
+
+def test_the_last_exception_is_the_reason():
+    assert frontend_logs.last_words(worker(CHAINED), "crash_starter-1a2b") == "ValueError: wrong weights"
+
+
+def test_the_true_exception_is_preferred_to_the_one_that_torchserve_makes_of_it():
+    assert (
+        frontend_logs.last_words(worker(SECOND_HAND), "crash_starter-1a2b") == "RuntimeError: no such layer"
+    )
+
+
+def test_other_workers_lines_do_not_count():
+    lines = worker(CHAINED, "other_1") + worker("model_name: crash, batchSize: 8")
+    assert "its last line: model_name: crash" in frontend_logs.last_words(lines, "crash_starter-1a2b")
+
+
+def test_a_worker_that_said_nothing():
+    assert "its last line: nothing" in frontend_logs.last_words([], "crash_starter-1a2b")
+
+
+def test_a_tail_gives_whole_new_lines_only_and_survives_a_rollover(tmp_path):
+    path = tmp_path / "server.log"
+    path.write_text("old\n")
+    tail = frontend_logs.Tail(path)
+    assert tail.lines() == []
+    with open(path, "a") as file:
+        file.write("one\ntw")
+        file.flush()
+        assert tail.lines() == ["one"]
+        file.write("o\n")
+    assert tail.lines() == ["two"]
+    path.write_text("new\n")
+    assert tail.lines() == ["new"]
+    others = "\r\x0b\x0c\x1c\x85\u2028java.lang.OutOfMemoryError"  # as a client may send them
+    with open(path, "a") as file:
+        file.write(f"error: '{others}'\n")
+    assert tail.lines() == [f"error: '{others}'"]
+    path.unlink()
+    assert tail.lines() == []

@@ -1,0 +1,67 @@
+"""Ports and addresses."""
+
+import os
+import socket
+from dataclasses import astuple
+
+import pytest
+
+from torchserve_models.serving.errors import ConfigError, PortTaken
+from torchserve_models.serving.run_config.ports import Ports, check_free, endpoints
+
+
+def test_free_ports_are_different():
+    assert len(set(astuple(Ports.free()))) == 6
+
+
+def test_defaults_are_those_of_torchserve():
+    assert Ports.from_settings({}) == Ports(8080, 8081, 8082, 7070, 7071)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:x", "http://127.0.0.1:70000"])
+def test_a_port_that_is_none_is_refused(address):
+    with pytest.raises(ConfigError, match="inference_address"):
+        Ports.from_settings({"inference_address": address})
+
+
+@pytest.mark.parametrize("number", ["x", "", "0", "-1", "70000"])
+def test_a_grpc_port_that_is_none_is_refused(number):
+    with pytest.raises(ConfigError, match=r"grpc.inference"):
+        Ports.from_settings({"grpc_inference_port": number})
+
+
+@pytest.mark.parametrize("offset", [-8080, 60000])
+def test_an_offset_that_leads_nowhere_is_refused(offset):
+    with pytest.raises(ConfigError, match="between 1 and 65535"):
+        Ports.from_settings({}).shifted(offset)
+    with pytest.raises(ConfigError, match="0 is no port for inference"):
+        Ports.from_settings({"inference_address": "http://127.0.0.1:0"})
+
+
+def test_another_port_keeps_the_address():
+    settings = {"inference_address": "http://0.0.0.0:8080", "management_address": "https://[::1]:8443"}
+    changed = Ports(1, 2, 3, 4, 5).settings(settings)
+    assert changed["inference_address"] == "http://0.0.0.0:1"
+    assert changed["management_address"] == "https://[::1]:2"
+    assert changed["grpc_inference_port"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("bound", "reached"), [("0.0.0.0", "127.0.0.1"), ("192.0.2.1", "192.0.2.1"), ("[::]", "[::1]")]
+)
+def test_where_a_client_on_this_machine_finds_a_server(bound, reached):
+    settings = {"inference_address": f"http://{bound}:80", "grpc_inference_address": bound.strip("[]")}
+    found = endpoints(settings)
+    assert found.inference == f"http://{reached}:80"
+    assert found.grpc_inference == f"{reached}:7070"
+
+
+def test_a_taken_port_is_named_with_who_has_it_and_what_to_do():
+    ports = Ports.free()
+    settings = ports.settings({})
+    check_free(settings)
+    with socket.create_server(("127.0.0.1", ports.grpc_management)), pytest.raises(PortTaken) as taken:
+        check_free(settings)
+    message = str(taken.value)
+    assert f"port {ports.grpc_management} (grpc management) is not free: process {os.getpid()}" in message
+    assert "--port-offset" in message

@@ -1,0 +1,200 @@
+"""What ends a run, what does not, and how long the end takes."""
+
+import io
+import os
+import signal
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from tests.unit.serving.health.test_readiness import MODEL
+from torchserve_models.serving import background
+from torchserve_models.serving.errors import FrontendFailed
+from torchserve_models.serving.health.model_poller import Poll
+from torchserve_models.serving.health.model_states import Survey
+from torchserve_models.serving.metrics import WATCH_ERRORS
+from torchserve_models.serving.run_config.run_plan import plan
+from torchserve_models.serving.run_config.state import State
+from torchserve_models.serving.server import Server
+from torchserve_models.serving.supervisor import supervisor as supervisor_module
+from torchserve_models.serving.supervisor.supervisor import Supervisor
+from torchserve_models.serving.system import log_rotation
+
+
+def test_a_second_signal_ends_the_wait_and_one_right_after_the_first_does_not(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(supervisor_module.time, "monotonic", lambda: now[0])
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path), print)
+    supervisor.on_signal()
+    now[0] += 0.2  # a shell that passes on what the terminal has sent already
+    supervisor.on_signal()
+    assert not supervisor._is_hurried
+    now[0] += 2.0
+    supervisor.on_signal()
+    assert supervisor._is_hurried
+
+
+def test_it_is_stopping_from_the_moment_that_it_is_asked(tmp_path):
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), print)
+    assert supervisor.phase == "starting"
+    supervisor.ask_to_stop()
+    supervisor.plan.run.make()
+    supervisor._begin()
+    assert supervisor.phase == "stopping"
+
+
+@pytest.fixture
+def watching(tmp_path):
+    """A run that has begun, without a front end."""
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), print)
+    supervisor.plan.run.make()
+    supervisor._begin()
+    return supervisor
+
+
+def test_an_error_while_watching_is_counted_and_the_watch_goes_on(watching, monkeypatch):
+    rounds = []
+
+    def look():
+        rounds.append(1)
+        if len(rounds) > 3:
+            watching.ask_to_stop()
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(watching, "_step", look)
+    before = WATCH_ERRORS._value.get()
+    watching.watch()
+    assert len(rounds) == 4
+    assert WATCH_ERRORS._value.get() == before + 4
+
+
+def test_a_front_end_that_does_not_stay_up_ends_the_watch(watching, monkeypatch):
+    def look():
+        raise FrontendFailed("does not stay up")
+
+    monkeypatch.setattr(watching, "_step", look)
+    with pytest.raises(FrontendFailed):
+        watching.watch()
+
+
+def test_a_state_that_cannot_be_written_and_messages_that_nobody_reads_do_not_matter(tmp_path):
+    def say(_message):
+        raise BrokenPipeError("the reader has gone")
+
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), say, say)
+    supervisor.plan.run.make()
+    supervisor._begin()
+    supervisor.plan.run.state.unlink()
+    supervisor.plan.run.state.mkdir()  # cannot be replaced by a file
+    supervisor._set("ready", "every model answers")
+    supervisor._now_at("starting")
+    assert supervisor.phase == "starting"
+
+
+def test_a_message_that_cannot_be_delivered_does_not_hold_anything_up(tmp_path):
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), lambda _: time.sleep(60))
+    start = time.monotonic()
+    for _ in range(2000):
+        supervisor._say("a pipe that nobody empties")
+    assert time.monotonic() - start < 5
+
+
+@pytest.fixture
+def surprised(tmp_path, monkeypatch):
+    """A plan whose run has begun, without a front end, and whose watch meets an error that nobody thought of."""
+
+    def start(self):
+        self.plan.run.make()
+        self._lock = self.plan.run.lock()
+        self._begin()
+
+    def watch(_self):
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(Supervisor, "start", start)
+    monkeypatch.setattr(Supervisor, "watch", watch)
+    return plan(["m"], tmp_path, tmp_path / "run")
+
+
+def assert_ended(run):
+    state = State.read(run.state)
+    assert state is not None
+    assert state.phase == "failed"
+    assert "nobody thought of this" in state.message
+    assert not (run.path / "tmp").exists()
+    run.lock().close()
+
+
+def test_a_surprise_in_the_background_ends_the_run(surprised, monkeypatch):
+    monkeypatch.setattr(background.sys, "stdin", io.StringIO(surprised.as_json()))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with pytest.raises(ValueError, match="nobody thought of this"):
+        background.main()
+    assert_ended(surprised.run)
+
+
+def test_a_surprise_under_a_server_object_ends_the_run(surprised):
+    supervisor = Supervisor(surprised, print)
+    supervisor.start()
+    with Server(supervisor) as running:
+        running._thread.join()
+        assert isinstance(running.failure, ValueError)
+        assert_ended(surprised.run)
+
+
+@pytest.mark.parametrize(
+    ("survey", "is_removed"),
+    [
+        (Survey((MODEL,), {}), True),
+        (Survey((MODEL,), {"org/odd": "no such route"}), False),
+        (Survey((MODEL,), {}, {"slow": "no time"}), False),
+        (Survey((replace(MODEL, version="9"),), {}), False),
+        (None, False),
+    ],
+)
+def test_an_unpacked_archive_is_removed_only_when_all_models_are_known(
+    watching, tmp_path, survey, is_removed
+):
+    """What a model that cannot be described is served from must not be taken for a leftover."""
+    folder = tmp_path / "temporary" / "models" / "a"
+    (folder / "MAR-INF").mkdir(parents=True)
+    (folder / "MAR-INF" / "MANIFEST.json").write_text('{"model": {"modelVersion": "9"}}')
+    os.utime(folder, (1e9, 1e9))
+    watching._keeper.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
+    watching._poller.latest = Poll(1, time.monotonic(), 0.0, survey)
+    watching._keep_house()
+    assert folder.exists() != is_removed
+
+
+def test_a_drain_begins_after_its_delay_and_lasts_for_the_grace(tmp_path, monkeypatch):
+    """It is not ready from the begin of the delay on, in which requests are still accepted."""
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run", grace=33, drain_delay=7), print)
+    supervisor.plan.run.make()
+    supervisor.plan.run.edge.mkdir()
+    supervisor._begin()
+    events = []
+
+    def wait(seconds):
+        assert not supervisor.plan.run.draining.exists()
+        events.append((supervisor.phase, seconds))
+
+    monkeypatch.setattr(supervisor_module, "_wait_unless_hurried", wait)
+    monkeypatch.setattr(supervisor_module, "close_listeners", lambda *_: events.append("refused"))
+    monkeypatch.setattr(supervisor_module, "drain", lambda _endpoints, seconds, *_: events.append(seconds))
+    supervisor.ask_to_stop()
+    supervisor._drain(SimpleNamespace(pid=1))
+    assert events == [("stopping", 7), "refused", 33]
+    assert supervisor.plan.run.draining.exists()
+
+
+def test_output_that_java_appends_to_is_bounded(watching, tmp_path):
+    watching._keeper.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
+    for path in (watching.plan.run.output, watching.plan.run.supervisor_log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(log_rotation.MAX_BYTES + 1))
+    watching._next_housekeeping = 0.0
+    watching._keep_house()
+    assert watching.plan.run.output.stat().st_size == 0
+    assert watching.plan.run.supervisor_log.stat().st_size == 0

@@ -1,0 +1,1 @@
+"""Model archives: packing what is missing, reading manifests, second names of files."""

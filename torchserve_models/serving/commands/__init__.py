@@ -1,0 +1,1 @@
+"""What scripts/serve, scripts/stop and scripts/status do besides running the supervisor."""

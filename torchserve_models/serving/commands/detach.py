@@ -1,0 +1,73 @@
+"""Leaves a supervisor in the background and follows it until its models answer, or it says why not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+from torchserve_models.paths import ROOT
+from torchserve_models.serving.commands.progress import Progress
+from torchserve_models.serving.errors import AlreadyRunning, FrontendFailed, Interrupted, RunError
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.run_plan import Plan
+from torchserve_models.serving.run_config.state import State
+
+
+def detach(plan: Plan, progress: Progress) -> None:
+    """Returns when the server is ready. Raises RunError when it is not to be; nothing runs then."""
+    run = plan.run
+    run.make()
+    run.lock().close()  # says at once that a server is running; the supervisor takes it for itself
+    with open(run.supervisor_log, "ab") as log:
+        offset = log.tell()
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "torchserve_models.serving.background"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        assert child.stdin is not None
+        with (
+            suppress(BrokenPipeError),
+            child.stdin as stdin,
+        ):  # everybody can read a command line, and settings may hold a password
+            stdin.write(plan.as_json().encode())
+        _follow(child, run, progress, offset)
+    except KeyboardInterrupt:
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        raise Interrupted("stopped before the start was over") from None
+
+
+def _follow(child: "subprocess.Popen[bytes]", run: RunDir, progress: Progress, offset: int) -> None:
+    while True:
+        code = child.poll()
+        state = State.read(run.state)
+        own = state is not None and state.supervisor.pid == child.pid
+        if state is not None and own and state.phase == "ready" and code is None:
+            child.returncode = 0  # it goes on without us: no warning about a child that still runs
+            return
+        if code is not None:
+            if state is not None and own and state.phase == "failed":
+                raise RunError(state.message)
+            raise _unexplained(run, offset)
+        if state is not None and own and state.phase == "starting":
+            progress.now(state.message)
+        time.sleep(0.2)
+
+
+def _unexplained(run: RunDir, offset: int) -> RunError:
+    """The supervisor ended without a state: what it printed says why."""
+    with open(run.supervisor_log, "rb") as log:
+        log.seek(offset)
+        printed = log.read().decode(errors="replace").strip()
+    if "already running" in printed:
+        return AlreadyRunning(printed.partition("error: ")[2] or printed)
+    return FrontendFailed(
+        f"the supervisor ended: {printed.splitlines()[-1] if printed else 'no reason given'}"
+    )

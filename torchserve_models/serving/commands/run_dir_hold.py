@@ -1,0 +1,44 @@
+"""Takes a run folder for a start that still packs: one at a time, seen by scripts/status, ended by scripts/stop."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from torchserve_models.serving.run_config.ports import check_free
+from torchserve_models.serving.run_config.run_plan import Plan
+from torchserve_models.serving.run_config.state import Identity, State
+from torchserve_models.serving.supervisor.cleanup import clean_up
+
+
+@contextmanager
+def claim(plan: Plan, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds the lock; the supervisor takes it for itself afterwards. Raises RunError when nothing can be started.
+
+    All of that comes before anything is packed, which can mean a gigabyte from the hub.
+    """
+    run = plan.run
+    run.make()
+    with run.lock():
+        clean_up(State.read(run.state), say)  # it would hold the ports
+        check_free(plan.settings)
+        state = State(
+            phase="starting",
+            message="packing",
+            supervisor=Identity.of(os.getpid()),
+            frontend=None,
+            endpoints=plan.endpoints,
+            models=plan.models,
+            store=str(plan.store),
+            temporary=str(run.path / "tmp"),
+            stop_seconds=plan.stop_seconds,
+        )
+        state.write(run.state)
+        try:
+            yield
+        except Exception as error:
+            replace(state, phase="failed", message=str(error)).write(run.state)
+            raise
+        except BaseException:  # Ctrl-C, or scripts/stop
+            replace(state, phase="stopped", message="ended as asked").write(run.state)
+            raise

@@ -1,0 +1,226 @@
+"""The state of a run as its supervisor sees it: for people as a table, for programs as JSON, and as an exit code."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from torchserve_models import client
+from torchserve_models.client import Client, Endpoints
+from torchserve_models.serving.health import archive_origin, readiness, state_report
+from torchserve_models.serving.health.archive_origin import Origin
+from torchserve_models.serving.health.model_states import survey
+from torchserve_models.serving.health.processes import Processes
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.state import State
+
+STATE_TIMEOUT_S = 2.0
+SURVEY_TIMEOUT_S = 3.0
+
+Report = Mapping[str, Any]
+"""What GET /state answers (state_state_report.as_json)."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """`running`: the front end lives, or its supervisor does. `models`: each version as GET /state describes it."""
+
+    running: bool
+    problem: str | None
+    state: State | None
+    models: tuple[Report, ...]
+
+    @property
+    def ready(self) -> bool:
+        return self.running and self.problem is None
+
+    @property
+    def exit_code(self) -> int:
+        """0 ready, 1 running but not ready, 3 not running."""
+        return 0 if self.ready else 1 if self.running else 3
+
+
+def ask_supervisor(endpoints: Endpoints) -> Report | None:
+    """What the supervisor answers at once, from memory; None when it does not answer."""
+    try:
+        answer = httpx.get(f"{endpoints.health}/state", timeout=STATE_TIMEOUT_S, trust_env=False)
+        report = answer.raise_for_status().json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return report if isinstance(report, dict) and "models" in report else None
+
+
+def is_ready(endpoints: Endpoints) -> bool:
+    """The same as GET /readyz; judged by the workers alone when the supervisor does not answer."""
+    report = ask_supervisor(endpoints)
+    if report is not None:
+        return bool(report["ready"])
+    try:
+        return bool(survey_models(endpoints)["ready"])
+    except client.ServeError:
+        return False
+
+
+def survey_models(endpoints: Endpoints, run: RunDir | None = None, store: Path | None = None) -> Report:
+    """What the supervisor would answer, found out from the management API and the workers' processes.
+
+    Raises client.ServeError when the front end does not answer.
+    """
+    with Client(endpoints=endpoints, timeout=SURVEY_TIMEOUT_S, retries=0) as connection:
+        found = survey(connection, SURVEY_TIMEOUT_S)
+    models = Processes(run.activity if run else Path()).observe(found.models) if run else found.models
+    versions = tuple(
+        readiness.Version(
+            model,
+            model.min_workers,
+            needs_answer=False,
+            origin=(archive_origin.from_archive(store, model) if store else None) or Origin(),
+        )
+        for model in models
+    )
+    now, wall_time = time.monotonic(), time.time()
+    undescribed = {**found.undescribed, **found.unreached}
+    snapshot = readiness.Snapshot(now, wall_time, "running", versions, undescribed, now, wall_time)
+    return state_report.as_json(snapshot, now)
+
+
+def look(run: RunDir) -> Status:
+    """Ask the supervisor, which answers at once; without it, the front end and the system."""
+    state = State.read(run.state)
+    if state is None or not _lives(state):
+        return Status(False, _why_not(state), state, ())
+    if not state.supervisor.alive():
+        problem = (
+            f"its supervisor (process {state.supervisor.pid}) is gone; run scripts/stop and start it again"
+        )
+        return _without_supervisor(run, state, problem)
+    report = ask_supervisor(state.endpoints)
+    if report is not None:
+        return Status(True, _problem(report), state, tuple(report["models"]))
+    if state.phase in ("ready", "not ready"):
+        return _without_supervisor(run, state, "its supervisor does not answer")
+    starting = "it is just starting" if state.phase == "starting" else f"{state.phase}: {state.message}"
+    return Status(True, starting, state, ())
+
+
+def _lives(state: State) -> bool:
+    """While the front end is started again or ended, and just after its death, the supervisor speaks for it."""
+    if state.frontend is not None and state.frontend.alive():
+        return True
+    return state.phase not in ("stopped", "failed") and state.supervisor.alive()
+
+
+def _problem(report: Report) -> str | None:
+    if report["ready"]:
+        return None
+    if report["phase"] in ("starting", "stopping", "restarting"):
+        return f"it is {report['phase']}"
+    return str(report["reason"])
+
+
+def _without_supervisor(run: RunDir, state: State, problem: str) -> Status:
+    try:
+        report = survey_models(state.endpoints, run, Path(state.store))
+    except client.ServeError as error:
+        return Status(True, f"{problem}; the front end does not answer: {error}", state, ())
+    return Status(True, problem, state, tuple(report["models"]))
+
+
+def as_json(status: Status) -> dict[str, Any]:
+    """What `scripts/status --json` prints."""
+    state = status.state
+    return {
+        "running": status.running,
+        "ready": status.ready,
+        "problem": status.problem,
+        "phase": state.phase if state else None,
+        "endpoints": asdict(state.endpoints) if state and status.running else None,
+        "supervisor": state.supervisor.pid if state and state.supervisor.alive() else None,
+        "frontend": state.frontend.pid if state and state.frontend and status.running else None,
+        "models": [_model_json(model) for model in status.models],
+    }
+
+
+def show(status: Status) -> None:
+    """The same for a person, on stdout."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200
+    if status.problem:
+        console.print(f"{'not ready' if status.running else 'not running'}: {status.problem}", markup=False)
+    if status.state and status.running:
+        console.print(_heading(status), markup=False)
+    if status.models:
+        console.print(_table(status.models))
+
+
+def _why_not(state: State | None) -> str:
+    if state is None:
+        return "nothing was started here (scripts/serve does it)"
+    if state.phase in ("stopped", "failed"):
+        return f"{state.phase} {_ago(state)}: {state.message}"
+    return f"its processes were killed; it was {state.phase} {_ago(state)}"
+
+
+def _ago(state: State) -> str:
+    return time.strftime("at %Y-%m-%d %H:%M:%S", time.localtime(state.updated))
+
+
+def _heading(status: Status) -> str:
+    assert status.state is not None
+    at = status.state.endpoints
+    word = "ready" if status.ready else "not ready"
+    return (
+        f"TorchServe is {word}: inference {at.inference}, management {at.management}, metrics {at.metrics}, "
+        f"gRPC {at.grpc_inference} and {at.grpc_management}"
+    )
+
+
+def _table(models: Sequence[Report]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("MODEL", "VERSION", "WEIGHTS", "READY", "WORKERS", "QUEUE", "PROBLEM"):
+        table.add_column(column, overflow="fold")
+    for model in models:
+        workers = ", ".join(
+            f"{worker['pid']} {_word(worker)} {worker['memory'] / 2**20:.0f} MB"
+            for worker in model["workers"]
+        )
+        waiting = model["queue_waiting"]
+        table.add_row(
+            model["name"],
+            model["version"] + (" (default)" if model["default"] else ""),
+            model["weights"] or "unknown",
+            "no" if not model["ready"] else "yes" if model["idle"] else "busy",
+            workers or "none",
+            f"{waiting} of {waiting + model['queue_free']}",
+            model["reason"] or "",
+        )
+    return table
+
+
+def _word(worker: Report) -> str:
+    if worker["status"] != "READY":
+        return "starting"
+    return "READY" if worker["responsive"] else "hangs" if worker["alive"] else "lost"
+
+
+def _model_json(model: Report) -> dict[str, Any]:
+    kept = ("name", "version", "default", "archive", "weights", "source", "task", "ready", "strict")
+    return {
+        **{key: model[key] for key in kept},
+        "busy": not model["idle"],
+        "problem": model["reason"],
+        "min_workers": model["min_workers"],
+        "max_workers": model["max_workers"],
+        "queue": {"waiting": model["queue_waiting"], "free": model["queue_free"]},
+        "in_flight": model["in_flight"],
+        "workers": [
+            dict(worker) | {"ready": worker["status"] == "READY" and worker["responsive"]}
+            for worker in model["workers"]
+        ],
+    }

@@ -1,0 +1,83 @@
+"""Ends a run from outside: asks its supervisor, or does it itself when that is gone."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from torchserve_models.serving.errors import AlreadyRunning, RunError
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.run_plan import SHUTDOWN_S
+from torchserve_models.serving.run_config.state import Identity, State
+from torchserve_models.serving.supervisor import frontend_process
+from torchserve_models.serving.supervisor.cleanup import clean_up
+
+_OVER = ("stopped", "failed")
+_MARGIN_S = 1.0
+_SECOND_SIGNAL_S = 1.2
+"""The supervisor takes two signals closer together for one."""
+_QUICK_END_S = _SECOND_SIGNAL_S + SHUTDOWN_S + 2.0
+
+
+def stop(run: RunDir, *, now: bool = False) -> str:
+    """What was done, in a sentence. Raises RunError when something is left.
+
+    The supervisor waits for running requests, within its grace; `now` does not.
+    """
+    state = State.read(run.state)
+    if state is None:
+        return f"nothing runs in {run.path}"
+    start = time.monotonic()
+    timeout = _QUICK_END_S if now else state.stop_seconds + _MARGIN_S
+    # The supervisor of a run that is over may live on, as a program of its own that once served.
+    if state.phase in _OVER:
+        if not _leftovers(state):
+            return f"nothing runs in {run.path}"
+    elif state.supervisor.alive():
+        _signal(state.supervisor, signal.SIGTERM)
+        until = start + timeout
+        second = start + _SECOND_SIGNAL_S if now else until
+        while state.supervisor.alive() and time.monotonic() < until:
+            if _is_over(run):  # only its process has to end yet
+                until = min(until, time.monotonic() + 1.0)
+            elif time.monotonic() > second:
+                second = until
+                _signal(state.supervisor, signal.SIGTERM)
+            time.sleep(0.05)
+        if state.supervisor.alive() and not _is_over(run):
+            _signal(state.supervisor, signal.SIGKILL)
+    _clean(run, state, min(SHUTDOWN_S, max(0.0, timeout - (time.monotonic() - start))))
+    if left := _leftovers(state):
+        raise RunError(f"these processes could not be ended: {', '.join(map(str, left))}")
+    return f"stopped in {time.monotonic() - start:.1f} s"
+
+
+def _is_over(run: RunDir) -> bool:
+    """Whether the supervisor has said its last word; its process may live on."""
+    state = State.read(run.state)
+    return state is not None and state.phase in _OVER
+
+
+def _signal(supervisor: Identity, number: signal.Signals) -> None:
+    try:
+        os.kill(supervisor.pid, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise RunError(
+            f"process {supervisor.pid} belongs to somebody else; only they, or root, can end it"
+        ) from error
+
+
+def _clean(run: RunDir, state: State, patience: float) -> None:
+    try:
+        with run.lock():
+            clean_up(state, lambda _: None, patience)
+    except AlreadyRunning:
+        return  # somebody has started the next one already
+
+
+def _leftovers(state: State) -> list[int]:
+    if state.frontend is None:
+        return []
+    return [member.pid for member in frontend_process.members(state.frontend, Path(state.temporary))]

@@ -1,0 +1,1 @@
+"""Readiness of models and server: observations, probes, repairs, and the HTTP server that publishes them."""

@@ -1,0 +1,49 @@
+"""Where a running version came from: what its archive says while that is still in the store, else what it says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchserve_models import client
+from torchserve_models.client import Client, Endpoints
+from torchserve_models.packing import PackingError, read_provenance
+from torchserve_models.serving.archives.manifests import archive_version
+from torchserve_models.serving.health.model_states import Model
+
+
+@dataclass(frozen=True)
+class Origin:
+    """All None for an archive that scripts/pack did not make: it is judged by its workers alone."""
+
+    weights: str | None = None
+    source: str | None = None
+    task: str | None = None
+
+
+def find(endpoints: Endpoints, store: Path, model: Model, timeout: float) -> Origin | None:
+    """None when that cannot be known: another archive has taken the place of this version's, and no worker says.
+
+    A worker is asked for what it serves; that waits in the model's queue, for `timeout` seconds at most.
+    """
+    found = from_archive(store, model)
+    return _ask(endpoints, model, timeout) if found is None else found
+
+
+def from_archive(store: Path, model: Model) -> Origin | None:
+    """From the archive in the store alone; None when it is gone or is of another version."""
+    archive = store / model.archive
+    try:
+        made = read_provenance(archive)
+        return Origin(made.weights, made.source, made.task) if made.version == model.version else None
+    except PackingError:
+        return Origin() if archive_version(archive) == model.version else None
+
+
+def _ask(endpoints: Endpoints, model: Model, timeout: float) -> Origin | None:
+    try:
+        with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
+            said = connection.describe(model.name, model.version, customized=True).metadata
+    except client.ServeError:
+        return None
+    if not isinstance(said, dict) or not isinstance(said.get("task"), str):
+        return None
+    return Origin(said.get("weights"), said.get("source"), said["task"])

@@ -1,0 +1,289 @@
+"""Watch a running server: observe its workers, decide about readiness, and repair what TorchServe does not.
+
+Two threads. The poller's asks the management API, and may have to wait for it. The other looks at processes and
+activity files several times a second and publishes what it sees as a Snapshot, which probes are answered from.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from handlers.core.holding import ask_to_hold
+from torchserve_models.serving.health import model_probe, readiness
+from torchserve_models.serving.health.archive_origin import Origin
+from torchserve_models.serving.health.http_server import HealthServer
+from torchserve_models.serving.health.metrics import Metrics
+from torchserve_models.serving.health.model_poller import ModelPoller, Poll
+from torchserve_models.serving.health.model_states import Key, Model
+from torchserve_models.serving.health.probe_scheduler import Questions
+from torchserve_models.serving.health.processes import Processes, QueueWatch
+from torchserve_models.serving.health.readiness import Phase, Snapshot, Version
+from torchserve_models.serving.health.registered_models import KnownModels
+from torchserve_models.serving.health.repairs import HangingWorkers, Replacements
+from torchserve_models.serving.metrics import WATCH_ERRORS
+from torchserve_models.serving.run_config.run_plan import Plan
+
+OBSERVE_INTERVAL_S = 0.25
+CONFIRM_LIMIT_S = 1.0
+"""Within this time after a worker's end, TorchServe is asked whether it was meant to end, as for a scale-down."""
+
+Say = Callable[[str], None]
+
+
+class HealthMonitor:
+    """Call `start` before the front end starts, `serve` when it serves, and `close` in any case.
+
+    Attributes:
+        phase: Set it to "restarting" or "stopping"; `serve` sets it to "running". Repairs and questions happen only
+            while it is "running". Safe to set in a signal handler: after "stopping" it stays so.
+        metrics: What GET /metrics answers.
+        missing: Versions that a restart of the front end could not load again, with the reason.
+        lost_defaults: Default versions, by model, that a restart could not bring back as such.
+    """
+
+    def __init__(self, plan: Plan, poller: ModelPoller, say: Say) -> None:
+        """Starts and closes `poller` with itself."""
+        self._phase: Phase = "starting"
+        self._is_stopping = False
+        self.missing: Mapping[Key, str] = {}
+        self.lost_defaults: Mapping[str, str] = {}
+        self._plan = plan
+        self._poller = poller
+        self._say = say
+        self._known = KnownModels(plan.store, self._log)
+        self._serving_since = 0.0
+        self._processes = Processes(plan.run.activity)
+        self._queues = QueueWatch()
+        self._joined: dict[str, float] = {}
+        self._ended: dict[int, float] = {}
+        self._was_ready: set[str] = set()
+        self._snapshot = Snapshot(time.monotonic(), time.time())
+        self.metrics = Metrics(lambda: (self.snapshot(), time.monotonic()))
+        self._questions = Questions(
+            self._ask, lambda model, result: self.metrics.questions.labels(model, result).inc()
+        )
+        self._hanging = HangingWorkers(self._processes.kill, self.metrics, self._log)
+        self._replacements = Replacements(plan.endpoints, self.metrics, self._log)
+        self._last_error = ""
+        self._closing = threading.Event()
+        self._observing = threading.Lock()
+        self._thread = threading.Thread(target=self._observe_forever, name="health-observe", daemon=True)
+        parts = urlsplit(plan.settings.get("health_address", plan.endpoints.health))
+        self._server = HealthServer(parts.hostname or "127.0.0.1", parts.port or 8083, self)
+
+    @property
+    def phase(self) -> Phase:
+        return "stopping" if self._is_stopping else self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        if phase == "stopping":
+            self._is_stopping = True
+        else:
+            self._phase = phase
+
+    def start(self) -> None:
+        """Raises OSError when the health port cannot be bound."""
+        self._server.start()
+        self._poller.start(self._take, self._is_calm)
+        self._thread.start()
+
+    def serve(self, models: Sequence[Model]) -> None:
+        """The front end is up, and each of these models has answered a question.
+
+        None of them after a restart: then what was known stays, with workers that have died, until the next poll.
+        """
+        now = time.monotonic()
+        self._poller.note_answer()
+        self._serving_since = now
+        if models:
+            self._known.begin(models, now, time.time())
+        self._poller.ask_soon()
+        self._was_ready |= {model.name for model in models if model.default}
+        self.phase = "running"
+        self._observe()
+
+    def close(self) -> None:
+        """Stop watching and answering probes; twice does no harm."""
+        self._closing.set()
+        self._server.close()
+        self._poller.close()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+
+    def problem(self) -> str | None:
+        """Why the server is not ready; None when it is."""
+        return readiness.server_problem(self.snapshot(), time.monotonic())
+
+    @property
+    def front_end_silent_s(self) -> float:
+        """How long ago the management API last answered anything."""
+        return time.monotonic() - self._poller.answered_at
+
+    @property
+    def recorded(self) -> float:
+        """The wall time of the state that a restart of the front end would go back to."""
+        return self._poller.recorded
+
+    @property
+    def stalled_s(self) -> float:
+        """How long ago this monitor last observed anything; well below a second when it works."""
+        return time.monotonic() - self._snapshot.at
+
+    def snapshot(self) -> Snapshot:
+        """The latest observations, with the phase and the front end's last answer as they are now."""
+        return replace(
+            self._snapshot,
+            phase=self.phase,
+            front_end_answered=self._poller.answered_at,
+            missing=dict(self.missing),
+            lost_defaults=dict(self.lost_defaults),
+        )
+
+    def refreshed(self) -> Snapshot:
+        """The same with the workers' activity as it is now, so that a caller may rely on a model being idle."""
+        snapshot = self.snapshot()
+        with self._observing:
+            observed = self._processes.observe(version.model for version in snapshot.versions)
+        versions = zip(snapshot.versions, observed, strict=True)
+        return replace(snapshot, versions=tuple(replace(version, model=model) for version, model in versions))
+
+    def hold(self, pid: int) -> bool:
+        """Let that worker keep its next describe call (handlers/core/holding.py); False where it cannot."""
+        workers = [worker for version in self._snapshot.versions for worker in version.model.workers]
+        if not any(worker.pid == pid and worker.activity for worker in workers):
+            return False
+        try:
+            ask_to_hold(self._plan.run.activity, pid)
+        except OSError:  # a full disk
+            return False
+        return True
+
+    def _take(self, poll: Poll) -> None:
+        """Called in the poller's thread."""
+        if poll.survey is None:
+            return
+        self._known.update(poll)
+        if self.phase == "running" and poll.started >= self._serving_since:
+            self._forget_removed(self._known.current.names | poll.survey.unreached.keys())
+            unknown = poll.survey.undescribed.keys() | poll.survey.unreached.keys()
+            self._replacements.step(self._known.current.models, unknown)
+            self._poller.repairing = self._replacements.pending
+
+    def _is_calm(self) -> bool:
+        snapshot, now = self.snapshot(), time.monotonic()
+        return self.phase == "running" and readiness.server_problem(snapshot, now, strict=True) is None
+
+    def _forget_removed(self, names: Set[str]) -> None:
+        """A model that is registered again has to become ready anew before it counts."""
+        with self._observing:
+            self._was_ready &= names
+            self._joined = {name: at for name, at in self._joined.items() if name in names}
+        self.metrics.keep_models(names)
+
+    def _observe_forever(self) -> None:
+        while not self._closing.wait(OBSERVE_INTERVAL_S):
+            try:
+                versions = self._observe()
+                if self.phase == "running":
+                    now = time.monotonic()
+                    self._hanging.step(versions, now)
+                    self._questions.step(versions)
+            except Exception as error:  # what watches must go on
+                WATCH_ERRORS.inc()
+                if repr(error) != self._last_error:
+                    self._last_error = repr(error)
+                    self._log(f"the workers could not be looked at: {error!r}")
+                self._closing.wait(1.0)
+
+    def _observe(self) -> tuple[Version, ...]:
+        """Publish what is true now."""
+        with self._observing:
+            description = self._known.current
+            models = self._processes.observe(description.models)
+            now = time.monotonic()
+            self._note_ends(models, now)
+            self._queues.keep({(model.name, model.version) for model in models})
+            described_at = description.described_at
+            versions = tuple(self._version(model, now - described_at[model.name]) for model in models)
+            for version in versions:
+                self._note_service(version, now)
+            versions = tuple(
+                replace(each, in_service=self._in_service(each.model, described_at[each.model.name], now))
+                for each in versions
+            )
+            self._snapshot = Snapshot(
+                now,
+                time.time(),
+                self.phase,
+                versions,
+                description.undescribed,
+                self._poller.answered_at,
+                description.wall_time,
+            )
+        return versions
+
+    def _version(self, model: Model, described_s: float) -> Version:
+        key = (model.name, model.version)
+        version = Version(
+            model=model,
+            min_workers=self._replacements.min_workers(model),
+            needs_answer=self._questions.needs_answer(key),
+            question_problem=self._questions.problem(key),
+            queue_stalled_s=self._queues.stalled_s(model, described_s),
+            origin=self._known.origin(model) or Origin(),
+        )
+        return replace(version, trusted_pids=self._questions.trust_workers(version, time.monotonic()))
+
+    def _note_service(self, version: Version, now: float) -> None:
+        """A model counts from the first time that it is ready; one that is scaled to 0 has to become ready anew."""
+        name = version.model.name
+        if not version.model.default:
+            return
+        if not version.min_workers:
+            self._was_ready.discard(name)
+            self._joined.pop(name, None)
+            return
+        self._joined.setdefault(name, now)
+        if readiness.version_problem(version, now) is None:
+            self._was_ready.add(name)
+
+    def _note_ends(self, models: Sequence[Model], now: float) -> None:
+        """When a worker's process has ended, ask TorchServe at once whether it is still meant to be there."""
+        usable = {
+            worker.pid
+            for version in self._snapshot.versions
+            for worker in readiness.usable_workers(version, self._snapshot.at)
+        }
+        # One that could not answer before its end was not scaled down: its model stays not ready.
+        ended = {
+            worker.pid: self._ended.get(worker.pid, now if worker.pid in usable else 0.0)
+            for model in models
+            for worker in model.workers
+            if worker.pid > 0 and not worker.alive
+        }
+        if ended.keys() - self._ended.keys():
+            self._poller.ask_soon()
+        self._ended = ended
+
+    def _in_service(self, model: Model, described_at: float, now: float) -> bool:
+        """Also when it should have become ready by now; not while it may just be scaled down or unregistered."""
+        for worker in model.workers:
+            ended = self._ended.get(worker.pid, 0.0)
+            if self._serving_since <= described_at <= ended and now - ended < CONFIRM_LIMIT_S:
+                return False
+        limit = model.startup_timeout + readiness.REGISTRATION_SLACK_S
+        return model.name in self._was_ready or now - self._joined.get(model.name, now) > limit
+
+    def _ask(self, model: Model) -> model_probe.Question:
+        timeout = float(model.response_timeout or 60)
+        known = self._known.origin(model)
+        return model_probe.Question(self._plan.endpoints, self._plan.store, model, timeout, known)
+
+    def _log(self, message: str) -> None:
+        """A log that cannot be written is no reason to stop watching."""
+        with contextlib.suppress(Exception):
+            self._say(message)

@@ -1,0 +1,260 @@
+"""The supervisor's HTTP server: probes, the state and metrics, all from memory, and holds of workers.
+
+One thread runs an event loop; connections cost a few kilobytes and no thread. Their number is bounded: when it is
+reached, the one that has been open for longest without a request is closed, so that a probe always gets through.
+"""
+
+import asyncio
+import json
+import re
+import threading
+import time
+from http import HTTPStatus
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote
+
+from torchserve_models.serving.health import readiness, state_report
+from torchserve_models.serving.health.metrics import CONTENT_TYPE, Metrics
+from torchserve_models.serving.health.readiness import Snapshot
+
+MAX_CONNECTIONS = 256
+MAX_HEADER_BYTES = 8192
+REQUEST_TIMEOUT_S = 5.0
+"""For the whole header of a connection's first request."""
+IDLE_TIMEOUT_S = 30.0
+MAX_PIPELINED = 16
+"""Requests that one read may hold; more would keep probes of others waiting."""
+LIVE_LIMIT_S = 30.0
+"""A monitor that has observed nothing for so long hangs."""
+_TRUE = ("1", "true", "yes", "on", "")
+
+Answer = tuple[int, str, bytes]
+
+
+class Source(Protocol):
+    """What is answered from."""
+
+    metrics: Metrics
+
+    @property
+    def stalled_s(self) -> float: ...
+
+    @property
+    def recorded(self) -> float: ...
+
+    def snapshot(self) -> Snapshot: ...
+
+    def refreshed(self) -> Snapshot: ...
+
+    def hold(self, pid: int) -> bool: ...
+
+
+_ABSOLUTE = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
+"""A target may be a whole URL (RFC 9112, 3.2.2)."""
+
+
+def answer(source: Source, target: str) -> Answer:
+    """Status, content type and body for the path and query of a GET."""
+    path, _, text = _ABSOLUTE.sub("", target, count=1).partition("?")
+    segments = [unquote(segment) for segment in path.split("/")[1:]]
+    query = parse_qs(text, keep_blank_values=True)
+    strict = query.get("strict", ["0"])[-1].lower() in _TRUE
+    now = time.monotonic()
+    match segments:
+        case ["livez"]:
+            stalled = source.stalled_s
+            reason = f"nothing has been observed for {stalled:.0f} s" if stalled > LIVE_LIMIT_S else None
+            return _probe("live", reason)
+        case ["readyz"]:
+            return _probe("ready", readiness.server_problem(source.snapshot(), now, strict=strict))
+        case ["readyz", name] if name:
+            return _model(source.snapshot(), name, None, now, strict)
+        case ["readyz", name, version] if name and version:
+            return _model(source.snapshot(), name, version, now, strict)
+        case ["state"]:
+            return _json(200, state_report.as_json(source.refreshed(), time.monotonic()))
+        case ["recorded"]:
+            return _json(200, {"recorded": source.recorded, "now": time.time()})
+        case ["metrics"]:
+            return 200, CONTENT_TYPE, source.metrics.exposition()
+    return _json(
+        404,
+        {"error": "no such route; there are /livez, /readyz, /readyz/NAME, /state, /recorded and /metrics"},
+    )
+
+
+def change(source: Source, target: str, from_page: bool) -> Answer:
+    """The answer to a POST. `from_page`: a browser sent it for a page, which has no business here."""
+    match target.split("/")[1:]:
+        case ["workers", pid, "hold"] if pid.isdecimal() and len(pid) < 10:
+            if from_page:
+                return _json(403, {"error": "not for pages in a browser"})
+            if source.hold(int(pid)):
+                return _json(202, {"held": True})
+            return _json(404, {"error": f"there is no worker {pid} that can be held"})
+    return 405, "text/plain", b"only GET and HEAD, and POST /workers/PID/hold\n"
+
+
+def _model(snapshot: Snapshot, name: str, version: str | None, now: float, strict: bool) -> Answer:
+    try:
+        return _probe("ready", readiness.probe_problem(snapshot, name, version, now, strict=strict))
+    except KeyError:
+        return _json(404, {"ready": False, "reason": f"model not found: {name[:60]}"})
+
+
+def _probe(word: str, problem: str | None) -> Answer:
+    return _json(503 if problem else 200, {word: problem is None} | ({"reason": problem} if problem else {}))
+
+
+def _json(status: int, value: dict[str, Any]) -> Answer:
+    return status, "application/json", json.dumps(value).encode() + b"\n"
+
+
+class HealthServer:
+    """Listens from `start` to `close`, in a thread of its own."""
+
+    def __init__(self, host: str, port: int, source: Source) -> None:
+        self._host = host
+        self._port = port
+        self._source = source
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Raises OSError when the port cannot be bound."""
+        loop = asyncio.new_event_loop()
+        connections: dict[_Connection, None] = {}
+        try:
+            server = loop.run_until_complete(
+                loop.create_server(
+                    lambda: _Connection(self._source, connections, loop),
+                    self._host,
+                    self._port,
+                    backlog=512,
+                )
+            )
+        except OSError:
+            loop.close()
+            raise
+        self._loop = loop
+
+        def run() -> None:
+            loop.run_forever()
+            server.close()
+            for connection in list(connections):
+                connection.abort()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+
+        self._thread = threading.Thread(target=run, name="health-server", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Twice does no harm."""
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(5.0)
+
+
+class _Connection(asyncio.Protocol):
+    """One client. `connections` holds all of them, the one that has been quiet for longest first."""
+
+    def __init__(
+        self,
+        source: Source,
+        connections: dict["_Connection", None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._source = source
+        self._connections = connections
+        self._loop = loop
+        self._received = bytearray()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        while len(self._connections) >= MAX_CONNECTIONS:
+            next(iter(self._connections)).abort()
+        self._connections[self] = None
+        self._timer = self._loop.call_later(REQUEST_TIMEOUT_S, self.abort)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._connections.pop(self, None)
+        if self._timer:
+            self._timer.cancel()
+
+    def abort(self) -> None:
+        self._connections.pop(self, None)
+        if self._transport:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        for _ in range(MAX_PIPELINED):
+            if b"\r\n\r\n" not in self._received:
+                break
+            header, _, rest = bytes(self._received).partition(b"\r\n\r\n")
+            self._received = bytearray(rest)
+            if not self._answer(header.decode("latin-1")):
+                return
+        else:
+            if b"\r\n\r\n" in self._received:
+                self._close()
+                return
+        if len(self._received) > MAX_HEADER_BYTES:
+            self._send((431, "text/plain", b"header too large\n"), keep=False)
+
+    def _close(self) -> None:
+        """After what was written; nothing more is read."""
+        assert self._transport is not None
+        self._connections.pop(self, None)
+        self._transport.close()
+
+    def _answer(self, header: str) -> bool:
+        """Whether the connection stays open."""
+        line, *fields = header.split("\r\n")
+        headers = {
+            name.strip().lower(): value.strip() for name, _, value in (f.partition(":") for f in fields)
+        }
+        method, _, rest = line.partition(" ")
+        target, _, protocol = rest.rpartition(" ")
+        if not target.startswith("/") or not protocol.startswith("HTTP/1."):
+            return self._send((400, "text/plain", b"not an HTTP/1.1 request\n"), keep=False)
+        if method not in ("GET", "HEAD", "POST"):
+            return self._send((405, "text/plain", b"only GET and HEAD\n"), keep=False)
+        has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        wish = headers.get("connection", "").lower()
+        keep = not has_body and wish != "close" and (protocol == "HTTP/1.1" or wish == "keep-alive")
+        try:
+            if method == "POST":
+                found = change(self._source, target, from_page="origin" in headers)
+            else:
+                found = answer(self._source, target)
+        except Exception as error:
+            found = 500, "text/plain", f"internal error: {error!r}\n".encode()
+        return self._send(found, keep, body=method != "HEAD")
+
+    def _send(self, found: Answer, keep: bool, body: bool = True) -> bool:
+        assert self._transport is not None
+        status, content_type, content = found
+        allow = "Allow: GET, HEAD\r\n" if status == 405 else ""
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {content_type}\r\n{allow}"
+            f"Content-Length: {len(content)}\r\nCache-Control: no-store\r\n"
+            f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
+        )
+        self._transport.write(head.encode("latin-1") + (content if body else b""))
+        if self._transport.get_write_buffer_size() > 2**20:  # a client that asks and does not read
+            self.abort()
+            return False
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(IDLE_TIMEOUT_S if keep else REQUEST_TIMEOUT_S, self.abort)
+        self._connections.pop(self, None)
+        if keep:
+            self._connections[self] = None
+        else:
+            self._transport.close()
+        return keep

@@ -1,0 +1,108 @@
+"""The supervisor's metrics in Prometheus' format: what it sees, and what it had to do."""
+
+from collections.abc import Callable, Iterable, Set
+
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from torchserve_models.serving.health.readiness import (
+    Snapshot,
+    model_problem,
+    server_problem,
+    unavailable_models,
+    usable_workers,
+)
+from torchserve_models.serving.metrics import PREFIX, REGISTRY
+
+KILL_REASONS = ("suspended", "unresponsive", "stuck", "starved")
+QUESTION_RESULTS = ("answered", "failed", "inconclusive")
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """Of one monitor, in a registry of its own. `snapshot` gives the latest observations."""
+
+    def __init__(self, snapshot: Callable[[], tuple[Snapshot, float]]) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_Observed(snapshot))
+        self.kills = self._counter(
+            "worker_kills", "Workers killed because they hung; TorchServe replaces them.", "model", "reason"
+        )
+        self.replacements = self._counter(
+            "worker_replacements",
+            "Replacements of workers that TorchServe did not notice to be gone.",
+            "model",
+        )
+        self.revivals = self._counter(
+            "model_revivals", "Models that TorchServe had given up, started again.", "model"
+        )
+        self.questions = self._counter(
+            "questions",
+            "Questions to idle models, by result: answered, failed, inconclusive.",
+            "model",
+            "result",
+        )
+        self._models: set[str] = set()
+
+    def keep_models(self, names: Set[str]) -> None:
+        """Start all counters of new models at 0, so that rates see the first event; drop those of removed models."""
+        series = (
+            *((self.kills, (reason,)) for reason in KILL_REASONS),
+            (self.replacements, ()),
+            (self.revivals, ()),
+            *((self.questions, (result,)) for result in QUESTION_RESULTS),
+        )
+        for counter, labels in series:
+            for name in names:
+                counter.labels(name, *labels)
+            for name in self._models - names:
+                counter.remove(name, *labels)
+        self._models = set(names)
+
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", description, labels, registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """Also the metrics of this process as a whole."""
+        return generate_latest(self.registry) + generate_latest(REGISTRY)
+
+
+class _Observed(Collector):
+    def __init__(self, snapshot: Callable[[], tuple[Snapshot, float]]) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        snapshot, now = self._snapshot()
+        server = _gauge("server_ready", "1 when /readyz answers 200.")
+        server.add_metric([], float(server_problem(snapshot, now) is None))
+        strict = _gauge("server_strictly_ready", "1 when /readyz?strict=1 answers 200.")
+        strict.add_metric([], float(server_problem(snapshot, now, strict=True) is None))
+        silent = _gauge("front_end_silent_seconds", "Seconds since the management API last answered.")
+        silent.add_metric([], max(0.0, now - snapshot.front_end_answered))
+        ready = _gauge("ready", "1 when the model can answer; without models that are scaled to 0.", "model")
+        labels = ("model", "version")
+        model_ready = _gauge("model_ready", "1 when this version can answer.", *labels)
+        usable = _gauge("workers_usable", "Workers that can answer.", *labels)
+        wanted = _gauge("workers_wanted", "Workers that the version is meant to have.", *labels)
+        waiting = _gauge("requests_waiting", "Requests in TorchServe's queue.", *labels)
+        in_flight = _gauge("requests_in_flight", "Requests in batches that are being computed.", *labels)
+        undescribed = _gauge("models_undescribed", "Models that TorchServe lists and cannot describe.")
+        undescribed.add_metric([], float(len(snapshot.undescribed)))
+        unavailable = unavailable_models(snapshot)
+        for version in snapshot.versions:
+            name = version.model.name
+            is_ready = float(model_problem(snapshot, version, now) is None)
+            if version.model.default and version.min_workers:
+                ready.add_metric([name], 0.0 if name in unavailable else is_ready)
+            key = [name, version.model.version]
+            model_ready.add_metric(key, is_ready)
+            usable.add_metric(key, float(len(usable_workers(version, now))))
+            wanted.add_metric(key, float(version.min_workers))
+            waiting.add_metric(key, float(version.model.queue_waiting))
+            in_flight.add_metric(key, float(version.in_flight))
+        return [server, strict, silent, ready, model_ready, usable, wanted, waiting, in_flight, undescribed]
+
+
+def _gauge(name: str, description: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", description, labels=labels)

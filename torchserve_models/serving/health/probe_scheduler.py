@@ -1,0 +1,143 @@
+"""Ask idle models a small question, one at a time each: after a worker's start, and after a long silence."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torchserve_models.serving.health import model_probe
+from torchserve_models.serving.health.model_states import Key, Model, Worker
+from torchserve_models.serving.health.readiness import Version, is_idle, usable_workers
+
+IDLE_LIMIT_S = 30.0
+"""A model that has answered nothing for so long is asked."""
+FAILURES = 2
+"""A model that was ready stays so until so many questions in a row were not answered."""
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
+
+class Pending(Protocol):
+    """A question in flight; `answer` is None until it is there."""
+
+    @property
+    def answer(self) -> model_probe.Answer | None: ...
+
+
+@dataclass
+class _Record:
+    """What is known of one version from its questions."""
+
+    answered_at: float
+    askable: bool = True
+    trusted_pids: frozenset[int] = frozenset()
+    asked_pids: frozenset[int] = frozenset()
+    failures: int = 0
+    failed_pids: frozenset[int] = frozenset()
+    problem: str = ""
+    answers: int = 0
+    next_at: float = 0.0
+
+
+class Questions:
+    """Call `step` often; it never waits. `ask` begins a question, `count` gets each result for the metrics."""
+
+    def __init__(self, ask: Callable[[Model], Pending], count: Callable[[str, str], None]) -> None:
+        self._ask = ask
+        self._count = count
+        self._records: dict[Key, _Record] = {}
+        self._pending: dict[Key, tuple[frozenset[int], Pending]] = {}
+
+    def problem(self, key: Key) -> str | None:
+        record = self._records.get(key)
+        return record.problem if record and record.failures >= FAILURES else None
+
+    def needs_answer(self, key: Key) -> bool:
+        record = self._records.get(key)
+        return record is None or record.askable
+
+    def trust_workers(self, version: Version, now: float) -> frozenset[int]:
+        """Return the process ids of the usable workers if one of them has answered or was trusted before.
+
+        This way a version stays ready when its only worker that has answered is scaled down.
+        """
+        record = self._records.get(version.key)
+        if record is None:
+            return frozenset()
+        usable = usable_workers(version, now)
+        pids = frozenset(worker.pid for worker in usable)
+        has_proven = any(_has_answered(worker) or worker.pid in record.trusted_pids for worker in usable)
+        record.trusted_pids = pids if has_proven else frozenset()
+        return record.trusted_pids
+
+    def step(self, versions: Sequence[Version]) -> None:
+        """Take an answer that has come, and ask the next model whose turn it is."""
+        now = time.monotonic()
+        by_key = {version.key: version for version in versions}
+        self._records = {key: self._records.get(key) or _Record(now) for key in by_key}
+        for key, (pids, question) in list(self._pending.items()):
+            if question.answer is not None:
+                del self._pending[key]
+                if key in by_key:
+                    self._take(by_key[key], pids, question.answer, now)
+        for version in versions:
+            self._clear(version)
+        for version in sorted(versions, key=lambda each: not each.model.default):
+            if version.key not in self._pending and self._is_due(version, now):
+                self._pending[version.key] = _pids(version, now), self._ask(version.model)
+
+    def _is_due(self, version: Version, now: float) -> bool:
+        record = self._records[version.key]
+        usable = usable_workers(version, now)
+        if now < record.next_at or not (version.min_workers and usable and is_idle(version)):
+            return False
+        if not record.askable:
+            return True
+        new = any(worker.pid not in record.asked_pids and not _has_answered(worker) for worker in usable)
+        return bool(record.failures) or new or now - self._heard(version) > IDLE_LIMIT_S
+
+    def _heard(self, version: Version) -> float:
+        """When the version last answered anything."""
+        answers = (worker.activity.last_answer for worker in version.model.workers if worker.activity)
+        return max(self._records[version.key].answered_at, *answers, 0.0)
+
+    def _take(self, version: Version, pids: frozenset[int], answer: model_probe.Answer, now: float) -> None:
+        record = self._records[version.key]
+        record.askable = answer.asked
+        if not answer.asked:  # it has no question, or which one could not be found out now
+            record.next_at = math.inf if answer.problem is None else now + LONGEST_PAUSE_S
+            return
+        record.next_at = now + FIRST_PAUSE_S
+        if answer.busy or (answer.problem and not is_idle(version)):
+            self._count(version.model.name, "inconclusive")
+        elif answer.problem is None:
+            self._count(version.model.name, "answered")
+            record.asked_pids = pids
+            record.answered_at = now
+            record.failures = 0
+        else:
+            self._count(version.model.name, "failed")
+            record.failures += 1
+            record.failed_pids = pids
+            record.problem = answer.problem
+            record.answers = version.answers
+            record.next_at = now + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (record.failures - 1))
+
+    def _clear(self, version: Version) -> None:
+        """Forget failures once other requests were answered, or the workers are other ones.
+
+        One answer may be the failed question's own.
+        """
+        record = self._records[version.key]
+        pids = frozenset(worker.pid for worker in version.model.workers)
+        if record.failures and (version.answers > record.answers + 1 or not record.failed_pids <= pids):
+            record.failures, record.next_at = 0, 0.0
+
+
+def _pids(version: Version, now: float) -> frozenset[int]:
+    return frozenset(worker.pid for worker in usable_workers(version, now))
+
+
+def _has_answered(worker: Worker) -> bool:
+    return worker.activity is not None and worker.activity.answers > 0

@@ -1,0 +1,97 @@
+"""Look at worker processes and their activity files: fresh facts for workers that TorchServe has described."""
+
+import time
+from collections.abc import Iterable, Set
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from handlers.core.activity import read_activity
+from torchserve_models.serving.health.model_states import Key, Model, Worker
+from torchserve_models.serving.supervisor.drain import is_waiting
+from torchserve_models.serving.system import process_state
+
+
+class Processes:
+    """Worker processes by id, each remembered with its time of creation: an id may be given to another process."""
+
+    def __init__(self, activity_dir: Path) -> None:
+        self._activity_dir = activity_dir
+        self._known: dict[int, psutil.Process] = {}
+
+    def observe(self, models: Iterable[Model]) -> tuple[Model, ...]:
+        """The same models with what their workers are doing now."""
+        observed = tuple(
+            replace(model, workers=tuple(self.look_at(worker) for worker in model.workers))
+            for model in models
+        )
+        pids = {worker.pid for model in observed for worker in model.workers}
+        self._known = {pid: process for pid, process in self._known.items() if pid in pids}
+        return observed
+
+    def look_at(self, worker: Worker) -> Worker:
+        if worker.pid <= 0:
+            return replace(worker, alive=False)
+        try:
+            process = self._known.get(worker.pid)
+            if process is None:
+                process = self._known[worker.pid] = psutil.Process(worker.pid)
+            status = process.status() if process.is_running() else psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            status = psutil.STATUS_ZOMBIE
+        if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return replace(worker, alive=False, stopped=False, activity=None)
+        activity = read_activity(self._activity_dir / str(worker.pid))
+        waiting = activity is not None or is_waiting(worker.pid)
+        stopped = process_state.is_stopped(worker.pid)
+        return replace(worker, alive=True, stopped=stopped, activity=activity, waiting=waiting)
+
+    def kill(self, pid: int) -> bool:
+        """SIGKILL, unless the process has ended and its id belongs to another one."""
+        process = self._known.get(pid)
+        try:
+            if process is None or not process.is_running():
+                return False
+            process.kill()
+        except psutil.Error:
+            return False
+        return True
+
+
+_FRESH_S = 3.0
+
+
+class QueueWatch:
+    """How long requests of a version have been waiting although its workers are idle and answer nothing.
+
+    That happens when TorchServe has lost the thread that feeds a worker.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[Key, tuple[float, int]] = {}
+
+    def stalled_s(self, model: Model, described_s: float) -> float:
+        """`described_s`: how old TorchServe's word on the queue is, in seconds."""
+        now = time.monotonic()
+        key = model.name, model.version
+        reporting = [worker for worker in model.workers if worker.ready and worker.activity]
+        stalled = (
+            model.queue_waiting > 0
+            and described_s < _FRESH_S
+            and len(reporting) == len(model.workers) > 0
+            and not any(worker.computing for worker in reporting)
+        )
+        answers = sum(worker.activity.answers for worker in reporting if worker.activity)
+        if not stalled:
+            self._since.pop(key, None)
+            return 0.0
+        since, before = self._since.get(key, (now, answers))
+        if answers != before:
+            since = now
+        self._since[key] = since, answers
+        return now - since
+
+    def keep(self, keys: Set[Key]) -> None:
+        """Forget all versions but these."""
+        self._since = {key: value for key, value in self._since.items() if key in keys}

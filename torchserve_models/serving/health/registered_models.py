@@ -1,0 +1,92 @@
+"""What is known of the registered models: what the management API last said of each, and since when."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torchserve_models.serving.health import archive_origin
+from torchserve_models.serving.health.archive_origin import Origin
+from torchserve_models.serving.health.model_poller import Poll
+from torchserve_models.serving.health.model_states import Key, Model
+
+UNREACHED_LIMIT_S = 10.0
+"""A description that is older, because the time never sufficed for a newer one, counts as none in strict mode."""
+LOG_UNDESCRIBED_AFTER = 3
+
+
+@dataclass(frozen=True)
+class Description:
+    """All models at one moment; immutable, so that one thread may publish it and others read it.
+
+    Attributes:
+        undescribed: Models that cannot be described now, with the reason; `models` may still hold what was known.
+        described_at: By name, when the description was asked for, in `time.monotonic()` seconds.
+        wall_time: When the latest survey began, in `time.time()` seconds.
+    """
+
+    models: tuple[Model, ...] = ()
+    undescribed: Mapping[str, str] = field(default_factory=dict)
+    described_at: Mapping[str, float] = field(default_factory=dict)
+    wall_time: float = 0.0
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name that the front end lists."""
+        return frozenset({model.name for model in self.models} | self.undescribed.keys())
+
+
+class KnownModels:
+    """Keeps `current` up to date. `store` holds the archives; `say` gets models that cannot be described."""
+
+    def __init__(self, store: Path, say: Callable[[str], None]) -> None:
+        self.current = Description()
+        self._store = store
+        self._say = say
+        self._origins: Mapping[Key, Origin | None] = {}
+        self._failures: dict[str, int] = {}
+
+    def begin(self, models: Sequence[Model], now: float, wall_time: float) -> None:
+        """The first models of a server."""
+        self._note_origins(models)
+        self.current = Description(tuple(models), {}, {model.name: now for model in models}, wall_time)
+
+    def update(self, poll: Poll) -> None:
+        """What the survey does not tell anew stays as it was."""
+        found = poll.survey
+        if found is None:
+            return
+        last = self.current
+        silent = {*found.undescribed, *found.unreached}
+        kept = tuple(model for model in last.models if model.name in silent)
+        described_at = {name: at for name, at in last.described_at.items() if name in silent}
+        stale = {
+            name: reason
+            for name, reason in found.unreached.items()
+            if poll.started - described_at.get(name, 0.0) > UNREACHED_LIMIT_S
+        }
+        described_at |= {model.name: poll.started for model in found.models}
+        self._note_origins((*found.models, *kept))
+        undescribed = {**found.undescribed, **stale}
+        self._note_undescribed(undescribed)
+        self.current = Description((*found.models, *kept), undescribed, described_at, poll.wall_time)
+
+    def origin(self, model: Model) -> Origin | None:
+        """None when its archive was not in the store when the version appeared."""
+        return self._origins.get((model.name, model.version))
+
+    def _note_origins(self, models: Sequence[Model]) -> None:
+        """When a version appears, its archive is still in the store."""
+        self._origins = {
+            key: self._origins[key]
+            if key in self._origins
+            else archive_origin.from_archive(self._store, model)
+            for model in models
+            for key in [(model.name, model.version)]
+        }
+
+    def _note_undescribed(self, undescribed: Mapping[str, str]) -> None:
+        """A model that is just being unregistered is not worth a line."""
+        self._failures = {name: self._failures.get(name, 0) + 1 for name in undescribed}
+        for name, count in self._failures.items():
+            if count == LOG_UNDESCRIBED_AFTER:
+                self._say(f"{name}: TorchServe lists this model and cannot describe it: {undescribed[name]}")

@@ -1,0 +1,154 @@
+"""Brings a restarted front end back to a snapshot: the same models, versions, default versions and worker counts."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchserve_models import client
+from torchserve_models.client import Client, Endpoints
+from torchserve_models.serving.archives.file_links import link_or_copy
+from torchserve_models.serving.health.model_states import Key, survey
+from torchserve_models.serving.lifecycle.snapshot import ServedVersion, Snapshot
+from torchserve_models.serving.lifecycle.version_links import kept_name
+
+_TIMEOUT_S = 5.0
+_SURVEY_TIMEOUT_S = 20.0
+_ATTEMPTS = 5
+_ATTEMPT_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """One version to load: from `source`, under the file name `archive` in the store."""
+
+    served: ServedVersion
+    source: Path
+    archive: str
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """What is loaded again, in this order, and which versions cannot be, with the reason."""
+
+    loads: tuple[Load, ...]
+    missing: Mapping[Key, str]
+
+    def settings(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """The configuration of the restarted front end.
+
+        TorchServe loads these archives before it listens, so that no request meets a model that is not there yet.
+        What an archive's model-config.yaml leaves open comes from `models`.
+        """
+        models: dict[str, dict[str, dict[str, int | bool]]] = json.loads(settings.get("models") or "{}")
+        for load in self.loads:
+            served = load.served
+            models.setdefault(served.name, {}).setdefault(served.version, {}).update(
+                defaultVersion=served.default,
+                minWorkers=served.min_workers,
+                maxWorkers=served.max_workers,
+                batchSize=served.batch_size,
+                maxBatchDelay=served.max_batch_delay,
+                responseTimeout=served.response_timeout,
+                startupTimeout=served.startup_timeout,
+            )
+        load_models = ",".join(f"{load.served.name}={load.archive}" for load in self.loads)
+        return {**settings, "load_models": load_models, "models": json.dumps(models)}
+
+
+def plan_restore(
+    snapshot: Snapshot, store: Path, find: Callable[[ServedVersion], Path | None]
+) -> RestorePlan:
+    """`find` returns an archive of exactly that version. The first version of a model becomes its default."""
+    loads: list[Load] = []
+    missing: dict[Key, str] = {}
+    for served in snapshot.versions:
+        source = find(served)
+        if any(mark in served.name for mark in ",="):
+            missing[served.key] = "its name has a comma or an equals sign, which load_models cannot express"
+        elif source is None:
+            missing[served.key] = f"its archive is no longer in {store}"
+        elif source.parent == store:
+            loads.append(Load(served, source, source.name))
+        else:
+            loads.append(Load(served, source, f".{kept_name(served.key)}"))
+    return RestorePlan(tuple(loads), missing)
+
+
+@contextmanager
+def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]]:
+    """TorchServe loads from the store itself only: links for what lies elsewhere, as long as it loads.
+
+    Yields the versions that could not be linked (a store that is read-only), with the reason.
+    """
+    links: list[Path] = []
+    failed: dict[Key, str] = {}
+    try:
+        for load in plan.loads:
+            if load.source.parent == store:
+                continue
+            link = store / load.archive
+            try:
+                with suppress(FileNotFoundError):
+                    link.unlink()  # left behind by a supervisor that was killed
+                link_or_copy(load.source, link)
+                links.append(link)
+            except OSError as error:
+                failed[load.served.key] = f"its archive cannot be linked into {store}: {error.strerror}"
+        yield failed
+    finally:
+        for link in links:
+            with suppress(OSError):
+                link.unlink()
+
+
+def adjust(
+    endpoints: Endpoints, wanted: Sequence[ServedVersion], pause: Callable[[float], None]
+) -> dict[Key, str]:
+    """Set worker counts and default versions where they differ; what could not be brought back, with the reason.
+
+    Comes right after the start, while workers still load: scaling down then interrupts no request. As the front end
+    is slow then, it is tried several times; `pause` waits between them, and is called with 0 before each version, as
+    one may take seconds. Raises client.ServeError if it never answers.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            failed = _adjust_once(endpoints, wanted, pause)
+        except client.ServeError:
+            if attempt == _ATTEMPTS:
+                raise
+            failed = {}
+        else:
+            if not failed or attempt == _ATTEMPTS:
+                return failed
+        pause(_ATTEMPT_INTERVAL_S)
+    return failed
+
+
+def _adjust_once(
+    endpoints: Endpoints, wanted: Sequence[ServedVersion], pause: Callable[[float], None]
+) -> dict[Key, str]:
+    failed: dict[Key, str] = {}
+    with Client(endpoints=endpoints, timeout=_TIMEOUT_S, retries=0) as connection:
+        found = survey(connection, _SURVEY_TIMEOUT_S)
+        present = {each.key: each for each in map(ServedVersion.of, found.models)}
+        for served in wanted:
+            pause(0.0)
+            now = present.get(served.key)
+            if now is None:
+                is_unknown = served.name in found.undescribed or served.name in found.unreached
+                failed[served.key] = (
+                    "TorchServe does not describe it" if is_unknown else "TorchServe did not load its archive"
+                )
+                continue
+            try:
+                if now.workers != served.workers:
+                    connection.scale(
+                        served.name, served.min_workers, served.max_workers, served.version, synchronous=False
+                    )
+                if served.default and not now.default:
+                    connection.set_default(served.name, served.version, force=True)
+            except client.ServeError as error:
+                failed[served.key] = str(error)
+    return failed

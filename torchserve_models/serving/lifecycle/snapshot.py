@@ -1,0 +1,144 @@
+"""What the server serves, kept in the run folder so that a restarted front end gets the same models again."""
+
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torchserve_models.serving.health.model_states import Key, Model
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """One registered version: where it came from, how many workers it should have, and its batching.
+
+    Delays are in milliseconds, timeouts in seconds.
+    """
+
+    name: str
+    version: str
+    default: bool
+    archive: str
+    min_workers: int
+    max_workers: int
+    batch_size: int
+    max_batch_delay: int
+    response_timeout: int
+    startup_timeout: int
+
+    @property
+    def key(self) -> Key:
+        return self.name, self.version
+
+    @property
+    def workers(self) -> tuple[int, int]:
+        return self.min_workers, self.max_workers
+
+    @classmethod
+    def of(cls, model: Model) -> "ServedVersion":
+        return cls(**{each.name: getattr(model, each.name) for each in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Every registered version of every model, default versions first."""
+
+    versions: tuple[ServedVersion, ...] = ()
+
+    @classmethod
+    def of(cls, versions: Iterable[ServedVersion]) -> "Snapshot":
+        return cls(tuple(sorted(versions, key=lambda each: (not each.default, each.name, each.version))))
+
+    def get(self, key: Key) -> ServedVersion | None:
+        return next((each for each in self.versions if each.key == key), None)
+
+    def write(self, path: Path) -> None:
+        """Replaces the file at once, so that a reader sees the old snapshot or this one. Raises OSError."""
+        new = path.with_suffix(f".{os.getpid()}.new")
+        text = json.dumps({"schema": SCHEMA, "versions": [asdict(each) for each in self.versions]}, indent=2)
+        try:
+            new.write_text(text + "\n", "utf-8")
+            new.replace(path)
+        except OSError:
+            with suppress(OSError):
+                new.unlink()
+            raise
+
+    @classmethod
+    def read(cls, path: Path) -> "Snapshot | None":
+        """None where there is none, or one of another schema."""
+        try:
+            raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            if raw["schema"] != SCHEMA:
+                return None
+            return cls.of(ServedVersion(**each) for each in raw["versions"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+class SnapshotFilter:
+    """Turns successive looks at the server into snapshots.
+
+    Versions that `keep` names stay in the snapshot although the server lacks them: those that a
+    restart could not load. A default version that a restart could not bring back stays the default in the snapshot
+    until the default version is set again: TorchServe makes another version the default by itself.
+
+    Attributes:
+        absent: Versions in the snapshot that the server lacks.
+        lost_defaults: For models whose default version a restart could not bring back, that version.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, keep: Iterable[Key] = (), lost_defaults: Mapping[str, str] | None = None
+    ) -> None:
+        self.snapshot = snapshot
+        self.absent = frozenset(keep)
+        self.lost_defaults = dict(lost_defaults or {})
+
+    def update(
+        self,
+        versions: Sequence[ServedVersion],
+        unknown: Collection[str] = (),
+        repairing: Collection[Key] = (),
+    ) -> Snapshot:
+        """The snapshot after this look.
+
+        Args:
+            versions: What the server has.
+            unknown: Models that could not be described; they stay as they were.
+            repairing: Versions whose worker counts the supervisor has changed for a repair; the counts stay as they
+                were.
+        """
+        present = {each.key for each in versions}
+        self.absent -= present
+        for each in versions:
+            if each.default and self.lost_defaults.get(each.name) == each.version:
+                del self.lost_defaults[each.name]
+        settled = [self._settle(each, each.key in repairing) for each in versions]
+        kept = [
+            each
+            for each in self.snapshot.versions
+            if each.key not in present and (each.key in self.absent or each.name in unknown)
+        ]
+        self.snapshot = Snapshot.of([*settled, *kept])
+        return self.snapshot
+
+    def note_default(self, name: str) -> None:
+        """Someone has set the default version of this model: what it was before no longer counts."""
+        if self.lost_defaults.pop(name, None) is not None:
+            self.snapshot = Snapshot.of(
+                replace(each, default=False) if each.name == name else each for each in self.snapshot.versions
+            )
+
+    def _settle(self, seen: ServedVersion, is_repairing: bool) -> ServedVersion:
+        if seen.name in self.lost_defaults:
+            seen = replace(seen, default=seen.version == self.lost_defaults[seen.name])
+        known = self.snapshot.get(seen.key)
+        if known is None or not is_repairing:
+            return seen
+        return replace(seen, min_workers=known.min_workers, max_workers=known.max_workers)

@@ -1,0 +1,120 @@
+"""Keeps the archive of each served version, so that it can be loaded again after a newer one took its place.
+
+The store holds NAME.mar, and packing puts a newer version in its place. A hard link in `STORE/.versions/RUN/` keeps
+the old one at no cost in space, for as long as the version is registered and the supervisor runs; where the system
+forbids links to archives of another owner, a copy does.
+"""
+
+import fcntl
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+from urllib.parse import quote
+
+from torchserve_models.serving.archives.file_links import link_or_copy
+from torchserve_models.serving.archives.manifests import archive_version
+from torchserve_models.serving.health.model_states import Key
+from torchserve_models.serving.lifecycle.snapshot import ServedVersion
+
+FOLDER = ".versions"
+
+
+def kept_name(key: Key) -> str:
+    """The file name of a version's link: NAME@VERSION.mar, with what is no part of a file name quoted."""
+    name, version = key
+    file = f"{quote(name, safe='')}@{quote(version, safe='')}.mar"
+    return re.sub(r"\.(?=\.)", "%2E", file)  # TorchServe loads no path with ..
+
+
+class VersionLinks:
+    """The links of one run. `say` gets the reason, once, where none can be made, as in a store that is read-only."""
+
+    def __init__(self, store: Path, say: Callable[[str], None]) -> None:
+        self._store = store
+        self._say = say
+        self._folder: Path | None = None
+        self._lock: IO[str] | None = None
+        self._is_unusable = False
+        self._settled: set[Key] = set()
+
+    def sync(self, versions: Iterable[ServedVersion]) -> None:
+        """Link the archives of these versions, and remove the links of all others. Never raises OSError."""
+        wanted = {each.key: each for each in versions}
+        for key in wanted.keys() - self._settled:
+            self._settled.add(key)
+            self._link(wanted[key])
+        for key in self._settled - wanted.keys():
+            self._settled.discard(key)
+            if self._folder is not None:
+                with suppress(OSError):
+                    (self._folder / kept_name(key)).unlink()
+
+    def find(self, served: ServedVersion) -> Path | None:
+        """An archive of exactly that version: the one in the store, or the link to the one that it replaced."""
+        candidates = [self._store / served.archive]
+        if self._folder is not None:
+            candidates.append(self._folder / kept_name(served.key))
+        return next((path for path in candidates if archive_version(path) == served.version), None)
+
+    def close(self) -> None:
+        """Remove all links of this run."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            with suppress(OSError):
+                self._folder.parent.rmdir()  # unless others use it
+        if self._lock is not None:
+            self._lock.close()
+        self._folder = self._lock = None
+
+    def _link(self, served: ServedVersion) -> None:
+        archive = self._store / served.archive
+        if archive_version(archive) != served.version or not self._open():
+            return
+        assert self._folder is not None
+        link = self._folder / kept_name(served.key)
+        new = link.with_suffix(".new")
+        try:
+            new.unlink(missing_ok=True)
+            link_or_copy(archive, new)
+            if archive_version(new) == served.version:  # it was not replaced in between
+                new.replace(link)
+            else:
+                new.unlink()
+        except OSError as error:  # of this archive; others may be on another owner's terms
+            self._say(
+                f"{served.name} {served.version}: {archive} cannot be kept ({error.strerror}): once it is replaced, "
+                "this version cannot be loaded again after a restart of the front end"
+            )
+
+    def _open(self) -> bool:
+        if self._folder is None and not self._is_unusable:
+            try:
+                parent = self._store / FOLDER
+                parent.mkdir(exist_ok=True)
+                _remove_abandoned(parent)
+                folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+                self._lock = open(folder / "lock", "w")  # noqa: SIM115
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._folder = folder
+            except OSError as error:
+                self._is_unusable = True
+                self._say(
+                    f"no links to served archives can be made in {self._store} ({error.strerror}): after a restart "
+                    "of the front end, a version whose archive was replaced meanwhile cannot be loaded again"
+                )
+        return self._folder is not None
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Folders of runs whose supervisor was killed: nobody holds their lock."""
+    for folder in parent.glob("run-*"):
+        try:
+            with open(folder / "lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue

@@ -1,0 +1,1 @@
+"""Configuration of one run: settings, ports, memory budget, run folder and state file."""

@@ -1,0 +1,89 @@
+"""What one run is made of: models, store, run folder and effective settings; as JSON for another process."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchserve_models.client import Endpoints
+from torchserve_models.serving.run_config import config_file
+from torchserve_models.serving.run_config.ports import Ports, endpoints, open_to
+from torchserve_models.serving.run_config.run_dir import RunDir
+
+GRACE_S = 60.0
+"""Long enough for nearly every request; the end comes as soon as all are answered."""
+MAX_GRACE_S = 3600.0
+SHUTDOWN_S = 3.0
+"""What the front end gets to shut down; it needs two seconds of them for itself, by netty's default."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`settings` are those that TorchServe gets, complete."""
+
+    models: tuple[str, ...]
+    store: Path
+    run: RunDir
+    settings: Mapping[str, str]
+    grace: float = GRACE_S
+    """Seconds that accepted requests get at most to be answered at the end."""
+    drain_delay: float = 0.0
+    """Seconds at the end in which readiness is already false and requests are still accepted."""
+
+    @property
+    def stop_seconds(self) -> float:
+        """The longest that the end takes."""
+        return self.drain_delay + self.grace + SHUTDOWN_S + 1.0
+
+    @property
+    def endpoints(self) -> Endpoints:
+        return endpoints(self.settings)
+
+    def as_json(self) -> str:
+        plan = {
+            "models": self.models,
+            "store": str(self.store),
+            "run": str(self.run.path),
+            "settings": dict(self.settings),
+            "grace": self.grace,
+            "drain_delay": self.drain_delay,
+        }
+        return json.dumps(plan)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        raw = json.loads(text)
+        return cls(
+            tuple(raw["models"]),
+            Path(raw["store"]),
+            RunDir(Path(raw["run"])),
+            raw["settings"],
+            raw["grace"],
+            raw["drain_delay"],
+        )
+
+
+def plan(
+    models: Sequence[str],
+    store: Path,
+    run_dir: Path,
+    ports: Ports | None = None,
+    offset: int = 0,
+    host: str | None = None,
+    grace: float = GRACE_S,
+    drain_delay: float = 0.0,
+) -> Plan:
+    """config.properties, with `ports`, or its own ones shifted by `offset`, and open to others on `host`."""
+    settings = config_file.read()
+    if host is not None:
+        settings |= open_to(settings, host)
+    ports = ports or Ports.from_settings(settings).shifted(offset)
+    store, run_dir = store.resolve(), run_dir.resolve()
+    return Plan(
+        models=tuple(models),
+        store=store,
+        run=RunDir(run_dir),
+        settings=config_file.for_run(settings, ports.settings(settings), store, models),
+        grace=grace,
+        drain_delay=drain_delay,
+    )

@@ -1,0 +1,50 @@
+"""Removes what is left behind: by a supervisor that was killed, and by TorchServe, which keeps refused archives."""
+
+import shutil
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+
+from torchserve_models.serving.archives.manifests import folder_version
+from torchserve_models.serving.run_config.run_plan import SHUTDOWN_S
+from torchserve_models.serving.run_config.state import State
+from torchserve_models.serving.supervisor import frontend_process
+from torchserve_models.serving.system import process_state
+
+MIN_AGE_S = 600.0
+"""A younger folder may belong to a registration that is under way."""
+
+
+def clean_up(state: State | None, say: Callable[[str], None], patience: float = SHUTDOWN_S) -> None:
+    """Ends what a supervisor left behind that was killed. Only for the holder of the run folder's lock."""
+    if state is None:
+        return
+    temporary = Path(state.temporary)
+    if state.frontend is not None and frontend_process.members(state.frontend, temporary):
+        say("ending the processes of a run whose supervisor was killed")
+        frontend_process.end(state.frontend, temporary, patience)
+    frontend_process.remove(temporary)
+
+
+def remove_unused_models(
+    temporary: Path, versions: Collection[str], min_age: float = MIN_AGE_S
+) -> list[Path]:
+    """Remove the folders in `temporary`/models whose version is none of `versions`; what was removed."""
+    removed = []
+    now = time.time()
+    with suppress(OSError):
+        for folder in (temporary / "models").iterdir():
+            with suppress(OSError):
+                if now - folder.stat().st_mtime > min_age and folder_version(folder) not in versions:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed.append(folder)
+    return removed
+
+
+def remove_stale_activity(folder: Path) -> None:
+    """Remove the activity files of workers that have ended, before another process gets their id."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name.isdecimal() and not process_state.is_running(int(path.name)):
+                path.unlink(missing_ok=True)

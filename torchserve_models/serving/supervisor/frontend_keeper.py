@@ -1,0 +1,209 @@
+"""Keep a front end running: start it, find out that it is dead or hung, start it again with what it served."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from torchserve_models.serving.errors import FrontendFailed, Interrupted, RunError
+from torchserve_models.serving.health.model_poller import ModelPoller
+from torchserve_models.serving.health.model_states import Key, Model
+from torchserve_models.serving.lifecycle import frontend_logs, restore
+from torchserve_models.serving.lifecycle.snapshot import ServedVersion, Snapshot, SnapshotFilter
+from torchserve_models.serving.lifecycle.startup import wait_for_frontend
+from torchserve_models.serving.lifecycle.version_links import VersionLinks
+from torchserve_models.serving.metrics import (
+    FRONTEND_RESTARTS,
+    FRONTEND_STARTED,
+    RESTORE_FAILURES,
+    STATE_WRITE_ERRORS,
+)
+from torchserve_models.serving.run_config.config_file import write
+from torchserve_models.serving.run_config.ports import TORCHSERVE_PORTS, check_free
+from torchserve_models.serving.run_config.run_plan import Plan
+from torchserve_models.serving.supervisor.backoff import Backoff
+from torchserve_models.serving.supervisor.frontend import Frontend, Launcher
+from torchserve_models.serving.supervisor.frontend_monitor import FrontendMonitor
+
+_LONGEST_DELAY_S = 30.0
+_STABLE_S = 60.0
+_MAX_RESTARTS = 10
+_PORTS_TIMEOUT_S = 10.0
+_STEP_S = 0.1
+
+Report = Callable[[str], None]
+
+
+class FrontendKeeper:
+    """Call `launch` and `observe` once, then `problem` several times a second, and `restart` when there is one.
+
+    `check` is called while something is waited for; it raises to end the wait. `launched` is called with each new
+    front end.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        poller: ModelPoller,
+        say: Report,
+        check: Callable[[], None],
+        launched: Callable[[Frontend], None],
+    ) -> None:
+        self.frontend: Frontend | None = None
+        self.snapshot = Snapshot()
+        self.missing: Mapping[Key, str] = {}
+        """Versions that the last restart could not load again, with the reason."""
+        self.lost_defaults: Mapping[str, str] = {}
+        """Default versions, by model, that the last restart could not bring back as such."""
+        self._plan = plan
+        self._poller = poller
+        self._say = say
+        self._check = check
+        self._launched = launched
+        self._launcher = Launcher()
+        self._monitor: FrontendMonitor | None = None
+        self._links = VersionLinks(plan.store, say)
+        self._backoff = Backoff(
+            first_s=0.2, longest_s=_LONGEST_DELAY_S, stable_s=_STABLE_S, max_restarts=_MAX_RESTARTS
+        )
+
+    @property
+    def is_running(self) -> bool:
+        return self.frontend is not None and self.frontend.is_running
+
+    def launch(self, settings: Mapping[str, str]) -> None:
+        """Start Java, without waiting for its answer. Raises FrontendFailed."""
+        run = self._plan.run
+        write(run.config, settings)
+        temporary = run.temporary()
+        run.make_worker_folders()
+        self.frontend = Frontend.start(self._launcher, run, settings, temporary)
+        FRONTEND_STARTED.set_to_current_time()
+        self._launched(self.frontend)
+
+    def check_start(self) -> None:
+        """Raises FrontendFailed if the front end has ended while its first answer is waited for."""
+        self._check()
+        if self.frontend is not None and not self.frontend.is_running:
+            output = self._plan.run.output
+            raise FrontendFailed(
+                f"TorchServe's front end did not start ({self.frontend.ending}): "
+                f"{frontend_logs.last_line(output)}\nIts output: {output}"
+            )
+
+    def observe(self, models: Iterable[Model]) -> None:
+        """From now on the snapshot follows what the front end serves, which is `models` at first."""
+        self._save(SnapshotFilter(Snapshot.of(map(ServedVersion.of, models))))
+        self._start_monitor()
+
+    def problem(self) -> tuple[str, str] | None:
+        """Why the front end has to be restarted: the reason for the metrics, and a sentence. None if it need not."""
+        if self.frontend is None:
+            return None
+        if not self.frontend.is_running:
+            reason = "out_of_memory" if self.frontend.is_out_of_memory else "ended"
+            return reason, f"it has ended by itself ({self.frontend.ending})"
+        if self.frontend.is_stopped():
+            return "stopped", "it was stopped by a signal and not continued"
+        if self._monitor is not None and (problem := self._monitor.problem):
+            return problem
+        return None
+
+    def restart(self, reason: str, problem: str) -> None:
+        """End what is left of the front end, and start it again until it answers.
+
+        Raises FrontendFailed when the limit of restarts is reached, and whatever `check` raises.
+        """
+        while True:
+            delay = self._backoff.next_delay()
+            if delay is None and reason == "out_of_memory":  # requests alone must not end the server for good
+                delay = _LONGEST_DELAY_S
+            if delay is None:
+                raise FrontendFailed(
+                    f"TorchServe's front end does not stay up: it ended more than {_MAX_RESTARTS} times in a row "
+                    f"within {_STABLE_S:.0f} s of its start; the last reason: {problem}; "
+                    f"its log: {self._plan.run.server_log}"
+                )
+            FRONTEND_RESTARTS.labels(reason).inc()
+            self._say(f"restarting TorchServe's front end: {problem}")
+            self.close_monitor()
+            if self.frontend is not None:
+                self.frontend.end(0.0)
+            self._pause(delay)
+            try:
+                return self._start_again()
+            except Interrupted:
+                raise
+            except Exception as error:  # whatever it is, the next attempt is made
+                reason, problem = "start_failed", str(error) or repr(error)
+            finally:
+                self._backoff.restarted()
+
+    def close_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+        self._monitor = None
+
+    def end(self, timeout: float) -> None:
+        """End the front end for good; SIGKILL after `timeout` seconds."""
+        self.close_monitor()
+        if self.frontend is not None:
+            self.frontend.end(timeout)
+
+    def close(self) -> None:
+        self._links.close()
+        self._launcher.close()
+
+    def _start_again(self) -> None:
+        plan = self._plan
+        planned = restore.plan_restore(self.snapshot, plan.store, self._links.find)
+        self._wait_for_ports()
+        with restore.archives_in_store(planned, plan.store) as unlinked:
+            self.launch(planned.settings(plan.settings))
+            wait_for_frontend(plan, self.check_start)
+        failed = restore.adjust(plan.endpoints, [load.served for load in planned.loads], self._pause)
+        self.missing = {**planned.missing, **failed, **unlinked}
+        for (name, version), why in self.missing.items():
+            RESTORE_FAILURES.inc()
+            self._say(f"{name}, version {version}, could not be loaded again: {why}")
+        self.lost_defaults = {
+            each.name: each.version
+            for each in self.snapshot.versions
+            if each.default and each.key in self.missing
+        }
+        self._start_monitor()
+
+    def _start_monitor(self) -> None:
+        plan = self._plan
+        served = SnapshotFilter(self.snapshot, self.missing, self.lost_defaults)
+        self._monitor = FrontendMonitor(self._poller, plan.endpoints.inference, plan.run, served, self._save)
+        self._monitor.start()
+
+    def _save(self, served: SnapshotFilter) -> None:
+        """Called from the monitor's thread after each survey."""
+        self.missing = {key: why for key, why in self.missing.items() if key in served.absent}
+        self.lost_defaults = dict(served.lost_defaults)
+        if served.snapshot != self.snapshot:
+            self.snapshot = served.snapshot
+            try:
+                self.snapshot.write(self._plan.run.snapshot)
+            except OSError:  # a full disk; what is in memory is what a restart uses
+                STATE_WRITE_ERRORS.inc()
+        self._links.sync(self.snapshot.versions)
+
+    def _wait_for_ports(self) -> None:
+        """Those of the front end that was just ended. Raises PortTaken."""
+        deadline = time.monotonic() + _PORTS_TIMEOUT_S
+        while True:
+            try:
+                return check_free(self._plan.settings, TORCHSERVE_PORTS)
+            except RunError:
+                if time.monotonic() >= deadline:
+                    raise
+                self._pause(0.2)
+
+    def _pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            self._check()
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(_STEP_S)

@@ -1,0 +1,52 @@
+"""Delivers messages without ever blocking or failing: what watches a server must not depend on a log's reader."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from torchserve_models.serving.metrics import MESSAGES_LOST
+
+Sink = Callable[[str], None]
+
+_MAX_WAITING = 1000
+
+
+class Reporter:
+    """Calls sinks from a thread of its own.
+
+    A full disk, a closed stream or a pipe without a reader costs the message and is counted; a pipe that nobody
+    empties blocks only this thread, and what does not fit into the queue is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._messages: queue.Queue[tuple[Sink, str]] = queue.Queue(_MAX_WAITING)
+        self._thread = threading.Thread(target=self._deliver, name="reporter", daemon=True)
+        self._thread.start()
+
+    def wrap(self, sink: Sink) -> Sink:
+        """A function that returns at once and never raises, in place of `sink`."""
+
+        def send(message: str) -> None:
+            try:
+                self._messages.put_nowait((sink, message))
+            except queue.Full:
+                MESSAGES_LOST.inc()
+
+        return send
+
+    def flush(self, timeout: float = 1.0) -> None:
+        """Wait until every message is delivered, for `timeout` seconds at most."""
+        deadline = time.monotonic() + timeout
+        while self._messages.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _deliver(self) -> None:
+        while True:
+            sink, message = self._messages.get()
+            try:
+                sink(message)
+            except Exception:
+                MESSAGES_LOST.inc()
+            finally:
+                self._messages.task_done()

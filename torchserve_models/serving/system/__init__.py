@@ -1,0 +1,1 @@
+"""What the operating system offers: process states, sockets, log files, systemd."""
