@@ -8,10 +8,12 @@ from tests.browser.chromium import LOOKS
 from torchserve_models.client import ClientError
 from torchserve_models.client.cli_options import explain
 from torchserve_models.demo import examples
+from torchserve_models.sample_inputs import IMAGES
 from training.images import draw_image
 
 every_look = pytest.mark.parametrize("look", LOOKS)
-LABEL, IMAGE = draw_image(examples.SEED, examples.IMAGES[0])
+LABEL = "arrow"
+IMAGE = IMAGES[LABEL].read_bytes()
 MODEL = "bart-large-cnn"
 PLAYS = "return Array.from(document.querySelectorAll('video')).some(video => video.videoWidth > 0)"
 

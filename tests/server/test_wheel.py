@@ -138,11 +138,21 @@ def test_installed_wheel_packs_and_serves_a_store(serve_venv, tmp_path):
         assert set(answer[0]) == {"label", "score"}
         status = run([command, "status", "--json", "--port-offset", str(offset)], tmp_path, check=False)
         assert json.loads(status.stdout)
+        wait_for_text(server, "Ready in", tmp_path / "output")
+        assert server.poll() is None
     finally:
         server.terminate()
         server.wait(60)
     assert (tmp_path / ".run").is_dir()  # the current directory's, not one in site-packages
     assert not list(serve_venv.rglob(".run"))
+
+
+def wait_for_text(server, text, output):
+    deadline = time.monotonic() + 60
+    while text not in output.read_text():
+        assert server.poll() is None, output.read_text()
+        assert time.monotonic() < deadline, output.read_text()
+        time.sleep(0.2)
 
 
 def wait_for_answer(server, url, content, output):

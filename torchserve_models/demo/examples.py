@@ -1,26 +1,16 @@
-"""Inputs to try: drawn images and reports of the kind that the starter weights were trained on."""
+"""The sample inputs as the pages show them."""
 
+import shutil
 from pathlib import Path
 
-SEED = 7  # that of serving/commands/samples.py
-IMAGES = (0, 4, 5, 10)
-REPORTS = (0, 6, 1)
+from torchserve_models.sample_inputs import IMAGES, REPORTS
 
 
 def images(folder: Path) -> list[tuple[str, Path]]:
-    """What each shows, and a JPEG file of it in `folder`."""
-    from training.images import draw_image
-
-    found = []
-    for index in IMAGES:
-        label, content = draw_image(SEED, index)
-        path = folder / f"{label}.jpg"
-        path.write_bytes(content)
-        found.append((label, path))
-    return found
+    """Copy the sample images into `folder`; return what each shows and its path there."""
+    return [(label, Path(shutil.copyfile(path, folder / path.name))) for label, path in IMAGES.items()]
 
 
 def reports() -> list[str]:
-    from training.reports import report
-
-    return [report(SEED, index)[0] for index in REPORTS]
+    """Return the texts of the sample reports."""
+    return [path.read_text("utf-8").rstrip("\n") for path in REPORTS]

@@ -1,11 +1,13 @@
-"""Input to try a server with: a drawn image and a report in the run folder, and the commands that send them."""
+"""Input to try a server with: a sample image and a report in the run folder, and the commands that send them."""
 
 import shlex
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from torchserve_models.client import Endpoints
 from torchserve_models.packing import PackingError, read_provenance
+from torchserve_models.sample_inputs import IMAGES, REPORTS
 
 
 def commands(models: Sequence[str], store: Path, folder: Path, endpoints: Endpoints) -> list[str]:
@@ -29,13 +31,10 @@ def _task(archive: Path) -> str | None:
 
 
 def write(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Makes `folder` with a file for each task, drawn like the starters' training data; and curl's options for it."""
-    from training.images import draw_image
-    from training.reports import report
-
+    """Write a sample file for each task to `folder`; return each task's file and curl's options for it."""
     folder.mkdir(exist_ok=True)
     photo, text = folder / "image.jpg", folder / "report.txt"
-    photo.write_bytes(draw_image(7, 0)[1])
-    text.write_text(report(7, 0)[0] + "\n", "utf-8")
+    shutil.copyfile(IMAGES["arrow"], photo)
+    shutil.copyfile(REPORTS[0], text)
     plain = " -H 'Content-Type: text/plain'"
     return {"image-classification": (photo, ""), "summarization": (text, plain)}
