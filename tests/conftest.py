@@ -1,15 +1,52 @@
 """Fixtures for all tests."""
 
+import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests import tools
 
 if TYPE_CHECKING:
     from torchserve_models import serving
 
 ROOT = Path(__file__).resolve().parent.parent
+SKIP_COUNTS = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_report_header() -> list[str]:
+    return tools.describe_missing(tools.missing_tools())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    counts = tools.skip_tests(items)
+    config.stash[SKIP_COUNTS] = counts
+    if counts and os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+        _skips_file(config.workerinput["testrunuid"]).write_text(json.dumps(counts))  # type: ignore[attr-defined]
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    return tools.describe_skipped(config.stash.get(SKIP_COUNTS, {}))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any) -> None:
+    """Report what the first worker collected: the process that prints collects nothing itself."""
+    path = _skips_file(node.workerinput["testrunuid"])
+    if node.gateway.id == "gw0" and path.exists():
+        counts = json.loads(path.read_text())
+        path.unlink()
+        reporter = node.config.pluginmanager.get_plugin("terminalreporter")
+        for line in tools.describe_skipped(counts):
+            reporter.write_line(line)
+
+
+def _skips_file(run_id: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"torchserve-models-skips-{run_id}.json"
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -13,15 +11,13 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import psutil
-import pytest
 
+from tests.tools import needs
 from torchserve_models.client import Endpoints
 from torchserve_models.gateway.nginx import Front, command
 from torchserve_models.gateway.work_folder import WorkFolder
 
-needs_nginx = pytest.mark.skipif(
-    shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"
-)
+needs_nginx = needs("nginx")
 
 
 @dataclass

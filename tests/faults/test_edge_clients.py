@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -14,6 +13,7 @@ import httpx
 import pytest
 
 from tests.faults.edge import Answer, Edge, FakeServer, address, edge, needs_nginx
+from tests.tools import needs
 from torchserve_models.client import Endpoints
 from torchserve_models.gateway.nginx import Limits, Tls
 
@@ -146,7 +146,7 @@ def test_the_proxy_protocol(torchserve):
     assert statuses[2] == b"200"
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+@needs("openssl")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_versions_of_tls(torchserve, tmp_path, version):
     files = Tls(tmp_path / "cert.pem", tmp_path / "key.pem")

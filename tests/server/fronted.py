@@ -1,20 +1,15 @@
 """What the tests of nginx and the gateway share: addresses, a front of the server under test, errors."""
 
-import os
-import shutil
 from contextlib import contextmanager
 
-import pytest
-
+from tests.tools import needs
 from torchserve_models.client import Endpoints
 from torchserve_models.gateway.front import Running
 from torchserve_models.gateway.nginx import Front
 from torchserve_models.gateway.settings import Settings
 from training.images import draw_image
 
-needs_nginx = pytest.mark.skipif(
-    shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"
-)
+needs_nginx = needs("nginx")
 LABEL, IMAGE = draw_image(2024, 5)
 SLOW = 2  # seconds that a slow client gets
 

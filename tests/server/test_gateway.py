@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import subprocess
 import time
 
@@ -16,6 +15,7 @@ from PIL import Image
 
 from tests.faults.toys import TALKATIVE, toy
 from tests.server.fronted import IMAGE, LABEL, error, in_front_of, needs_nginx, through
+from tests.tools import needs
 from torchserve_models.client import Client, InvalidImage, ModelNotFound, TooLarge
 from torchserve_models.paths import ROOT
 from torchserve_models.serving.commands import samples
@@ -86,7 +86,7 @@ def curl(options, url, folder):
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs("curl")
 class TestByCurl:
     @pytest.mark.parametrize("form", CURL)
     def test_a_image(self, front, version, files, form):

@@ -3,7 +3,6 @@
 import asyncio
 import collections
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import pytest
 from tests.faults.toys import toy
 from tests.live_server import alive
 from tests.server.fronted import IMAGE, LABEL, SLOW, error, in_front_of, needs_nginx, through
+from tests.tools import needs
 from torchserve_models.client import AsyncClient, Client, Endpoints, Overloaded, ServeError
 from torchserve_models.gateway.nginx import Tls
 from torchserve_models.paths import ROOT
@@ -214,8 +214,6 @@ def test_only_post_predicts_and_nothing_hangs_without_a_worker(http, server, slo
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
     files = Tls(folder / "cert.pem", folder / "key.pem")
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext"
@@ -224,6 +222,7 @@ def certificate(tmp_path_factory):
     return files
 
 
+@needs("openssl")
 def test_tls_and_open_management(server, certificate):
     ca = certificate.certificate
     with in_front_of(server.endpoints, tls=certificate, open_management=True) as running:

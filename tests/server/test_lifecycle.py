@@ -7,6 +7,7 @@ import subprocess
 import httpx
 import pytest
 
+from tests.tools import needs
 from torchserve_models.packing import read_provenance
 from torchserve_models.serving.commands import status
 from torchserve_models.serving.commands.samples import commands
@@ -54,7 +55,7 @@ def test_the_table_for_people_names_every_model(server, capsys):
     assert server.inference in shown
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs("curl")
 def test_the_commands_that_it_prints_can_be_pasted(server):
     printed = commands(server.models, server.store, RunDir(server.run_dir).samples, server.endpoints)
     assert len(printed) == len(server.models)

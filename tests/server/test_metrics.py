@@ -1,6 +1,5 @@
 """The metrics port: readable to Prometheus, and the same counts whichever way a request came."""
 
-import shutil
 import subprocess
 import time
 
@@ -8,6 +7,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.tools import needs
 from torchserve_models.client import Client, ClientError
 from torchserve_models.client.settings import PROTOCOLS
 from torchserve_models.serving.health import model_states, probe_scheduler
@@ -120,7 +120,7 @@ def test_histograms_are_whole(server):
             assert buckets[-1] == count > 0
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@needs("promtool")
 def test_promtool_can_parse_it(server):
     """Its exit code 3 is for TorchServe's own names, which it does not like."""
     checked = subprocess.run(

@@ -2,12 +2,12 @@
 
 import base64
 import json
-import shutil
 import subprocess
 
 import httpx
 import pytest
 
+from tests.tools import needs
 from training.images import draw_image
 from training.reports import report
 
@@ -149,7 +149,7 @@ def test_routes_and_models_that_do_not_exist(http):
         assert response.json()["code"] == 404
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs("curl")
 def test_curl_uploads_a_file_as_it_is(server, tmp_path):
     photo, text = tmp_path / "photo.jpg", tmp_path / "report.txt"
     photo.write_bytes(IMAGE)

@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,12 +11,13 @@ import httpx
 import pytest
 
 from tests.observing import alerts, configuration, metrics_of, panels
+from tests.tools import needs
 from torchserve_models.client import Client, ClientError
 from torchserve_models.serving.run_config.ports import Ports
 from training.images import draw_image
 from training.reports import report
 
-pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+pytestmark = needs("prometheus")
 
 _, IMAGE = draw_image(33, 1)
 TEXT, _ = report(33, 1)

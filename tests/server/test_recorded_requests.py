@@ -1,18 +1,16 @@
 """TorchServe and nginx hand on requests as they were when the recording that unit tests use was made."""
 
 import json
-import shutil
-
-import pytest
 
 from tests.faults.toys import toy
 from tests.server.fronted import in_front_of, needs_nginx
 from tests.server.recording import ECHO, FILE, MODEL, record
+from tests.tools import needs
 from torchserve_models.client import Client
 
 
 @needs_nginx
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs("curl")
 def test_requests_are_handed_on_as_recorded(server):
     with Client(endpoints=server.endpoints) as client:
         client.register(f"{toy(server.store, MODEL, ECHO)}.mar")

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import subprocess
 
 import grpc
@@ -11,6 +10,7 @@ import pytest
 import requests
 
 from tests.server.fronted import IMAGE, LABEL, error, in_front_of, needs_nginx
+from tests.tools import needs
 from torchserve_models.client._stubs import (
     inference_pb2,
     inference_pb2_grpc,
@@ -79,7 +79,7 @@ def test_json_under_any_content_type(url, short, mime):
     assert label["label"] == LABEL
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@needs("curl")
 def test_json_that_curl_calls_a_form(server, front, short):
     """Case 1."""
 
@@ -94,7 +94,7 @@ def test_json_that_curl_calls_a_form(server, front, short):
     assert curl(server.inference + SUMMARIZE, "--data-binary", "text=AT&T rose.\nMore")["code"] == 400
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@needs("node")
 def test_nodes_fetch_without_headers(url, short):
     """Case 2."""
     command = ["node", "-e", FETCH, url + SUMMARIZE, MESSAGE]

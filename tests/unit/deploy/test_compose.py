@@ -2,7 +2,6 @@
 
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.observing import defaults
+from tests.tools import find_tool, needs
 from torchserve_models.demo.cli import parse
 from torchserve_models.gateway import render
 from torchserve_models.serving.run_config import config_file
@@ -211,12 +211,12 @@ def test_a_health_check_starts_no_interpreter(name):
     assert {"scripts/probe", "curl", "wget"} & set(re.findall(r"[\w/]+", " ".join(check)))
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+@needs("nginx")
 def test_nginx_takes_the_configuration(monkeypatch, tmp_path):
     """The real one checks it, without looking names up, which takes 1.27.3; other services stand for this machine."""
     text = re.sub(r" resolve\b", "", rendered(monkeypatch, tmp_path)).replace("torchserve:", "127.0.0.1:")
     (tmp_path / "nginx.conf").write_text(text.replace("/var/cache/nginx", str(tmp_path)))
-    command = ["nginx", "-t", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]
+    command = [find_tool("nginx"), "-t", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert checked.returncode == 0, checked.stderr
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.observing import DASHBOARDS, GRAFANA, PROMETHEUS, alerts, metrics_of, panels
+from tests.tools import needs
 
 OF_THE_SUPERVISOR = {
     "torchserve_supervisor_frontend_restarts_total",
@@ -22,7 +22,7 @@ OF_THE_SUPERVISOR = {
 """What its /metrics has for the alerts (serving/health/metrics.py, serving/metrics.py)."""
 OF_THE_GATEWAY = {"gateway_process_restarts_total"}
 """What the alerts ask of gateway/metrics.py."""
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+needs_promtool = needs("promtool")
 
 
 def promtool(*arguments: object) -> None:

@@ -1,12 +1,10 @@
 """The systemd unit: systemd takes it, and its times fit the supervisor's."""
 
 import re
-import shutil
 import subprocess
 
-import pytest
-
 from tests.conftest import ROOT
+from tests.tools import needs
 from torchserve_models.serving.run_config.run_plan import GRACE_S, SHUTDOWN_S
 
 UNIT = ROOT / "deploy" / "systemd" / "torchserve-models.service"
@@ -17,7 +15,7 @@ def setting(name):
     return value
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@needs("systemd-analyze")
 def test_systemd_finds_no_fault(tmp_path):
     copy = tmp_path / UNIT.name
     program = setting("ExecStart").split()[0]

@@ -1,14 +1,13 @@
 """nginx's configuration: filled in rightly, refused where a value could change its meaning, read by nginx itself."""
 
-import os
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.tools import needs
 from torchserve_models.client import Endpoints
 from torchserve_models.gateway.front import _parser
 from torchserve_models.gateway.front_options import edge_settings
@@ -24,9 +23,7 @@ from torchserve_models.gateway.nginx import (
 )
 from torchserve_models.gateway.refusals import WORKER_DIED
 
-needs_nginx = pytest.mark.skipif(
-    shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None, reason="nginx is not installed"
-)
+needs_nginx = needs("nginx")
 
 
 def test_every_variable_is_given_and_none_too_many(tmp_path):
@@ -203,7 +200,7 @@ def test_what_nginx_says_about_a_bad_file_is_told(tmp_path):
 
 
 @needs_nginx
-@pytest.mark.skipif(shutil.which("envsubst") is None, reason="envsubst (gettext-base) is not installed")
+@needs("envsubst")
 def test_the_same_by_envsubst_as_nginxs_image_does_it(tmp_path):
     values = variables(Front(), tmp_path)
     names = " ".join(f"${{{name}}}" for name in values)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools import needs
 from tests.unit.packing.conftest import Bench
 from tests.unit.packing.preparing import (
     ALWAYS,
@@ -44,7 +45,8 @@ def test_the_engine_is_the_configurations(bench: Bench) -> None:
     assert prepared_members(bench.pack(weights="starter").path) == ALWAYS
 
 
-@pytest.mark.skipif(shutil.which("g++") is None or platform.machine() != "x86_64", reason="no g++ for x86-64")
+@needs("g++")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="not x86-64")
 def test_a_summarizers_attention_is_compiled(
     bench: Bench,
     own_cache: Path,

@@ -25,11 +25,12 @@ from handlers.engines.torch_compiled_classifier import (
 )
 from handlers.vision.preprocess import Preprocessor
 from tests.conftest import ROOT
+from tests.tools import needs
 from tests.unit.handlers.engines.conftest import BF16, FP32, NORMALIZATION, SMALL, SPEC, levels
 from training.images import draw_image
 
 needs_bf16 = pytest.mark.skipif(not has_any(FAST_BF16), reason="this CPU has no bf16")
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+needs_compiler = needs("g++")
 
 
 def reference(folder, batch: torch.Tensor) -> torch.Tensor:
