@@ -243,7 +243,7 @@ def test_it_is_not_ready_from_the_moment_of_the_wish_to_stop(tmp_path):
 
 def test_a_model_that_torchserve_has_given_up_is_revived(tmp_path, monkeypatch):
     """TorchServe itself stops trying after maxRetryTimeoutInSec and never begins again."""
-    monkeypatch.setattr(repairs, "GIVEN_UP_AFTER_S", 15.0)
+    monkeypatch.setattr(repairs, "GIVEN_UP_TIMEOUT_S", 15.0)
     allowed = tmp_path / "allowed"
     allowed.touch()
     toy(

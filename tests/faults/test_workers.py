@@ -97,7 +97,7 @@ def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
         os.kill(victim, signal.SIGKILL)
         until(lambda: not toys.ready())
         until(lambda: phase(toys) == "not ready")  # how soon: test_readiness.py
-        assert status.look(RunDir(toys.run_dir)).exit_code == 1
+        assert status.get_status(RunDir(toys.run_dir)).exit_code == 1
         assert order(toys, "", "second").status_code == 200
         assert held.result().json()["message"] == "Worker died."
         assert held.result().status_code in (500, 507)  # 507 where Java sees the exit code of SIGKILL in time
@@ -105,7 +105,7 @@ def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
     until(toys.ready)
     until(lambda: phase(toys) == "ready")
     assert worker(toys)["pid"] != victim
-    assert status.look(RunDir(toys.run_dir)).exit_code == 0
+    assert status.get_status(RunDir(toys.run_dir)).exit_code == 0
 
 
 def test_what_a_client_sends_is_not_taken_for_a_line_of_the_front_ends_log(toys):

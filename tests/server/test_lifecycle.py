@@ -31,7 +31,7 @@ def predict(server, path, content=IMAGE):
 
 def test_it_is_ready_and_says_what_it_serves(server):
     assert server.ready()
-    found = status.look(RunDir(server.run_dir))
+    found = status.get_status(RunDir(server.run_dir))
     assert found.exit_code == 0
     report = status.as_json(found)
     assert json.loads(json.dumps(report)) == report
@@ -47,7 +47,7 @@ def test_it_is_ready_and_says_what_it_serves(server):
 
 
 def test_the_table_for_people_names_every_model(server, capsys):
-    status.show(status.look(RunDir(server.run_dir)))
+    status.print_status(status.get_status(RunDir(server.run_dir)))
     shown = capsys.readouterr().out
     for model in server.models:
         assert model in shown

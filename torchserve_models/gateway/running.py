@@ -273,7 +273,7 @@ def say(text: str) -> None:
 
 
 def _backoff() -> Backoff:
-    return Backoff(first_s=0.5, longest_s=LONGEST_DELAY_S, stable_s=60.0, max_restarts=10)
+    return Backoff(initial_delay_s=0.5, max_delay_s=LONGEST_DELAY_S, stable_s=60.0, max_restarts=10)
 
 
 def _listen(address: str) -> socket.socket:

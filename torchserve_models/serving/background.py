@@ -13,17 +13,17 @@ from torchserve_models.serving.supervisor.supervisor import Supervisor
 
 
 def main() -> int:
-    supervisor = Supervisor(Plan.from_json(sys.stdin.read()), log)
-    say = supervisor.reporter.wrap(log)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.on_signal())
+    supervisor = Supervisor(Plan.from_json(sys.stdin.read()), write_log)
+    info = supervisor.reporter.wrap(write_log)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: supervisor.on_signal())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         supervisor.start()
-        say("ready")
+        info("ready")
         supervisor.watch()
     except (RunError, OSError) as error:
-        say(f"error: {error}")
+        info(f"error: {error}")
         supervisor.stop("failed", str(error))
         return error.exit_code if isinstance(error, RunError) else RunError.exit_code
     except Exception as error:  # a mistake of ours: its traceback goes to the log, but no process stays
@@ -32,12 +32,12 @@ def main() -> int:
     finally:
         supervisor.stop()
         supervisor.reporter.flush()
-    say("ended")
+    info("ended")
     supervisor.reporter.flush()
     return 0
 
 
-def log(message: str) -> None:
+def write_log(message: str) -> None:
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} {message}", flush=True)
 
 

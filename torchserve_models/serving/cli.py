@@ -17,9 +17,9 @@ from torchserve_models.packing import default_models
 from torchserve_models.packing.models import LAYOUT
 from torchserve_models.serving.archives import preparation
 from torchserve_models.serving.commands import samples, status, stopping
-from torchserve_models.serving.commands.detach import detach
+from torchserve_models.serving.commands.detach import start_detached
 from torchserve_models.serving.commands.progress import Progress
-from torchserve_models.serving.commands.run_dir_hold import claim
+from torchserve_models.serving.commands.run_dir_hold import hold_run_dir
 from torchserve_models.serving.errors import ConfigError, Interrupted, RunError
 from torchserve_models.serving.lifecycle import frontend_logs
 from torchserve_models.serving.run_config import config_file
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def serve(options: argparse.Namespace) -> int:
-    def planned(names: Sequence[str]) -> Plan:
+    def make_run_plan(names: Sequence[str]) -> Plan:
         return plan(
             names,
             options.store,
@@ -61,33 +61,35 @@ def serve(options: argparse.Namespace) -> int:
     _on_signals(_interrupt)
     run = RunDir(options.run_dir.resolve())
     with Progress() as progress:
-        with claim(planned(()), progress.say):
+        with hold_run_dir(make_run_plan(()), progress.info):
             if options.no_pack:
-                names = preparation.as_packed(options.names, options.store)
+                names = preparation.find_archives(options.names, options.store)
             else:
-                names = preparation.prepare(options.names, options.weights, options.store, progress.say)
-        made = planned(names)
-        if options.detach:
-            with _echo(made.run, options.verbose):
-                detach(made, progress)
-            _tell(made, progress, "scripts/stop ends it.")
+                names = preparation.prepare_archives(
+                    options.names, options.weights, options.store, progress.info
+                )
+        run_plan = make_run_plan(names)
+        if options.start_detached:
+            with _copy_logs(run_plan.run, options.verbose):
+                start_detached(run_plan, progress)
+            _print_ready(run_plan, progress, "scripts/stop ends it.")
             return 0
-        supervisor = Supervisor(made, progress.say, progress.now)
+        supervisor = Supervisor(run_plan, progress.info, progress.update)
     return _foreground(supervisor, progress, options.verbose)
 
 
 def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> int:
     """Until Ctrl-C or SIGTERM; a second signal ends it without waiting for running requests."""
-    say = supervisor.reporter.wrap(progress.say)
+    info = supervisor.reporter.wrap(progress.info)
     _on_signals(supervisor.on_signal)
-    with _echo(supervisor.plan.run, verbose):
+    with _copy_logs(supervisor.plan.run, verbose):
         try:
             with progress:
                 supervisor.start()
             with suppress(OSError, ValueError):  # stdout's reader is gone: no reason to end a server
-                _tell(supervisor.plan, progress, "Ctrl-C ends it.")
+                _print_ready(supervisor.plan, progress, "Ctrl-C ends it.")
             supervisor.watch()
-            say("stopping")
+            info("stopping")
         except Exception as error:
             supervisor.stop("failed", str(error))
             raise
@@ -111,32 +113,32 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def _tell(made: Plan, progress: Progress, last: str) -> None:
-    commands = samples.commands(made.models, made.store, made.run.samples, made.endpoints)
+def _print_ready(run_plan: Plan, progress: Progress, last: str) -> None:
+    commands = samples.commands(run_plan.models, run_plan.store, run_plan.run.samples, run_plan.endpoints)
     ready = f"Ready in {progress.seconds:.0f} s. {last}"  # a handler that is not ours has no command to try
     print("\n".join([f"{ready} Try it:", *commands] if commands else [ready]), flush=True)
 
 
 @contextmanager
-def _echo(run: RunDir, wanted: bool) -> Iterator[None]:
+def _copy_logs(run: RunDir, enabled: bool) -> Iterator[None]:
     """With --verbose, the logs of the front end and of the workers on stderr as well."""
-    over = threading.Event()
+    finished = threading.Event()
     tails = [frontend_logs.Tail(path) for path in (run.server_log, run.workers_log)]
 
     def copy() -> None:
-        while not over.wait(0.3):
+        while not finished.wait(0.3):
             for tail in tails:
                 for line in tail.lines():
                     with suppress(OSError, ValueError):
                         print(line, file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=copy, daemon=True)
-    if wanted:
+    if enabled:
         thread.start()
     try:
         yield
     finally:
-        over.set()
+        finished.set()
 
 
 def _ports(options: argparse.Namespace) -> Ports:
@@ -163,15 +165,15 @@ def _run_dir(options: argparse.Namespace) -> RunDir:
 
 
 def show_status(options: argparse.Namespace) -> int:
-    found = status.look(_run_dir(options))
+    server_status = status.get_status(_run_dir(options))
     if options.json:
-        print(json.dumps(status.as_json(found), indent=2))
+        print(json.dumps(status.as_json(server_status), indent=2))
     else:
-        status.show(found)
-    return found.exit_code
+        status.print_status(server_status)
+    return server_status.exit_code
 
 
-def end(options: argparse.Namespace) -> int:
+def stop_server(options: argparse.Namespace) -> int:
     print(stopping.stop(_run_dir(options), now=options.now))
     return 0
 
@@ -186,14 +188,14 @@ def _seconds(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts")
     commands = parser.add_subparsers(required=True)
-    place = argparse.ArgumentParser(add_help=False)
-    add_run_dir(place, help="logs and state of this server; default: .run/")
-    add_port_offset(place)
+    run_options = argparse.ArgumentParser(add_help=False)
+    add_run_dir(run_options, help="logs and state of this server; default: .run/")
+    add_port_offset(run_options)
 
     command = commands.add_parser(
         "serve",
         prog="scripts/serve",
-        parents=[place],
+        parents=[run_options],
         description="Packs what is missing, starts TorchServe, and says when every model truly answers. "
         "Stays in the foreground until Ctrl-C, unless --detach.",
     )
@@ -232,15 +234,15 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=serve)
 
     command = commands.add_parser(
-        "stop", prog="scripts/stop", parents=[place], description="Ends the server and every worker."
+        "stop", prog="scripts/stop", parents=[run_options], description="Ends the server and every worker."
     )
     command.add_argument("--now", action="store_true", help="do not wait for running requests")
-    command.set_defaults(run=end)
+    command.set_defaults(run=stop_server)
 
     command = commands.add_parser(
         "status",
         prog="scripts/status",
-        parents=[place],
+        parents=[run_options],
         description="Models, weights, workers, queue and readiness, as the supervisor sees them. "
         "Exit code: 0 ready, 1 running but not ready, 3 not running.",
     )

@@ -25,7 +25,7 @@ def start(
     run_dir: Path = RUN_DIR,
     store: Path = LAYOUT.store,
     pack: bool = True,
-    report: preparation.Report = lambda _: None,
+    report: preparation.LogFunction = lambda _: None,
 ) -> "Server":
     """Packs what is missing, starts TorchServe and returns when every model has answered. Raises RunError.
 
@@ -33,7 +33,9 @@ def start(
     thread that calls this, so call it from one that stays.
     """
     names = (
-        preparation.prepare(models, weights, store, report) if pack else preparation.as_packed(models, store)
+        preparation.prepare_archives(models, weights, store, report)
+        if pack
+        else preparation.find_archives(models, store)
     )
     supervisor = Supervisor(plan(names, store, run_dir, ports or Ports.free()), report)
     supervisor.start()
@@ -73,7 +75,7 @@ class Server:
 
     def stop(self) -> None:
         """Ends the front end and every worker; twice does no harm."""
-        self._supervisor.ask_to_stop()
+        self._supervisor.request_stop()
         self._thread.join()
         self._supervisor.stop()
 

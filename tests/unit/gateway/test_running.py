@@ -74,7 +74,9 @@ def pair(monkeypatch, tmp_path):
     monkeypatch.setattr(running, "ManagedProcess", Process)
     monkeypatch.setattr(running, "command", command)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(running, "_backoff", lambda: Backoff(first_s=0.0, longest_s=0.0, max_restarts=3))
+    monkeypatch.setattr(
+        running, "_backoff", lambda: Backoff(initial_delay_s=0.0, max_delay_s=0.0, max_restarts=3)
+    )
     Process.events.clear()
     anywhere = dict.fromkeys(("http", "grpc", "gateway", "internal"), "127.0.0.1:0")
 

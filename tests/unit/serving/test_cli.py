@@ -23,7 +23,7 @@ from torchserve_models.serving.run_config.state import Identity, State
 def packs(monkeypatch):
     """Whether anything was packed."""
     asked = []
-    monkeypatch.setattr(preparation, "prepare", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(preparation, "prepare_archives", lambda *arguments: asked.append(arguments))
     return asked
 
 
@@ -89,7 +89,7 @@ def test_sigterm_while_packing_ends_it_as_ctrl_c_does(tmp_path, monkeypatch):
             cleaned.append(True)
 
     monkeypatch.setattr(run_dir_hold, "check_free", lambda _settings: None)
-    monkeypatch.setattr(preparation, "prepare", prepare)
+    monkeypatch.setattr(preparation, "prepare_archives", prepare)
     assert serve(tmp_path) == 130
     assert cleaned == [True]
     assert phase(tmp_path) == "stopped"
@@ -101,11 +101,11 @@ def test_while_packing_it_is_starting_and_no_second_start_packs_too(tmp_path, mo
     def prepare(*_):
         state = State.read(run.state)
         assert state is not None
-        seen.append((state.supervisor, status.look(run).running, serve(tmp_path)))
+        seen.append((state.supervisor, status.get_status(run).running, serve(tmp_path)))
         raise RunError("cannot be packed")
 
     monkeypatch.setattr(run_dir_hold, "check_free", lambda _settings: None)
-    monkeypatch.setattr(preparation, "prepare", prepare)
+    monkeypatch.setattr(preparation, "prepare_archives", prepare)
     assert serve(tmp_path) == 1
     assert seen == [(Identity.of(os.getpid()), True, 1)]
     assert f"already running in {run.path} (process {os.getpid()}, starting)" in capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_stop_ends_a_start_that_still_packs(tmp_path):
         "from torchserve_models.serving.archives import preparation\n"
         "from torchserve_models.serving.commands import run_dir_hold\n"
         "def prepare(*_): print('packing', flush=True); time.sleep(600)\n"
-        "preparation.prepare = prepare; run_dir_hold.check_free = lambda _: None\n"
+        "preparation.prepare_archives = prepare; run_dir_hold.check_free = lambda _: None\n"
         "sys.exit(cli.main(['serve', '--run-dir', sys.argv[1], '--store', sys.argv[1]]))"
     )
     run = RunDir(tmp_path / "run")
@@ -146,7 +146,7 @@ def test_each_port_can_be_given_beside_the_offset(tmp_path, monkeypatch):
     monkeypatch.setattr(
         run_dir_hold, "check_free", lambda settings: checked.append(ports.endpoints(settings))
     )
-    monkeypatch.setattr(preparation, "prepare", lambda *_: (_ for _ in ()).throw(RunError("enough")))
+    monkeypatch.setattr(preparation, "prepare_archives", lambda *_: (_ for _ in ()).throw(RunError("enough")))
     numbers = ("--port", "8300", "--grpc-management-port", "7400", "--health-port", "8500")
     assert serve(tmp_path, "--port-offset", "100", *numbers) == 1
     expected = Endpoints.at(

@@ -18,10 +18,10 @@ from torchserve_models.packing.models import LAYOUT, find_model
 from torchserve_models.packing.sources import Weights
 from torchserve_models.serving.errors import RunError
 
-Report = Callable[[str], None]
+LogFunction = Callable[[str], None]
 
 
-def prepare(names: Sequence[str], weights: Weights, store: Path, report: Report) -> list[str]:
+def prepare_archives(names: Sequence[str], weights: Weights, store: Path, report: LogFunction) -> list[str]:
     """The names to serve, all with starters when none is given, each with its archive in `store`.
 
     Packing leaves an archive that is already right as it is. One that was packed from somebody's own folder or hub
@@ -30,17 +30,17 @@ def prepare(names: Sequence[str], weights: Weights, store: Path, report: Report)
     there is nothing else.
     Raises RunError.
     """
-    chosen = list(dict.fromkeys(names)) or default_models()
-    for name in chosen:
+    model_names = list(dict.fromkeys(names)) or default_models()
+    for name in model_names:
         archive = store / f"{name}.mar"
-        if _is_own(name, archive) and (weights == "auto" or name not in known_models()):
-            _check_whole(archive)
+        if _is_user_archive(name, archive) and (weights == "auto" or name not in known_models()):
+            _check_is_archive(archive)
             ignored = "" if weights == "auto" else f"; --weights {weights} is for models of models/"
             report(f"{name}: the archive in {store}, as it is{ignored}")
             continue
         try:
             if weights == "auto" and (hub_id := _hub_id(name, archive)):
-                packed = _renew(name, hub_id, store, report)
+                packed = _repack(name, hub_id, store, report)
             else:
                 packed = pack(name, weights=weights, store=store, report=report)
         except PackingError as error:
@@ -48,42 +48,44 @@ def prepare(names: Sequence[str], weights: Weights, store: Path, report: Report)
         if packed is None:
             continue
         report(f"{name}: {'unchanged' if packed.unchanged else 'packed'}, version {packed.version}")
-    return chosen
+    return model_names
 
 
-def as_packed(names: Sequence[str], store: Path) -> list[str]:
+def find_archives(names: Sequence[str], store: Path) -> list[str]:
     """The names to serve, every archive of `store` when none is given; nothing is packed. Raises RunError."""
-    chosen = list(dict.fromkeys(names)) or sorted(
+    model_names = list(dict.fromkeys(names)) or sorted(
         path.stem
         for path in store.glob("*.mar")
         if not path.name.startswith(".")  # those are for a moment, while a front end is restarted
         and not is_earlier(path)
     )
-    if not chosen:
+    if not model_names:
         raise RunError(f"there is no archive in {store}; make some with scripts/pack")
-    for name in chosen:
-        _check_whole(store / f"{name}.mar")
-    return chosen
+    for name in model_names:
+        _check_is_archive(store / f"{name}.mar")
+    return model_names
 
 
 def _hub_id(name: str, archive: Path) -> str | None:
     """The repository of the hub that models/ names, if the archive was packed from it."""
     model = find_model(name, LAYOUT)
     try:
-        made = read_provenance(archive)
+        provenance = read_provenance(archive)
     except PackingError:
         return None
-    return model.hub if model and (made.weights, made.source) == ("pretrained", model.hub) else None
+    return (
+        model.hub if model and (provenance.weights, provenance.source) == ("pretrained", model.hub) else None
+    )
 
 
-def _renew(name: str, hub_id: str, store: Path, report: Report) -> Packed | None:
+def _repack(name: str, hub_id: str, store: Path, report: LogFunction) -> Packed | None:
     """Packs the pretrained weights again; None, and the archive as it is, where the hub cannot be had."""
     from torchserve_models.packing import hub, lock, pretrained
 
     try:
-        locked = lock.read(LAYOUT.lock, hub_id)
-        if locked is None or not pretrained.is_cached(hub_id, locked):
-            problem = hub.probe(hub_id, (locked.revision, locked.files) if locked else None)
+        lock_entry = lock.read(LAYOUT.lock, hub_id)
+        if lock_entry is None or not pretrained.is_cached(hub_id, lock_entry):
+            problem = hub.probe(hub_id, (lock_entry.revision, lock_entry.files) if lock_entry else None)
             if problem is not None:
                 raise problem
         return pack(name, weights="pretrained", store=store, report=report)
@@ -95,19 +97,19 @@ def _renew(name: str, hub_id: str, store: Path, report: Report) -> Packed | None
         return None
 
 
-def _is_own(name: str, archive: Path) -> bool:
+def _is_user_archive(name: str, archive: Path) -> bool:
     """Whether there is an archive that did not come from the sources of models/."""
     try:
-        made = read_provenance(archive)
+        provenance = read_provenance(archive)
     except PackingError:
         return archive.exists() and name not in known_models()
     model = find_model(name, LAYOUT)
-    return made.weights in ("folder", "state-dict", "own") or (
-        made.weights == "pretrained" and (model is None or made.source != model.hub)
+    return provenance.weights in ("folder", "state-dict", "own") or (
+        provenance.weights == "pretrained" and (model is None or provenance.source != model.hub)
     )
 
 
-def _check_whole(archive: Path) -> None:
+def _check_is_archive(archive: Path) -> None:
     """TorchServe takes any file for an archive, and its worker then dies of something unrelated."""
     try:
         with zipfile.ZipFile(archive) as content:

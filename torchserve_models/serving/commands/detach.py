@@ -15,7 +15,7 @@ from torchserve_models.serving.run_config.run_plan import Plan
 from torchserve_models.serving.run_config.state import State
 
 
-def detach(plan: Plan, progress: Progress) -> None:
+def start_detached(plan: Plan, progress: Progress) -> None:
     """Returns when the server is ready. Raises RunError when it is not to be; nothing runs then."""
     run = plan.run
     run.make()
@@ -48,20 +48,20 @@ def _follow(child: "subprocess.Popen[bytes]", run: RunDir, progress: Progress, o
     while True:
         code = child.poll()
         state = State.read(run.state)
-        own = state is not None and state.supervisor.pid == child.pid
-        if state is not None and own and state.phase == "ready" and code is None:
+        is_child_state = state is not None and state.supervisor.pid == child.pid
+        if state is not None and is_child_state and state.phase == "ready" and code is None:
             child.returncode = 0  # it goes on without us: no warning about a child that still runs
             return
         if code is not None:
-            if state is not None and own and state.phase == "failed":
+            if state is not None and is_child_state and state.phase == "failed":
                 raise RunError(state.message)
-            raise _unexplained(run, offset)
-        if state is not None and own and state.phase == "starting":
-            progress.now(state.message)
+            raise _exit_error(run, offset)
+        if state is not None and is_child_state and state.phase == "starting":
+            progress.update(state.message)
         time.sleep(0.2)
 
 
-def _unexplained(run: RunDir, offset: int) -> RunError:
+def _exit_error(run: RunDir, offset: int) -> RunError:
     """The supervisor ended without a state: what it printed says why."""
     with open(run.supervisor_log, "rb") as log:
         log.seek(offset)

@@ -9,18 +9,18 @@ from typing import Self
 from rich.console import Console
 from rich.status import Status
 
-_REMINDER = 10.0
+_REMINDER_INTERVAL_S = 10.0
 
 
 class Progress:
-    """`say` is for what stays, `now` for what is being waited for. Everything goes to stderr."""
+    """`info` is for what stays, `now` for what is being waited for. Everything goes to stderr."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._start = time.monotonic()
-        self._last = ""
-        self._told = 0.0
+        self._last_message = ""
+        self._last_print_time = 0.0
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -41,17 +41,17 @@ class Progress:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
-    def say(self, message: str) -> None:
+    def info(self, message: str) -> None:
         if self._status is not None:
             self._console.print(message, markup=False)
         else:
             print(message, file=sys.stderr, flush=True)
 
-    def now(self, message: str) -> None:
+    def update(self, message: str) -> None:
         if self._status is not None:
             self._status.update(f"{message} ({self.seconds:.0f} s)".replace("[", "\\["))
             return
         now = time.monotonic()
-        if message != self._last or now - self._told >= _REMINDER:
-            self._last, self._told = message, now
+        if message != self._last_message or now - self._last_print_time >= _REMINDER_INTERVAL_S:
+            self._last_message, self._last_print_time = message, now
             print(f"{message} ({self.seconds:.0f} s)", file=sys.stderr, flush=True)

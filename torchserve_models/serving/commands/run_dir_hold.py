@@ -12,7 +12,7 @@ from torchserve_models.serving.supervisor.cleanup import clean_up
 
 
 @contextmanager
-def claim(plan: Plan, say: Callable[[str], None]) -> Iterator[None]:
+def hold_run_dir(plan: Plan, info: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock; the supervisor takes it for itself afterwards. Raises RunError when nothing can be started.
 
     All of that comes before anything is packed, which can mean a gigabyte from the hub.
@@ -20,7 +20,7 @@ def claim(plan: Plan, say: Callable[[str], None]) -> Iterator[None]:
     run = plan.run
     run.make()
     with run.lock():
-        clean_up(State.read(run.state), say)  # it would hold the ports
+        clean_up(State.read(run.state), info)  # it would hold the ports
         check_free(plan.settings)
         state = State(
             phase="starting",

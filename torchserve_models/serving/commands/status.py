@@ -72,28 +72,32 @@ def survey_models(endpoints: Endpoints, run: RunDir | None = None, store: Path |
     Raises client.ServeError when the front end does not answer.
     """
     with Client(endpoints=endpoints, timeout=SURVEY_TIMEOUT_S, retries=0) as connection:
-        found = survey(connection, SURVEY_TIMEOUT_S)
-    models = Processes(run.activity if run else Path()).observe(found.models) if run else found.models
+        survey_result = survey(connection, SURVEY_TIMEOUT_S)
+    models = (
+        Processes(run.activity if run else Path()).observe(survey_result.models)
+        if run
+        else survey_result.models
+    )
     versions = tuple(
         readiness.Version(
             model,
             model.min_workers,
             needs_answer=False,
-            origin=(archive_origin.from_archive(store, model) if store else None) or Origin(),
+            origin=(archive_origin.read_archive_origin(store, model) if store else None) or Origin(),
         )
         for model in models
     )
     now, wall_time = time.monotonic(), time.time()
-    undescribed = {**found.undescribed, **found.unreached}
+    undescribed = {**survey_result.undescribed, **survey_result.unreached}
     snapshot = readiness.Snapshot(now, wall_time, "running", versions, undescribed, now, wall_time)
     return state_report.as_json(snapshot, now)
 
 
-def look(run: RunDir) -> Status:
+def get_status(run: RunDir) -> Status:
     """Ask the supervisor, which answers at once; without it, the front end and the system."""
     state = State.read(run.state)
-    if state is None or not _lives(state):
-        return Status(False, _why_not(state), state, ())
+    if state is None or not _is_running(state):
+        return Status(False, _describe_end(state), state, ())
     if not state.supervisor.alive():
         problem = (
             f"its supervisor (process {state.supervisor.pid}) is gone; run scripts/stop and start it again"
@@ -108,7 +112,7 @@ def look(run: RunDir) -> Status:
     return Status(True, starting, state, ())
 
 
-def _lives(state: State) -> bool:
+def _is_running(state: State) -> bool:
     """While the front end is started again or ended, and just after its death, the supervisor speaks for it."""
     if state.frontend is not None and state.frontend.alive():
         return True
@@ -146,7 +150,7 @@ def as_json(status: Status) -> dict[str, Any]:
     }
 
 
-def show(status: Status) -> None:
+def print_status(status: Status) -> None:
     """The same for a person, on stdout."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -159,25 +163,25 @@ def show(status: Status) -> None:
         console.print(_table(status.models))
 
 
-def _why_not(state: State | None) -> str:
+def _describe_end(state: State | None) -> str:
     if state is None:
         return "nothing was started here (scripts/serve does it)"
     if state.phase in ("stopped", "failed"):
-        return f"{state.phase} {_ago(state)}: {state.message}"
-    return f"its processes were killed; it was {state.phase} {_ago(state)}"
+        return f"{state.phase} {_format_time(state)}: {state.message}"
+    return f"its processes were killed; it was {state.phase} {_format_time(state)}"
 
 
-def _ago(state: State) -> str:
+def _format_time(state: State) -> str:
     return time.strftime("at %Y-%m-%d %H:%M:%S", time.localtime(state.updated))
 
 
 def _heading(status: Status) -> str:
     assert status.state is not None
-    at = status.state.endpoints
+    endpoints = status.state.endpoints
     word = "ready" if status.ready else "not ready"
     return (
-        f"TorchServe is {word}: inference {at.inference}, management {at.management}, metrics {at.metrics}, "
-        f"gRPC {at.grpc_inference} and {at.grpc_management}"
+        f"TorchServe is {word}: inference {endpoints.inference}, management {endpoints.management}, "
+        f"metrics {endpoints.metrics}, gRPC {endpoints.grpc_inference} and {endpoints.grpc_management}"
     )
 
 
@@ -187,7 +191,7 @@ def _table(models: Sequence[Report]) -> Table:
         table.add_column(column, overflow="fold")
     for model in models:
         workers = ", ".join(
-            f"{worker['pid']} {_word(worker)} {worker['memory'] / 2**20:.0f} MB"
+            f"{worker['pid']} {_worker_state(worker)} {worker['memory'] / 2**20:.0f} MB"
             for worker in model["workers"]
         )
         waiting = model["queue_waiting"]
@@ -203,16 +207,16 @@ def _table(models: Sequence[Report]) -> Table:
     return table
 
 
-def _word(worker: Report) -> str:
+def _worker_state(worker: Report) -> str:
     if worker["status"] != "READY":
         return "starting"
     return "READY" if worker["responsive"] else "hangs" if worker["alive"] else "lost"
 
 
 def _model_json(model: Report) -> dict[str, Any]:
-    kept = ("name", "version", "default", "archive", "weights", "source", "task", "ready", "strict")
+    keys = ("name", "version", "default", "archive", "weights", "source", "task", "ready", "strict")
     return {
-        **{key: model[key] for key in kept},
+        **{key: model[key] for key in keys},
         "busy": not model["idle"],
         "problem": model["reason"],
         "min_workers": model["min_workers"],

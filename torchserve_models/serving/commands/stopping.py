@@ -12,7 +12,7 @@ from torchserve_models.serving.run_config.state import Identity, State
 from torchserve_models.serving.supervisor import frontend_process
 from torchserve_models.serving.supervisor.cleanup import clean_up
 
-_OVER = ("stopped", "failed")
+_FINAL_PHASES = ("stopped", "failed")
 _MARGIN_S = 1.0
 _SECOND_SIGNAL_S = 1.2
 """The supervisor takes two signals closer together for one."""
@@ -30,32 +30,32 @@ def stop(run: RunDir, *, now: bool = False) -> str:
     start = time.monotonic()
     timeout = _QUICK_END_S if now else state.stop_seconds + _MARGIN_S
     # The supervisor of a run that is over may live on, as a program of its own that once served.
-    if state.phase in _OVER:
-        if not _leftovers(state):
+    if state.phase in _FINAL_PHASES:
+        if not _remaining_processes(state):
             return f"nothing runs in {run.path}"
     elif state.supervisor.alive():
         _signal(state.supervisor, signal.SIGTERM)
-        until = start + timeout
-        second = start + _SECOND_SIGNAL_S if now else until
-        while state.supervisor.alive() and time.monotonic() < until:
-            if _is_over(run):  # only its process has to end yet
-                until = min(until, time.monotonic() + 1.0)
-            elif time.monotonic() > second:
-                second = until
+        deadline = start + timeout
+        second_signal_at = start + _SECOND_SIGNAL_S if now else deadline
+        while state.supervisor.alive() and time.monotonic() < deadline:
+            if _has_ended(run):  # only its process has to end yet
+                deadline = min(deadline, time.monotonic() + 1.0)
+            elif time.monotonic() > second_signal_at:
+                second_signal_at = deadline
                 _signal(state.supervisor, signal.SIGTERM)
             time.sleep(0.05)
-        if state.supervisor.alive() and not _is_over(run):
+        if state.supervisor.alive() and not _has_ended(run):
             _signal(state.supervisor, signal.SIGKILL)
-    _clean(run, state, min(SHUTDOWN_S, max(0.0, timeout - (time.monotonic() - start))))
-    if left := _leftovers(state):
-        raise RunError(f"these processes could not be ended: {', '.join(map(str, left))}")
+    _clean_up(run, state, min(SHUTDOWN_S, max(0.0, timeout - (time.monotonic() - start))))
+    if remaining := _remaining_processes(state):
+        raise RunError(f"these processes could not be ended: {', '.join(map(str, remaining))}")
     return f"stopped in {time.monotonic() - start:.1f} s"
 
 
-def _is_over(run: RunDir) -> bool:
+def _has_ended(run: RunDir) -> bool:
     """Whether the supervisor has said its last word; its process may live on."""
     state = State.read(run.state)
-    return state is not None and state.phase in _OVER
+    return state is not None and state.phase in _FINAL_PHASES
 
 
 def _signal(supervisor: Identity, number: signal.Signals) -> None:
@@ -69,15 +69,17 @@ def _signal(supervisor: Identity, number: signal.Signals) -> None:
         ) from error
 
 
-def _clean(run: RunDir, state: State, patience: float) -> None:
+def _clean_up(run: RunDir, state: State, timeout_s: float) -> None:
     try:
         with run.lock():
-            clean_up(state, lambda _: None, patience)
+            clean_up(state, lambda _: None, timeout_s)
     except AlreadyRunning:
         return  # somebody has started the next one already
 
 
-def _leftovers(state: State) -> list[int]:
+def _remaining_processes(state: State) -> list[int]:
     if state.frontend is None:
         return []
-    return [member.pid for member in frontend_process.members(state.frontend, Path(state.temporary))]
+    return [
+        member.pid for member in frontend_process.session_processes(state.frontend, Path(state.temporary))
+    ]

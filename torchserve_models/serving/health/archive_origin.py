@@ -19,31 +19,35 @@ class Origin:
     task: str | None = None
 
 
-def find(endpoints: Endpoints, store: Path, model: Model, timeout: float) -> Origin | None:
+def find_origin(endpoints: Endpoints, store: Path, model: Model, timeout: float) -> Origin | None:
     """None when that cannot be known: another archive has taken the place of this version's, and no worker says.
 
     A worker is asked for what it serves; that waits in the model's queue, for `timeout` seconds at most.
     """
-    found = from_archive(store, model)
-    return _ask(endpoints, model, timeout) if found is None else found
+    origin = read_archive_origin(store, model)
+    return _describe_origin(endpoints, model, timeout) if origin is None else origin
 
 
-def from_archive(store: Path, model: Model) -> Origin | None:
+def read_archive_origin(store: Path, model: Model) -> Origin | None:
     """From the archive in the store alone; None when it is gone or is of another version."""
     archive = store / model.archive
     try:
-        made = read_provenance(archive)
-        return Origin(made.weights, made.source, made.task) if made.version == model.version else None
+        provenance = read_provenance(archive)
+        return (
+            Origin(provenance.weights, provenance.source, provenance.task)
+            if provenance.version == model.version
+            else None
+        )
     except PackingError:
         return Origin() if archive_version(archive) == model.version else None
 
 
-def _ask(endpoints: Endpoints, model: Model, timeout: float) -> Origin | None:
+def _describe_origin(endpoints: Endpoints, model: Model, timeout: float) -> Origin | None:
     try:
         with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
-            said = connection.describe(model.name, model.version, customized=True).metadata
+            metadata = connection.describe(model.name, model.version, customized=True).metadata
     except client.ServeError:
         return None
-    if not isinstance(said, dict) or not isinstance(said.get("task"), str):
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("task"), str):
         return None
-    return Origin(said.get("weights"), said.get("source"), said["task"])
+    return Origin(metadata.get("weights"), metadata.get("source"), metadata["task"])

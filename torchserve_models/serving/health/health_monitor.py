@@ -18,11 +18,11 @@ from torchserve_models.serving.health.http_server import HealthServer
 from torchserve_models.serving.health.metrics import Metrics
 from torchserve_models.serving.health.model_poller import ModelPoller, Poll
 from torchserve_models.serving.health.model_states import Key, Model
-from torchserve_models.serving.health.probe_scheduler import Questions
-from torchserve_models.serving.health.processes import Processes, QueueWatch
+from torchserve_models.serving.health.probe_scheduler import ProbeScheduler
+from torchserve_models.serving.health.processes import Processes, QueueWatchdog
 from torchserve_models.serving.health.readiness import Phase, Snapshot, Version
-from torchserve_models.serving.health.registered_models import KnownModels
-from torchserve_models.serving.health.repairs import HangingWorkers, Replacements
+from torchserve_models.serving.health.registered_models import RegisteredModels
+from torchserve_models.serving.health.repairs import HangingWorkerKiller, WorkerReplacer
 from torchserve_models.serving.metrics import WATCH_ERRORS
 from torchserve_models.serving.run_config.run_plan import Plan
 
@@ -30,7 +30,7 @@ OBSERVE_INTERVAL_S = 0.25
 CONFIRM_LIMIT_S = 1.0
 """Within this time after a worker's end, TorchServe is asked whether it was meant to end, as for a scale-down."""
 
-Say = Callable[[str], None]
+LogFunction = Callable[[str], None]
 
 
 class HealthMonitor:
@@ -44,7 +44,7 @@ class HealthMonitor:
         lost_defaults: Default versions, by model, that a restart could not bring back as such.
     """
 
-    def __init__(self, plan: Plan, poller: ModelPoller, say: Say) -> None:
+    def __init__(self, plan: Plan, poller: ModelPoller, info: LogFunction) -> None:
         """Starts and closes `poller` with itself."""
         self._phase: Phase = "starting"
         self._is_stopping = False
@@ -52,21 +52,21 @@ class HealthMonitor:
         self.lost_defaults: Mapping[str, str] = {}
         self._plan = plan
         self._poller = poller
-        self._say = say
-        self._known = KnownModels(plan.store, self._log)
+        self._info = info
+        self._known = RegisteredModels(plan.store, self._log)
         self._serving_since = 0.0
         self._processes = Processes(plan.run.activity)
-        self._queues = QueueWatch()
+        self._queues = QueueWatchdog()
         self._joined: dict[str, float] = {}
         self._ended: dict[int, float] = {}
         self._was_ready: set[str] = set()
         self._snapshot = Snapshot(time.monotonic(), time.time())
         self.metrics = Metrics(lambda: (self.snapshot(), time.monotonic()))
-        self._questions = Questions(
-            self._ask, lambda model, result: self.metrics.questions.labels(model, result).inc()
+        self._probes = ProbeScheduler(
+            self._start_probe, lambda model, result: self.metrics.questions.labels(model, result).inc()
         )
-        self._hanging = HangingWorkers(self._processes.kill, self.metrics, self._log)
-        self._replacements = Replacements(plan.endpoints, self.metrics, self._log)
+        self._hanging = HangingWorkerKiller(self._processes.kill, self.metrics, self._log)
+        self._replacements = WorkerReplacer(plan.endpoints, self.metrics, self._log)
         self._last_error = ""
         self._closing = threading.Event()
         self._observing = threading.Lock()
@@ -191,7 +191,7 @@ class HealthMonitor:
                 if self.phase == "running":
                     now = time.monotonic()
                     self._hanging.step(versions, now)
-                    self._questions.step(versions)
+                    self._probes.step(versions)
             except Exception as error:  # what watches must go on
                 WATCH_ERRORS.inc()
                 if repr(error) != self._last_error:
@@ -212,8 +212,10 @@ class HealthMonitor:
             for version in versions:
                 self._note_service(version, now)
             versions = tuple(
-                replace(each, in_service=self._in_service(each.model, described_at[each.model.name], now))
-                for each in versions
+                replace(
+                    version, in_service=self._in_service(version.model, described_at[version.model.name], now)
+                )
+                for version in versions
             )
             self._snapshot = Snapshot(
                 now,
@@ -231,12 +233,12 @@ class HealthMonitor:
         version = Version(
             model=model,
             min_workers=self._replacements.min_workers(model),
-            needs_answer=self._questions.needs_answer(key),
-            question_problem=self._questions.problem(key),
+            needs_answer=self._probes.needs_answer(key),
+            probe_failure=self._probes.problem(key),
             queue_stalled_s=self._queues.stalled_s(model, described_s),
             origin=self._known.origin(model) or Origin(),
         )
-        return replace(version, trusted_pids=self._questions.trust_workers(version, time.monotonic()))
+        return replace(version, trusted_pids=self._probes.trust_workers(version, time.monotonic()))
 
     def _note_service(self, version: Version, now: float) -> None:
         """A model counts from the first time that it is ready; one that is scaled to 0 has to become ready anew."""
@@ -259,31 +261,31 @@ class HealthMonitor:
             for worker in readiness.usable_workers(version, self._snapshot.at)
         }
         # One that could not answer before its end was not scaled down: its model stays not ready.
-        ended = {
+        end_times = {
             worker.pid: self._ended.get(worker.pid, now if worker.pid in usable else 0.0)
             for model in models
             for worker in model.workers
             if worker.pid > 0 and not worker.alive
         }
-        if ended.keys() - self._ended.keys():
+        if end_times.keys() - self._ended.keys():
             self._poller.ask_soon()
-        self._ended = ended
+        self._ended = end_times
 
     def _in_service(self, model: Model, described_at: float, now: float) -> bool:
         """Also when it should have become ready by now; not while it may just be scaled down or unregistered."""
         for worker in model.workers:
-            ended = self._ended.get(worker.pid, 0.0)
-            if self._serving_since <= described_at <= ended and now - ended < CONFIRM_LIMIT_S:
+            end_times = self._ended.get(worker.pid, 0.0)
+            if self._serving_since <= described_at <= end_times and now - end_times < CONFIRM_LIMIT_S:
                 return False
         limit = model.startup_timeout + readiness.REGISTRATION_SLACK_S
         return model.name in self._was_ready or now - self._joined.get(model.name, now) > limit
 
-    def _ask(self, model: Model) -> model_probe.Question:
+    def _start_probe(self, model: Model) -> model_probe.Probe:
         timeout = float(model.response_timeout or 60)
         known = self._known.origin(model)
-        return model_probe.Question(self._plan.endpoints, self._plan.store, model, timeout, known)
+        return model_probe.Probe(self._plan.endpoints, self._plan.store, model, timeout, known)
 
     def _log(self, message: str) -> None:
         """A log that cannot be written is no reason to stop watching."""
         with contextlib.suppress(Exception):
-            self._say(message)
+            self._info(message)

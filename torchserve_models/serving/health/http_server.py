@@ -28,10 +28,10 @@ LIVE_LIMIT_S = 30.0
 """A monitor that has observed nothing for so long hangs."""
 _TRUE = ("1", "true", "yes", "on", "")
 
-Answer = tuple[int, str, bytes]
+Response = tuple[int, str, bytes]
 
 
-class Source(Protocol):
+class StateSource(Protocol):
     """What is answered from."""
 
     metrics: Metrics
@@ -53,7 +53,7 @@ _ABSOLUTE = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
 """A target may be a whole URL (RFC 9112, 3.2.2)."""
 
 
-def answer(source: Source, target: str) -> Answer:
+def handle_get(source: StateSource, target: str) -> Response:
     """Status, content type and body for the path and query of a GET."""
     path, _, text = _ABSOLUTE.sub("", target, count=1).partition("?")
     segments = [unquote(segment) for segment in path.split("/")[1:]]
@@ -83,7 +83,7 @@ def answer(source: Source, target: str) -> Answer:
     )
 
 
-def change(source: Source, target: str, from_page: bool) -> Answer:
+def handle_post(source: StateSource, target: str, from_page: bool) -> Response:
     """The answer to a POST. `from_page`: a browser sent it for a page, which has no business here."""
     match target.split("/")[1:]:
         case ["workers", pid, "hold"] if pid.isdecimal() and len(pid) < 10:
@@ -95,25 +95,27 @@ def change(source: Source, target: str, from_page: bool) -> Answer:
     return 405, "text/plain", b"only GET and HEAD, and POST /workers/PID/hold\n"
 
 
-def _model(snapshot: Snapshot, name: str, version: str | None, now: float, strict: bool) -> Answer:
+def _model(snapshot: Snapshot, name: str, version: str | None, now: float, strict: bool) -> Response:
     try:
         return _probe("ready", readiness.probe_problem(snapshot, name, version, now, strict=strict))
     except KeyError:
         return _json(404, {"ready": False, "reason": f"model not found: {name[:60]}"})
 
 
-def _probe(word: str, problem: str | None) -> Answer:
-    return _json(503 if problem else 200, {word: problem is None} | ({"reason": problem} if problem else {}))
+def _probe(state_name: str, problem: str | None) -> Response:
+    return _json(
+        503 if problem else 200, {state_name: problem is None} | ({"reason": problem} if problem else {})
+    )
 
 
-def _json(status: int, value: dict[str, Any]) -> Answer:
+def _json(status: int, value: dict[str, Any]) -> Response:
     return status, "application/json", json.dumps(value).encode() + b"\n"
 
 
 class HealthServer:
     """Listens from `start` to `close`, in a thread of its own."""
 
-    def __init__(self, host: str, port: int, source: Source) -> None:
+    def __init__(self, host: str, port: int, source: StateSource) -> None:
         self._host = host
         self._port = port
         self._source = source
@@ -161,7 +163,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        source: Source,
+        source: StateSource,
         connections: dict["_Connection", None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -225,20 +227,24 @@ class _Connection(asyncio.Protocol):
         if method not in ("GET", "HEAD", "POST"):
             return self._send((405, "text/plain", b"only GET and HEAD\n"), keep=False)
         has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        wish = headers.get("connection", "").lower()
-        keep = not has_body and wish != "close" and (protocol == "HTTP/1.1" or wish == "keep-alive")
+        connection_option = headers.get("connection", "").lower()
+        keep = (
+            not has_body
+            and connection_option != "close"
+            and (protocol == "HTTP/1.1" or connection_option == "keep-alive")
+        )
         try:
             if method == "POST":
-                found = change(self._source, target, from_page="origin" in headers)
+                response = handle_post(self._source, target, from_page="origin" in headers)
             else:
-                found = answer(self._source, target)
+                response = handle_get(self._source, target)
         except Exception as error:
-            found = 500, "text/plain", f"internal error: {error!r}\n".encode()
-        return self._send(found, keep, body=method != "HEAD")
+            response = 500, "text/plain", f"internal error: {error!r}\n".encode()
+        return self._send(response, keep, body=method != "HEAD")
 
-    def _send(self, found: Answer, keep: bool, body: bool = True) -> bool:
+    def _send(self, response: Response, keep: bool, body: bool = True) -> bool:
         assert self._transport is not None
-        status, content_type, content = found
+        status, content_type, content = response
         allow = "Allow: GET, HEAD\r\n" if status == 405 else ""
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {content_type}\r\n{allow}"

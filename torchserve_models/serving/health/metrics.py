@@ -25,7 +25,7 @@ class Metrics:
 
     def __init__(self, snapshot: Callable[[], tuple[Snapshot, float]]) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Observed(snapshot))
+        self.registry.register(_SnapshotCollector(snapshot))
         self.kills = self._counter(
             "worker_kills", "Workers killed because they hung; TorchServe replaces them.", "model", "reason"
         )
@@ -68,7 +68,7 @@ class Metrics:
         return generate_latest(self.registry) + generate_latest(REGISTRY)
 
 
-class _Observed(Collector):
+class _SnapshotCollector(Collector):
     def __init__(self, snapshot: Callable[[], tuple[Snapshot, float]]) -> None:
         self._snapshot = snapshot
 
@@ -78,13 +78,13 @@ class _Observed(Collector):
         server.add_metric([], float(server_problem(snapshot, now) is None))
         strict = _gauge("server_strictly_ready", "1 when /readyz?strict=1 answers 200.")
         strict.add_metric([], float(server_problem(snapshot, now, strict=True) is None))
-        silent = _gauge("front_end_silent_seconds", "Seconds since the management API last answered.")
-        silent.add_metric([], max(0.0, now - snapshot.front_end_answered))
+        silent_seconds = _gauge("front_end_silent_seconds", "Seconds since the management API last answered.")
+        silent_seconds.add_metric([], max(0.0, now - snapshot.front_end_answered))
         ready = _gauge("ready", "1 when the model can answer; without models that are scaled to 0.", "model")
         labels = ("model", "version")
         model_ready = _gauge("model_ready", "1 when this version can answer.", *labels)
-        usable = _gauge("workers_usable", "Workers that can answer.", *labels)
-        wanted = _gauge("workers_wanted", "Workers that the version is meant to have.", *labels)
+        usable_gauge = _gauge("workers_usable", "Workers that can answer.", *labels)
+        intended = _gauge("workers_wanted", "Workers that the version is meant to have.", *labels)
         waiting = _gauge("requests_waiting", "Requests in TorchServe's queue.", *labels)
         in_flight = _gauge("requests_in_flight", "Requests in batches that are being computed.", *labels)
         undescribed = _gauge("models_undescribed", "Models that TorchServe lists and cannot describe.")
@@ -97,11 +97,22 @@ class _Observed(Collector):
                 ready.add_metric([name], 0.0 if name in unavailable else is_ready)
             key = [name, version.model.version]
             model_ready.add_metric(key, is_ready)
-            usable.add_metric(key, float(len(usable_workers(version, now))))
-            wanted.add_metric(key, float(version.min_workers))
+            usable_gauge.add_metric(key, float(len(usable_workers(version, now))))
+            intended.add_metric(key, float(version.min_workers))
             waiting.add_metric(key, float(version.model.queue_waiting))
             in_flight.add_metric(key, float(version.in_flight))
-        return [server, strict, silent, ready, model_ready, usable, wanted, waiting, in_flight, undescribed]
+        return [
+            server,
+            strict,
+            silent_seconds,
+            ready,
+            model_ready,
+            usable_gauge,
+            intended,
+            waiting,
+            in_flight,
+            undescribed,
+        ]
 
 
 def _gauge(name: str, description: str, *labels: str) -> GaugeMetricFamily:

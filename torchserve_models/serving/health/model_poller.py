@@ -50,25 +50,25 @@ class ModelPoller:
     Attributes:
         latest: The last attempt that is over; None before the first.
         answered_at: When the management API last answered anything, in `time.monotonic()` seconds.
-        repairing: For the next attempt; set it in `take`.
+        repairing: For the next attempt; set it in `on_poll`.
         recorded: The wall time of the latest attempt that the snapshot holds; who saves it sets this.
     """
 
-    def __init__(self, endpoints: Endpoints, say: Callable[[str], None]) -> None:
+    def __init__(self, endpoints: Endpoints, info: Callable[[str], None]) -> None:
         self.latest: Poll | None = None
         self.answered_at = time.monotonic()
         self.repairing: frozenset[Key] = frozenset()
         self.recorded = 0.0
         self._endpoints = endpoints
-        self._say = say
+        self._info = info
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._number = 0
         self._last_error = ""
         self._thread: threading.Thread | None = None
 
-    def start(self, take: Callable[[Poll], None], is_calm: Callable[[], bool]) -> None:
-        """`take` gets each attempt in the poller's thread and may use the management API itself.
+    def start(self, on_poll: Callable[[Poll], None], is_calm: Callable[[], bool]) -> None:
+        """`on_poll` gets each attempt in the poller's thread and may use the management API itself.
 
         While `is_calm` is false, the models are asked for more often.
         """
@@ -78,7 +78,7 @@ class ModelPoller:
                 start = time.monotonic()
                 poll = self.poll()
                 try:
-                    take(poll)
+                    on_poll(poll)
                     calm = is_calm()
                 except Exception as error:
                     self._note_error(f"a description of the models could not be used: {error!r}")
@@ -107,16 +107,16 @@ class ModelPoller:
     def poll(self) -> Poll:
         """One attempt; never raises."""
         started, wall_time = time.monotonic(), time.time()
-        found = None
+        survey_result = None
         try:
             with Client(endpoints=self._endpoints, timeout=ANSWER_TIMEOUT_S, retries=0) as connection:
-                found = survey(connection, SURVEY_TIMEOUT_S, self.note_answer, self._unreached)
+                survey_result = survey(connection, SURVEY_TIMEOUT_S, self.note_answer, self._unreached)
         except client.ServeError:
             pass  # how long it lasts is what counts: answered_at
         except Exception as error:
             self._note_error(f"the models could not be looked at: {error!r}")
         self._number += 1
-        self.latest = poll = Poll(self._number, started, wall_time, found, self.repairing)
+        self.latest = poll = Poll(self._number, started, wall_time, survey_result, self.repairing)
         return poll
 
     @property
@@ -132,12 +132,12 @@ class ModelPoller:
         if message != self._last_error:
             self._last_error = message
             with contextlib.suppress(Exception):
-                self._say(message)
+                self._info(message)
 
 
-def pause_s(poll: Poll, took: float, calm: bool) -> float:
-    """How long to wait before the next attempt, after one that took `took` seconds."""
+def pause_s(poll: Poll, duration_s: float, calm: bool) -> float:
+    """How long to wait before the next attempt, after one that took `duration_s` seconds."""
     if poll.survey is None:
-        return max(ALARM_INTERVAL_S - took, _MIN_PAUSE_S)
+        return max(ALARM_INTERVAL_S - duration_s, _MIN_PAUSE_S)
     interval = INTERVAL_S if calm else ALARM_INTERVAL_S
-    return max(interval - took, min(took, MAX_PAUSE_S), _MIN_PAUSE_S)
+    return max(interval - duration_s, min(duration_s, MAX_PAUSE_S), _MIN_PAUSE_S)

@@ -13,7 +13,7 @@ from torchserve_models.serving.health.model_states import Model, inspect
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeResult:
     """`problem` is None for an answer of status 200, and for a model that is `busy` with other people's requests.
 
     `asked` is False where no question is known for the model, which is then judged by its workers alone.
@@ -29,52 +29,54 @@ class Answer:
         return self.problem is None
 
 
-class Question:
+class Probe:
     """A question on its way, in a thread that nobody has to wait for; `answer` is None until it is there."""
 
     def __init__(
         self, endpoints: Endpoints, store: Path, model: Model, timeout: float, known: Origin | None = None
     ) -> None:
         """`known`: where the model comes from, if that is known; else it is found out first."""
-        self.answer: Answer | None = None
+        self.answer: ProbeResult | None = None
 
         def run() -> None:
             try:
-                found = known or archive_origin.find(endpoints, store, model, timeout)
-                self.answer = ask(endpoints, model, found, timeout)
+                found = known or archive_origin.find_origin(endpoints, store, model, timeout)
+                self.answer = send_probe(endpoints, model, found, timeout)
             except Exception as error:  # whoever waits for the answer would wait for ever
-                self.answer = Answer(f"it cannot be asked: {error!r}", 0.0)
+                self.answer = ProbeResult(f"it cannot be asked: {error!r}", 0.0)
 
         threading.Thread(target=run, name=f"canary-{model.name}", daemon=True).start()
 
 
-def ask(endpoints: Endpoints, model: Model, found: Origin | None, timeout: float) -> Answer:
+def send_probe(endpoints: Endpoints, model: Model, found: Origin | None, timeout: float) -> ProbeResult:
     """Sends the request of its task over REST to this version. It counts in the metrics.
 
     A model that was not packed here has no task and is not asked. A full queue, or one that the question waits in for
     too long, is no fault of the model: its workers are there, and other requests are before this one.
     """
     if found is None:
-        return Answer(
+        return ProbeResult(
             "it is not known what it serves: its archive is no longer in the store", 0.0, asked=False
         )
     if found.task not in ("image-classification", "summarization"):
-        return Answer(None, 0.0, asked=False)
+        return ProbeResult(None, 0.0, asked=False)
     version = None if model.default else model.version
     start = time.monotonic()
     problem, busy = None, False
     try:
         with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
             if found.task == "image-classification":
-                connection.classify(model.name, probe_inputs.image(), version=version)
+                connection.classify(model.name, probe_inputs.make_image(), version=version)
             else:
-                connection.summarize(model.name, probe_inputs.TEXT, version, **probe_inputs.SHORT)
+                connection.summarize(
+                    model.name, probe_inputs.TEXT, version, **probe_inputs.GENERATION_PARAMETERS
+                )
     except (client.Overloaded, client.Timeout) as error:
         busy = _is_busy(endpoints, model)
         problem = None if busy else error.message
     except client.ServeError as error:
         problem = error.message
-    return Answer(problem, time.monotonic() - start, busy)
+    return ProbeResult(problem, time.monotonic() - start, busy)
 
 
 def _is_busy(endpoints: Endpoints, asked: Model) -> bool:

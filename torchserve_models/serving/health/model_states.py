@@ -73,10 +73,10 @@ class Model:
     @property
     def ready(self) -> bool:
         """As many workers as it should have."""
-        return sum(worker.ready for worker in self.workers) >= self.wanted
+        return sum(worker.ready for worker in self.workers) >= self.worker_count
 
     @property
-    def wanted(self) -> int:
+    def worker_count(self) -> int:
         """How many workers it should have; the version that answers by default at least one."""
         return max(self.min_workers, 1 if self.default else 0)
 
@@ -161,10 +161,10 @@ def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: f
     deadline = time.monotonic() + timeout
     with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
         if names is None:
-            found = survey(connection, timeout)
-            for name, reason in found.unreached.items():
+            survey_result = survey(connection, timeout)
+            for name, reason in survey_result.unreached.items():
                 raise client.Timeout(f"the front end did not describe {name}: {reason}")
-            return list(found.models)
+            return list(survey_result.models)
         models: list[Model] = []
         for name in names:
             if time.monotonic() > deadline:
@@ -175,13 +175,13 @@ def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: f
 
 def _versions(connection: Client, name: str) -> list[Model]:
     """A model's only version is its default one; among several, TorchServe has to be asked which one is."""
-    described = connection.describe_versions(name)
-    default = described[0].version if len(described) == 1 else connection.describe(name).version
-    return [_model(version, version.version == default) for version in described]
+    description = connection.describe_versions(name)
+    default = description[0].version if len(description) == 1 else connection.describe(name).version
+    return [_model(version, version.version == default) for version in description]
 
 
-def replace_lost(endpoints: Endpoints, model: Model, wanted: int) -> None:
-    """Makes TorchServe start workers until `wanted` others than lost ones are there. Again does no harm.
+def replace_lost(endpoints: Endpoints, model: Model, worker_count: int) -> None:
+    """Makes TorchServe start workers until `worker_count` others than lost ones are there. Again does no harm.
 
     It counts a lost worker as one it has. While others of the model work, more are asked for than are wanted: that
     changes the minimum, which is then set back, and the maximum, which stays, as the lost ones stay in the list. When
@@ -190,42 +190,42 @@ def replace_lost(endpoints: Endpoints, model: Model, wanted: int) -> None:
     lost = len(model.lost)
     with Client(endpoints=endpoints, timeout=2.0, retries=0) as connection:
 
-        def scale(least: int, most: int) -> None:
-            connection.scale(model.name, least, most, model.version, synchronous=False)
+        def scale(min_workers: int, max_workers: int) -> None:
+            connection.scale(model.name, min_workers, max_workers, model.version, synchronous=False)
 
         if lost and lost == len(model.workers):
             scale(0, 0)
             lost = 0
-        most = max(wanted + lost, model.max_workers)
-        scale(wanted + lost, most)
+        max_workers = max(worker_count + lost, model.max_workers)
+        scale(worker_count + lost, max_workers)
         if lost:
-            scale(wanted, most)
+            scale(worker_count, max_workers)
 
 
-def _model(described: client.Model, default: bool) -> Model:
+def _model(description: client.Model, default: bool) -> Model:
     return Model(
-        name=described.name,
-        version=described.version,
+        name=description.name,
+        version=description.version,
         default=default,
-        archive=Path(described.url).name,
-        min_workers=described.min_workers,
-        max_workers=described.max_workers,
-        startup_timeout=described.startup_timeout,
-        response_timeout=described.response_timeout,
-        queue_waiting=described.queue_waiting or 0,
-        queue_free=described.queue_free or 0,
-        workers=tuple(_worker(worker) for worker in described.workers),
-        batch_size=described.batch_size,
-        max_batch_delay=described.max_batch_delay,
+        archive=Path(description.url).name,
+        min_workers=description.min_workers,
+        max_workers=description.max_workers,
+        startup_timeout=description.startup_timeout,
+        response_timeout=description.response_timeout,
+        queue_waiting=description.queue_waiting or 0,
+        queue_free=description.queue_free or 0,
+        workers=tuple(_worker(worker) for worker in description.workers),
+        batch_size=description.batch_size,
+        max_batch_delay=description.max_batch_delay,
     )
 
 
-def _worker(described: client.Worker) -> Worker:
+def _worker(description: client.Worker) -> Worker:
     alive, memory = False, 0
     try:
-        process = psutil.Process(described.pid) if described.pid > 0 else None
+        process = psutil.Process(description.pid) if description.pid > 0 else None
         if process is not None and process.status() != psutil.STATUS_ZOMBIE:
             alive, memory = True, process.memory_info().rss
     except psutil.Error:
         pass
-    return Worker(described.id, described.status, described.pid, alive, memory)
+    return Worker(description.id, description.status, description.pid, alive, memory)

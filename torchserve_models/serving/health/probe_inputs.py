@@ -7,11 +7,11 @@ from typing import Any
 from PIL import Image
 
 TEXT = "The server asks itself a short question. It wants to know whether the model answers."
-SHORT: Mapping[str, Any] = {"num_beams": 1, "min_new_tokens": 0, "max_new_tokens": 2}
+GENERATION_PARAMETERS: Mapping[str, Any] = {"num_beams": 1, "min_new_tokens": 0, "max_new_tokens": 2}
 """A summary of it takes as little as can be."""
 
 
-def image() -> bytes:
+def make_image() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), "gray").save(buffer, "PNG")
     return buffer.getvalue()

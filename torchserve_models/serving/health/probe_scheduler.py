@@ -12,21 +12,21 @@ from torchserve_models.serving.health.readiness import Version, is_idle, usable_
 
 IDLE_LIMIT_S = 30.0
 """A model that has answered nothing for so long is asked."""
-FAILURES = 2
+MAX_FAILURES = 2
 """A model that was ready stays so until so many questions in a row were not answered."""
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
+INITIAL_PAUSE_S = 1.0
+MAX_PAUSE_S = 30.0
 
 
-class Pending(Protocol):
+class PendingProbe(Protocol):
     """A question in flight; `answer` is None until it is there."""
 
     @property
-    def answer(self) -> model_probe.Answer | None: ...
+    def answer(self) -> model_probe.ProbeResult | None: ...
 
 
 @dataclass
-class _Record:
+class _ProbeHistory:
     """What is known of one version from its questions."""
 
     answered_at: float
@@ -40,18 +40,20 @@ class _Record:
     next_at: float = 0.0
 
 
-class Questions:
-    """Call `step` often; it never waits. `ask` begins a question, `count` gets each result for the metrics."""
+class ProbeScheduler:
+    """Call `step` often; it never waits. `send_probe` begins a question, `count` gets each result for the metrics."""
 
-    def __init__(self, ask: Callable[[Model], Pending], count: Callable[[str, str], None]) -> None:
-        self._ask = ask
+    def __init__(
+        self, send_probe: Callable[[Model], PendingProbe], count: Callable[[str, str], None]
+    ) -> None:
+        self._start_probe = send_probe
         self._count = count
-        self._records: dict[Key, _Record] = {}
-        self._pending: dict[Key, tuple[frozenset[int], Pending]] = {}
+        self._records: dict[Key, _ProbeHistory] = {}
+        self._pending: dict[Key, tuple[frozenset[int], PendingProbe]] = {}
 
     def problem(self, key: Key) -> str | None:
         record = self._records.get(key)
-        return record.problem if record and record.failures >= FAILURES else None
+        return record.problem if record and record.failures >= MAX_FAILURES else None
 
     def needs_answer(self, key: Key) -> bool:
         record = self._records.get(key)
@@ -74,18 +76,18 @@ class Questions:
     def step(self, versions: Sequence[Version]) -> None:
         """Take an answer that has come, and ask the next model whose turn it is."""
         now = time.monotonic()
-        by_key = {version.key: version for version in versions}
-        self._records = {key: self._records.get(key) or _Record(now) for key in by_key}
-        for key, (pids, question) in list(self._pending.items()):
-            if question.answer is not None:
+        versions_by_key = {version.key: version for version in versions}
+        self._records = {key: self._records.get(key) or _ProbeHistory(now) for key in versions_by_key}
+        for key, (pids, probe) in list(self._pending.items()):
+            if probe.answer is not None:
                 del self._pending[key]
-                if key in by_key:
-                    self._take(by_key[key], pids, question.answer, now)
+                if key in versions_by_key:
+                    self._record_result(versions_by_key[key], pids, probe.answer, now)
         for version in versions:
-            self._clear(version)
-        for version in sorted(versions, key=lambda each: not each.model.default):
+            self._reset_failures(version)
+        for version in sorted(versions, key=lambda version: not version.model.default):
             if version.key not in self._pending and self._is_due(version, now):
-                self._pending[version.key] = _pids(version, now), self._ask(version.model)
+                self._pending[version.key] = _pids(version, now), self._start_probe(version.model)
 
     def _is_due(self, version: Version, now: float) -> bool:
         record = self._records[version.key]
@@ -94,21 +96,25 @@ class Questions:
             return False
         if not record.askable:
             return True
-        new = any(worker.pid not in record.asked_pids and not _has_answered(worker) for worker in usable)
-        return bool(record.failures) or new or now - self._heard(version) > IDLE_LIMIT_S
+        has_new_worker = any(
+            worker.pid not in record.asked_pids and not _has_answered(worker) for worker in usable
+        )
+        return bool(record.failures) or has_new_worker or now - self._last_answer_time(version) > IDLE_LIMIT_S
 
-    def _heard(self, version: Version) -> float:
+    def _last_answer_time(self, version: Version) -> float:
         """When the version last answered anything."""
         answers = (worker.activity.last_answer for worker in version.model.workers if worker.activity)
         return max(self._records[version.key].answered_at, *answers, 0.0)
 
-    def _take(self, version: Version, pids: frozenset[int], answer: model_probe.Answer, now: float) -> None:
+    def _record_result(
+        self, version: Version, pids: frozenset[int], answer: model_probe.ProbeResult, now: float
+    ) -> None:
         record = self._records[version.key]
         record.askable = answer.asked
         if not answer.asked:  # it has no question, or which one could not be found out now
-            record.next_at = math.inf if answer.problem is None else now + LONGEST_PAUSE_S
+            record.next_at = math.inf if answer.problem is None else now + MAX_PAUSE_S
             return
-        record.next_at = now + FIRST_PAUSE_S
+        record.next_at = now + INITIAL_PAUSE_S
         if answer.busy or (answer.problem and not is_idle(version)):
             self._count(version.model.name, "inconclusive")
         elif answer.problem is None:
@@ -122,9 +128,9 @@ class Questions:
             record.failed_pids = pids
             record.problem = answer.problem
             record.answers = version.answers
-            record.next_at = now + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (record.failures - 1))
+            record.next_at = now + min(MAX_PAUSE_S, INITIAL_PAUSE_S * 2 ** (record.failures - 1))
 
-    def _clear(self, version: Version) -> None:
+    def _reset_failures(self, version: Version) -> None:
         """Forget failures once other requests were answered, or the workers are other ones.
 
         One answer may be the failed question's own.

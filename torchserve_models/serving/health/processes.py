@@ -9,7 +9,6 @@ import psutil
 
 from handlers.core.activity import read_activity
 from torchserve_models.serving.health.model_states import Key, Model, Worker
-from torchserve_models.serving.supervisor.drain import is_waiting
 from torchserve_models.serving.system import process_state
 
 
@@ -23,14 +22,14 @@ class Processes:
     def observe(self, models: Iterable[Model]) -> tuple[Model, ...]:
         """The same models with what their workers are doing now."""
         observed = tuple(
-            replace(model, workers=tuple(self.look_at(worker) for worker in model.workers))
+            replace(model, workers=tuple(self.observe_worker(worker) for worker in model.workers))
             for model in models
         )
         pids = {worker.pid for model in observed for worker in model.workers}
         self._known = {pid: process for pid, process in self._known.items() if pid in pids}
         return observed
 
-    def look_at(self, worker: Worker) -> Worker:
+    def observe_worker(self, worker: Worker) -> Worker:
         if worker.pid <= 0:
             return replace(worker, alive=False)
         try:
@@ -43,7 +42,7 @@ class Processes:
         if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return replace(worker, alive=False, stopped=False, activity=None)
         activity = read_activity(self._activity_dir / str(worker.pid))
-        waiting = activity is not None or is_waiting(worker.pid)
+        waiting = activity is not None or process_state.is_waiting(worker.pid)
         stopped = process_state.is_stopped(worker.pid)
         return replace(worker, alive=True, stopped=stopped, activity=activity, waiting=waiting)
 
@@ -62,7 +61,7 @@ class Processes:
 _FRESH_S = 3.0
 
 
-class QueueWatch:
+class QueueWatchdog:
     """How long requests of a version have been waiting although its workers are idle and answer nothing.
 
     That happens when TorchServe has lost the thread that feeds a worker.

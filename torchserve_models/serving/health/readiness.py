@@ -44,7 +44,7 @@ class Version:
     in_service: bool = True
     needs_answer: bool = True
     trusted_pids: frozenset[int] = frozenset()
-    question_problem: str | None = None
+    probe_failure: str | None = None
     queue_stalled_s: float = 0.0
     origin: Origin = field(default_factory=Origin)
 
@@ -115,8 +115,8 @@ def version_problem(version: Version, now: float) -> str | None:
         return "; ".join(sorted(problems)) or "it has no worker"
     if version.queue_stalled_s > QUEUE_STALL_LIMIT_S:
         return f"requests have waited for {version.queue_stalled_s:.0f} s and its idle workers get none"
-    if version.question_problem:
-        return f"does not answer: {version.question_problem}"
+    if version.probe_failure:
+        return f"does not answer: {version.probe_failure}"
     if version.needs_answer and not any(is_proven(version, worker) for worker in usable):
         return "its new worker has not answered yet"
     return None
@@ -158,11 +158,11 @@ class Snapshot:
 
     def named(self, name: str, version: str | None = None) -> Version | None:
         """That version, or the default one."""
-        for each in self.versions:
-            if each.model.name == name and (
-                each.model.default if version is None else each.model.version == version
+        for candidate in self.versions:
+            if candidate.model.name == name and (
+                candidate.model.default if version is None else candidate.model.version == version
             ):
-                return each
+                return candidate
         return None
 
 
@@ -174,9 +174,9 @@ def front_end_problem(snapshot: Snapshot, now: float) -> str | None:
         )
     if now - snapshot.at > STALE_LIMIT_S:
         return f"the supervisor has observed nothing for {now - snapshot.at:.0f} s"
-    silent = now - snapshot.front_end_answered
-    if silent > FRONT_END_LIMIT_S:
-        return f"the front end has not answered for {silent:.0f} s"
+    silent_s = now - snapshot.front_end_answered
+    if silent_s > FRONT_END_LIMIT_S:
+        return f"the front end has not answered for {silent_s:.0f} s"
     return None
 
 
@@ -190,8 +190,8 @@ def model_problem(
     problem = front_end_problem(snapshot, now)
     if problem and (of_server or snapshot.phase != "starting"):
         return problem
-    if strict and (weak := strength_problem(version, now)):
-        return weak
+    if strict and (strength := strength_problem(version, now)):
+        return strength
     return version_problem(version, now)
 
 
@@ -211,12 +211,12 @@ def unavailable_models(snapshot: Snapshot) -> dict[str, str]:
         if name not in served:
             reasons[name] = f"version {version} was not loaded again: {reason}"
     for name, version in snapshot.lost_defaults.items():
-        found = snapshot.named(name)
-        if found is not None and found.model.version != version:
+        version_state = snapshot.named(name)
+        if version_state is not None and version_state.model.version != version:
             reason = snapshot.missing.get((name, version), "TorchServe has another default version")
             reasons[name] = (
-                f"its default version {version} was not restored: {reason}; {found.model.version} is the default "
-                "version instead until you register the old one again or set the default version"
+                f"its default version {version} was not restored: {reason}; {version_state.model.version} is "
+                "the default version instead until you register the old one again or set the default version"
             )
     return reasons
 
@@ -228,9 +228,9 @@ def probe_problem(
     unavailable = unavailable_models(snapshot)
     if version is None and name in unavailable:
         return unavailable[name]
-    found = snapshot.named(name, version)
-    if found is not None:
-        return model_problem(snapshot, found, now, strict=strict)
+    version_state = snapshot.named(name, version)
+    if version_state is not None:
+        return model_problem(snapshot, version_state, now, strict=strict)
     if version is not None and (name, version) in snapshot.missing:
         return f"version {version} was not loaded again: {snapshot.missing[name, version]}"
     return unavailable[name]
@@ -272,4 +272,6 @@ def _problems(snapshot: Snapshot, now: float, strict: bool) -> Iterator[str]:
         if name in snapshot.lost_defaults and name in served:
             yield f"{name}: {reason}"
     if strict:
-        yield from (f"{name}: it cannot be described: {why}" for name, why in snapshot.undescribed.items())
+        yield from (
+            f"{name}: it cannot be described: {reason}" for name, reason in snapshot.undescribed.items()
+        )

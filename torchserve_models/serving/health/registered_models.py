@@ -35,13 +35,13 @@ class Description:
         return frozenset({model.name for model in self.models} | self.undescribed.keys())
 
 
-class KnownModels:
-    """Keeps `current` up to date. `store` holds the archives; `say` gets models that cannot be described."""
+class RegisteredModels:
+    """Keeps `current` up to date. `store` holds the archives; `info` gets models that cannot be described."""
 
-    def __init__(self, store: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Path, info: Callable[[str], None]) -> None:
         self.current = Description()
         self._store = store
-        self._say = say
+        self._info = info
         self._origins: Mapping[Key, Origin | None] = {}
         self._failures: dict[str, int] = {}
 
@@ -52,23 +52,25 @@ class KnownModels:
 
     def update(self, poll: Poll) -> None:
         """What the survey does not tell anew stays as it was."""
-        found = poll.survey
-        if found is None:
+        survey_result = poll.survey
+        if survey_result is None:
             return
         last = self.current
-        silent = {*found.undescribed, *found.unreached}
-        kept = tuple(model for model in last.models if model.name in silent)
-        described_at = {name: at for name, at in last.described_at.items() if name in silent}
+        unanswered = {*survey_result.undescribed, *survey_result.unreached}
+        previous_models = tuple(model for model in last.models if model.name in unanswered)
+        described_at = {name: at for name, at in last.described_at.items() if name in unanswered}
         stale = {
             name: reason
-            for name, reason in found.unreached.items()
+            for name, reason in survey_result.unreached.items()
             if poll.started - described_at.get(name, 0.0) > UNREACHED_LIMIT_S
         }
-        described_at |= {model.name: poll.started for model in found.models}
-        self._note_origins((*found.models, *kept))
-        undescribed = {**found.undescribed, **stale}
+        described_at |= {model.name: poll.started for model in survey_result.models}
+        self._note_origins((*survey_result.models, *previous_models))
+        undescribed = {**survey_result.undescribed, **stale}
         self._note_undescribed(undescribed)
-        self.current = Description((*found.models, *kept), undescribed, described_at, poll.wall_time)
+        self.current = Description(
+            (*survey_result.models, *previous_models), undescribed, described_at, poll.wall_time
+        )
 
     def origin(self, model: Model) -> Origin | None:
         """None when its archive was not in the store when the version appeared."""
@@ -79,7 +81,7 @@ class KnownModels:
         self._origins = {
             key: self._origins[key]
             if key in self._origins
-            else archive_origin.from_archive(self._store, model)
+            else archive_origin.read_archive_origin(self._store, model)
             for model in models
             for key in [(model.name, model.version)]
         }
@@ -89,4 +91,4 @@ class KnownModels:
         self._failures = {name: self._failures.get(name, 0) + 1 for name in undescribed}
         for name, count in self._failures.items():
             if count == LOG_UNDESCRIBED_AFTER:
-                self._say(f"{name}: TorchServe lists this model and cannot describe it: {undescribed[name]}")
+                self._info(f"{name}: TorchServe lists this model and cannot describe it: {undescribed[name]}")

@@ -8,12 +8,12 @@ from pathlib import Path
 # As log4j2.xml writes them. A worker's threads are called W-<number>-<model>_<version>.
 _RETRY = re.compile(r"^\S+ INFO +W-\d+-(?P<worker>\S+) WorkerThread - Retry worker: \d+ in \d+ seconds")
 _THREAD = re.compile(r"^\S+ \w+ +W-\d+-(?P<worker>\S+) \w+ - ")
-_REFUSED = re.compile(r"^\S+ WARN +\S+ ModelServer - Failed to load model: (?P<archive>\S+)")
+_REJECTED = re.compile(r"^\S+ WARN +\S+ ModelServer - Failed to load model: (?P<archive>\S+)")
 _WORKER = re.compile(r"^\S+ \w+ +W-\d+-(?P<worker>\S+)-std(?:out|err) - (?P<text>.*)$")
 _EXCEPTION = re.compile(r"^[\w.$]+(?:Exception|Error)\b.*")
-_TOO_SLOW = re.compile(r"\bBackend worker (?:did not respond in given time|startup time out)")
+_TIMED_OUT = re.compile(r"\bBackend worker (?:did not respond in given time|startup time out)")
 # What ts/model_service_worker.py raises after it has written the true reason.
-_SECOND_HAND = re.compile(r"^RuntimeError: \d{3} - (?:Unknown exception|System out of memory)$")
+_WRAPPER_ERROR = re.compile(r"^RuntimeError: \d{3} - (?:Unknown exception|System out of memory)$")
 
 
 class Tail:
@@ -56,13 +56,13 @@ def dead_workers(lines: Sequence[str]) -> Iterator[str]:
             yield match["worker"]
 
 
-def too_slow(lines: Sequence[str], worker: str) -> bool:
+def timed_out(lines: Sequence[str], worker: str) -> bool:
     """Whether the front end gave that worker up because it took too long to load."""
-    mine = False
+    is_worker_line = False
     for line in lines:
         if match := _THREAD.match(line):
-            mine = match["worker"] == worker
-        if mine and _TOO_SLOW.search(line):
+            is_worker_line = match["worker"] == worker
+        if is_worker_line and _TIMED_OUT.search(line):
             return True
     return False
 
@@ -70,7 +70,7 @@ def too_slow(lines: Sequence[str], worker: str) -> bool:
 def refusals(lines: Sequence[str]) -> Iterator[Refusal]:
     """Archives that were not taken, with the innermost cause that Java names."""
     for number, line in enumerate(lines):
-        if match := _REFUSED.match(line):
+        if match := _REJECTED.match(line):
             causes = []
             for following in lines[number + 1 :]:
                 text = following.removeprefix("Caused by: ")
@@ -93,20 +93,20 @@ def last_line(output: Path) -> str:
     return printed[-1] if printed else "it printed nothing"
 
 
-def last_words(lines: Sequence[str], worker: str) -> str:
+def failure_reason(lines: Sequence[str], worker: str) -> str:
     """Why that worker ended: the final line of its last traceback, or else the last line that it printed."""
-    said = [match["text"] for line in lines if (match := _WORKER.match(line)) and match["worker"] == worker]
-    reasons = [reason for reason in _tracebacks(said) if not _SECOND_HAND.match(reason)]
+    output = [match["text"] for line in lines if (match := _WORKER.match(line)) and match["worker"] == worker]
+    reasons = [reason for reason in _tracebacks(output) if not _WRAPPER_ERROR.match(reason)]
     if reasons:
         return reasons[-1]
-    last = said[-1] if said else "nothing"
+    last = output[-1] if output else "nothing"
     return f"it ended without a traceback (killed, or out of memory?); its last line: {last}"
 
 
-def _tracebacks(said: Sequence[str]) -> Iterator[str]:
+def _tracebacks(output: Sequence[str]) -> Iterator[str]:
     """The line after the frames of each traceback."""
     inside = False
-    for text in said:
+    for text in output:
         if text.startswith("Traceback (most recent call last)"):
             inside = True
         elif inside and text and not text.startswith(" "):

@@ -11,7 +11,7 @@ from torchserve_models.client import Client, Endpoints
 from torchserve_models.serving.archives.file_links import link_or_copy
 from torchserve_models.serving.health.model_states import Key, survey
 from torchserve_models.serving.lifecycle.snapshot import ServedVersion, Snapshot
-from torchserve_models.serving.lifecycle.version_links import kept_name
+from torchserve_models.serving.lifecycle.version_links import link_name
 
 _TIMEOUT_S = 5.0
 _SURVEY_TIMEOUT_S = 20.0
@@ -72,7 +72,7 @@ def plan_restore(
         elif source.parent == store:
             loads.append(Load(served, source, source.name))
         else:
-            loads.append(Load(served, source, f".{kept_name(served.key)}"))
+            loads.append(Load(served, source, f".{link_name(served.key)}"))
     return RestorePlan(tuple(loads), missing)
 
 
@@ -103,8 +103,8 @@ def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]
                 link.unlink()
 
 
-def adjust(
-    endpoints: Endpoints, wanted: Sequence[ServedVersion], pause: Callable[[float], None]
+def restore_workers(
+    endpoints: Endpoints, served_versions: Sequence[ServedVersion], pause: Callable[[float], None]
 ) -> dict[Key, str]:
     """Set worker counts and default versions where they differ; what could not be brought back, with the reason.
 
@@ -114,7 +114,7 @@ def adjust(
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            failed = _adjust_once(endpoints, wanted, pause)
+            failed = _restore_workers_once(endpoints, served_versions, pause)
         except client.ServeError:
             if attempt == _ATTEMPTS:
                 raise
@@ -126,28 +126,30 @@ def adjust(
     return failed
 
 
-def _adjust_once(
-    endpoints: Endpoints, wanted: Sequence[ServedVersion], pause: Callable[[float], None]
+def _restore_workers_once(
+    endpoints: Endpoints, served_versions: Sequence[ServedVersion], pause: Callable[[float], None]
 ) -> dict[Key, str]:
     failed: dict[Key, str] = {}
     with Client(endpoints=endpoints, timeout=_TIMEOUT_S, retries=0) as connection:
-        found = survey(connection, _SURVEY_TIMEOUT_S)
-        present = {each.key: each for each in map(ServedVersion.of, found.models)}
-        for served in wanted:
+        survey_result = survey(connection, _SURVEY_TIMEOUT_S)
+        present = {version.key: version for version in map(ServedVersion.of, survey_result.models)}
+        for served in served_versions:
             pause(0.0)
-            now = present.get(served.key)
-            if now is None:
-                is_unknown = served.name in found.undescribed or served.name in found.unreached
+            current = present.get(served.key)
+            if current is None:
+                is_unknown = (
+                    served.name in survey_result.undescribed or served.name in survey_result.unreached
+                )
                 failed[served.key] = (
                     "TorchServe does not describe it" if is_unknown else "TorchServe did not load its archive"
                 )
                 continue
             try:
-                if now.workers != served.workers:
+                if current.workers != served.workers:
                     connection.scale(
                         served.name, served.min_workers, served.max_workers, served.version, synchronous=False
                     )
-                if served.default and not now.default:
+                if served.default and not current.default:
                     connection.set_default(served.name, served.version, force=True)
             except client.ServeError as error:
                 failed[served.key] = str(error)

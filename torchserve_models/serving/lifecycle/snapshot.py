@@ -41,7 +41,7 @@ class ServedVersion:
 
     @classmethod
     def of(cls, model: Model) -> "ServedVersion":
-        return cls(**{each.name: getattr(model, each.name) for each in fields(cls)})
+        return cls(**{version.name: getattr(model, version.name) for version in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,19 @@ class Snapshot:
 
     @classmethod
     def of(cls, versions: Iterable[ServedVersion]) -> "Snapshot":
-        return cls(tuple(sorted(versions, key=lambda each: (not each.default, each.name, each.version))))
+        return cls(
+            tuple(sorted(versions, key=lambda version: (not version.default, version.name, version.version)))
+        )
 
     def get(self, key: Key) -> ServedVersion | None:
-        return next((each for each in self.versions if each.key == key), None)
+        return next((version for version in self.versions if version.key == key), None)
 
     def write(self, path: Path) -> None:
         """Replaces the file at once, so that a reader sees the old snapshot or this one. Raises OSError."""
         new = path.with_suffix(f".{os.getpid()}.new")
-        text = json.dumps({"schema": SCHEMA, "versions": [asdict(each) for each in self.versions]}, indent=2)
+        text = json.dumps(
+            {"schema": SCHEMA, "versions": [asdict(version) for version in self.versions]}, indent=2
+        )
         try:
             new.write_text(text + "\n", "utf-8")
             new.replace(path)
@@ -73,10 +77,10 @@ class Snapshot:
     def read(cls, path: Path) -> "Snapshot | None":
         """None where there is none, or one of another schema."""
         try:
-            raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            if raw["schema"] != SCHEMA:
+            record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            if record["schema"] != SCHEMA:
                 return None
-            return cls.of(ServedVersion(**each) for each in raw["versions"])
+            return cls.of(ServedVersion(**version) for version in record["versions"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -114,31 +118,32 @@ class SnapshotFilter:
             repairing: Versions whose worker counts the supervisor has changed for a repair; the counts stay as they
                 were.
         """
-        present = {each.key for each in versions}
+        present = {version.key for version in versions}
         self.absent -= present
-        for each in versions:
-            if each.default and self.lost_defaults.get(each.name) == each.version:
-                del self.lost_defaults[each.name]
-        settled = [self._settle(each, each.key in repairing) for each in versions]
-        kept = [
-            each
-            for each in self.snapshot.versions
-            if each.key not in present and (each.key in self.absent or each.name in unknown)
+        for version in versions:
+            if version.default and self.lost_defaults.get(version.name) == version.version:
+                del self.lost_defaults[version.name]
+        settled = [self._settle(version, version.key in repairing) for version in versions]
+        absent_versions = [
+            version
+            for version in self.snapshot.versions
+            if version.key not in present and (version.key in self.absent or version.name in unknown)
         ]
-        self.snapshot = Snapshot.of([*settled, *kept])
+        self.snapshot = Snapshot.of([*settled, *absent_versions])
         return self.snapshot
 
     def note_default(self, name: str) -> None:
         """Someone has set the default version of this model: what it was before no longer counts."""
         if self.lost_defaults.pop(name, None) is not None:
             self.snapshot = Snapshot.of(
-                replace(each, default=False) if each.name == name else each for each in self.snapshot.versions
+                replace(version, default=False) if version.name == name else version
+                for version in self.snapshot.versions
             )
 
-    def _settle(self, seen: ServedVersion, is_repairing: bool) -> ServedVersion:
-        if seen.name in self.lost_defaults:
-            seen = replace(seen, default=seen.version == self.lost_defaults[seen.name])
-        known = self.snapshot.get(seen.key)
-        if known is None or not is_repairing:
-            return seen
-        return replace(seen, min_workers=known.min_workers, max_workers=known.max_workers)
+    def _settle(self, current: ServedVersion, is_repairing: bool) -> ServedVersion:
+        if current.name in self.lost_defaults:
+            current = replace(current, default=current.version == self.lost_defaults[current.name])
+        previous = self.snapshot.get(current.key)
+        if previous is None or not is_repairing:
+            return current
+        return replace(current, min_workers=previous.min_workers, max_workers=previous.max_workers)

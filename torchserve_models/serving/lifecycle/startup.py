@@ -11,9 +11,9 @@ from torchserve_models.serving.health.model_states import Model, inspect
 from torchserve_models.serving.lifecycle import frontend_logs
 from torchserve_models.serving.run_config.run_plan import Plan
 
-_FRONTEND_TIMEOUT = 120.0
-_STEP = 0.25
-_CANARY_SLACK = 10.0
+_FRONTEND_TIMEOUT_S = 120.0
+_POLL_INTERVAL_S = 0.25
+_PROBE_SLACK_S = 10.0
 
 
 def wait_for_frontend(plan: Plan, check: Callable[[], None]) -> None:
@@ -27,18 +27,18 @@ def wait_for_frontend(plan: Plan, check: Callable[[], None]) -> None:
         except client.ServeError as error:
             _check_timeout(plan, error, start)
         check()
-        time.sleep(_STEP)
+        time.sleep(_POLL_INTERVAL_S)
 
 
 def _check_timeout(plan: Plan, error: client.ServeError, since: float) -> None:
-    if time.monotonic() - since > _FRONTEND_TIMEOUT:
+    if time.monotonic() - since > _FRONTEND_TIMEOUT_S:
         raise FrontendFailed(
-            f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT:.0f} s: {error}; "
+            f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT_S:.0f} s: {error}; "
             f"its log: {plan.run.server_log}"
         ) from error
 
 
-class Start:
+class StartupMonitor:
     """Make it before the front end is started: it reads what the logs get from then on.
 
     `check` raises when there is no use in waiting on; `progress` gets what is being waited for.
@@ -48,77 +48,77 @@ class Start:
         self._plan = plan
         self._check = check
         self._progress = progress
-        self._server = frontend_logs.Tail(plan.run.server_log)
-        self._workers = frontend_logs.Tail(plan.run.workers_log)
-        self._said: list[str] = []
+        self._server_tail = frontend_logs.Tail(plan.run.server_log)
+        self._worker_tail = frontend_logs.Tail(plan.run.workers_log)
+        self._server_lines: list[str] = []
 
     def wait(self) -> list[Model]:
         """The models as they are once each has answered. Raises RunError."""
         wait_for_frontend(self._plan, self._check)
         models = self._wait_for_workers()
         for model in models:
-            self._ask(model)
+            self._start_probe(model)
         return models
 
     def _wait_for_workers(self) -> list[Model]:
         """TorchServe registers before it listens, so a model that is not there now was refused."""
         answered = time.monotonic()
         while True:
-            self._look_for_dead([])
+            self._check_for_dead_workers([])
             try:
                 models = inspect(self._plan.endpoints, self._plan.models, timeout=10.0)
             except client.ModelNotFound as error:
-                raise self._refused(str(error)) from error
+                raise self._refusal_error(str(error)) from error
             except client.ServeError as error:  # models that load can take all of the machine
                 _check_timeout(self._plan, error, answered)
                 self._pause()
                 continue
             answered = time.monotonic()
-            self._look_for_dead(models)
+            self._check_for_dead_workers(models)
             waiting = [model.name for model in models if not model.ready]
             if not waiting:
                 return models
             self._progress(f"loading {', '.join(waiting)}")
             self._pause()
 
-    def _ask(self, model: Model) -> None:
+    def _start_probe(self, model: Model) -> None:
         if not model.default:
             return
         self._progress(f"asking {model.name}")
-        end = time.monotonic() + model.response_timeout + _CANARY_SLACK
+        deadline = time.monotonic() + model.response_timeout + _PROBE_SLACK_S
         while True:
-            left = max(_STEP, end - time.monotonic())
-            question = model_probe.Question(self._plan.endpoints, self._plan.store, model, left)
-            while question.answer is None:
+            remaining_s = max(_POLL_INTERVAL_S, deadline - time.monotonic())
+            probe = model_probe.Probe(self._plan.endpoints, self._plan.store, model, remaining_s)
+            while probe.answer is None:
                 self._pause()
-            answer = question.answer
+            answer = probe.answer
             if answer.ok and not answer.busy:
                 return
-            if not answer.busy or time.monotonic() >= end:
+            if not answer.busy or time.monotonic() >= deadline:
                 raise ModelFailed(
                     f"{model.name} is loaded but does not answer: {answer.problem or 'its requests only wait'}\n"
                     f"What its worker says: {self._plan.run.workers_log}"
                 )
             self._pause()  # busy is an answer only where others may have sent requests: here, it is asked again
 
-    def _look_for_dead(self, models: list[Model]) -> None:
+    def _check_for_dead_workers(self, models: list[Model]) -> None:
         """A worker that dies at load would be started again for five minutes: the first time is enough."""
-        self._said += self._server.lines()
-        for worker in frontend_logs.dead_workers(self._said):
+        self._server_lines += self._server_tail.lines()
+        for worker in frontend_logs.dead_workers(self._server_lines):
             name = next((model.name for model in models if f"{model.name}_{model.version}" == worker), None)
             if name is None and not models:
                 continue
             time.sleep(0.3)  # the worker's output and the front end's log are written by different threads
-            reason = frontend_logs.last_words(self._workers.lines(), worker)
-            if frontend_logs.too_slow(self._said, worker):
+            reason = frontend_logs.failure_reason(self._worker_tail.lines(), worker)
+            if frontend_logs.timed_out(self._server_lines, worker):
                 reason = "it took longer than startupTimeout (model-config.yaml) allows"
             raise ModelFailed(
                 f"{name or worker} cannot be loaded: {reason}\n"
                 f"What its worker says, in full: {self._plan.run.workers_log}"
             )
 
-    def _refused(self, answer: str) -> ModelFailed:
-        for refusal in frontend_logs.refusals(self._said + self._server.lines()):
+    def _refusal_error(self, answer: str) -> ModelFailed:
+        for refusal in frontend_logs.refusals(self._server_lines + self._server_tail.lines()):
             return ModelFailed(
                 f"{refusal.archive} is refused by TorchServe: {refusal.reason}\n"
                 f"The archive: {self._plan.store / refusal.archive}; the log: {self._plan.run.server_log}"
@@ -127,4 +127,4 @@ class Start:
 
     def _pause(self) -> None:
         self._check()
-        time.sleep(_STEP)
+        time.sleep(_POLL_INTERVAL_S)

@@ -23,7 +23,7 @@ from torchserve_models.serving.lifecycle.snapshot import ServedVersion
 FOLDER = ".versions"
 
 
-def kept_name(key: Key) -> str:
+def link_name(key: Key) -> str:
     """The file name of a version's link: NAME@VERSION.mar, with what is no part of a file name quoted."""
     name, version = key
     file = f"{quote(name, safe='')}@{quote(version, safe='')}.mar"
@@ -31,34 +31,34 @@ def kept_name(key: Key) -> str:
 
 
 class VersionLinks:
-    """The links of one run. `say` gets the reason, once, where none can be made, as in a store that is read-only."""
+    """The links of one run. `info` gets the reason, once, where none can be made, as in a store that is read-only."""
 
-    def __init__(self, store: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, store: Path, info: Callable[[str], None]) -> None:
         self._store = store
-        self._say = say
+        self._info = info
         self._folder: Path | None = None
         self._lock: IO[str] | None = None
         self._is_unusable = False
-        self._settled: set[Key] = set()
+        self._linked: set[Key] = set()
 
     def sync(self, versions: Iterable[ServedVersion]) -> None:
         """Link the archives of these versions, and remove the links of all others. Never raises OSError."""
-        wanted = {each.key: each for each in versions}
-        for key in wanted.keys() - self._settled:
-            self._settled.add(key)
-            self._link(wanted[key])
-        for key in self._settled - wanted.keys():
-            self._settled.discard(key)
+        by_key = {version.key: version for version in versions}
+        for key in by_key.keys() - self._linked:
+            self._linked.add(key)
+            self._link(by_key[key])
+        for key in self._linked - by_key.keys():
+            self._linked.discard(key)
             if self._folder is not None:
                 with suppress(OSError):
-                    (self._folder / kept_name(key)).unlink()
+                    (self._folder / link_name(key)).unlink()
 
-    def find(self, served: ServedVersion) -> Path | None:
+    def find(self, version: ServedVersion) -> Path | None:
         """An archive of exactly that version: the one in the store, or the link to the one that it replaced."""
-        candidates = [self._store / served.archive]
+        candidates = [self._store / version.archive]
         if self._folder is not None:
-            candidates.append(self._folder / kept_name(served.key))
-        return next((path for path in candidates if archive_version(path) == served.version), None)
+            candidates.append(self._folder / link_name(version.key))
+        return next((path for path in candidates if archive_version(path) == version.version), None)
 
     def close(self) -> None:
         """Remove all links of this run."""
@@ -70,24 +70,24 @@ class VersionLinks:
             self._lock.close()
         self._folder = self._lock = None
 
-    def _link(self, served: ServedVersion) -> None:
-        archive = self._store / served.archive
-        if archive_version(archive) != served.version or not self._open():
+    def _link(self, version: ServedVersion) -> None:
+        archive = self._store / version.archive
+        if archive_version(archive) != version.version or not self._open():
             return
         assert self._folder is not None
-        link = self._folder / kept_name(served.key)
+        link = self._folder / link_name(version.key)
         new = link.with_suffix(".new")
         try:
             new.unlink(missing_ok=True)
             link_or_copy(archive, new)
-            if archive_version(new) == served.version:  # it was not replaced in between
+            if archive_version(new) == version.version:  # it was not replaced in between
                 new.replace(link)
             else:
                 new.unlink()
         except OSError as error:  # of this archive; others may be on another owner's terms
-            self._say(
-                f"{served.name} {served.version}: {archive} cannot be kept ({error.strerror}): once it is replaced, "
-                "this version cannot be loaded again after a restart of the front end"
+            self._info(
+                f"{version.name} {version.version}: {archive} cannot be kept ({error.strerror}): once it is "
+                "replaced, this version cannot be loaded again after a restart of the front end"
             )
 
     def _open(self) -> bool:
@@ -102,7 +102,7 @@ class VersionLinks:
                 self._folder = folder
             except OSError as error:
                 self._is_unusable = True
-                self._say(
+                self._info(
                     f"no links to served archives can be made in {self._store} ({error.strerror}): after a restart "
                     "of the front end, a version whose archive was replaced meanwhile cannot be loaded again"
                 )

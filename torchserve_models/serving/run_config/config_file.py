@@ -9,7 +9,7 @@ from torchserve_models.paths import ROOT
 from torchserve_models.serving.errors import ConfigError
 
 FILE = ROOT / "config.properties"
-METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
+METRICS_CONFIG = Path(__file__).parents[1] / "metrics.yaml"
 
 # What org.pytorch.serve.util.ConfigManager of TorchServe 0.12.0 reads; it ignores anything else without a word.
 # `health_address` is the supervisor's, which is ours.

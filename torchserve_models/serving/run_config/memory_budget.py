@@ -106,7 +106,7 @@ def java_options(vmargs: str, budget: Budget) -> list[str]:
     """`vmargs` of the configuration, and the budget's options where it does not set them itself."""
     options = vmargs.split()
     for pattern, option in _OPTIONS.items():
-        if not any(re.match(pattern, each) for each in options):
+        if not any(re.match(pattern, argument) for argument in options):
             options.append(
                 option.format(heap=budget.java_heap // MIB, direct=budget.java_direct // MIB),
             )
@@ -149,8 +149,8 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _clamp(value: int, least: int, most: int) -> int:
-    return max(least, min(value, most)) // MIB * MIB
+def _clamp(value: int, minimum: int, maximum: int) -> int:
+    return max(minimum, min(value, maximum)) // MIB * MIB
 
 
 def _mib(size: int) -> str:

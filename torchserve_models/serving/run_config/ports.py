@@ -49,10 +49,10 @@ class Ports:
         """Ports that nobody uses now. All are held until the last is found, so that they differ."""
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in fields(cls)]
         try:
-            return cls(*(each.getsockname()[1] for each in sockets))
+            return cls(*(listener.getsockname()[1] for listener in sockets))
         finally:
-            for each in sockets:
-                each.close()
+            for listener in sockets:
+                listener.close()
 
     def shifted(self, offset: int) -> "Ports":
         return Ports(*(port + offset for port in astuple(self)))
@@ -110,9 +110,9 @@ def check_free(settings: Mapping[str, str], names: Sequence[str] = (*TORCHSERVE_
         try:
             socket.create_server((host or "127.0.0.1", port), family=_family(host)).close()
         except OSError as error:
-            why = os.strerror(error.errno or 0)
+            reason = os.strerror(error.errno or 0)
             raise PortTaken(
-                f"port {port} ({name.replace('_', ' ')}) is not free{_holder(port)}: {why}. Stop what uses it "
+                f"port {port} ({name.replace('_', ' ')}) is not free{_holder(port)}: {reason}. Stop what uses it "
                 "(scripts/stop, if it is ours), or take others: scripts/serve --port-offset 100"
             ) from error
 

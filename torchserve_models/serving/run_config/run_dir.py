@@ -12,7 +12,7 @@ from torchserve_models.serving.errors import AlreadyRunning, RunError
 from torchserve_models.serving.run_config.state import State
 
 # A Unix socket's path has at most 107 bytes; the front end puts the workers' there, as .ts.sock.<number>.
-_LONGEST = 107 - len("/.ts.sock.65535")
+_MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
 
 
 @dataclass(frozen=True)
@@ -101,23 +101,23 @@ class RunDir:
         except OSError as error:
             handle.close()
             state = State.read(self.state)
-            who = f"process {state.supervisor.pid}, {state.phase}" if state else "it is just starting"
+            holder = f"process {state.supervisor.pid}, {state.phase}" if state else "it is just starting"
             raise AlreadyRunning(
-                f"a server is already running in {self.path} ({who}). See it with scripts/status, end it with "
+                f"a server is already running in {self.path} ({holder}). See it with scripts/status, end it with "
                 "scripts/stop, or start another one with --run-dir FOLDER --port-offset 100"
             ) from error
         return handle
 
     def temporary(self) -> Path:
         """A new, empty folder for temporary files: here, or in the system's place where this path is too long."""
-        here = self.path / "tmp"
-        if len(os.fsencode(here)) <= _LONGEST:
-            shutil.rmtree(here, ignore_errors=True)
+        folder = self.path / "tmp"
+        if len(os.fsencode(folder)) <= _MAX_FOLDER_BYTES:
+            shutil.rmtree(folder, ignore_errors=True)
             try:
-                here.mkdir()
+                folder.mkdir()
             except OSError as error:
                 raise self._unusable(error) from error
-            return here
+            return folder
         return Path(tempfile.mkdtemp(prefix="torchserve-"))
 
     def make_worker_folders(self) -> None:

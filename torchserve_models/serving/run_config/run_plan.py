@@ -52,14 +52,14 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str) -> "Plan":
-        raw = json.loads(text)
+        record = json.loads(text)
         return cls(
-            tuple(raw["models"]),
-            Path(raw["store"]),
-            RunDir(Path(raw["run"])),
-            raw["settings"],
-            raw["grace"],
-            raw["drain_delay"],
+            tuple(record["models"]),
+            Path(record["store"]),
+            RunDir(Path(record["run"])),
+            record["settings"],
+            record["grace"],
+            record["drain_delay"],
         )
 
 

@@ -25,18 +25,18 @@ class Identity:
 
     @classmethod
     def of(cls, pid: int) -> "Identity":
-        return cls(pid, _started(pid))
+        return cls(pid, _process_start_time(pid))
 
     def alive(self) -> bool:
         """False as well for one that has ended and was not yet waited for."""
         try:
-            same = _started(self.pid) == self.started
+            same = _process_start_time(self.pid) == self.started
             return bool(same and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
         except (OSError, psutil.Error):
             return False
 
 
-def _started(pid: int) -> str:
+def _process_start_time(pid: int) -> str:
     """On Linux the boot and the ticks since then: they stay the same when somebody sets the clock."""
     if sys.platform != "linux":
         return str(psutil.Process(pid).create_time())
@@ -85,14 +85,14 @@ class State:
     def read(cls, path: Path) -> "State | None":
         """None where there is no state, or one of another version of this program."""
         try:
-            raw: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            frontend = raw.pop("frontend")
+            record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            frontend = record.pop("frontend")
             state = cls(
-                supervisor=Identity(**raw.pop("supervisor")),
+                supervisor=Identity(**record.pop("supervisor")),
                 frontend=None if frontend is None else Identity(**frontend),
-                endpoints=Endpoints(**raw.pop("endpoints")),
-                models=tuple(raw.pop("models")),
-                **raw,
+                endpoints=Endpoints(**record.pop("endpoints")),
+                models=tuple(record.pop("models")),
+                **record,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -105,7 +105,8 @@ class State:
         return (
             self.phase in get_args(Phase)
             and all(
-                type(each.pid) is int and each.pid > 0 and isinstance(each.started, str) for each in processes
+                type(process.pid) is int and process.pid > 0 and isinstance(process.started, str)
+                for process in processes
             )
             and all(isinstance(text, str) for text in texts)
             and all(type(seconds) in (int, float) for seconds in (self.stop_seconds, self.updated))

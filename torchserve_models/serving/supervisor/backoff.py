@@ -14,22 +14,22 @@ class Backoff:
 
     def __init__(
         self,
-        first_s: float = 0.2,
-        longest_s: float = 30.0,
+        initial_delay_s: float = 0.2,
+        max_delay_s: float = 30.0,
         factor: float = 2.0,
         stable_s: float = 60.0,
         max_restarts: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`stable_s`: seconds from a restart to the next failure after which the delays start over."""
-        self._first_s = first_s
-        self._longest_s = longest_s
+        self._initial_delay_s = initial_delay_s
+        self._max_delay_s = max_delay_s
         self._factor = factor
         self._stable_s = stable_s
         self._max_restarts = max_restarts
         self._clock = clock
-        self._delay_s = first_s
-        self._in_a_row = 0
+        self._delay_s = initial_delay_s
+        self._consecutive = 0
         self._restart_at = -math.inf
         self.count = 0
         """Failures so far."""
@@ -42,12 +42,12 @@ class Backoff:
         """Record a failure and return the seconds to wait before the restart; None when the limit is reached."""
         now = self._clock()
         if now - self._restart_at >= self._stable_s:
-            self._delay_s, self._in_a_row = self._first_s, 0
+            self._delay_s, self._consecutive = self._initial_delay_s, 0
         else:
-            self._delay_s = min(self._delay_s * self._factor, self._longest_s)
-        self._in_a_row += 1
+            self._delay_s = min(self._delay_s * self._factor, self._max_delay_s)
+        self._consecutive += 1
         self.count += 1
-        if self._in_a_row > self._max_restarts:
+        if self._consecutive > self._max_restarts:
             return None
         self._restart_at = now + self._delay_s
         return self._delay_s

@@ -16,14 +16,14 @@ MIN_AGE_S = 600.0
 """A younger folder may belong to a registration that is under way."""
 
 
-def clean_up(state: State | None, say: Callable[[str], None], patience: float = SHUTDOWN_S) -> None:
+def clean_up(state: State | None, info: Callable[[str], None], timeout_s: float = SHUTDOWN_S) -> None:
     """Ends what a supervisor left behind that was killed. Only for the holder of the run folder's lock."""
     if state is None:
         return
     temporary = Path(state.temporary)
-    if state.frontend is not None and frontend_process.members(state.frontend, temporary):
-        say("ending the processes of a run whose supervisor was killed")
-        frontend_process.end(state.frontend, temporary, patience)
+    if state.frontend is not None and frontend_process.session_processes(state.frontend, temporary):
+        info("ending the processes of a run whose supervisor was killed")
+        frontend_process.end(state.frontend, temporary, timeout_s)
     frontend_process.remove(temporary)
 
 

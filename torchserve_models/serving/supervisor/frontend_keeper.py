@@ -23,7 +23,7 @@ from torchserve_models.serving.supervisor.backoff import Backoff
 from torchserve_models.serving.supervisor.frontend import Frontend, Launcher
 from torchserve_models.serving.supervisor.frontend_monitor import FrontendMonitor
 
-_LONGEST_DELAY_S = 30.0
+_MAX_DELAY_S = 30.0
 _STABLE_S = 60.0
 _MAX_RESTARTS = 10
 _PORTS_TIMEOUT_S = 10.0
@@ -35,7 +35,7 @@ Report = Callable[[str], None]
 class FrontendKeeper:
     """Call `launch` and `observe` once, then `problem` several times a second, and `restart` when there is one.
 
-    `check` is called while something is waited for; it raises to end the wait. `launched` is called with each new
+    `check` is called while something is waited for; it raises to end the wait. `on_launch` is called with each new
     front end.
     """
 
@@ -43,9 +43,9 @@ class FrontendKeeper:
         self,
         plan: Plan,
         poller: ModelPoller,
-        say: Report,
+        info: Report,
         check: Callable[[], None],
-        launched: Callable[[Frontend], None],
+        on_launch: Callable[[Frontend], None],
     ) -> None:
         self.frontend: Frontend | None = None
         self.snapshot = Snapshot()
@@ -55,14 +55,14 @@ class FrontendKeeper:
         """Default versions, by model, that the last restart could not bring back as such."""
         self._plan = plan
         self._poller = poller
-        self._say = say
+        self._info = info
         self._check = check
-        self._launched = launched
+        self._on_launch = on_launch
         self._launcher = Launcher()
         self._monitor: FrontendMonitor | None = None
-        self._links = VersionLinks(plan.store, say)
+        self._links = VersionLinks(plan.store, info)
         self._backoff = Backoff(
-            first_s=0.2, longest_s=_LONGEST_DELAY_S, stable_s=_STABLE_S, max_restarts=_MAX_RESTARTS
+            initial_delay_s=0.2, max_delay_s=_MAX_DELAY_S, stable_s=_STABLE_S, max_restarts=_MAX_RESTARTS
         )
 
     @property
@@ -77,7 +77,7 @@ class FrontendKeeper:
         run.make_worker_folders()
         self.frontend = Frontend.start(self._launcher, run, settings, temporary)
         FRONTEND_STARTED.set_to_current_time()
-        self._launched(self.frontend)
+        self._on_launch(self.frontend)
 
     def check_start(self) -> None:
         """Raises FrontendFailed if the front end has ended while its first answer is waited for."""
@@ -115,7 +115,7 @@ class FrontendKeeper:
         while True:
             delay = self._backoff.next_delay()
             if delay is None and reason == "out_of_memory":  # requests alone must not end the server for good
-                delay = _LONGEST_DELAY_S
+                delay = _MAX_DELAY_S
             if delay is None:
                 raise FrontendFailed(
                     f"TorchServe's front end does not stay up: it ended more than {_MAX_RESTARTS} times in a row "
@@ -123,7 +123,7 @@ class FrontendKeeper:
                     f"its log: {self._plan.run.server_log}"
                 )
             FRONTEND_RESTARTS.labels(reason).inc()
-            self._say(f"restarting TorchServe's front end: {problem}")
+            self._info(f"restarting TorchServe's front end: {problem}")
             self.close_monitor()
             if self.frontend is not None:
                 self.frontend.end(0.0)
@@ -159,15 +159,15 @@ class FrontendKeeper:
         with restore.archives_in_store(planned, plan.store) as unlinked:
             self.launch(planned.settings(plan.settings))
             wait_for_frontend(plan, self.check_start)
-        failed = restore.adjust(plan.endpoints, [load.served for load in planned.loads], self._pause)
+        failed = restore.restore_workers(plan.endpoints, [load.served for load in planned.loads], self._pause)
         self.missing = {**planned.missing, **failed, **unlinked}
-        for (name, version), why in self.missing.items():
+        for (name, version), reason in self.missing.items():
             RESTORE_FAILURES.inc()
-            self._say(f"{name}, version {version}, could not be loaded again: {why}")
+            self._info(f"{name}, version {version}, could not be loaded again: {reason}")
         self.lost_defaults = {
-            each.name: each.version
-            for each in self.snapshot.versions
-            if each.default and each.key in self.missing
+            version.name: version.version
+            for version in self.snapshot.versions
+            if version.default and version.key in self.missing
         }
         self._start_monitor()
 
@@ -179,7 +179,7 @@ class FrontendKeeper:
 
     def _save(self, served: SnapshotFilter) -> None:
         """Called from the monitor's thread after each survey."""
-        self.missing = {key: why for key, why in self.missing.items() if key in served.absent}
+        self.missing = {key: reason for key, reason in self.missing.items() if key in served.absent}
         self.lost_defaults = dict(served.lost_defaults)
         if served.snapshot != self.snapshot:
             self.snapshot = served.snapshot

@@ -45,7 +45,7 @@ class AnswerClock:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._answered = self._worked = clock()
+        self._answered_at = self._worked_at = clock()
         self._failures = 0
         self._batches = 0
 
@@ -53,21 +53,21 @@ class AnswerClock:
         """One attempt; `batches` is the number that all workers have finished."""
         now = self._clock()
         if answered:
-            self._answered, self._failures = now, 0
+            self._answered_at, self._failures = now, 0
         else:
             self._failures += 1
         if batches != self._batches:
-            self._batches, self._worked = batches, now
+            self._batches, self._worked_at = batches, now
 
     @property
     def hung_for(self) -> float | None:
         """Seconds without an answer if that means it is hung, else None."""
         now = self._clock()
-        silent = now - self._answered
-        if self._failures < _MIN_FAILURES or silent <= NO_ANSWER_S:
+        silent_s = now - self._answered_at
+        if self._failures < _MIN_FAILURES or silent_s <= NO_ANSWER_S:
             return None
-        is_working = now - self._worked <= NO_ANSWER_S
-        return None if is_working and silent <= WORKING_NO_ANSWER_S else silent
+        is_working = now - self._worked_at <= NO_ANSWER_S
+        return None if is_working and silent_s <= WORKING_NO_ANSWER_S else silent_s
 
 
 class MemoryFailures:
@@ -127,8 +127,8 @@ class FrontendMonitor:
     @property
     def problem(self) -> tuple[str, str] | None:
         """Why the front end has to be replaced: the reason for the metrics, and a sentence. None if it need not."""
-        if (silent := self._clock.hung_for) is not None:
-            return "no_answer", f"it has answered neither inference nor management for {silent:.0f} s"
+        if (silent_s := self._clock.hung_for) is not None:
+            return "no_answer", f"it has answered neither inference nor management for {silent_s:.0f} s"
         if self._memory.demand_restart:
             return "out_of_memory", "it ran out of direct memory, and requests may be stuck in it"
         return None
@@ -166,12 +166,12 @@ class FrontendMonitor:
                 WATCH_ERRORS.inc()
             self._over.wait(_STEP_S)
 
-    def _update(self, found: Survey, repairing: frozenset[Key]) -> None:
+    def _update(self, survey_result: Survey, repairing: frozenset[Key]) -> None:
         if self._over.is_set():
             return
-        versions = [ServedVersion.of(model) for model in found.models]
+        versions = [ServedVersion.of(model) for model in survey_result.models]
         try:
-            self._served.update(versions, {*found.undescribed, *found.unreached}, repairing)
+            self._served.update(versions, {*survey_result.undescribed, *survey_result.unreached}, repairing)
             self._save(self._served)
         except Exception:
             STATE_WRITE_ERRORS.inc()
@@ -181,8 +181,11 @@ def is_answering(url: str, path: str, timeout: float) -> bool:
     """Whether anything at all comes back over a fresh connection within `timeout` seconds."""
     parts = urlsplit(url)
     deadline = time.monotonic() + timeout
-    with suppress(OSError), socket.create_connection((parts.hostname, parts.port), timeout) as plain:
-        connection = _over_tls(plain) if parts.scheme == "https" else plain
+    with (
+        suppress(OSError),
+        socket.create_connection((parts.hostname, parts.port), timeout) as connection_socket,
+    ):
+        connection = _over_tls(connection_socket) if parts.scheme == "https" else connection_socket
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
         connection.settimeout(max(0.01, deadline - time.monotonic()))
         return bool(connection.recv(1))
@@ -192,13 +195,15 @@ def is_answering(url: str, path: str, timeout: float) -> bool:
 def finished_batches(activity: Path) -> int:
     """What all workers that report their activity have finished."""
     with suppress(OSError):
-        return sum(found.batches for path in activity.iterdir() if (found := read_activity(path)))
+        return sum(
+            survey_result.batches for path in activity.iterdir() if (survey_result := read_activity(path))
+        )
     return 0
 
 
-def _over_tls(plain: socket.socket) -> ssl.SSLSocket:
+def _over_tls(connection_socket: socket.socket) -> ssl.SSLSocket:
     """Whether it answers is the question, not who it is."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(plain)
+    return context.wrap_socket(connection_socket)

@@ -109,28 +109,28 @@ def environment(run: RunDir, temporary: Path) -> dict[str, str]:
     return {**kept, **java, **{key: str(folder) for key, folder in folders.items()}, "HF_HUB_OFFLINE": "1"}
 
 
-def end(frontend: Identity, temporary: Path, patience: float) -> None:
-    """Ends the front end and every process it started; SIGTERM first, SIGKILL after `patience` seconds.
+def end(frontend: Identity, temporary: Path, timeout_s: float) -> None:
+    """Ends the front end and every process it started; SIGTERM first, SIGKILL after `timeout_s` seconds.
 
     Its own shutdown breaks the connections of requests in flight: see supervisor/drain.py for what comes before.
     """
-    if patience and frontend.alive():
+    if timeout_s and frontend.alive():
         os.kill(frontend.pid, signal.SIGTERM)
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline and members(frontend, temporary):
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and session_processes(frontend, temporary):
         time.sleep(0.05)
     kill(frontend, temporary)
 
 
 def remove(temporary: Path) -> None:
-    """The temporary folder: sockets and unpacked models. Only when `members` is empty."""
+    """The temporary folder: sockets and unpacked models. Only when `session_processes` is empty."""
     shutil.rmtree(temporary, ignore_errors=True)
 
 
 def kill(frontend: Identity, temporary: Path) -> None:
     """SIGKILL for all of them, again until none is left: a worker may be starting just now."""
     for _ in range(40):
-        left = members(frontend, temporary)
+        left = session_processes(frontend, temporary)
         if not left:
             return
         for process in left:
@@ -141,15 +141,15 @@ def kill(frontend: Identity, temporary: Path) -> None:
         psutil.wait_procs(left, timeout=0.1)
 
 
-def members(frontend: Identity, temporary: Path) -> list[psutil.Process]:
+def session_processes(frontend: Identity, temporary: Path) -> list[psutil.Process]:
     """The living processes of the front end's session, itself included; they stay in it when it has died.
 
     A session keeps its number as long as a process is in it, but afterwards the number may belong to somebody else:
     so one process at least has to be provably ours, by the temporary folder in its command line.
     """
-    found = [process for pid in psutil.pids() if (process := _in_session(pid, frontend.pid))]
-    if frontend.alive() or any(_names(process, str(temporary)) for process in found):
-        return found
+    processes = [process for pid in psutil.pids() if (process := _in_session(pid, frontend.pid))]
+    if frontend.alive() or any(_has_argument(process, str(temporary)) for process in processes):
+        return processes
     return []
 
 
@@ -163,7 +163,7 @@ def _in_session(pid: int, session: int) -> psutil.Process | None:
     return None
 
 
-def _names(process: psutil.Process, text: str) -> bool:
+def _has_argument(process: psutil.Process, text: str) -> bool:
     try:
         return any(text in argument for argument in process.cmdline())
     except psutil.Error:

@@ -12,14 +12,14 @@ from urllib.parse import urlsplit
 from torchserve_models.serving.errors import FrontendFailed, Interrupted
 from torchserve_models.serving.health.health_monitor import HealthMonitor
 from torchserve_models.serving.health.model_poller import ModelPoller
-from torchserve_models.serving.lifecycle.startup import Start
+from torchserve_models.serving.lifecycle.startup import StartupMonitor
 from torchserve_models.serving.metrics import MEMORY_BUDGET, STATE_WRITE_ERRORS, WATCH_ERRORS
 from torchserve_models.serving.run_config.memory_budget import budget_here
 from torchserve_models.serving.run_config.ports import Ports, check_free
 from torchserve_models.serving.run_config.run_plan import SHUTDOWN_S, Plan
 from torchserve_models.serving.run_config.state import Identity, Phase, State
 from torchserve_models.serving.supervisor.cleanup import clean_up, remove_stale_activity, remove_unused_models
-from torchserve_models.serving.supervisor.drain import drain
+from torchserve_models.serving.supervisor.drain import wait_until_drained
 from torchserve_models.serving.supervisor.edge_events import EdgeEvents
 from torchserve_models.serving.supervisor.frontend import Frontend
 from torchserve_models.serving.supervisor.frontend_keeper import FrontendKeeper
@@ -33,7 +33,7 @@ _SECONDS = re.compile(r"\d+ s\b")  # a duration that grows is no news
 _HOUSEKEEPING_S = 30.0
 _HURRY_AFTER_S = 1.0
 _LONG_GRACE_S = 5.0
-_GATHERING_S = 1.0
+_BATCH_GATHERING_S = 1.0
 """A request may have left its queue and wait with others for `maxBatchDelay` before its worker gets it."""
 
 Report = Callable[[str], None]
@@ -42,21 +42,23 @@ Report = Callable[[str], None]
 class Supervisor:
     """One run. Call `start`, then `watch`, and `stop` in any case.
 
-    `say` gets each event for a person, `progress` what is being waited for. Neither can hold the supervisor up.
+    `info` gets each event for a person, `progress` what is being waited for. Neither can hold the supervisor up.
     """
 
-    def __init__(self, plan: Plan, say: Report, progress: Report | None = None) -> None:
+    def __init__(self, plan: Plan, info: Report, progress: Report | None = None) -> None:
         self.plan = plan
         self.reporter = Reporter()
-        self._say = self.reporter.wrap(say)
+        self._info = self.reporter.wrap(info)
         self._progress = self.reporter.wrap(progress or (lambda _: None))
-        self._stop_asked: float | None = None
+        self._stop_requested_at: float | None = None
         self._is_hurried = False
         self._lock: IO[str] | None = None
         self._state: State | None = None
         self._notifier = Notifier()
-        self._poller = ModelPoller(plan.endpoints, self._say)
-        self._keeper = FrontendKeeper(plan, self._poller, self._say, self._check, self._note_frontend)
+        self._poller = ModelPoller(plan.endpoints, self._info)
+        self._keeper = FrontendKeeper(
+            plan, self._poller, self._info, self._check_stop_request, self._note_frontend
+        )
         self._monitor: HealthMonitor | None = None
         self._edge_events: EdgeEvents | None = None
         self._next_housekeeping = 0.0
@@ -66,7 +68,7 @@ class Supervisor:
         """What the server is now; "stopping" from the moment that the end is asked for."""
         if self._state is None:
             return "starting"
-        is_ending = self._stop_asked is not None and self._state.phase not in ("stopped", "failed")
+        is_ending = self._stop_requested_at is not None and self._state.phase not in ("stopped", "failed")
         return "stopping" if is_ending else self._state.phase
 
     def start(self) -> None:
@@ -75,42 +77,45 @@ class Supervisor:
         run.make()
         self._lock = run.lock()
         try:
-            clean_up(State.read(run.state), self._say)
-            self._begin()
+            clean_up(State.read(run.state), self._info)
+            self._write_initial_state()
             check_free(self.plan.settings)
             self._report_budget()
-            self._monitor = HealthMonitor(self.plan, self._poller, self._say)
+            self._monitor = HealthMonitor(self.plan, self._poller, self._info)
             self._monitor.start()
             self._receive_edge_events()
-            start = Start(self.plan, self._keeper.check_start, self._now_at)
+            start = StartupMonitor(self.plan, self._keeper.check_start, self._report_progress)
             self._keeper.launch(self.plan.settings)
-            self._now_at("starting TorchServe")
+            self._report_progress("starting TorchServe")
             models = start.wait()
             self._keeper.observe(models)
             self._monitor.serve(models)
-            self._set("ready", "every model answers")
+            self._set_state("ready", "every model answers")
             self._notifier.ready()
         except BaseException as error:
             self.stop("failed" if isinstance(error, Exception) else "stopped", str(error))
             raise
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """From any thread, or a signal handler, where an Event could wait for itself."""
         if self._monitor is not None:
             self._monitor.phase = "stopping"
-        if self._stop_asked is None:
-            self._stop_asked = time.monotonic()
+        if self._stop_requested_at is None:
+            self._stop_requested_at = time.monotonic()
 
     def on_signal(self) -> None:
         """The first signal asks for the end, a later one for a quick end: running requests are not waited for."""
-        if self._stop_asked is not None and time.monotonic() - self._stop_asked > _HURRY_AFTER_S:
+        if (
+            self._stop_requested_at is not None
+            and time.monotonic() - self._stop_requested_at > _HURRY_AFTER_S
+        ):
             self._is_hurried = True
-        self.ask_to_stop()
+        self.request_stop()
 
     def watch(self) -> None:
         """Until somebody asks to stop. Raises FrontendFailed when the front end cannot be kept alive."""
-        reported = ""
-        while self._stop_asked is None:
+        last_error = ""
+        while self._stop_requested_at is None:
             time.sleep(_STEP_S)
             try:
                 self._step()
@@ -120,60 +125,60 @@ class Supervisor:
                 return
             except Exception as error:  # of ours: whatever watches has to go on
                 WATCH_ERRORS.inc()
-                if repr(error) != reported:
-                    self._say(f"unexpected error while watching, which goes on: {error!r}")
-                reported = repr(error)
+                if repr(error) != last_error:
+                    self._info(f"unexpected error while watching, which goes on: {error!r}")
+                last_error = repr(error)
 
     def stop(self, phase: Phase = "stopped", message: str = "ended as asked") -> None:
         """Answers accepted requests, within the plan's grace; then ends every process. Twice does no harm."""
         if self._lock is None:
             return
-        self.ask_to_stop()
+        self.request_stop()
         self._notifier.stopping()
         if self._keeper.frontend is not None and self._state is not None:
             running = self._state.phase in ("ready", "not ready") and self._keeper.is_running
-            self._set("stopping", message)
+            self._set_state("stopping", message)
             if running:
                 self._drain(self._keeper.frontend)
             self._keeper.end(SHUTDOWN_S if running else 0.0)
         self._keeper.close()
-        for each in (self._monitor, self._edge_events):
-            if each is not None:
-                each.close()
+        for component in (self._monitor, self._edge_events):
+            if component is not None:
+                component.close()
         if self._state is not None:
-            self._set(phase, message)
+            self._set_state(phase, message)
         self.reporter.flush()
         self._lock.close()
         self._lock = None
 
     def _drain(self, frontend: Frontend) -> None:
         """Not ready any more; then no new requests; then the accepted ones are answered."""
-        self._wait_unless_hurried(self.plan.drain_delay)
+        self._wait_for_drain_delay(self.plan.drain_delay)
         self._write_time(self.plan.run.draining, time.time())
         ports = Ports.from_settings(self.plan.settings)
         close_listeners(frontend.pid, (ports.inference, ports.grpc_inference))
         if self.plan.grace > _LONG_GRACE_S:
-            self._say(f"waiting up to {self.plan.grace:g} s for running requests; a second signal ends them")
-        drain(
+            self._info(f"waiting up to {self.plan.grace:g} s for running requests; a second signal ends them")
+        wait_until_drained(
             self.plan.endpoints,
             self.plan.grace,
             self.plan.run.activity,
-            self._must_hurry,
-            lambda: self._write_time(self.plan.run.queues_emptied, time.time() + _GATHERING_S),
+            self._should_hurry,
+            lambda: self._write_time(self.plan.run.queues_emptied, time.time() + _BATCH_GATHERING_S),
         )
 
     def _write_time(self, path: Path, seconds: float) -> None:
         try:
             path.write_text(f"{seconds:.3f}\n")
         except OSError as error:
-            self._say(f"{path} cannot be written: {error.strerror}")
+            self._info(f"{path} cannot be written: {error.strerror}")
 
-    def _wait_unless_hurried(self, seconds: float) -> None:
+    def _wait_for_drain_delay(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._must_hurry():
+        while time.monotonic() < deadline and not self._should_hurry():
             time.sleep(0.05)
 
-    def _must_hurry(self) -> bool:
+    def _should_hurry(self) -> bool:
         """Called while the end waits."""
         self._notifier.watchdog()
         return self._is_hurried
@@ -181,26 +186,26 @@ class Supervisor:
     def _step(self) -> None:
         """One round of the watch."""
         self._notifier.watchdog()
-        self._keep_house()
+        self._run_housekeeping()
         if failure := self._keeper.problem():
             self._restart(*failure)
         assert self._monitor is not None
-        self._pass_losses()
+        self._publish_missing_models()
         problem = self._monitor.problem()
         message = problem or "every model answers"
         if self._state is not None and _SECONDS.sub("", message) != _SECONDS.sub("", self._state.message):
-            self._say(f"not ready: {message}" if problem else "ready again")
-            self._set("not ready" if problem else "ready", message)
+            self._info(f"not ready: {message}" if problem else "ready again")
+            self._set_state("not ready" if problem else "ready", message)
 
     def _restart(self, reason: str, problem: str) -> None:
         assert self._monitor is not None
-        self._set("restarting", problem)
+        self._set_state("restarting", problem)
         self._monitor.phase = "restarting"
         self._keeper.restart(reason, problem)
-        self._pass_losses()
+        self._publish_missing_models()
         self._monitor.serve(())
 
-    def _pass_losses(self) -> None:
+    def _publish_missing_models(self) -> None:
         """What the last restart could not bring back keeps the server from being ready."""
         assert self._monitor is not None
         self._monitor.missing = self._keeper.missing
@@ -215,9 +220,9 @@ class Supervisor:
             )
             self._edge_events.start()
         except OSError as error:
-            self._say(f"reports about clients that left cannot be received: {error}")
+            self._info(f"reports about clients that left cannot be received: {error}")
 
-    def _keep_house(self) -> None:
+    def _run_housekeeping(self) -> None:
         now = time.monotonic()
         if now < self._next_housekeeping or self._keeper.frontend is None:
             return
@@ -234,9 +239,9 @@ class Supervisor:
         budget = budget_here(self.plan.settings)
         for part, size in budget.parts().items():
             MEMORY_BUDGET.labels(part).set(size)
-        self._say(str(budget))
+        self._info(str(budget))
 
-    def _begin(self) -> None:
+    def _write_initial_state(self) -> None:
         self._state = State(
             phase="starting",
             message="starting",
@@ -248,9 +253,9 @@ class Supervisor:
             temporary=str(self.plan.run.path / "tmp"),
             stop_seconds=self.plan.stop_seconds,
         )
-        self._set("starting", "starting")
+        self._set_state("starting", "starting")
 
-    def _set(self, phase: Phase, message: str) -> None:
+    def _set_state(self, phase: Phase, message: str) -> None:
         assert self._state is not None
         self._state = replace(self._state, phase=phase, message=message)
         self._notifier.status(f"{phase}: {message}")
@@ -258,19 +263,19 @@ class Supervisor:
             self._state.write(self.plan.run.state)
         except Exception as error:  # a full disk is no reason to leave processes behind
             STATE_WRITE_ERRORS.inc()
-            self._say(f"{self.plan.run.state} cannot be written: {error}")
+            self._info(f"{self.plan.run.state} cannot be written: {error}")
 
-    def _now_at(self, message: str) -> None:
-        self._set("starting", message)
+    def _report_progress(self, message: str) -> None:
+        self._set_state("starting", message)
         self._progress(message)
 
     def _note_frontend(self, frontend: Frontend) -> None:
         assert self._state is not None
         self._state = replace(self._state, frontend=frontend.identity, temporary=str(frontend.temporary))
-        self._set(self._state.phase, self._state.message)
+        self._set_state(self._state.phase, self._state.message)
 
-    def _check(self) -> None:
+    def _check_stop_request(self) -> None:
         """Called while a start or a restart waits. Raises Interrupted when the end is asked for."""
         self._notifier.watchdog()
-        if self._stop_asked is not None:
+        if self._stop_requested_at is not None:
             raise Interrupted("stopped before the start was over")

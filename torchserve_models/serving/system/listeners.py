@@ -20,12 +20,12 @@ def close_listeners(pid: int, ports: Iterable[int]) -> bool:
     """Whether all listening sockets of that process on these ports are closed now. Never raises."""
     if sys.platform != "linux" or platform.machine() == "alpha":
         return False
-    wanted = set(ports)
+    port_set = set(ports)
     try:
         listening = [
             connection.fd
             for connection in psutil.Process(pid).net_connections(kind="tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in wanted
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in port_set
         ]
         handle = os.pidfd_open(pid)
     except (OSError, psutil.Error):

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import psutil
+
 STOPPED = frozenset("Tt")  # proc(5): stopped by a signal, or by a debugger
 DEAD = frozenset("ZX")
+# Where the kernel lets a worker sleep that waits for the front end's next batch on its socket.
+_SOCKET_WAIT_CHANNELS = ("unix_stream", "sk_wait", "wait_woken", "inet_csk")
 
 
-def process_state(pid: int) -> str | None:
+def read_process_state(pid: int) -> str | None:
     """The state letter of /proc/PID/stat, or None where there is no such process or no /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -17,12 +21,12 @@ def process_state(pid: int) -> str | None:
 
 def is_stopped(pid: int) -> bool:
     """Whether the process was stopped (SIGSTOP) and not continued."""
-    return process_state(pid) in STOPPED
+    return read_process_state(pid) in STOPPED
 
 
 def is_running(pid: int) -> bool:
     """Whether the process exists and has not ended, stopped or not."""
-    state = process_state(pid)
+    state = read_process_state(pid)
     return state is not None and state not in DEAD
 
 
@@ -39,3 +43,14 @@ def processes_of_session(session: int) -> list[int]:
         if int(fields[3]) == session and fields[0] not in DEAD:
             found.append(int(folder.name))
     return sorted(found)
+
+
+def is_waiting(pid: int) -> bool:
+    """Whether the process waits for input, or is gone. Where the kernel does not tell, sleeping has to be enough."""
+    try:
+        wait_channel = Path(f"/proc/{pid}/wchan").read_text()
+        if wait_channel not in ("", "0"):
+            return any(mark in wait_channel for mark in _SOCKET_WAIT_CHANNELS)
+        return bool(psutil.Process(pid).status() == psutil.STATUS_SLEEPING)
+    except (OSError, psutil.Error):
+        return True

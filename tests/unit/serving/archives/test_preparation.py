@@ -35,7 +35,7 @@ def put(store, name, weights="folder", source="x"):
 
 
 def test_without_a_name_it_is_all_of_ours(tmp_path, packs):
-    names = preparation.prepare([], "starter", tmp_path, print)
+    names = preparation.prepare_archives([], "starter", tmp_path, print)
     assert names == ["bart-large-cnn", "resnet-50", "t5-small"]
     assert packs == [(name, "starter") for name in names]
 
@@ -43,9 +43,9 @@ def test_without_a_name_it_is_all_of_ours(tmp_path, packs):
 @pytest.mark.parametrize(("weights", "source"), [("folder", "mine"), ("pretrained", "somebody/else")])
 def test_somebodys_own_archive_stays_unless_the_weights_are_named(tmp_path, packs, weights, source):
     put(tmp_path, "t5-small", weights, source)
-    assert preparation.prepare(["t5-small"], "auto", tmp_path, print) == ["t5-small"]
+    assert preparation.prepare_archives(["t5-small"], "auto", tmp_path, print) == ["t5-small"]
     assert packs == []
-    preparation.prepare(["t5-small"], "starter", tmp_path, print)
+    preparation.prepare_archives(["t5-small"], "starter", tmp_path, print)
     assert packs == [("t5-small", "starter")]
 
 
@@ -53,7 +53,7 @@ def test_an_archive_of_our_own_sources_is_packed_again(tmp_path, packs, monkeypa
     monkeypatch.setattr(hub, "probe", lambda *_: None)
     put(tmp_path, "t5-small", "pretrained", "google-t5/t5-small")
     put(tmp_path, "resnet-50", "starter", "models/resnet-50/starter")
-    preparation.prepare(["t5-small", "resnet-50"], "auto", tmp_path, print)
+    preparation.prepare_archives(["t5-small", "resnet-50"], "auto", tmp_path, print)
     assert packs == [("t5-small", "pretrained"), ("resnet-50", "auto")]
 
 
@@ -61,7 +61,7 @@ def test_pretrained_weights_are_never_replaced_by_the_starter_for_want_of_a_hub(
     monkeypatch.setattr(hub, "probe", lambda *_: HubUnreachable("nobody answers. Try again."))
     put(tmp_path, "t5-small", "pretrained", "google-t5/t5-small")
     said = []
-    assert preparation.prepare(["t5-small"], "auto", tmp_path, said.append) == ["t5-small"]
+    assert preparation.prepare_archives(["t5-small"], "auto", tmp_path, said.append) == ["t5-small"]
     assert packs == []
     assert "as it is" in said[0]
     assert "nobody answers" in said[0]
@@ -74,33 +74,33 @@ def test_a_hub_that_fails_in_the_middle_leaves_them_as_well(tmp_path, packs, mon
     monkeypatch.setattr(hub, "probe", lambda *_: None)
     monkeypatch.setattr(preparation, "pack", pack)
     put(tmp_path, "t5-small", "pretrained", "google-t5/t5-small")
-    assert preparation.prepare(["t5-small"], "auto", tmp_path, print) == ["t5-small"]
+    assert preparation.prepare_archives(["t5-small"], "auto", tmp_path, print) == ["t5-small"]
     with pytest.raises(RunError, match="connection broke"):
-        preparation.prepare(["t5-small"], "pretrained", tmp_path, print)
+        preparation.prepare_archives(["t5-small"], "pretrained", tmp_path, print)
     with pytest.raises(RunError, match="connection broke"):
-        preparation.prepare(["resnet-50"], "auto", tmp_path, print)
+        preparation.prepare_archives(["resnet-50"], "auto", tmp_path, print)
 
 
 def test_a_file_that_is_no_archive_is_refused_before_anything_starts(tmp_path, packs):
     (tmp_path / "mine.mar").write_bytes(b"no zip")
     with pytest.raises(RunError, match=r"mine\.mar is not a model archive"):
-        preparation.prepare(["mine"], "auto", tmp_path, print)
+        preparation.prepare_archives(["mine"], "auto", tmp_path, print)
 
 
 def test_what_packing_says_is_passed_on(tmp_path, packs):
     with pytest.raises(RunError, match="broken cannot be packed: the disk is full"):
-        preparation.prepare(["broken"], "starter", tmp_path, print)
+        preparation.prepare_archives(["broken"], "starter", tmp_path, print)
 
 
 def test_a_store_is_served_as_it_is(tmp_path, packs):
     with pytest.raises(RunError, match="no archive"):
-        preparation.as_packed([], tmp_path)
+        preparation.find_archives([], tmp_path)
     put(tmp_path, "b")
     put(tmp_path, "a")
-    assert preparation.as_packed([], tmp_path) == ["a", "b"]
-    assert preparation.as_packed(["b"], tmp_path) == ["b"]
+    assert preparation.find_archives([], tmp_path) == ["a", "b"]
+    assert preparation.find_archives(["b"], tmp_path) == ["b"]
     with pytest.raises(RunError, match=r"c\.mar is not a model archive"):
-        preparation.as_packed(["c"], tmp_path)
+        preparation.find_archives(["c"], tmp_path)
     assert packs == []
 
 
@@ -109,7 +109,7 @@ def test_somebodys_own_name_is_served_whatever_the_weights_are_called(tmp_path, 
     put(tmp_path, "pets")
     for weights in ("auto", "pretrained", "starter"):
         said = []
-        assert preparation.prepare(["pets"], weights, tmp_path, said.append) == ["pets"]
+        assert preparation.prepare_archives(["pets"], weights, tmp_path, said.append) == ["pets"]
         assert "as it is" in said[0]
         assert weights == "auto" or f"--weights {weights} is for models of models/" in said[0]
     assert packs == []
@@ -121,4 +121,4 @@ def test_earlier_archives_are_not_models_of_their_own(tmp_path, packs):
     (tmp_path / "pets.mar").rename(tmp_path / "kept.mar")
     put(tmp_path, "pets")
     (tmp_path / "kept.mar").rename(tmp_path / "pets-v.mar")  # the version v of pets
-    assert preparation.as_packed([], tmp_path) == ["pets"]
+    assert preparation.find_archives([], tmp_path) == ["pets"]

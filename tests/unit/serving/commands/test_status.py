@@ -71,7 +71,7 @@ def surveyed(monkeypatch, *models):
 def test_the_supervisors_word(run, supervisor, capsys):
     busy = replace(SERVING, model=replace(MODEL, queue_waiting=3))
     supervisor.report = state_report.as_json(snapshot(busy), NOW)
-    found = status.look(run)
+    found = status.get_status(run)
     assert found.exit_code == 0
     shown = status.as_json(found)
     assert (shown["ready"], shown["problem"]) == (True, None)
@@ -79,17 +79,17 @@ def test_the_supervisors_word(run, supervisor, capsys):
     assert (model["ready"], model["busy"], model["in_flight"]) == (True, True, 0)
     assert model["queue"] == {"waiting": 3, "free": 10}
     assert model["workers"][0]["ready"]
-    status.show(found)
+    status.print_status(found)
     assert "busy" in capsys.readouterr().out
 
 
 def test_not_ready_has_the_supervisors_reason(run, supervisor, capsys):
     broken = replace(SERVING, model=replace(MODEL, workers=(replace(FOREIGN, alive=False),)))
     supervisor.report = state_report.as_json(snapshot(broken), NOW)
-    found = status.look(run)
+    found = status.get_status(run)
     assert found.exit_code == 1
     assert found.problem == "m: worker 7 has died"
-    status.show(found)
+    status.print_status(found)
     assert "lost" in capsys.readouterr().out
 
 
@@ -97,7 +97,7 @@ def test_not_ready_has_the_supervisors_reason(run, supervisor, capsys):
 def test_a_server_that_starts_or_stops_runs_and_is_not_ready(run, supervisor, phase):
     supervisor.report = state_report.as_json(snapshot(SERVING, phase=phase), NOW)
     rewrite(run, phase="starting", frontend=None)
-    found = status.look(run)
+    found = status.get_status(run)
     assert (found.exit_code, found.problem) == (1, f"it is {phase}")
 
 
@@ -105,14 +105,14 @@ def test_a_server_that_starts_or_stops_runs_and_is_not_ready(run, supervisor, ph
 def test_a_front_end_that_has_just_died_is_not_taken_for_the_end(run, supervisor, phase):
     supervisor.report = state_report.as_json(snapshot(SERVING, phase="restarting"), NOW)
     rewrite(run, phase=phase, frontend=replace(STATE.supervisor, started="long ago"))
-    found = status.look(run)
+    found = status.get_status(run)
     assert (found.exit_code, found.problem) == (1, "it is restarting")
 
 
 @pytest.mark.parametrize("models", [(replace(MODEL, workers=()),), ()])
 def test_a_supervisor_that_does_not_answer_is_a_problem_and_the_rest_is_shown(run, monkeypatch, models):
     surveyed(monkeypatch, *models)
-    found = status.look(run)
+    found = status.get_status(run)
     assert found.exit_code == 1
     assert found.problem.startswith("its supervisor does not answer")
     assert [model["name"] for model in found.models] == [model.name for model in models]
@@ -121,13 +121,13 @@ def test_a_supervisor_that_does_not_answer_is_a_problem_and_the_rest_is_shown(ru
 def test_a_supervisor_that_is_gone_is_named(run, monkeypatch):
     surveyed(monkeypatch, MODEL)
     rewrite(run, supervisor=replace(STATE.supervisor, started="long ago"))
-    found = status.look(run)
+    found = status.get_status(run)
     assert found.exit_code == 1
     assert "is gone; run scripts/stop and start it again" in found.problem
 
 
 def test_nothing_runs(tmp_path):
-    assert status.look(RunDir(tmp_path)).exit_code == 3
+    assert status.get_status(RunDir(tmp_path)).exit_code == 3
 
 
 def test_a_server_object_asks_the_supervisor(supervisor, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from torchserve_models import client
 from torchserve_models.serving.health import health_monitor, model_poller, readiness, registered_models
 from torchserve_models.serving.health.health_monitor import HealthMonitor
-from torchserve_models.serving.health.http_server import answer
+from torchserve_models.serving.health.http_server import handle_get
 from torchserve_models.serving.health.model_poller import ModelPoller
 from torchserve_models.serving.health.model_states import Model, Survey, Worker
 from torchserve_models.serving.run_config.ports import Ports
@@ -183,20 +183,20 @@ def test_a_model_that_the_time_did_not_suffice_for_stays_as_it_was_and_becomes_s
 
 def test_a_model_that_was_never_reached_is_unknown(scene):
     scene.look(MODEL, unreached={"new": "no time"})
-    assert answer(scene.monitor, "/readyz/new")[0] == 503
-    assert answer(scene.monitor, "/readyz/newer")[0] == 404
+    assert handle_get(scene.monitor, "/readyz/new")[0] == 503
+    assert handle_get(scene.monitor, "/readyz/newer")[0] == 404
 
 
 def test_the_models_of_before_are_there_and_not_ready_right_after_a_restart(scene, child):
     model = replace(MODEL, workers=(replace(READY, pid=child.pid),))
     assert scene.look(model) is None
     scene.monitor.phase = "restarting"
-    assert answer(scene.monitor, "/readyz/m")[0] == 503
+    assert handle_get(scene.monitor, "/readyz/m")[0] == 503
     kill(child)
     scene.poller._wake.clear()
     scene.monitor.serve(())
     assert scene.poller._wake.is_set()
-    status, _, body = answer(scene.monitor, "/readyz/m")
+    status, _, body = handle_get(scene.monitor, "/readyz/m")
     assert (status, b"has died" in body) == (503, True)
     assert scene.monitor.problem() is not None
     assert scene.look(MODEL) is None
@@ -217,10 +217,10 @@ def test_each_counter_of_a_registered_model_begins_at_0(scene):
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(scene):
-    def say(_):
+    def info(_):
         raise OSError("disk full")
 
-    scene.monitor._say = say
+    scene.monitor._info = info
     for _ in range(5):
         assert scene.look(MODEL, undescribed={"a/b": "no such model"}) is None
 

@@ -116,7 +116,7 @@ def test_probes(port, path, status, body):
 )
 def test_probes_after_a_restart_that_lost_versions(path, status):
     monitor = Restarted()
-    assert http_server.answer(monitor, path)[0] == status
+    assert http_server.handle_get(monitor, path)[0] == status
     ready = monitor.metrics.registry.get_sample_value("torchserve_supervisor_ready", {"model": "m"})
     assert ready == 0.0
 

@@ -63,7 +63,7 @@ def fake(monkeypatch):
 
 
 def find(store):
-    return archive_origin.find(Endpoints(), store, MODEL, 1.0)
+    return archive_origin.find_origin(Endpoints(), store, MODEL, 1.0)
 
 
 def test_the_archive_of_the_running_version_says_where_it_is_from(tmp_path, fake):
@@ -87,11 +87,11 @@ def test_the_worker_says_it_when_the_store_holds_something_else(tmp_path, fake, 
 def test_an_archive_that_says_nothing_of_its_own_is_judged_by_its_workers(tmp_path, fake):
     archive(tmp_path, task=None)
     assert find(tmp_path) == Origin()
-    assert model_probe.ask(Endpoints(), MODEL, Origin(), 1.0).ok
+    assert model_probe.send_probe(Endpoints(), MODEL, Origin(), 1.0).ok
 
 
 def test_a_model_of_which_nothing_is_known_is_not_ready():
-    answer = model_probe.ask(Endpoints(), MODEL, None, 1.0)
+    answer = model_probe.send_probe(Endpoints(), MODEL, None, 1.0)
     assert not answer.ok
     assert not answer.busy
     assert not answer.asked
@@ -110,7 +110,7 @@ def test_a_model_of_which_nothing_is_known_is_not_ready():
 def test_late_is_busy_where_requests_wait_for_workers_that_are_there(fake, monkeypatch, error, model, busy):
     fake.error = error
     monkeypatch.setattr(model_probe, "inspect", lambda *_, **__: [model])
-    answer = model_probe.ask(Endpoints(), model, Origin(task="summarization"), 1.0)
+    answer = model_probe.send_probe(Endpoints(), model, Origin(task="summarization"), 1.0)
     assert (answer.busy, answer.ok) == (busy, busy)
     assert answer.problem == (None if busy else error.message)
 
@@ -118,20 +118,22 @@ def test_late_is_busy_where_requests_wait_for_workers_that_are_there(fake, monke
 def test_an_error_is_never_busy(fake, monkeypatch):
     fake.error = client.InternalError("it broke")
     monkeypatch.setattr(model_probe, "inspect", lambda *_, **__: [replace(MODEL, queue_waiting=3)])
-    answer = model_probe.ask(Endpoints(), MODEL, Origin(task="summarization"), 1.0)
+    answer = model_probe.send_probe(Endpoints(), MODEL, Origin(task="summarization"), 1.0)
     assert answer.problem == "it broke"
 
 
 def test_what_was_known_when_the_version_appeared_is_not_asked_for_again(tmp_path, fake, monkeypatch):
     """The archive in the store may be another one by then, and the worker may be busy."""
     asked = []
-    monkeypatch.setattr(archive_origin, "find", lambda *_: asked.append("find"))
+    monkeypatch.setattr(archive_origin, "find_origin", lambda *_: asked.append("find"))
     monkeypatch.setattr(
-        model_probe, "ask", lambda _endpoints, _model, found, _timeout: model_probe.Answer(found.task, 0.0)
+        model_probe,
+        "send_probe",
+        lambda _endpoints, _model, origin, _timeout: model_probe.ProbeResult(origin.task, 0.0),
     )
-    question = model_probe.Question(Endpoints(), tmp_path, MODEL, 1.0, Origin(task="summarization"))
+    probe = model_probe.Probe(Endpoints(), tmp_path, MODEL, 1.0, Origin(task="summarization"))
     end = time.monotonic() + 10
-    while question.answer is None and time.monotonic() < end:
+    while probe.answer is None and time.monotonic() < end:
         time.sleep(0.01)
-    assert question.answer.problem == "summarization"
+    assert probe.answer.problem == "summarization"
     assert asked == []

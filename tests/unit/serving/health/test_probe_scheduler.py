@@ -6,20 +6,20 @@ import pytest
 
 from handlers.core.activity import Activity
 from torchserve_models.serving.health import probe_scheduler
-from torchserve_models.serving.health.model_probe import Answer
+from torchserve_models.serving.health.model_probe import ProbeResult
 from torchserve_models.serving.health.model_states import Model, Worker
-from torchserve_models.serving.health.probe_scheduler import Questions
+from torchserve_models.serving.health.probe_scheduler import ProbeScheduler
 from torchserve_models.serving.health.readiness import Version
 
-OK, FAILED = Answer(None, 0.1), Answer("HTTP 500", 0.1)
-BUSY, UNKNOWN = Answer(None, 0.1, busy=True), Answer(None, 0.0, asked=False)
+OK, FAILED = ProbeResult(None, 0.1), ProbeResult("HTTP 500", 0.1)
+BUSY, UNKNOWN = ProbeResult(None, 0.1, busy=True), ProbeResult(None, 0.0, asked=False)
 BEGIN = 1000.0
 
 
 @dataclass
 class Asked:
     model: Model
-    answer: Answer | None = None
+    answer: ProbeResult | None = None
 
 
 class Scene:
@@ -30,11 +30,13 @@ class Scene:
         self.asked = []
         self.results = []
         monkeypatch.setattr(probe_scheduler.time, "monotonic", lambda: self.now)
-        self.questions = Questions(self._ask, lambda model, result: self.results.append((model, result)))
+        self.questions = ProbeScheduler(
+            self._start_probe, lambda model, result: self.results.append((model, result))
+        )
         self.versions = [self.version("a"), self.version("b")]
         self.step()
 
-    def _ask(self, model):
+    def _start_probe(self, model):
         self.asked.append(Asked(model))
         return self.asked[-1]
 

@@ -84,7 +84,7 @@ def verdicts(*versions, **options):
         ("not based on our handler", workers(FOREIGN), True, True),
         ("not based on ours, killed", workers(replace(FOREIGN, alive=False)), False, False),
         ("not based on ours, suspended", workers(replace(FOREIGN, stopped=True)), False, False),
-        ("questions are not answered", replace(SERVING, question_problem="HTTP 500"), False, False),
+        ("questions are not answered", replace(SERVING, probe_failure="HTTP 500"), False, False),
         ("requests wait beside idle workers", replace(SERVING, queue_stalled_s=11.0), False, False),
         ("scaled to 0", replace(SERVING, model=replace(MODEL, workers=()), min_workers=0), True, True),
         ("a registration in progress", workers(LOADING, in_service=False), True, False),

@@ -13,7 +13,7 @@ from torchserve_models.serving.health import model_states, repairs
 from torchserve_models.serving.health.metrics import Metrics
 from torchserve_models.serving.health.model_states import Model, Worker
 from torchserve_models.serving.health.readiness import Snapshot, Version
-from torchserve_models.serving.health.repairs import HangingWorkers, Replacements
+from torchserve_models.serving.health.repairs import HangingWorkerKiller, WorkerReplacer
 
 MODEL = Model("m", "1", True, "m.mar", 2, 2, 20, 20, 0, 10, ())
 ALIVE, LOST, GIVEN_UP = os.getpid(), 2**22 + 1, -1
@@ -62,16 +62,16 @@ def metrics():
 @pytest.fixture
 def start(monkeypatch):
     """Replacements for a server whose workers are these; the function makes a few looks at it."""
-    monkeypatch.setattr(repairs, "LOST_AFTER_S", -1.0)
-    monkeypatch.setattr(repairs, "GIVEN_UP_AFTER_S", 0.0)
-    monkeypatch.setattr(repairs, "FIRST_REVIVAL_PAUSE_S", 0.05)
+    monkeypatch.setattr(repairs, "LOST_TIMEOUT_S", -1.0)
+    monkeypatch.setattr(repairs, "GIVEN_UP_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(repairs, "INITIAL_REVIVAL_PAUSE_S", 0.05)
 
     def make(pids, **options):
         server = FakeTorchServe(list(pids), **options)
         monkeypatch.setattr(model_states, "Client", server)
         monkeypatch.setattr(repairs, "Client", server)
         counters = metrics()
-        replacements = Replacements(Endpoints(), counters, lambda _: None)
+        replacements = WorkerReplacer(Endpoints(), counters, lambda _: None)
 
         def run(looks=6):
             for _ in range(looks):
@@ -107,7 +107,7 @@ def test_a_second_loss_is_replaced_too(start):
 def test_workers_that_are_ended_one_after_another_are_not_lost(start, monkeypatch):
     """As when a model is scaled down again and again: each look finds another process that has just ended."""
     server, replacements, _ = start([ALIVE, LOST])
-    monkeypatch.setattr(repairs, "LOST_AFTER_S", 0.05)
+    monkeypatch.setattr(repairs, "LOST_TIMEOUT_S", 0.05)
     for pid in range(LOST, LOST + 6):
         server.pids = [ALIVE, pid]
         replacements.step([server.model()])
@@ -166,7 +166,7 @@ def test_one_given_up_worker_of_two_is_replaced_after_a_long_while(start, monkey
     server, _, run = start([ALIVE, GIVEN_UP])
     run()
     assert server.scaled == []
-    monkeypatch.setattr(repairs, "WORKER_GIVEN_UP_AFTER_S", -1.0)
+    monkeypatch.setattr(repairs, "WORKER_GIVEN_UP_TIMEOUT_S", -1.0)
     run()
     assert sorted(server.pids) == [GIVEN_UP, ALIVE, ALIVE]
     assert server.least == 2
@@ -201,7 +201,7 @@ def hang(worker, seconds=5.0, **options):
     """The pids that are killed within those seconds, and the metrics."""
     killed = []
     counters = metrics()
-    hanging = HangingWorkers(lambda pid: killed.append(pid) or True, counters, lambda _: None)
+    hanging = HangingWorkerKiller(lambda pid: killed.append(pid) or True, counters, lambda _: None)
     version = Version(replace(MODEL, response_timeout=20, workers=(worker,)), 1, **options)
     for tick in range(int(seconds * 4)):
         hanging.step([version], NOW + tick / 4)

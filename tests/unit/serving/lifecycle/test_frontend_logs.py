@@ -68,9 +68,9 @@ def test_a_worker_that_is_to_be_started_again_has_died():
 
 
 def test_a_timeout_belongs_to_the_worker_that_had_it():
-    assert frontend_logs.too_slow(TIMEOUT, "slow_1")
-    assert not frontend_logs.too_slow(TIMEOUT, "fast_1")
-    assert not frontend_logs.too_slow(SERVER, "crash_starter-1a2b")
+    assert frontend_logs.timed_out(TIMEOUT, "slow_1")
+    assert not frontend_logs.timed_out(TIMEOUT, "fast_1")
+    assert not frontend_logs.timed_out(SERVER, "crash_starter-1a2b")
 
 
 def test_a_refused_archive_comes_with_the_innermost_cause():
@@ -79,22 +79,23 @@ def test_a_refused_archive_comes_with_the_innermost_cause():
 
 
 def test_the_last_exception_is_the_reason():
-    assert frontend_logs.last_words(worker(CHAINED), "crash_starter-1a2b") == "ValueError: wrong weights"
+    assert frontend_logs.failure_reason(worker(CHAINED), "crash_starter-1a2b") == "ValueError: wrong weights"
 
 
 def test_the_true_exception_is_preferred_to_the_one_that_torchserve_makes_of_it():
     assert (
-        frontend_logs.last_words(worker(SECOND_HAND), "crash_starter-1a2b") == "RuntimeError: no such layer"
+        frontend_logs.failure_reason(worker(SECOND_HAND), "crash_starter-1a2b")
+        == "RuntimeError: no such layer"
     )
 
 
 def test_other_workers_lines_do_not_count():
     lines = worker(CHAINED, "other_1") + worker("model_name: crash, batchSize: 8")
-    assert "its last line: model_name: crash" in frontend_logs.last_words(lines, "crash_starter-1a2b")
+    assert "its last line: model_name: crash" in frontend_logs.failure_reason(lines, "crash_starter-1a2b")
 
 
 def test_a_worker_that_said_nothing():
-    assert "its last line: nothing" in frontend_logs.last_words([], "crash_starter-1a2b")
+    assert "its last line: nothing" in frontend_logs.failure_reason([], "crash_starter-1a2b")
 
 
 def test_a_tail_gives_whole_new_lines_only_and_survives_a_rollover(tmp_path):

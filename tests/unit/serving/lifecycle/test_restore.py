@@ -16,9 +16,9 @@ from torchserve_models.serving.lifecycle import restore, version_links
 from torchserve_models.serving.lifecycle.restore import (
     Load,
     RestorePlan,
-    adjust,
     archives_in_store,
     plan_restore,
+    restore_workers,
 )
 from torchserve_models.serving.lifecycle.snapshot import ServedVersion, Snapshot
 from torchserve_models.serving.lifecycle.version_links import VersionLinks
@@ -82,7 +82,7 @@ def test_a_store_that_takes_no_links_is_said(tmp_path):
 
 @pytest.mark.parametrize("version", ["1.0", "1..2", "1.", "..", "../../x", "a b", "1,2=3", "é", "%2E"])
 def test_the_file_name_of_a_kept_version_is_one_that_torchserve_loads(version):
-    name = version_links.kept_name(("m", version))
+    name = version_links.link_name(("m", version))
     assert name.endswith(".mar")
     assert unquote(name) == f"m@{version}.mar"
     assert not {"..", "/", ",", "=", " "} & {name[i : i + n] for n in (1, 2) for i in range(len(name))}
@@ -178,7 +178,9 @@ def test_only_what_differs_is_changed_and_one_failure_stops_nothing(monkeypatch)
     monkeypatch.setattr(restore, "Client", management)
     monkeypatch.setattr(restore, "survey", lambda *_: Survey(present, {}))
     pauses = []
-    failed = adjust(client.Endpoints(), [same, bad, replace(scaled, default=True), missing], pauses.append)
+    failed = restore_workers(
+        client.Endpoints(), [same, bad, replace(scaled, default=True), missing], pauses.append
+    )
     assert pauses == [*[0.0] * 4, restore._ATTEMPT_INTERVAL_S] * (restore._ATTEMPTS - 1) + [0.0] * 4
     once = [("scale", "scaled", OLD, 1, 2), ("default", "scaled", OLD)]
     assert management.done[:2] == once

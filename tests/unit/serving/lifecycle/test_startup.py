@@ -10,7 +10,7 @@ from torchserve_models.client import Client
 from torchserve_models.serving.errors import FrontendFailed, ModelFailed
 from torchserve_models.serving.health import model_probe
 from torchserve_models.serving.lifecycle import startup
-from torchserve_models.serving.lifecycle.startup import Start
+from torchserve_models.serving.lifecycle.startup import StartupMonitor
 from torchserve_models.serving.run_config.run_plan import plan
 
 
@@ -19,19 +19,19 @@ def start(tmp_path, monkeypatch):
     """A start whose front end answers these, one after another; errors are raised."""
 
     def make(*answers, check=lambda: None):
-        left = list(answers)
+        remaining_s = list(answers)
 
         def inspect(*_, **__):
-            answer = left.pop(0) if len(left) > 1 else left[0]
+            answer = remaining_s.pop(0) if len(remaining_s) > 1 else remaining_s[0]
             if isinstance(answer, Exception):
                 raise answer
             return answer
 
         monkeypatch.setattr(startup, "inspect", inspect)
         monkeypatch.setattr(Client, "list_models", inspect)
-        monkeypatch.setattr(startup, "_STEP", 0.001)
+        monkeypatch.setattr(startup, "_POLL_INTERVAL_S", 0.001)
         archive(tmp_path, task=None)
-        return Start(plan(["m"], tmp_path, tmp_path / "run"), check, lambda _: None)
+        return StartupMonitor(plan(["m"], tmp_path, tmp_path / "run"), check, lambda _: None)
 
     return make
 
@@ -48,7 +48,7 @@ def test_a_front_end_that_is_late_while_models_load_is_waited_for(start):
 
 
 def test_one_that_never_answers_again_ends_the_start(start, monkeypatch):
-    monkeypatch.setattr(startup, "_FRONTEND_TIMEOUT", 0.05)
+    monkeypatch.setattr(startup, "_FRONTEND_TIMEOUT_S", 0.05)
     with pytest.raises(FrontendFailed, match=r"does not answer .*no answer in time"):
         start([], LATE).wait()
 
@@ -62,24 +62,24 @@ def test_one_that_dies_meanwhile_ends_it_at_once(start):
 
 
 def test_a_question_that_cannot_even_be_asked_ends_it(start, monkeypatch):
-    def ask(*_):
+    def send_probe(*_):
         raise ValueError("nobody thought of this")
 
-    monkeypatch.setattr(model_probe, "ask", ask)
+    monkeypatch.setattr(model_probe, "send_probe", send_probe)
     with pytest.raises(ModelFailed, match="nobody thought of this"):
         start([MODEL]).wait()
 
 
 def test_a_model_that_is_only_busy_has_not_answered_and_is_asked_again(start, monkeypatch):
-    busy = model_probe.Answer(None, 0.0, busy=True)
-    answers = [busy, busy, model_probe.Answer(None, 0.0)]
-    monkeypatch.setattr(model_probe, "ask", lambda *_: answers.pop(0))
+    busy = model_probe.ProbeResult(None, 0.0, busy=True)
+    answers = [busy, busy, model_probe.ProbeResult(None, 0.0)]
+    monkeypatch.setattr(model_probe, "send_probe", lambda *_: answers.pop(0))
     assert start([MODEL]).wait() == [MODEL]
     assert answers == []
 
 
 def test_one_that_stays_busy_ends_the_start(start, monkeypatch):
-    monkeypatch.setattr(startup, "_CANARY_SLACK", 0.05)
-    monkeypatch.setattr(model_probe, "ask", lambda *_: model_probe.Answer(None, 0.0, busy=True))
+    monkeypatch.setattr(startup, "_PROBE_SLACK_S", 0.05)
+    monkeypatch.setattr(model_probe, "send_probe", lambda *_: model_probe.ProbeResult(None, 0.0, busy=True))
     with pytest.raises(ModelFailed, match="m is loaded but does not answer"):
         start([replace(MODEL, response_timeout=0)]).wait()

@@ -79,6 +79,7 @@ def test_a_run_changes_ports_store_and_models_and_nothing_else(tmp_path):
         "grpc_management_port",
         "model_store",
         "load_models",
+        "metrics_config",
     }
     assert made.settings["inference_address"] == "http://127.0.0.1:8180"
     assert made.settings["grpc_management_port"] == "7171"

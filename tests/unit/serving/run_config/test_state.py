@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from torchserve_models.client import Endpoints
-from torchserve_models.serving.commands.status import look
+from torchserve_models.serving.commands.status import get_status
 from torchserve_models.serving.commands.stopping import stop
 from torchserve_models.serving.errors import AlreadyRunning, RunError
 from torchserve_models.serving.run_config.run_dir import RunDir
@@ -88,7 +88,7 @@ def test_a_damaged_state_is_none(tmp_path, name, value):
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     assert State.read(path) is None
     assert stop(RunDir(tmp_path)) == f"nothing runs in {tmp_path}"
-    assert look(RunDir(tmp_path)).exit_code == 3
+    assert get_status(RunDir(tmp_path)).exit_code == 3
 
 
 def test_a_process_is_told_from_a_later_one_of_the_same_number():
@@ -206,7 +206,7 @@ def test_somebody_elses_server_is_an_error_and_no_traceback(tmp_path, monkeypatc
 
 def test_where_nothing_was_started_status_and_stop_say_so(tmp_path):
     run = RunDir(tmp_path)
-    found = look(run)
+    found = get_status(run)
     assert (found.running, found.ready, found.exit_code) == (False, False, 3)
     assert "scripts/serve" in str(found.problem)
     assert stop(run) == f"nothing runs in {tmp_path}"
@@ -217,6 +217,6 @@ def test_a_run_whose_processes_were_killed_is_not_running(tmp_path):
     run.make()
     gone = Identity(2**22 + 2, "once")
     replace(STATE, supervisor=gone).write(run.state)
-    found = look(run)
+    found = get_status(run)
     assert found.exit_code == 3
     assert "its processes were killed" in str(found.problem)

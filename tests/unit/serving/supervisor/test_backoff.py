@@ -13,7 +13,7 @@ class Clock:
 
 def test_delays_double_up_to_the_longest():
     clock = Clock()
-    backoff = Backoff(first_s=1, longest_s=5, max_restarts=100, clock=clock)
+    backoff = Backoff(initial_delay_s=1, max_delay_s=5, max_restarts=100, clock=clock)
     delays = []
     for _ in range(5):
         delays.append(backoff.next_delay())
@@ -24,7 +24,7 @@ def test_delays_double_up_to_the_longest():
 
 def test_a_stable_time_starts_over():
     clock = Clock()
-    backoff = Backoff(first_s=1, stable_s=60, clock=clock)
+    backoff = Backoff(initial_delay_s=1, stable_s=60, clock=clock)
     assert [backoff.next_delay(), backoff.next_delay()] == [1, 2]
     clock.now += 2 + 59
     assert backoff.next_delay() == 4

@@ -39,13 +39,13 @@ def server(monkeypatch):
 
 def run(server, seconds=60.0):
     emptied = []
-    calm = drain.drain(Endpoints(), seconds, on_empty=lambda: emptied.append(server.now))
-    return calm, emptied
+    is_drained = drain.wait_until_drained(Endpoints(), seconds, on_empty=lambda: emptied.append(server.now))
+    return is_drained, emptied
 
 
 def test_an_idle_server_ends_at_once(server):
-    calm, emptied = run(server)
-    assert calm
+    is_drained, emptied = run(server)
+    assert is_drained
     assert emptied == [0.0]
     assert server.now < 1
 
@@ -53,8 +53,8 @@ def test_an_idle_server_ends_at_once(server):
 def test_the_queues_are_reported_empty_once_while_workers_still_compute(server):
     server.queue = lambda: 5 if server.now < 2 else 0
     server.busy = lambda: server.now < 9
-    calm, emptied = run(server)
-    assert calm
+    is_drained, emptied = run(server)
+    assert is_drained
     assert emptied == [pytest.approx(2, abs=0.2)]
     assert server.now == pytest.approx(9, abs=1)
 
@@ -63,15 +63,15 @@ def test_a_queue_that_never_empties_is_taken_for_empty_after_half_of_the_time(se
     """Clients that keep their connections send on; refused from then on, they let the workers come to rest."""
     server.queue = lambda: 100 if server.now < 31 else 0
     server.busy = lambda: server.now < 31
-    calm, emptied = run(server)
-    assert calm
+    is_drained, emptied = run(server)
+    assert is_drained
     assert emptied == [pytest.approx(30, abs=0.2)]
 
 
 def test_what_does_not_end_in_time(server):
     server.busy = lambda: True
-    calm, _ = run(server, 5.0)
-    assert not calm
+    is_drained, _ = run(server, 5.0)
+    assert not is_drained
     assert server.now == pytest.approx(5, abs=0.3)
 
 

@@ -49,7 +49,7 @@ def keeper(tmp_path, monkeypatch):
     made = FrontendKeeper(plan(["m"], tmp_path, tmp_path / "run"), None, print, lambda: None, lambda _: None)
     made.plan_missing, made.failures, made.adjusted = {}, [], []
     made.frontend, made.snapshot = FakeFrontend(), Snapshot.of([SERVED])
-    made._backoff = Backoff(first_s=0.0, longest_s=0.0, max_restarts=3)
+    made._backoff = Backoff(initial_delay_s=0.0, max_delay_s=0.0, max_restarts=3)
 
     @contextmanager
     def in_store(*_):
@@ -60,7 +60,7 @@ def keeper(tmp_path, monkeypatch):
             raise made.failures.pop(0)
         made.frontend = FakeFrontend()
 
-    def adjust(_endpoints, served, _pause):
+    def restore_workers(_endpoints, served, _pause):
         made.adjusted.append(list(served))
         return {}
 
@@ -69,7 +69,7 @@ def keeper(tmp_path, monkeypatch):
     monkeypatch.setattr(frontend_keeper, "FrontendMonitor", FakeMonitor)
     monkeypatch.setattr(frontend_keeper, "wait_for_frontend", lambda *_: None)
     monkeypatch.setattr(frontend_keeper.restore, "archives_in_store", in_store)
-    monkeypatch.setattr(frontend_keeper.restore, "adjust", adjust)
+    monkeypatch.setattr(frontend_keeper.restore, "restore_workers", restore_workers)
     monkeypatch.setattr(
         frontend_keeper.restore, "plan_restore", lambda *_: RestorePlan((), dict(made.plan_missing))
     )
@@ -103,7 +103,7 @@ def test_the_limit_ends_it_but_not_where_requests_used_up_the_memory(keeper, mon
         keeper.restart("ended", "killed")
     with pytest.raises(FrontendFailed, match=r"does not stay up: .* in a row .*killed"):
         keeper.restart("ended", "killed")
-    monkeypatch.setattr(frontend_keeper, "_LONGEST_DELAY_S", 0.0)
+    monkeypatch.setattr(frontend_keeper, "_MAX_DELAY_S", 0.0)
     keeper.restart("out_of_memory", "no direct memory")
 
 

@@ -12,7 +12,7 @@ from tests.live_server import alive
 from torchserve_models.serving.run_config.run_plan import plan
 from torchserve_models.serving.run_config.state import Identity
 from torchserve_models.serving.supervisor import frontend_process
-from torchserve_models.serving.supervisor.drain import is_waiting
+from torchserve_models.serving.system.process_state import is_waiting
 
 # A leader that starts a child and ignores SIGTERM; both have the folder in their command lines or not.
 LEADER = """
@@ -86,25 +86,25 @@ def test_the_command_names_this_python_and_this_runs_configuration(tmp_path):
 
 def test_the_end_takes_every_process_of_the_session(tmp_path, session):
     leader, identity = session
-    members = frontend_process.members(identity, tmp_path)
-    assert len(members) == 2
+    session_processes = frontend_process.session_processes(identity, tmp_path)
+    assert len(session_processes) == 2
     start = time.monotonic()
-    frontend_process.end(identity, tmp_path, patience=0.3)
+    frontend_process.end(identity, tmp_path, timeout_s=0.3)
     assert time.monotonic() - start >= 0.3
-    assert frontend_process.members(identity, tmp_path) == []
+    assert frontend_process.session_processes(identity, tmp_path) == []
     leader.wait()
-    assert not any(alive(member) for member in members)
+    assert not any(alive(member) for member in session_processes)
 
 
 def test_orphans_of_a_killed_leader_are_found_and_those_of_others_are_not(tmp_path, session):
     leader, identity = session
     leader.kill()
     leader.wait()
-    (orphan,) = frontend_process.members(identity, tmp_path)
-    assert frontend_process.members(identity, tmp_path / "of another run") == []
+    (orphan,) = frontend_process.session_processes(identity, tmp_path)
+    assert frontend_process.session_processes(identity, tmp_path / "of another run") == []
     frontend_process.kill(identity, tmp_path)
     psutil.wait_procs([orphan], timeout=5)
-    assert frontend_process.members(identity, tmp_path) == []
+    assert frontend_process.session_processes(identity, tmp_path) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")

@@ -13,10 +13,10 @@ def lost():
 
 def test_messages_come_in_order():
     reporter, told = Reporter(), []
-    say, progress = reporter.wrap(told.append), reporter.wrap(lambda text: told.append(text.upper()))
-    say("a")
+    info, progress = reporter.wrap(told.append), reporter.wrap(lambda text: told.append(text.upper()))
+    info("a")
     progress("b")
-    say("c")
+    info("c")
     reporter.flush()
     assert told == ["a", "B", "c"]
 
@@ -38,10 +38,10 @@ def test_a_sink_that_fails_costs_its_message_only():
 def test_a_sink_that_blocks_holds_nobody_up():
     reporter, release = Reporter(), threading.Event()
     before = lost()
-    say = reporter.wrap(lambda _: release.wait(60))
+    info = reporter.wrap(lambda _: release.wait(60))
     start = time.monotonic()
     for _ in range(3000):
-        say("a")
+        info("a")
     reporter.flush(0.1)
     assert time.monotonic() - start < 10
     assert lost() > before

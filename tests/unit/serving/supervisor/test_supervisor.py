@@ -39,9 +39,9 @@ def test_a_second_signal_ends_the_wait_and_one_right_after_the_first_does_not(tm
 def test_it_is_stopping_from_the_moment_that_it_is_asked(tmp_path):
     supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), print)
     assert supervisor.phase == "starting"
-    supervisor.ask_to_stop()
+    supervisor.request_stop()
     supervisor.plan.run.make()
-    supervisor._begin()
+    supervisor._write_initial_state()
     assert supervisor.phase == "stopping"
 
 
@@ -50,7 +50,7 @@ def watching(tmp_path):
     """A run that has begun, without a front end."""
     supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), print)
     supervisor.plan.run.make()
-    supervisor._begin()
+    supervisor._write_initial_state()
     return supervisor
 
 
@@ -60,7 +60,7 @@ def test_an_error_while_watching_is_counted_and_the_watch_goes_on(watching, monk
     def look():
         rounds.append(1)
         if len(rounds) > 3:
-            watching.ask_to_stop()
+            watching.request_stop()
         raise ValueError("nobody thought of this")
 
     monkeypatch.setattr(watching, "_step", look)
@@ -80,16 +80,16 @@ def test_a_front_end_that_does_not_stay_up_ends_the_watch(watching, monkeypatch)
 
 
 def test_a_state_that_cannot_be_written_and_messages_that_nobody_reads_do_not_matter(tmp_path):
-    def say(_message):
+    def info(_message):
         raise BrokenPipeError("the reader has gone")
 
-    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), say, say)
+    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), info, info)
     supervisor.plan.run.make()
-    supervisor._begin()
+    supervisor._write_initial_state()
     supervisor.plan.run.state.unlink()
     supervisor.plan.run.state.mkdir()  # cannot be replaced by a file
-    supervisor._set("ready", "every model answers")
-    supervisor._now_at("starting")
+    supervisor._set_state("ready", "every model answers")
+    supervisor._report_progress("starting")
     assert supervisor.phase == "starting"
 
 
@@ -97,7 +97,7 @@ def test_a_message_that_cannot_be_delivered_does_not_hold_anything_up(tmp_path):
     supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), lambda _: time.sleep(60))
     start = time.monotonic()
     for _ in range(2000):
-        supervisor._say("a pipe that nobody empties")
+        supervisor._info("a pipe that nobody empties")
     assert time.monotonic() - start < 5
 
 
@@ -108,7 +108,7 @@ def surprised(tmp_path, monkeypatch):
     def start(self):
         self.plan.run.make()
         self._lock = self.plan.run.lock()
-        self._begin()
+        self._write_initial_state()
 
     def watch(_self):
         raise ValueError("nobody thought of this")
@@ -164,7 +164,7 @@ def test_an_unpacked_archive_is_removed_only_when_all_models_are_known(
     os.utime(folder, (1e9, 1e9))
     watching._keeper.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
     watching._poller.latest = Poll(1, time.monotonic(), 0.0, survey)
-    watching._keep_house()
+    watching._run_housekeeping()
     assert folder.exists() != is_removed
 
 
@@ -173,17 +173,19 @@ def test_a_drain_begins_after_its_delay_and_lasts_for_the_grace(tmp_path, monkey
     supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run", grace=33, drain_delay=7), print)
     supervisor.plan.run.make()
     supervisor.plan.run.edge.mkdir()
-    supervisor._begin()
+    supervisor._write_initial_state()
     events = []
 
     def wait(seconds):
         assert not supervisor.plan.run.draining.exists()
         events.append((supervisor.phase, seconds))
 
-    monkeypatch.setattr(supervisor_module, "_wait_unless_hurried", wait)
+    monkeypatch.setattr(supervisor, "_wait_for_drain_delay", wait)
     monkeypatch.setattr(supervisor_module, "close_listeners", lambda *_: events.append("refused"))
-    monkeypatch.setattr(supervisor_module, "drain", lambda _endpoints, seconds, *_: events.append(seconds))
-    supervisor.ask_to_stop()
+    monkeypatch.setattr(
+        supervisor_module, "wait_until_drained", lambda _endpoints, seconds, *_: events.append(seconds)
+    )
+    supervisor.request_stop()
     supervisor._drain(SimpleNamespace(pid=1))
     assert events == [("stopping", 7), "refused", 33]
     assert supervisor.plan.run.draining.exists()
@@ -195,6 +197,6 @@ def test_output_that_java_appends_to_is_bounded(watching, tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(log_rotation.MAX_BYTES + 1))
     watching._next_housekeeping = 0.0
-    watching._keep_house()
+    watching._run_housekeeping()
     assert watching.plan.run.output.stat().st_size == 0
     assert watching.plan.run.supervisor_log.stat().st_size == 0

@@ -11,8 +11,8 @@ import pytest
 from torchserve_models.serving.system.process_state import (
     is_running,
     is_stopped,
-    process_state,
     processes_of_session,
+    read_process_state,
 )
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no /proc")
@@ -44,10 +44,10 @@ def test_stopped_and_continued(sleeper):
 
 def test_ended(sleeper):
     sleeper.kill()
-    until(lambda: process_state(sleeper.pid) == "Z")
+    until(lambda: read_process_state(sleeper.pid) == "Z")
     assert not is_running(sleeper.pid)
     sleeper.wait()
-    assert process_state(sleeper.pid) is None
+    assert read_process_state(sleeper.pid) is None
     assert not is_running(sleeper.pid)
 
 
