@@ -7,10 +7,10 @@ Importing this imports neither torch nor transformers; the hub's client only whe
 """
 
 from torchserve_models import handlers_path  # noqa: F401
+from torchserve_models.packing.archive.provenance import Provenance, read_provenance
 from torchserve_models.packing.build import Packed, pack
 from torchserve_models.packing.errors import PackingError
 from torchserve_models.packing.models import default_models, known_models
-from torchserve_models.packing.provenance import Provenance, read_provenance
 
 __all__ = [
     "Packed",

@@ -7,18 +7,20 @@ import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from torchserve_models.packing import archive, archiver, kept, own, provenance
-from torchserve_models.packing.archive import Member
-from torchserve_models.packing.converted import StateDict
+from torchserve_models.packing.archive import archiver, earlier_versions, mar_file, provenance
+from torchserve_models.packing.archive.earlier_versions import KEPT
+from torchserve_models.packing.archive.mar_file import Member
+from torchserve_models.packing.archive.model_config import read_model_config
+from torchserve_models.packing.archive.provenance import Provenance
+from torchserve_models.packing.artifacts.facts import summary
+from torchserve_models.packing.artifacts.preparation import Prepared, Wanted, prepare
 from torchserve_models.packing.errors import BadSource, explained
-from torchserve_models.packing.kept import KEPT
-from torchserve_models.packing.model_config import read_model_config
 from torchserve_models.packing.models import LAYOUT, Layout
 from torchserve_models.packing.names import check_name, check_version
-from torchserve_models.packing.prepare import Prepared, Wanted, prepare
-from torchserve_models.packing.prepared_facts import summary
-from torchserve_models.packing.provenance import Provenance
-from torchserve_models.packing.sources import Report, Source, Weights, Wish, find
+from torchserve_models.packing.sources import user_handler
+from torchserve_models.packing.sources.conversion import StateDict
+from torchserve_models.packing.sources.model_files import sha256_and_size
+from torchserve_models.packing.sources.resolve import Report, Source, Weights, Wish, find
 
 _SKIPPED = {"__pycache__", "tests"}
 
@@ -81,7 +83,7 @@ def pack(
             entry = layout.handlers / found.task.entry
         else:
             entry = Path(handler).expanduser()
-            found = own.find(wish, entry, layout)
+            found = user_handler.find(wish, entry, layout)
         return _build(found, entry, store / f"{name}.mar", calibrate, report, layout, keep)
 
 
@@ -106,14 +108,14 @@ def _build(
     extra = {**code, provenance.MEMBER: statement.as_json()}
     members = archiver.lay_out(name, statement.version, found.task.entry, config.content, extra)
     members += [Member(f"model/{file.name}", file.path, file.size, file.sha256) for file in found.files]
-    unchanged = archive.holds(path, members)
+    unchanged = mar_file.holds(path, members)
     if not unchanged:
-        previous = kept.keep(path, statement.version) if keep else None
-        archive.write(path, members)
-        kept.prune(path, keep)
+        previous = earlier_versions.keep(path, statement.version) if keep else None
+        mar_file.write(path, members)
+        earlier_versions.prune(path, keep)
         if previous is not None:
             report(f"{name}: the archive before is kept as {previous.name}")
-    sha256, size = archive.sha256_and_size(path)
+    sha256, size = sha256_and_size(path)
     return Packed(path, name, statement.version, found.kind, sha256, size, unchanged, summary(prepared.facts))
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from torchserve_models.packing.archive.earlier_versions import KEPT
 from torchserve_models.packing.build import Packed, pack, say
-from torchserve_models.packing.converted import TORCHVISION, StateDict
 from torchserve_models.packing.errors import PackingError
-from torchserve_models.packing.kept import KEPT
 from torchserve_models.packing.models import LAYOUT, Layout, default_models, known_models
+from torchserve_models.packing.sources.conversion import TORCHVISION, StateDict
 
 
 def main(arguments: Sequence[str] | None = None, layout: Layout = LAYOUT) -> int:

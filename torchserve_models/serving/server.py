@@ -9,7 +9,7 @@ from typing import Self
 from torchserve_models.client import Endpoints
 from torchserve_models.client.endpoints import RUN_DIR
 from torchserve_models.packing.models import LAYOUT
-from torchserve_models.packing.sources import Weights
+from torchserve_models.packing.sources.resolve import Weights
 from torchserve_models.serving.archives import preparation
 from torchserve_models.serving.commands import status
 from torchserve_models.serving.run_config.ports import Ports

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from tests.unit.packing.fake_hub import FakeHub
-from torchserve_models.packing import pack, prepare
+from torchserve_models.packing import pack
+from torchserve_models.packing.artifacts import preparation
 from torchserve_models.packing.build import Packed
 from torchserve_models.packing.models import Layout
 
@@ -105,7 +106,7 @@ def point_library_at(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 
-    from torchserve_models.packing import hub
+    from torchserve_models.packing.sources import hub
 
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -138,7 +139,7 @@ def fake_hub(
 @pytest.fixture
 def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A download waits before it goes on after a broken connection; tests need not."""
-    from torchserve_models.packing import transfer
+    from torchserve_models.packing.sources import transfer
 
     monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda _: None))
 
@@ -170,4 +171,4 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it, and from then on a pack that prepares anything fails the test."""
-    return lambda: monkeypatch.setattr(prepare, "_run", lambda *_: pytest.fail("prepared again"))
+    return lambda: monkeypatch.setattr(preparation, "_run", lambda *_: pytest.fail("prepared again"))

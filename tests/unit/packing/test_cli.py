@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.packing.archive.test_archive import COMMAND, run
 from tests.unit.packing.conftest import HUB_ID, ROOT, Bench
 from tests.unit.packing.fake_hub import FakeHub, Fault
-from tests.unit.packing.test_archive import COMMAND, run
-from torchserve_models.packing import cli, download, errors
+from torchserve_models.packing import cli, errors
+from torchserve_models.packing.sources import download
 
 WEIGHTS = "model.safetensors"
 

@@ -7,11 +7,12 @@ import pytest
 
 from tests.unit.packing.conftest import HUB_ID, LAYOUT, Bench
 from tests.unit.packing.fake_hub import FakeHub, Fault
-from torchserve_models.packing import default_models, errors, hub, known_models, pack, read_provenance, tasks
-from torchserve_models.packing.files import git_blob_id
-from torchserve_models.packing.model_config import read_model_config
+from torchserve_models.packing import default_models, errors, known_models, pack, read_provenance, tasks
+from torchserve_models.packing.archive.model_config import read_model_config
 from torchserve_models.packing.models import ModelSource, find_model, read_yaml
-from torchserve_models.packing.sources import Weights
+from torchserve_models.packing.sources import hub
+from torchserve_models.packing.sources.model_files import git_blob_id
+from torchserve_models.packing.sources.resolve import Weights
 
 
 def test_the_models_and_those_that_are_packed_without_a_name() -> None:

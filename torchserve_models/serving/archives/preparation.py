@@ -12,10 +12,10 @@ from torchserve_models.packing import (
     pack,
     read_provenance,
 )
+from torchserve_models.packing.archive.earlier_versions import is_earlier
 from torchserve_models.packing.errors import HubError
-from torchserve_models.packing.kept import is_earlier
 from torchserve_models.packing.models import LAYOUT, find_model
-from torchserve_models.packing.sources import Weights
+from torchserve_models.packing.sources.resolve import Weights
 from torchserve_models.serving.errors import RunError
 
 LogFunction = Callable[[str], None]
@@ -80,10 +80,10 @@ def _hub_id(name: str, archive: Path) -> str | None:
 
 def _repack(name: str, hub_id: str, store: Path, report: LogFunction) -> Packed | None:
     """Packs the pretrained weights again; None, and the archive as it is, where the hub cannot be had."""
-    from torchserve_models.packing import hub, lock, pretrained
+    from torchserve_models.packing.sources import hub, lock_file, pretrained
 
     try:
-        lock_entry = lock.read(LAYOUT.lock, hub_id)
+        lock_entry = lock_file.read(LAYOUT.lock, hub_id)
         if lock_entry is None or not pretrained.is_cached(hub_id, lock_entry):
             problem = hub.probe(hub_id, (lock_entry.revision, lock_entry.files) if lock_entry else None)
             if problem is not None:

@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 import pytest
 
-from torchserve_models.packing import Packed, PackingError, Provenance, hub
+from torchserve_models.packing import Packed, PackingError, Provenance
 from torchserve_models.packing.errors import HubUnreachable
+from torchserve_models.packing.sources import hub
 from torchserve_models.serving.archives import preparation
 from torchserve_models.serving.errors import RunError
 

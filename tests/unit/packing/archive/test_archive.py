@@ -1,0 +1,268 @@
+"""The archive file: the same bytes from the same inputs, and never half of it."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.unit.packing.conftest import ROOT, Bench
+from torchserve_models.packing import errors, read_provenance
+from torchserve_models.packing.archive import archiver, mar_file
+from torchserve_models.packing.archive.mar_file import Member
+
+COMMAND = """
+import sys
+from pathlib import Path
+from torchserve_models.packing.cli import main
+from torchserve_models.packing.models import Layout
+sys.exit(main(sys.argv[2:], Layout(Path(sys.argv[1]))))
+"""
+
+
+def run(
+    bench: Bench, *arguments: str, prefix: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a shell would start it."""
+    command = [sys.executable, "-c", prefix + COMMAND, str(bench.layout.root), *arguments]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_twice_is_the_same_file(bench: Bench) -> None:
+    first = bench.pack(weights="starter")
+    assert not first.unchanged
+    again = bench.pack(weights="starter")
+    assert again.unchanged
+    first.path.unlink()
+    anew = bench.pack(weights="starter")
+    assert not anew.unchanged
+    assert first.sha256 == again.sha256 == anew.sha256 == hashlib.sha256(first.path.read_bytes()).hexdigest()
+    assert first.version == anew.version
+
+
+def test_clock_umask_locale_and_place_leave_no_trace(bench: Bench, tmp_path: Path) -> None:
+    here = bench.pack(weights="starter")
+    elsewhere = tmp_path / "else where, ünd"
+    shutil.copytree(bench.layout.root, elsewhere / "root", copy_function=shutil.copyfile)
+    for path in elsewhere.rglob("*"):
+        os.utime(path, (1, 1))
+    other = Bench(type(bench.layout)(elsewhere / "root"), elsewhere / "store")
+    done = run(
+        other,
+        *("small-net", "--weights", "starter", "--store", str(other.store)),
+        prefix="import os; os.umask(0o077)\n",
+        TZ="Asia/Kathmandu",
+        LC_ALL="C",
+        PYTHONHASHSEED="1",
+        SOURCE_DATE_EPOCH="1",
+    )
+    assert done.returncode == 0, done.stderr
+    assert here.sha256 in done.stdout
+    assert (other.store / "small-net.mar").read_bytes() == here.path.read_bytes()
+
+
+def test_what_an_archive_holds(bench: Bench) -> None:
+    packed = bench.pack(weights="starter")
+    with zipfile.ZipFile(packed.path) as found:
+        assert found.testzip() is None
+        names = found.namelist()
+        manifest = json.loads(found.read(archiver.MANIFEST))
+        assert (
+            found.read("image_classifier.py") == (bench.layout.handlers / "image_classifier.py").read_bytes()
+        )
+        infos = found.infolist()
+        for member, digest in read_provenance(packed.path).files.items():
+            assert hashlib.sha256(found.read(member)).hexdigest() == digest
+    assert names == sorted(names)
+    assert len(names) == len(set(names))
+    assert {"handlers/__init__.py", "handlers/core/handler.py", "model/config.json"} < set(names)
+    assert not [name for name in names if "__pycache__" in name or ".." in name or name.startswith("/")]
+    assert {info.external_attr >> 16 for info in infos} == {0o100644}
+    assert manifest["model"] == {
+        "modelName": "small-net",
+        "modelVersion": packed.version,
+        "handler": "image_classifier.py",
+        "configFile": "model-config.yaml",
+    }
+    assert manifest["createdOn"] == "01/01/1980 00:00:00"
+    provenance = read_provenance(packed.path)
+    assert (provenance.name, provenance.version, provenance.weights) == (
+        "small-net",
+        packed.version,
+        "starter",
+    )
+    assert (provenance.engine, provenance.license) == ("auto", "apache-2.0")
+    assert {"torch", "transformers", "torchserve"} <= set(provenance.libraries)
+
+
+def test_a_changed_handler_makes_another_version(bench: Bench) -> None:
+    first = bench.pack(weights="starter")
+    entry = bench.layout.handlers / "image_classifier.py"
+    entry.write_text(entry.read_text() + "# changed\n")
+    second = bench.pack(weights="starter")
+    assert second.version != first.version
+    assert second.sha256 != first.sha256
+
+
+@pytest.mark.parametrize("spoil", [b"\0", b"", b"PK\x05\x06" + b"\0" * 18], ids=["cut", "empty", "empty zip"])
+def test_a_damaged_archive_is_made_anew(bench: Bench, spoil: bytes) -> None:
+    first = bench.pack(weights="starter")
+    first.path.write_bytes(spoil)
+    again = bench.pack(weights="starter")
+    assert again.sha256 == first.sha256
+    assert not again.unchanged
+
+
+def test_one_flipped_bit_is_noticed(bench: Bench) -> None:
+    first = bench.pack(weights="starter")
+    data = bytearray(first.path.read_bytes())
+    data[data.index(b"ResNetForImageClassification")] ^= 1
+    first.path.write_bytes(data)
+    again = bench.pack(weights="starter")
+    assert not again.unchanged
+    assert again.sha256 == first.sha256
+
+
+def flipped(place: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda data: b"junk" + data,
+        lambda data: data + b"junk",
+        lambda data: data[:-2] + b"\4\0junk",
+        flipped(6),
+        flipped(10),
+        lambda data: flipped(data.index(b"PK\1\2") + 8)(data),
+        lambda data: flipped(data.index(b"PK\1\2") + 36)(data),
+    ],
+    ids=["before", "after", "comment", "flag", "time", "flag in the directory", "attribute in the directory"],
+)
+def test_what_is_not_in_the_members_is_noticed_too(bench: Bench, alter: Callable[[bytes], bytes]) -> None:
+    first = bench.pack(weights="starter")
+    first.path.write_bytes(alter(first.path.read_bytes()))
+    again = bench.pack(weights="starter")
+    assert not again.unchanged
+    assert again.sha256 == first.sha256
+
+
+def test_a_full_disk_leaves_the_store_as_it_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = bench.pack(weights="starter")
+    entry = bench.layout.handlers / "image_classifier.py"
+    entry.write_text(entry.read_text() + "# changed\n")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(mar_file.os, "fsync", full)
+    with pytest.raises(errors.NoSpace, match="No space left"):
+        bench.pack(weights="starter")
+    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == first.sha256
+    assert bench.leftovers() == []
+
+
+def test_a_size_limit_is_one_message(bench: Bench, tmp_path: Path) -> None:
+    """RLIMIT_FSIZE makes the writes of a real process fail at 40 kB, in the middle of the archive."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n"
+    done = run(
+        bench,
+        *("small-net", "--weights", "starter", "--store", str(bench.store)),
+        prefix=limit,
+        TMPDIR=str(temporary),
+    )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(bench.store.iterdir()) == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_too_little_space_is_known_beforehand(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(bench.layout.root)._replace(free=1000)
+    monkeypatch.setattr(mar_file.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(errors.NoSpace, match="The archive needs"):
+        bench.pack(weights="starter")
+    assert list(bench.store.iterdir()) == []
+
+
+def test_a_store_that_cannot_be_one(bench: Bench, tmp_path: Path) -> None:
+    bench.store.write_text("a file")
+    with pytest.raises(errors.PackingError, match="model store"):
+        bench.pack(weights="starter")
+
+
+def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"later")
+    member = Member("model/weights", path, 5, hashlib.sha256(b"first").hexdigest())
+    with pytest.raises(errors.WrongContent, match="changed while"):
+        mar_file.write(tmp_path / "x.mar", [member])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["weights"]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/../../up", "/root", "a\\b", "", "a\0b"])
+def test_members_stay_inside(tmp_path: Path, name: str) -> None:
+    with pytest.raises(errors.BadArchive, match="leave the folder"):
+        mar_file.write(tmp_path / "x.mar", [Member.of_bytes(name, b"")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_pack_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".net.mar.00000000.tmp").write_bytes(b"half")
+    mar_file.write(tmp_path / "net.mar", [Member.of_bytes("a", b"b")])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.mar"]
+
+
+def test_two_packs_of_one_name_take_turns(tmp_path: Path) -> None:
+    """The first is held in the middle of its write by a pipe, until the second has come to its own."""
+    path, pipe = tmp_path / "store" / "net.mar", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    slow = Member("a", pipe, 5, hashlib.sha256(b"first").hexdigest())
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(mar_file.write, path, [slow])
+        with pipe.open("wb") as content:  # opens once the first pack reads it
+            second = pool.submit(mar_file.write, path, [Member.of_bytes("a", b"second")])
+            with pytest.raises(TimeoutError):
+                second.result(0.3)
+            assert not path.exists()
+            content.write(b"first")
+        first.result(30)
+        second.result(30)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    with zipfile.ZipFile(path) as found:
+        assert found.read("a") == b"second"
+
+
+def test_the_archivers_own_failure_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archiver, "MODEL_CONFIG", "no/such/folder.yaml")
+    with pytest.raises(errors.PackingError):
+        archiver.lay_out("net", "1", "entry.py", b"", {"entry.py": b""})
+    assert not [path for path in Path(archiver.tempfile.gettempdir()).glob("packing-*") if _recent(path)]
+
+
+def _recent(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime < 5
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"text"])
+def test_provenance_of_something_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.mar"
+    with pytest.raises(errors.BadArchive, match="no archive"):
+        read_provenance(path)
+    path.write_bytes(content)
+    with pytest.raises(errors.BadArchive, match="pack it again"):
+        read_provenance(path)

@@ -1,0 +1,1 @@
+"""Tests of torchserve_models/packing/artifacts/."""

@@ -1,0 +1,1 @@
+"""The .mar archive: its files, model configuration and provenance."""
