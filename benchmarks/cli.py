@@ -14,7 +14,7 @@ from benchmarks.errors import BenchError, Unavailable
 from benchmarks.options import ROOT, parser, refuse
 from benchmarks.signals import interrupt_on_all
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 AGREEMENT_IMAGES, AGREEMENT_IMAGES_QUICK = 1000, 100
 _TUNE_SECONDS = 4.0
 
@@ -57,8 +57,8 @@ def _side_by_side(options: argparse.Namespace) -> int:
     from benchmarks.systems.catalog import INT8, REST, chosen
 
     systems = chosen(options.systems)
-    if options.write_readme:
-        report.around_markers(README)
+    if options.write_docs:
+        report.around_markers(PAGE)
     place = _place(options)
     schedule = _schedule(options)
     facts = machine.facts()
@@ -85,8 +85,8 @@ def _side_by_side(options: argparse.Namespace) -> int:
     else:
         agreements = []
     tell(options.out, _write(options.out, results, sentence, extra, agreements), sentence)
-    if options.write_readme:
-        report.into_readme(README, (options.out / "table.md").read_text())
+    if options.write_docs:
+        report.into_page(PAGE, (options.out / "table.md").read_text())
     try:
         report.draw(options.out, place.root / "venvs")
     except Unavailable as error:
@@ -116,7 +116,7 @@ def _write(
 def _texts(options: argparse.Namespace) -> int:
     from benchmarks.texts import command
 
-    return command.run(options, README)
+    return command.run(options, PAGE)
 
 
 def _running_server(options: argparse.Namespace) -> int:

@@ -24,11 +24,11 @@ def refuse(options: argparse.Namespace) -> None:
     for name in ("models", "workloads"):
         if getattr(options, name) and not options.texts:
             raise BenchError(f"--{name} is for --texts")
-    if not options.write_readme:
+    if not options.write_docs:
         return
     for name in ("quick", "systems", "url", "tune", "models", "workloads"):
         if getattr(options, name):
-            raise BenchError(f"--write-readme is for a whole run; it cannot go with --{name}")
+            raise BenchError(f"--write-docs is for a whole run; it cannot go with --{name}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
         help="weights, archives and the peers' packages (.bench/)",
     )
     where.add_argument(
-        "--write-readme", action="store_true", help="put the table between the README's markers"
+        "--write-docs", action="store_true", help="put the table between the markers of docs/benchmarks.md"
     )
     return parser
 

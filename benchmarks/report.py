@@ -1,4 +1,4 @@
-"""What a run found, for people: Markdown tables, the README's section, images; and as JSON."""
+"""What a run found, for people: Markdown tables, the section of docs/benchmarks.md, images; and as JSON."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from benchmarks.results import Results, Row
 from benchmarks.systems.catalog import REST
 
 SECTION, TEXTS_SECTION = "bench", "bench-texts"
-"""Of the README: what stands between `<!-- bench -->` and `<!-- /bench -->`, for images and for texts."""
+"""Of docs/benchmarks.md: what stands between `<!-- bench -->` and `<!-- /bench -->`, for images and for texts."""
 _HERE = Path(__file__).resolve().parent
 
 
@@ -150,21 +150,21 @@ def draw(folder: Path, venvs: Path) -> None:
         raise Unavailable(f"not drawn: {last_line(drawn.stderr)}")
 
 
-def into_readme(readme: Path, content: str, section: str = SECTION) -> None:
+def into_page(page: Path, content: str, section: str = SECTION) -> None:
     """Replaces what stands between the two markers. Raises BenchError unless each is there once."""
-    before, after = around_markers(readme, section)
+    before, after = around_markers(page, section)
     begin, end = _markers(section)
-    readme.write_text(f"{before}{begin}\n{content.strip()}\n{end}{after}", encoding="utf-8")
+    page.write_text(f"{before}{begin}\n{content.strip()}\n{end}{after}", encoding="utf-8")
 
 
-def around_markers(readme: Path, section: str = SECTION) -> tuple[str, str]:
+def around_markers(page: Path, section: str = SECTION) -> tuple[str, str]:
     """What stands before and after the section of the markers. Raises BenchError unless each is there once."""
     begin, end = _markers(section)
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed or begin in rest or end in after:
-        raise BenchError(f"{readme.name} needs the markers {begin} and {end}, once each")
+        raise BenchError(f"{page.name} needs the markers {begin} and {end}, once each")
     return before, after
 
 

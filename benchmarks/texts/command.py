@@ -25,14 +25,14 @@ WHOLE = Schedule(seconds=6.0, rounds=1, open_seconds=0.0)
 QUICK = replace(WHOLE, concurrency=(1, 8), seconds=2.0)
 
 
-def run(options: argparse.Namespace, readme: Path) -> int:
+def run(options: argparse.Namespace, page: Path) -> int:
     """The exit code. Raises BenchError for a name that is not known."""
     models, workloads = options.models or tuple(MODELS), options.workloads or tuple(WORKLOADS)
     check("--models", models, tuple(MODELS))
     check("--workloads", workloads, tuple(WORKLOADS))
     check("--systems", options.systems, names())
-    if options.write_readme:
-        report.around_markers(readme, report.TEXTS_SECTION)
+    if options.write_docs:
+        report.around_markers(page, report.TEXTS_SECTION)
     schedule, folder = _schedule(options), options.out / FOLDER
     facts = machine.facts()
     say(f"on {machine.sentence(facts)}")
@@ -49,8 +49,8 @@ def run(options: argparse.Namespace, readme: Path) -> int:
             }
             blocks = write(folder, found, workloads, sentence, extra)  # whatever happens to the next
     tell(folder, blocks, sentence)
-    if options.write_readme:
-        report.into_readme(readme, (folder / "table.md").read_text(), report.TEXTS_SECTION)
+    if options.write_docs:
+        report.into_page(page, (folder / "table.md").read_text(), report.TEXTS_SECTION)
     try:
         report.draw(folder, options.work / "venvs")
     except Unavailable as error:

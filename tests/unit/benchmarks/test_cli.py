@@ -11,7 +11,7 @@ def test_help_names_what_can_be_asked(capsys):
         cli.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--quick", "--url", "--tune", "--systems", "--images", "--out", "--write-readme"):
+    for option in ("--quick", "--url", "--tune", "--systems", "--images", "--out", "--write-docs"):
         assert option in text
 
 
@@ -29,13 +29,13 @@ def test_numbers_that_make_no_sense_are_refused(arguments, capsys):
         (["--systems", "flask,nothing"], "known are ceiling, "),
         (["--url", "http://127.0.0.1:1"], "--model"),
         (["--url", "http://x:1", "--model", "m", "--tune", "m"], "one of them"),
-        (["--write-readme", "--quick"], "--quick"),
-        (["--write-readme", "--systems", "flask"], "--systems"),
+        (["--write-docs", "--quick"], "--quick"),
+        (["--write-docs", "--systems", "flask"], "--systems"),
         (["--texts", "--tune", "t5-small"], "--tune"),
         (["--texts", "--images", "/nowhere"], "--images"),
         (["--texts", "--processes", "2"], "--processes"),
         (["--workloads", "a"], "--texts"),
-        (["--write-readme", "--texts", "--models", "t5-small"], "--models"),
+        (["--write-docs", "--texts", "--models", "t5-small"], "--models"),
         (["--url", "https://127.0.0.1:1", "--model", "m"], "http://HOST:PORT"),
         (["--url", "http://127.0.0.1:1", "--model", "m"], "connection lost"),
         (["--images", "/nowhere", "--systems", "flask", "--url", "http://x:1", "--model", "m"], "/nowhere"),

@@ -1,4 +1,4 @@
-"""Tables, the README's section, and the promises, from numbers that are known."""
+"""Tables, the section of docs/benchmarks.md, and the promises, from numbers that are known."""
 
 import json
 
@@ -125,20 +125,20 @@ def test_everything_is_written_and_the_json_can_be_read(results, tmp_path):
     assert "## B" not in text
 
 
-def test_the_readmes_section_is_replaced_and_nothing_else(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n\n<!-- bench -->\nold\n<!-- /bench -->\n\nafter é\n", "utf-8")
-    report.into_readme(readme, "new\n")
-    assert readme.read_text("utf-8") == "before\n\n<!-- bench -->\nnew\n<!-- /bench -->\n\nafter é\n"
-    report.into_readme(readme, "new\n")
-    assert readme.read_text("utf-8").count("new") == 1
+def test_the_section_of_the_page_is_replaced_and_nothing_else(tmp_path):
+    page = tmp_path / "benchmarks.md"
+    page.write_text("before\n\n<!-- bench -->\nold\n<!-- /bench -->\n\nafter é\n", "utf-8")
+    report.into_page(page, "new\n")
+    assert page.read_text("utf-8") == "before\n\n<!-- bench -->\nnew\n<!-- /bench -->\n\nafter é\n"
+    report.into_page(page, "new\n")
+    assert page.read_text("utf-8").count("new") == 1
 
 
 def test_texts_have_a_section_of_their_own(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- bench -->\na\n<!-- /bench -->\n<!-- bench-texts -->\nb\n<!-- /bench-texts -->\n")
-    report.into_readme(readme, "new", report.TEXTS_SECTION)
-    assert readme.read_text().splitlines()[1::2] == ["a", "<!-- bench-texts -->", "<!-- /bench-texts -->"]
+    page = tmp_path / "benchmarks.md"
+    page.write_text("<!-- bench -->\na\n<!-- /bench -->\n<!-- bench-texts -->\nb\n<!-- /bench-texts -->\n")
+    report.into_page(page, "new", report.TEXTS_SECTION)
+    assert page.read_text().splitlines()[1::2] == ["a", "<!-- bench-texts -->", "<!-- /bench-texts -->"]
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def test_texts_have_a_section_of_their_own(tmp_path):
         "<!-- bench --><!-- bench --><!-- /bench -->",
     ],
 )
-def test_without_its_markers_the_readme_stays_as_it_is(tmp_path, text):
-    readme = tmp_path / "README.md"
-    readme.write_text(text)
+def test_without_its_markers_the_page_stays_as_it_is(tmp_path, text):
+    page = tmp_path / "benchmarks.md"
+    page.write_text(text)
     with pytest.raises(BenchError, match="markers"):
-        report.into_readme(readme, "new")
-    assert readme.read_text() == text
+        report.into_page(page, "new")
+    assert page.read_text() == text
