@@ -1,4 +1,4 @@
-"""Runs TorchServe: starts it with the models asked for, watches its workers, tells the truth about it, ends it.
+"""Run TorchServe: start it with the requested models, watch its workers, report readiness, and stop it.
 
 from torchserve_models import serving
 with serving.start(["resnet-50"], weights="starter", run_dir=folder, store=folder) as server:

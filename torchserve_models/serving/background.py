@@ -1,4 +1,4 @@
-"""The supervisor of scripts/serve --detach, with the plan on its stdin.
+"""Supervisor of scripts/serve --detach, which reads its plan from stdin.
 
 What it says goes to the supervisor's log, how it goes to the state file.
 """

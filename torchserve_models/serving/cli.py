@@ -1,4 +1,4 @@
-"""The commands scripts/serve, scripts/stop and scripts/status."""
+"""Command-line entry points of scripts/serve, scripts/stop and scripts/status."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ from torchserve_models.serving.supervisor.supervisor import Supervisor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 failed, 2 wrong command line or configuration, 3 not running, 130 interrupted."""
+    """Return the exit code: 0 success, 1 failure, 2 usage or configuration error, 3 not running, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -79,7 +79,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> int:
-    """Until Ctrl-C or SIGTERM; a second signal ends it without waiting for running requests."""
+    """Run until Ctrl-C or SIGTERM; a second signal stops without waiting for running requests."""
     info = supervisor.reporter.wrap(progress.info)
     _on_signals(supervisor.on_signal)
     with _copy_logs(supervisor.plan.run, verbose):
@@ -99,7 +99,7 @@ def _foreground(supervisor: Supervisor, progress: Progress, verbose: bool) -> in
 
 
 def _on_signals(action: Callable[[], None]) -> None:
-    """Instead of what they do now; one that is ignored stays so, as nohup wants it."""
+    """Install `action` as the signal handler. Signals that are ignored stay ignored, as nohup requires."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         action()
@@ -121,7 +121,7 @@ def _print_ready(run_plan: Plan, progress: Progress, last: str) -> None:
 
 @contextmanager
 def _copy_logs(run: RunDir, enabled: bool) -> Iterator[None]:
-    """With --verbose, the logs of the front end and of the workers on stderr as well."""
+    """With --verbose, copy the front-end and worker logs to stderr."""
     finished = threading.Event()
     tails = [frontend_logs.Tail(path) for path in (run.server_log, run.workers_log)]
 
@@ -142,7 +142,7 @@ def _copy_logs(run: RunDir, enabled: bool) -> Iterator[None]:
 
 
 def _ports(options: argparse.Namespace) -> Ports:
-    """Those of config.properties with the offset, but for those that are given."""
+    """Return the ports of config.properties plus the offset; explicit port options take precedence."""
     return replace(_default_ports(options.port_offset), **given_ports(options))
 
 
@@ -151,7 +151,7 @@ def _default_ports(offset: int) -> Ports:
 
 
 def _run_dir(options: argparse.Namespace) -> RunDir:
-    """Raises ConfigError if the server of the folder has not the port offset that was given."""
+    """Return the run folder. Raises ConfigError if its server does not use the given port offset."""
     run = RunDir(options.run_dir.resolve())
     state = State.read(run.state)
     if state and options.port_offset:
@@ -196,13 +196,13 @@ def _parser() -> argparse.ArgumentParser:
         "serve",
         prog="scripts/serve",
         parents=[run_options],
-        description="Packs what is missing, starts TorchServe, and says when every model truly answers. "
+        description="Pack missing archives, start TorchServe, and wait until every model answers a test request. "
         "Stays in the foreground until Ctrl-C, unless --detach.",
     )
     command.add_argument("names", nargs="*", metavar="NAME", help=f"default: {', '.join(default_models())}")
     command.add_argument("--weights", choices=("auto", "pretrained", "starter"), default="auto")
     command.add_argument(
-        "--detach", action="store_true", help="return when it is ready; scripts/stop ends it"
+        "--detach", action="store_true", help="return when it is ready; stop it with scripts/stop"
     )
     command.add_argument(
         "--store", type=Path, default=LAYOUT.store, metavar="FOLDER", help="archives; model_store/"
@@ -214,27 +214,29 @@ def _parser() -> argparse.ArgumentParser:
         help="listen there, for example 0.0.0.0 in a container; management stays on this machine",
     )
     command.add_argument(
-        "--no-pack", action="store_true", help="serve what the store holds as it is; all of it without a NAME"
+        "--no-pack",
+        action="store_true",
+        help="serve archives of the store without packing; all of them by default",
     )
     command.add_argument(
         "--grace",
         type=_seconds,
         default=GRACE_S,
         metavar="SECONDS",
-        help="at the end, wait at most so long for running requests; %(default)g",
+        help="at shutdown, wait at most this long for running requests; %(default)g",
     )
     command.add_argument(
         "--drain-delay",
         type=_seconds,
         default=0.0,
         metavar="SECONDS",
-        help="at the end, be not ready for so long before new requests are refused; %(default)g",
+        help="at shutdown, report not ready for this long before new requests are rejected; %(default)g",
     )
     command.add_argument("--verbose", action="store_true", help="show the logs as well")
     command.set_defaults(run=serve)
 
     command = commands.add_parser(
-        "stop", prog="scripts/stop", parents=[run_options], description="Ends the server and every worker."
+        "stop", prog="scripts/stop", parents=[run_options], description="Stop the server and every worker."
     )
     command.add_argument("--now", action="store_true", help="do not wait for running requests")
     command.set_defaults(run=stop_server)

@@ -1,4 +1,4 @@
-"""What can go wrong while serving: one tree, each message says what to do.
+"""Errors raised while serving. Each message says what to do.
 
 RunError
  ├ ConfigError        config.properties cannot be used
@@ -7,20 +7,20 @@ RunError
  ├ NotRunning         none does
  ├ FrontendFailed     the Java front end did not start, or ended by itself
  ├ ModelFailed        a model cannot be loaded, or does not answer
- └ Interrupted        somebody asked for the end before the start was over
+ └ Interrupted        a stop was requested during startup
 """
 
 from typing import ClassVar
 
 
 class RunError(Exception):
-    """Anything that keeps the server from running; `str()` is a message for a person."""
+    """Base class of errors that keep the server from running; `str()` is the user-facing message."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigError(RunError):
-    """config.properties is missing, has a line that is none, or a key that TorchServe does not know."""
+    """config.properties is missing, has an invalid line, or a key that TorchServe does not know."""
 
     exit_code = 2
 
@@ -40,14 +40,14 @@ class NotRunning(RunError):
 
 
 class FrontendFailed(RunError):
-    """The Java process ended."""
+    """The Java process did not start, or ended."""
 
 
 class ModelFailed(RunError):
-    """A model whose worker dies at load, whose archive is refused, or whose first answer is an error."""
+    """A model's worker died while loading, its archive was rejected, or its first answer was an error."""
 
 
 class Interrupted(RunError):
-    """SIGINT or SIGTERM came during the start."""
+    """SIGINT or SIGTERM arrived during startup."""
 
     exit_code = 130

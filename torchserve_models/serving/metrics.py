@@ -1,4 +1,4 @@
-"""Metrics of the supervisor's own work, in a registry of their own.
+"""Metrics of the supervisor itself, in a separate registry.
 
 The health server exposes them, together with those of health/metrics.py.
 """

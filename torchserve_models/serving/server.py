@@ -1,4 +1,4 @@
-"""A running server as an object, for tests and other programs: start, look, stop."""
+"""A running server as an object: start, check, stop."""
 
 import threading
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def start(
     pack: bool = True,
     report: preparation.LogFunction = lambda _: None,
 ) -> "Server":
-    """Packs what is missing, starts TorchServe and returns when every model has answered. Raises RunError.
+    """Pack missing archives, start TorchServe, and return when every model has answered. Raises RunError.
 
     `ports` default to free ones. `pack=False` takes the archives in `store` as they are. The front end ends with the
     thread that calls this, so call it from one that stays.
@@ -43,7 +43,7 @@ def start(
 
 
 class Server:
-    """`failure` is set when the server has ended without being asked to, most likely its front end by itself."""
+    """A running server. `failure` is set if it has ended unexpectedly."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -70,11 +70,11 @@ class Server:
         self.stop()
 
     def ready(self) -> bool:
-        """Whether every model can answer now, as GET /readyz says."""
+        """Return whether every model can answer now, as GET /readyz does."""
         return status.is_ready(self.endpoints)
 
     def stop(self) -> None:
-        """Ends the front end and every worker; twice does no harm."""
+        """Stop the front end and every worker. May be called twice."""
         self._supervisor.request_stop()
         self._thread.join()
         self._supervisor.stop()
@@ -82,6 +82,6 @@ class Server:
     def _watch(self) -> None:
         try:
             self._supervisor.watch()
-        except Exception as error:  # nobody looks after the server any more
+        except Exception as error:  # the server is no longer supervised
             self.failure = error
             self._supervisor.stop("failed", str(error))

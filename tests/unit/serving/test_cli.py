@@ -67,7 +67,7 @@ def test_a_broken_configuration_is_known_before_anything_is_packed(tmp_path, pac
 
 def test_an_offset_out_of_range_is_a_configuration_error(tmp_path, packs, capsys):
     assert serve(tmp_path, "--port-offset", "-8080") == 2
-    assert "0 is no port" in capsys.readouterr().err
+    assert "0 is not a port number" in capsys.readouterr().err
 
 
 def test_what_the_system_refuses_is_an_error_and_no_traceback(tmp_path, packs, monkeypatch, capsys):

@@ -1,1 +1,1 @@
-"""Model archives: packing what is missing, reading manifests, second names of files."""
+"""Model archives: packing missing ones, reading manifests, linking files."""

@@ -1,4 +1,4 @@
-"""A second name for a file: a hard link, or a copy where none is allowed."""
+"""Hard-link a file, or copy it where links are not allowed."""
 
 import errno
 import fcntl
@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MIN_FREE_BYTES = 2**30
-"""What must be left free in the file system after a copy."""
+"""Minimum free space in the file system after a copy."""
 _FICLONE = 0x40049409  # linux/fs.h
 _NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
 

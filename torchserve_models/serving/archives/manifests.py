@@ -1,4 +1,4 @@
-"""The version of a model, as the manifest in its archive says."""
+"""Read a model's version from the manifest of its archive."""
 
 import json
 import zipfile
@@ -8,7 +8,7 @@ _MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 def archive_version(archive: Path) -> str | None:
-    """The version in an archive; None for a file that is missing, damaged or no archive."""
+    """Return the version in an archive; None if the file is missing, damaged or not an archive."""
     try:
         with zipfile.ZipFile(archive) as content:
             return _version(content.read(_MANIFEST))
@@ -17,7 +17,7 @@ def archive_version(archive: Path) -> str | None:
 
 
 def folder_version(folder: Path) -> str | None:
-    """The version in an unpacked archive; None for a folder without a manifest."""
+    """Return the version in an unpacked archive; None for a folder without a manifest."""
     try:
         return _version((folder / _MANIFEST).read_bytes())
     except (OSError, KeyError, ValueError, TypeError, RecursionError):

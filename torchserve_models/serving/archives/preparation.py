@@ -1,4 +1,4 @@
-"""Sees to it that the store holds the archives to be served: packs what is missing, other than asked for, or old."""
+"""Pack archives that are missing from the store, outdated, or have other weights than requested."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ LogFunction = Callable[[str], None]
 
 
 def prepare_archives(names: Sequence[str], weights: Weights, store: Path, report: LogFunction) -> list[str]:
-    """The names to serve, all with starters when none is given, each with its archive in `store`.
+    """Return the names to serve, each with an archive in `store`; by default all models with starter weights.
 
     Packing leaves an archive that is already right as it is. One that was packed from somebody's own folder or hub
     repository is taken as it is, unless models/ has its name and the weights are named: packing again would put
@@ -36,7 +36,7 @@ def prepare_archives(names: Sequence[str], weights: Weights, store: Path, report
         if _is_user_archive(name, archive) and (weights == "auto" or name not in known_models()):
             _check_is_archive(archive)
             ignored = "" if weights == "auto" else f"; --weights {weights} is for models of models/"
-            report(f"{name}: the archive in {store}, as it is{ignored}")
+            report(f"{name}: using the archive in {store} unchanged{ignored}")
             continue
         try:
             if weights == "auto" and (hub_id := _hub_id(name, archive)):
@@ -52,7 +52,7 @@ def prepare_archives(names: Sequence[str], weights: Weights, store: Path, report
 
 
 def find_archives(names: Sequence[str], store: Path) -> list[str]:
-    """The names to serve, every archive of `store` when none is given; nothing is packed. Raises RunError."""
+    """Return the names to serve, by default every archive of `store`, without packing. Raises RunError."""
     model_names = list(dict.fromkeys(names)) or sorted(
         path.stem
         for path in store.glob("*.mar")
@@ -60,14 +60,14 @@ def find_archives(names: Sequence[str], store: Path) -> list[str]:
         and not is_earlier(path)
     )
     if not model_names:
-        raise RunError(f"there is no archive in {store}; make some with scripts/pack")
+        raise RunError(f"there are no model archives in {store}; create them with scripts/pack")
     for name in model_names:
         _check_is_archive(store / f"{name}.mar")
     return model_names
 
 
 def _hub_id(name: str, archive: Path) -> str | None:
-    """The repository of the hub that models/ names, if the archive was packed from it."""
+    """Return the hub repository named in models/ if the archive was packed from it."""
     model = find_model(name, LAYOUT)
     try:
         provenance = read_provenance(archive)
@@ -79,7 +79,7 @@ def _hub_id(name: str, archive: Path) -> str | None:
 
 
 def _repack(name: str, hub_id: str, store: Path, report: LogFunction) -> Packed | None:
-    """Packs the pretrained weights again; None, and the archive as it is, where the hub cannot be had."""
+    """Repack the pretrained weights; return None and keep the archive if the hub is unreachable."""
     from torchserve_models.packing.sources import hub, lock_file, pretrained
 
     try:
@@ -91,14 +91,14 @@ def _repack(name: str, hub_id: str, store: Path, report: LogFunction) -> Packed 
         return pack(name, weights="pretrained", store=store, report=report)
     except HubError as error:
         report(
-            f"{name}: WARNING: the pretrained archive in {store}, as it is. Packing it again failed: "
+            f"{name}: WARNING: using the pretrained archive in {store} unchanged. Packing it again failed: "
             f"{str(error).split('. ')[0]}."
         )
         return None
 
 
 def _is_user_archive(name: str, archive: Path) -> bool:
-    """Whether there is an archive that did not come from the sources of models/."""
+    """Return whether the archive exists and was not packed from the sources in models/."""
     try:
         provenance = read_provenance(archive)
     except PackingError:
@@ -110,7 +110,7 @@ def _is_user_archive(name: str, archive: Path) -> bool:
 
 
 def _check_is_archive(archive: Path) -> None:
-    """TorchServe takes any file for an archive, and its worker then dies of something unrelated."""
+    """Raise RunError unless the file is an archive; TorchServe's workers would fail with an unrelated error."""
     try:
         with zipfile.ZipFile(archive) as content:
             content.getinfo("MAR-INF/MANIFEST.json")

@@ -1,4 +1,4 @@
-"""Leaves a supervisor in the background and follows it until its models answer, or it says why not."""
+"""Start a supervisor in the background and follow it until its models answer or it fails."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from torchserve_models.serving.run_config.state import State
 
 
 def start_detached(plan: Plan, progress: Progress) -> None:
-    """Returns when the server is ready. Raises RunError when it is not to be; nothing runs then."""
+    """Start a detached server and return when it is ready. Raises RunError, with nothing left running."""
     run = plan.run
     run.make()
     run.lock().close()  # says at once that a server is running; the supervisor takes it for itself
@@ -41,7 +41,7 @@ def start_detached(plan: Plan, progress: Progress) -> None:
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
         child.wait()
-        raise Interrupted("stopped before the start was over") from None
+        raise Interrupted("stopped during startup") from None
 
 
 def _follow(child: "subprocess.Popen[bytes]", run: RunDir, progress: Progress, offset: int) -> None:
@@ -62,7 +62,7 @@ def _follow(child: "subprocess.Popen[bytes]", run: RunDir, progress: Progress, o
 
 
 def _exit_error(run: RunDir, offset: int) -> RunError:
-    """The supervisor ended without a state: what it printed says why."""
+    """Return an error for a supervisor that ended without a state, from its output."""
     with open(run.supervisor_log, "rb") as log:
         log.seek(offset)
         printed = log.read().decode(errors="replace").strip()

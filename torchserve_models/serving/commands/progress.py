@@ -1,4 +1,4 @@
-"""Tells a person what is going on: a moving line on a terminal, a plain line at each change anywhere else."""
+"""Progress output: a live line on a terminal, otherwise a line at each change."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ _REMINDER_INTERVAL_S = 10.0
 
 
 class Progress:
-    """`info` is for what stays, `now` for what is being waited for. Everything goes to stderr."""
+    """Progress display on stderr. `info` prints a message; `update` shows the current step."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Takes a run folder for a start that still packs: one at a time, seen by scripts/status, ended by scripts/stop."""
+"""Hold the run folder while archives are packed, visible to scripts/status and stoppable by scripts/stop."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from torchserve_models.serving.supervisor.cleanup import clean_up
 
 @contextmanager
 def hold_run_dir(plan: Plan, info: Callable[[str], None]) -> Iterator[None]:
-    """Holds the lock; the supervisor takes it for itself afterwards. Raises RunError when nothing can be started.
+    """Hold the lock until the supervisor takes it. Raises RunError if nothing can be started.
 
     All of that comes before anything is packed, which can mean a gigabyte from the hub.
     """

@@ -1,4 +1,4 @@
-"""Input to try a server with: a sample image and a report in the run folder, and the commands that send them."""
+"""Sample image and text in the run folder, and the commands that send them."""
 
 import shlex
 import shutil
@@ -11,7 +11,7 @@ from torchserve_models.sample_inputs import IMAGES, REPORTS
 
 
 def commands(models: Sequence[str], store: Path, folder: Path, endpoints: Endpoints) -> list[str]:
-    """A command for each model, to be pasted as it is; their input is written to `folder`."""
+    """Return a shell command for each model; write their inputs to `folder`."""
     tasks = {name: task for name in models if (task := _task(store / f"{name}.mar"))}
     files = write(folder)
     lines = []

@@ -1,4 +1,4 @@
-"""The state of a run as its supervisor sees it: for people as a table, for programs as JSON, and as an exit code."""
+"""Status of a run: as a table, as JSON, and as an exit code."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -23,12 +23,12 @@ STATE_TIMEOUT_S = 2.0
 SURVEY_TIMEOUT_S = 3.0
 
 Report = Mapping[str, Any]
-"""What GET /state answers (state_state_report.as_json)."""
+"""What GET /state answers (state_report.as_json)."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """`running`: the front end lives, or its supervisor does. `models`: each version as GET /state describes it."""
+    """Status of a run. `running`: front end or supervisor is alive. `models`: versions as in GET /state."""
 
     running: bool
     problem: str | None
@@ -41,12 +41,12 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """0 ready, 1 running but not ready, 3 not running."""
+        """Exit code: 0 ready, 1 running but not ready, 3 not running."""
         return 0 if self.ready else 1 if self.running else 3
 
 
 def ask_supervisor(endpoints: Endpoints) -> Report | None:
-    """What the supervisor answers at once, from memory; None when it does not answer."""
+    """Return the supervisor's state report; None if it does not answer."""
     try:
         answer = httpx.get(f"{endpoints.health}/state", timeout=STATE_TIMEOUT_S, trust_env=False)
         report = answer.raise_for_status().json()
@@ -56,7 +56,7 @@ def ask_supervisor(endpoints: Endpoints) -> Report | None:
 
 
 def is_ready(endpoints: Endpoints) -> bool:
-    """The same as GET /readyz; judged by the workers alone when the supervisor does not answer."""
+    """Return whether the server is ready, as GET /readyz; judged by its workers if the supervisor is silent."""
     report = ask_supervisor(endpoints)
     if report is not None:
         return bool(report["ready"])
@@ -67,7 +67,7 @@ def is_ready(endpoints: Endpoints) -> bool:
 
 
 def survey_models(endpoints: Endpoints, run: RunDir | None = None, store: Path | None = None) -> Report:
-    """What the supervisor would answer, found out from the management API and the workers' processes.
+    """Build the state report from the management API and the workers' processes.
 
     Raises client.ServeError when the front end does not answer.
     """
@@ -94,7 +94,7 @@ def survey_models(endpoints: Endpoints, run: RunDir | None = None, store: Path |
 
 
 def get_status(run: RunDir) -> Status:
-    """Ask the supervisor, which answers at once; without it, the front end and the system."""
+    """Return the status from the supervisor or, without it, from the front end and the operating system."""
     state = State.read(run.state)
     if state is None or not _is_running(state):
         return Status(False, _describe_end(state), state, ())
@@ -113,7 +113,7 @@ def get_status(run: RunDir) -> Status:
 
 
 def _is_running(state: State) -> bool:
-    """While the front end is started again or ended, and just after its death, the supervisor speaks for it."""
+    """Return whether the run is alive; the supervisor counts while the front end is restarted or stopped."""
     if state.frontend is not None and state.frontend.alive():
         return True
     return state.phase not in ("stopped", "failed") and state.supervisor.alive()
@@ -136,7 +136,7 @@ def _without_supervisor(run: RunDir, state: State, problem: str) -> Status:
 
 
 def as_json(status: Status) -> dict[str, Any]:
-    """What `scripts/status --json` prints."""
+    """Return the output of `scripts/status --json`."""
     state = status.state
     return {
         "running": status.running,
@@ -151,7 +151,7 @@ def as_json(status: Status) -> dict[str, Any]:
 
 
 def print_status(status: Status) -> None:
-    """The same for a person, on stdout."""
+    """Print the status as a table."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 200
@@ -165,7 +165,7 @@ def print_status(status: Status) -> None:
 
 def _describe_end(state: State | None) -> str:
     if state is None:
-        return "nothing was started here (scripts/serve does it)"
+        return "no server was started here; start one with scripts/serve"
     if state.phase in ("stopped", "failed"):
         return f"{state.phase} {_format_time(state)}: {state.message}"
     return f"its processes were killed; it was {state.phase} {_format_time(state)}"

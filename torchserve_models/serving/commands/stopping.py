@@ -1,4 +1,4 @@
-"""Ends a run from outside: asks its supervisor, or does it itself when that is gone."""
+"""Stop a run from outside, through its supervisor or, if that is gone, directly."""
 
 import os
 import signal
@@ -15,12 +15,12 @@ from torchserve_models.serving.supervisor.cleanup import clean_up
 _FINAL_PHASES = ("stopped", "failed")
 _MARGIN_S = 1.0
 _SECOND_SIGNAL_S = 1.2
-"""The supervisor takes two signals closer together for one."""
+"""The supervisor treats two signals closer together as one."""
 _QUICK_END_S = _SECOND_SIGNAL_S + SHUTDOWN_S + 2.0
 
 
 def stop(run: RunDir, *, now: bool = False) -> str:
-    """What was done, in a sentence. Raises RunError when something is left.
+    """Stop the run and return what was done. Raises RunError if processes remain.
 
     The supervisor waits for running requests, within its grace; `now` does not.
     """
@@ -53,7 +53,7 @@ def stop(run: RunDir, *, now: bool = False) -> str:
 
 
 def _has_ended(run: RunDir) -> bool:
-    """Whether the supervisor has said its last word; its process may live on."""
+    """Return whether the supervisor has reached a final phase; its process may still run."""
     state = State.read(run.state)
     return state is not None and state.phase in _FINAL_PHASES
 
@@ -65,7 +65,7 @@ def _signal(supervisor: Identity, number: signal.Signals) -> None:
         return
     except PermissionError as error:
         raise RunError(
-            f"process {supervisor.pid} belongs to somebody else; only they, or root, can end it"
+            f"process {supervisor.pid} belongs to another user; only that user or root can end it"
         ) from error
 
 
@@ -74,7 +74,7 @@ def _clean_up(run: RunDir, state: State, timeout_s: float) -> None:
         with run.lock():
             clean_up(state, lambda _: None, timeout_s)
     except AlreadyRunning:
-        return  # somebody has started the next one already
+        return  # another server has been started meanwhile
 
 
 def _remaining_processes(state: State) -> list[int]:

@@ -1,4 +1,4 @@
-"""Where a running version came from: what its archive says while that is still in the store, else what it says."""
+"""Origin of a running version, from its archive in the store or, if that is gone, from the worker."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from torchserve_models.serving.health.model_states import Model
 
 @dataclass(frozen=True)
 class Origin:
-    """All None for an archive that scripts/pack did not make: it is judged by its workers alone."""
+    """Weights, source and task; all None for archives not made by scripts/pack, which are not probed."""
 
     weights: str | None = None
     source: str | None = None
@@ -20,7 +20,7 @@ class Origin:
 
 
 def find_origin(endpoints: Endpoints, store: Path, model: Model, timeout: float) -> Origin | None:
-    """None when that cannot be known: another archive has taken the place of this version's, and no worker says.
+    """Return the origin; None if the archive was replaced and no worker answers.
 
     A worker is asked for what it serves; that waits in the model's queue, for `timeout` seconds at most.
     """
@@ -29,7 +29,7 @@ def find_origin(endpoints: Endpoints, store: Path, model: Model, timeout: float)
 
 
 def read_archive_origin(store: Path, model: Model) -> Origin | None:
-    """From the archive in the store alone; None when it is gone or is of another version."""
+    """Read the origin from the archive in the store; None if it is missing or of another version."""
     archive = store / model.archive
     try:
         provenance = read_provenance(archive)

@@ -28,13 +28,13 @@ from torchserve_models.serving.run_config.run_plan import Plan
 
 OBSERVE_INTERVAL_S = 0.25
 CONFIRM_LIMIT_S = 1.0
-"""Within this time after a worker's end, TorchServe is asked whether it was meant to end, as for a scale-down."""
+"""Time after a worker's end in which TorchServe is asked whether it was intended, such as a scale-down."""
 
 LogFunction = Callable[[str], None]
 
 
 class HealthMonitor:
-    """Call `start` before the front end starts, `serve` when it serves, and `close` in any case.
+    """Monitor of one server. Call `start` before the front end starts, `serve` once it serves, and always `close`.
 
     Attributes:
         phase: Set it to "restarting" or "stopping"; `serve` sets it to "running". Repairs and questions happen only
@@ -45,7 +45,7 @@ class HealthMonitor:
     """
 
     def __init__(self, plan: Plan, poller: ModelPoller, info: LogFunction) -> None:
-        """Starts and closes `poller` with itself."""
+        """Take over `poller`: it is started and closed with the monitor."""
         self._phase: Phase = "starting"
         self._is_stopping = False
         self.missing: Mapping[Key, str] = {}
@@ -86,13 +86,13 @@ class HealthMonitor:
             self._phase = phase
 
     def start(self) -> None:
-        """Raises OSError when the health port cannot be bound."""
+        """Start the monitor. Raises OSError if the health port cannot be bound."""
         self._server.start()
         self._poller.start(self._take, self._is_calm)
         self._thread.start()
 
     def serve(self, models: Sequence[Model]) -> None:
-        """The front end is up, and each of these models has answered a question.
+        """Begin monitoring a front end whose `models` have each answered a probe.
 
         None of them after a restart: then what was known stays, with workers that have died, until the next poll.
         """
@@ -107,7 +107,7 @@ class HealthMonitor:
         self._observe()
 
     def close(self) -> None:
-        """Stop watching and answering probes; twice does no harm."""
+        """Stop observing and answering probes. May be called twice."""
         self._closing.set()
         self._server.close()
         self._poller.close()
@@ -115,26 +115,26 @@ class HealthMonitor:
             self._thread.join(2.0)
 
     def problem(self) -> str | None:
-        """Why the server is not ready; None when it is."""
+        """Return why the server is not ready; None if it is."""
         return readiness.server_problem(self.snapshot(), time.monotonic())
 
     @property
     def front_end_silent_s(self) -> float:
-        """How long ago the management API last answered anything."""
+        """Seconds since the management API last answered."""
         return time.monotonic() - self._poller.answered_at
 
     @property
     def recorded(self) -> float:
-        """The wall time of the state that a restart of the front end would go back to."""
+        """Wall time of the state that a restart of the front end would restore."""
         return self._poller.recorded
 
     @property
     def stalled_s(self) -> float:
-        """How long ago this monitor last observed anything; well below a second when it works."""
+        """Seconds since the last observation; well below one while the monitor works."""
         return time.monotonic() - self._snapshot.at
 
     def snapshot(self) -> Snapshot:
-        """The latest observations, with the phase and the front end's last answer as they are now."""
+        """Return the latest observations with the current phase and the front end's last answer."""
         return replace(
             self._snapshot,
             phase=self.phase,
@@ -144,7 +144,7 @@ class HealthMonitor:
         )
 
     def refreshed(self) -> Snapshot:
-        """The same with the workers' activity as it is now, so that a caller may rely on a model being idle."""
+        """Return a snapshot with the workers' current activity, reliable enough to decide that a model is idle."""
         snapshot = self.snapshot()
         with self._observing:
             observed = self._processes.observe(version.model for version in snapshot.versions)
@@ -152,7 +152,7 @@ class HealthMonitor:
         return replace(snapshot, versions=tuple(replace(version, model=model) for version, model in versions))
 
     def hold(self, pid: int) -> bool:
-        """Let that worker keep its next describe call (handlers/core/holding.py); False where it cannot."""
+        """Make the worker hold its next describe call (handlers/core/holding.py); False if it cannot."""
         workers = [worker for version in self._snapshot.versions for worker in version.model.workers]
         if not any(worker.pid == pid and worker.activity for worker in workers):
             return False
@@ -163,7 +163,7 @@ class HealthMonitor:
         return True
 
     def _take(self, poll: Poll) -> None:
-        """Called in the poller's thread."""
+        """Process a poll in the poller's thread."""
         if poll.survey is None:
             return
         self._known.update(poll)
@@ -178,7 +178,7 @@ class HealthMonitor:
         return self.phase == "running" and readiness.server_problem(snapshot, now, strict=True) is None
 
     def _forget_removed(self, names: Set[str]) -> None:
-        """A model that is registered again has to become ready anew before it counts."""
+        """Forget removed models; one that is registered again must become ready first."""
         with self._observing:
             self._was_ready &= names
             self._joined = {name: at for name, at in self._joined.items() if name in names}
@@ -196,11 +196,11 @@ class HealthMonitor:
                 WATCH_ERRORS.inc()
                 if repr(error) != self._last_error:
                     self._last_error = repr(error)
-                    self._log(f"the workers could not be looked at: {error!r}")
+                    self._log(f"the workers could not be observed: {error!r}")
                 self._closing.wait(1.0)
 
     def _observe(self) -> tuple[Version, ...]:
-        """Publish what is true now."""
+        """Observe the workers and publish a new snapshot."""
         with self._observing:
             description = self._known.current
             models = self._processes.observe(description.models)
@@ -241,7 +241,7 @@ class HealthMonitor:
         return replace(version, trusted_pids=self._probes.trust_workers(version, time.monotonic()))
 
     def _note_service(self, version: Version, now: float) -> None:
-        """A model counts from the first time that it is ready; one that is scaled to 0 has to become ready anew."""
+        """Mark the model as in service from its first readiness; scaling it to 0 resets that."""
         name = version.model.name
         if not version.model.default:
             return
@@ -254,7 +254,7 @@ class HealthMonitor:
             self._was_ready.add(name)
 
     def _note_ends(self, models: Sequence[Model], now: float) -> None:
-        """When a worker's process has ended, ask TorchServe at once whether it is still meant to be there."""
+        """When a worker's process has ended, poll TorchServe at once to see whether that was intended."""
         usable = {
             worker.pid
             for version in self._snapshot.versions
@@ -272,7 +272,7 @@ class HealthMonitor:
         self._ended = end_times
 
     def _in_service(self, model: Model, described_at: float, now: float) -> bool:
-        """Also when it should have become ready by now; not while it may just be scaled down or unregistered."""
+        """Return whether the model counts, also if it is overdue; not while it may be being scaled down."""
         for worker in model.workers:
             end_times = self._ended.get(worker.pid, 0.0)
             if self._serving_since <= described_at <= end_times and now - end_times < CONFIRM_LIMIT_S:
@@ -286,6 +286,6 @@ class HealthMonitor:
         return model_probe.Probe(self._plan.endpoints, self._plan.store, model, timeout, known)
 
     def _log(self, message: str) -> None:
-        """A log that cannot be written is no reason to stop watching."""
+        """Log a message; a failing log does not stop the monitor."""
         with contextlib.suppress(Exception):
             self._info(message)

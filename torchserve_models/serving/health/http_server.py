@@ -20,19 +20,19 @@ from torchserve_models.serving.health.readiness import Snapshot
 MAX_CONNECTIONS = 256
 MAX_HEADER_BYTES = 8192
 REQUEST_TIMEOUT_S = 5.0
-"""For the whole header of a connection's first request."""
+"""Limit for the complete header of a connection's first request."""
 IDLE_TIMEOUT_S = 30.0
 MAX_PIPELINED = 16
-"""Requests that one read may hold; more would keep probes of others waiting."""
+"""Maximum requests in one read; more would delay other clients' probes."""
 LIVE_LIMIT_S = 30.0
-"""A monitor that has observed nothing for so long hangs."""
+"""A monitor without observations for this long hangs."""
 _TRUE = ("1", "true", "yes", "on", "")
 
 Response = tuple[int, str, bytes]
 
 
 class StateSource(Protocol):
-    """What is answered from."""
+    """Source of the state that requests are answered from."""
 
     metrics: Metrics
 
@@ -50,11 +50,11 @@ class StateSource(Protocol):
 
 
 _ABSOLUTE = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
-"""A target may be a whole URL (RFC 9112, 3.2.2)."""
+"""Scheme and host of a target in absolute form (RFC 9112, 3.2.2)."""
 
 
 def handle_get(source: StateSource, target: str) -> Response:
-    """Status, content type and body for the path and query of a GET."""
+    """Return status, content type and body for the path and query of a GET request."""
     path, _, text = _ABSOLUTE.sub("", target, count=1).partition("?")
     segments = [unquote(segment) for segment in path.split("/")[1:]]
     query = parse_qs(text, keep_blank_values=True)
@@ -84,7 +84,7 @@ def handle_get(source: StateSource, target: str) -> Response:
 
 
 def handle_post(source: StateSource, target: str, from_page: bool) -> Response:
-    """The answer to a POST. `from_page`: a browser sent it for a page, which has no business here."""
+    """Return the response to a POST. `from_page`: a browser sent it for a web page, which is rejected."""
     match target.split("/")[1:]:
         case ["workers", pid, "hold"] if pid.isdecimal() and len(pid) < 10:
             if from_page:
@@ -113,7 +113,7 @@ def _json(status: int, value: dict[str, Any]) -> Response:
 
 
 class HealthServer:
-    """Listens from `start` to `close`, in a thread of its own."""
+    """HTTP server in its own thread, from `start` to `close`."""
 
     def __init__(self, host: str, port: int, source: StateSource) -> None:
         self._host = host
@@ -123,7 +123,7 @@ class HealthServer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Raises OSError when the port cannot be bound."""
+        """Start listening. Raises OSError if the port cannot be bound."""
         loop = asyncio.new_event_loop()
         connections: dict[_Connection, None] = {}
         try:
@@ -152,14 +152,14 @@ class HealthServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Twice does no harm."""
+        """Stop. May be called twice."""
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5.0)
 
 
 class _Connection(asyncio.Protocol):
-    """One client. `connections` holds all of them, the one that has been quiet for longest first."""
+    """One client connection. `connections` holds all of them, the longest idle first."""
 
     def __init__(
         self,
@@ -209,7 +209,7 @@ class _Connection(asyncio.Protocol):
             self._send((431, "text/plain", b"header too large\n"), keep=False)
 
     def _close(self) -> None:
-        """After what was written; nothing more is read."""
+        """Close the connection after pending writes; nothing more is read."""
         assert self._transport is not None
         self._connections.pop(self, None)
         self._transport.close()

@@ -1,4 +1,4 @@
-"""The supervisor's metrics in Prometheus' format: what it sees, and what it had to do."""
+"""Supervisor metrics in Prometheus format: observations and repairs."""
 
 from collections.abc import Callable, Iterable, Set
 
@@ -21,7 +21,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """Of one monitor, in a registry of its own. `snapshot` gives the latest observations."""
+    """Metrics of one monitor, in a separate registry. `snapshot` returns the latest observations."""
 
     def __init__(self, snapshot: Callable[[], tuple[Snapshot, float]]) -> None:
         self.registry = CollectorRegistry()
@@ -46,7 +46,7 @@ class Metrics:
         self._models: set[str] = set()
 
     def keep_models(self, names: Set[str]) -> None:
-        """Start all counters of new models at 0, so that rates see the first event; drop those of removed models."""
+        """Initialize counters of new models to 0, so that rates see the first event; drop those of removed models."""
         series = (
             *((self.kills, (reason,)) for reason in KILL_REASONS),
             (self.replacements, ()),
@@ -64,7 +64,7 @@ class Metrics:
         return Counter(f"{PREFIX}_{name}", description, labels, registry=self.registry)
 
     def exposition(self) -> bytes:
-        """Also the metrics of this process as a whole."""
+        """Return the exposition text, including process-wide metrics."""
         return generate_latest(self.registry) + generate_latest(REGISTRY)
 
 

@@ -1,4 +1,4 @@
-"""Describe all models through the management API again and again, in one thread, for everyone who needs it.
+"""Poll the management API for descriptions of all models, in one thread for all consumers.
 
 Readiness, repairs, the detection of a front end that hangs, and the snapshot for a restart all work on these answers.
 """
@@ -16,7 +16,7 @@ from torchserve_models.serving.metrics import WATCH_ERRORS
 
 INTERVAL_S = 1.0
 ALARM_INTERVAL_S = 0.5
-"""While the server is not fully ready, and after an attempt without an answer."""
+"""Interval while the server is not fully ready, and after an unanswered attempt."""
 ANSWER_TIMEOUT_S = 2.0
 SURVEY_TIMEOUT_S = 4.0
 MAX_PAUSE_S = 2.0
@@ -27,7 +27,7 @@ _MIN_PAUSE_S = 0.05
 
 @dataclass(frozen=True)
 class Poll:
-    """One attempt.
+    """Result of one poll.
 
     Attributes:
         number: Counts the attempts, from 1.
@@ -45,7 +45,7 @@ class Poll:
 
 
 class ModelPoller:
-    """A thread from `start` to `close`. Each attempt opens new connections, as another client would.
+    """Polling thread, from `start` to `close`. Each attempt opens new connections, as another client would.
 
     Attributes:
         latest: The last attempt that is over; None before the first.
@@ -68,7 +68,7 @@ class ModelPoller:
         self._thread: threading.Thread | None = None
 
     def start(self, on_poll: Callable[[Poll], None], is_calm: Callable[[], bool]) -> None:
-        """`on_poll` gets each attempt in the poller's thread and may use the management API itself.
+        """Start polling. `on_poll` receives each poll in the poller's thread and may use the management API.
 
         While `is_calm` is false, the models are asked for more often.
         """
@@ -81,7 +81,7 @@ class ModelPoller:
                     on_poll(poll)
                     calm = is_calm()
                 except Exception as error:
-                    self._note_error(f"a description of the models could not be used: {error!r}")
+                    self._note_error(f"a model description could not be processed: {error!r}")
                     calm = False
                 self._wake.wait(pause_s(poll, time.monotonic() - start, calm))
                 self._wake.clear()
@@ -90,22 +90,22 @@ class ModelPoller:
         self._thread.start()
 
     def ask_soon(self) -> None:
-        """Begin another attempt as soon as the current one is over."""
+        """Poll again as soon as the current poll is done."""
         self._wake.set()
 
     def note_answer(self) -> None:
-        """The front end has just answered someone else."""
+        """Record that the front end has just answered."""
         self.answered_at = time.monotonic()
 
     def close(self) -> None:
-        """Twice does no harm."""
+        """Stop. May be called twice."""
         self._closing.set()
         self._wake.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(SURVEY_TIMEOUT_S)
 
     def poll(self) -> Poll:
-        """One attempt; never raises."""
+        """Poll once; never raises."""
         started, wall_time = time.monotonic(), time.time()
         survey_result = None
         try:
@@ -114,20 +114,20 @@ class ModelPoller:
         except client.ServeError:
             pass  # how long it lasts is what counts: answered_at
         except Exception as error:
-            self._note_error(f"the models could not be looked at: {error!r}")
+            self._note_error(f"the models could not be described: {error!r}")
         self._number += 1
         self.latest = poll = Poll(self._number, started, wall_time, survey_result, self.repairing)
         return poll
 
     @property
     def _unreached(self) -> frozenset[str]:
-        """Models that the last attempt had no time for; not those that used the time up."""
+        """Models for which the last poll had no time left."""
         if self.latest is None or self.latest.survey is None:
             return frozenset()
         return self.latest.survey.out_of_time
 
     def _note_error(self, message: str) -> None:
-        """A log that cannot be written is no reason to stop."""
+        """Count and log an error once; a failing log does not stop the poller."""
         WATCH_ERRORS.inc()
         if message != self._last_error:
             self._last_error = message
@@ -136,7 +136,7 @@ class ModelPoller:
 
 
 def pause_s(poll: Poll, duration_s: float, calm: bool) -> float:
-    """How long to wait before the next attempt, after one that took `duration_s` seconds."""
+    """Return the pause in seconds before the next poll, after one that took `duration_s` seconds."""
     if poll.survey is None:
         return max(ALARM_INTERVAL_S - duration_s, _MIN_PAUSE_S)
     interval = INTERVAL_S if calm else ALARM_INTERVAL_S

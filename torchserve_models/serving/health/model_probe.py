@@ -1,4 +1,4 @@
-"""A small request to each model that only a model that truly works can answer."""
+"""Probe a model with a small request that only a working model can answer."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from torchserve_models.serving.health.model_states import Model, inspect
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """`problem` is None for an answer of status 200, and for a model that is `busy` with other people's requests.
+    """Result of a probe. `problem` is None for status 200 and for a model that is `busy` with other requests.
 
     `asked` is False where no question is known for the model, which is then judged by its workers alone.
     """
@@ -30,12 +30,12 @@ class ProbeResult:
 
 
 class Probe:
-    """A question on its way, in a thread that nobody has to wait for; `answer` is None until it is there."""
+    """A probe running in a daemon thread; `answer` is None until it completes."""
 
     def __init__(
         self, endpoints: Endpoints, store: Path, model: Model, timeout: float, known: Origin | None = None
     ) -> None:
-        """`known`: where the model comes from, if that is known; else it is found out first."""
+        """`known`: the origin of the model; None to look it up first."""
         self.answer: ProbeResult | None = None
 
         def run() -> None:
@@ -43,21 +43,19 @@ class Probe:
                 found = known or archive_origin.find_origin(endpoints, store, model, timeout)
                 self.answer = send_probe(endpoints, model, found, timeout)
             except Exception as error:  # whoever waits for the answer would wait for ever
-                self.answer = ProbeResult(f"it cannot be asked: {error!r}", 0.0)
+                self.answer = ProbeResult(f"the probe failed: {error!r}", 0.0)
 
         threading.Thread(target=run, name=f"canary-{model.name}", daemon=True).start()
 
 
 def send_probe(endpoints: Endpoints, model: Model, found: Origin | None, timeout: float) -> ProbeResult:
-    """Sends the request of its task over REST to this version. It counts in the metrics.
+    """Send the probe request of the model's task to this version over REST. It counts in the metrics.
 
     A model that was not packed here has no task and is not asked. A full queue, or one that the question waits in for
     too long, is no fault of the model: its workers are there, and other requests are before this one.
     """
     if found is None:
-        return ProbeResult(
-            "it is not known what it serves: its archive is no longer in the store", 0.0, asked=False
-        )
+        return ProbeResult("its task is unknown: its archive is no longer in the store", 0.0, asked=False)
     if found.task not in ("image-classification", "summarization"):
         return ProbeResult(None, 0.0, asked=False)
     version = None if model.default else model.version
@@ -80,7 +78,7 @@ def send_probe(endpoints: Endpoints, model: Model, found: Origin | None, timeout
 
 
 def _is_busy(endpoints: Endpoints, asked: Model) -> bool:
-    """Every worker is truly there, and requests wait.
+    """Return whether every worker is alive and requests are queued.
 
     TorchServe answers a full queue and no worker at all with one and the same sentence. A question that was given up
     waits on in the queue; one that a worker has taken and does not answer is in none.

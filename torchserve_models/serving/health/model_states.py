@@ -1,4 +1,4 @@
-"""Which models the server has, and which of their workers are truly there: what it says, and what the system says."""
+"""Registered models and their workers, as TorchServe's management API and the operating system report them."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,20 +17,20 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Worker:
-    """`status` is TorchServe's, which stays READY for a worker whose thread is lost; `alive` is the system's."""
+    """One worker. `status` is TorchServe's, which may stay READY for a dead worker; `alive` is the kernel's."""
 
     id: str
     status: str
     pid: int
     alive: bool
     memory: int
-    """Bytes in main memory."""
+    """Resident memory in bytes."""
     stopped: bool = False
     """Whether a signal has suspended the process (state T)."""
     activity: Activity | None = None
-    """What the worker itself reports; None for a handler that is not based on ours, and while it loads."""
+    """The worker's own report; None while it loads and for handlers that do not report."""
     waiting: bool = True
-    """Whether the process sleeps until it gets input, as far as the system says; of use where it reports nothing."""
+    """Whether the process waits for input according to the kernel; used if the worker does not report."""
 
     @property
     def ready(self) -> bool:
@@ -38,7 +38,7 @@ class Worker:
 
     @property
     def computing(self) -> bool:
-        """Its own word, where it reports; `status` may be a second old."""
+        """Whether the worker computes a batch, by its own report if there is one."""
         if not self.alive:
             return False
         if self.activity:
@@ -47,7 +47,7 @@ class Worker:
 
     @property
     def is_lost(self) -> bool:
-        """Said to be ready, but gone: TorchServe will neither use it rightly nor replace it."""
+        """Whether TorchServe lists the worker as READY although its process is gone."""
         return self.status == "READY" and not self.alive
 
 
@@ -72,12 +72,12 @@ class Model:
 
     @property
     def ready(self) -> bool:
-        """As many workers as it should have."""
+        """Whether the version has all the workers it should have."""
         return sum(worker.ready for worker in self.workers) >= self.worker_count
 
     @property
     def worker_count(self) -> int:
-        """How many workers it should have; the version that answers by default at least one."""
+        """Number of workers the version should have; at least one for the default version."""
         return max(self.min_workers, 1 if self.default else 0)
 
     @property
@@ -91,7 +91,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Survey:
-    """Every version of the models that could be described.
+    """All versions of the models that could be described.
 
     Attributes:
         undescribed: Models that TorchServe lists and cannot describe, with the reason.
@@ -106,7 +106,7 @@ class Survey:
 
     @property
     def is_complete(self) -> bool:
-        """Whether `models` are all that TorchServe has."""
+        """Whether `models` holds all models of TorchServe."""
         return not self.undescribed and not self.unreached
 
 
@@ -116,7 +116,7 @@ def survey(
     answered: Callable[[], None] = lambda: None,
     first: Collection[str] = (),
 ) -> Survey:
-    """Describe every registered model; one that cannot be described does not keep the others from it.
+    """Describe every registered model; a failure of one does not affect the others.
 
     Args:
         connection: Its timeout is for one answer.
@@ -153,7 +153,7 @@ def survey(
 
 
 def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0) -> list[Model]:
-    """Every version of the named models, or of all that can be described.
+    """Return every version of the named models, or of all models that can be described.
 
     `timeout` is for one answer, and no further question is asked when it is over. Raises client.ServeError when the
     server does not answer each question, and for a named model that cannot be described.
@@ -174,14 +174,14 @@ def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: f
 
 
 def _versions(connection: Client, name: str) -> list[Model]:
-    """A model's only version is its default one; among several, TorchServe has to be asked which one is."""
+    """Return all versions of a model; ask TorchServe for the default version if there are several."""
     description = connection.describe_versions(name)
     default = description[0].version if len(description) == 1 else connection.describe(name).version
     return [_model(version, version.version == default) for version in description]
 
 
 def replace_lost(endpoints: Endpoints, model: Model, worker_count: int) -> None:
-    """Makes TorchServe start workers until `worker_count` others than lost ones are there. Again does no harm.
+    """Make TorchServe start workers until `worker_count` besides lost ones exist. Idempotent.
 
     It counts a lost worker as one it has. While others of the model work, more are asked for than are wanted: that
     changes the minimum, which is then set back, and the maximum, which stays, as the lost ones stay in the list. When

@@ -1,4 +1,4 @@
-"""The small question of each task, which only a model that truly works can answer."""
+"""Probe input of each task: a small request that only a working model can answer."""
 
 import io
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from PIL import Image
 
 TEXT = "The server asks itself a short question. It wants to know whether the model answers."
 GENERATION_PARAMETERS: Mapping[str, Any] = {"num_beams": 1, "min_new_tokens": 0, "max_new_tokens": 2}
-"""A summary of it takes as little as can be."""
+"""Keep the probe's summary as cheap as possible."""
 
 
 def make_image() -> bytes:

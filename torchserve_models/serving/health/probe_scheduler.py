@@ -1,4 +1,4 @@
-"""Ask idle models a small question, one at a time each: after a worker's start, and after a long silence."""
+"""Schedule probes of idle models: after a worker's start and after a long silence."""
 
 import math
 import time
@@ -11,15 +11,15 @@ from torchserve_models.serving.health.model_states import Key, Model, Worker
 from torchserve_models.serving.health.readiness import Version, is_idle, usable_workers
 
 IDLE_LIMIT_S = 30.0
-"""A model that has answered nothing for so long is asked."""
+"""A model that has answered nothing for this long is probed."""
 MAX_FAILURES = 2
-"""A model that was ready stays so until so many questions in a row were not answered."""
+"""Consecutive failed probes after which a ready model counts as not ready."""
 INITIAL_PAUSE_S = 1.0
 MAX_PAUSE_S = 30.0
 
 
 class PendingProbe(Protocol):
-    """A question in flight; `answer` is None until it is there."""
+    """A probe in flight; `answer` is None until it completes."""
 
     @property
     def answer(self) -> model_probe.ProbeResult | None: ...
@@ -27,7 +27,7 @@ class PendingProbe(Protocol):
 
 @dataclass
 class _ProbeHistory:
-    """What is known of one version from its questions."""
+    """Probe history of one version."""
 
     answered_at: float
     askable: bool = True
@@ -41,7 +41,7 @@ class _ProbeHistory:
 
 
 class ProbeScheduler:
-    """Call `step` often; it never waits. `send_probe` begins a question, `count` gets each result for the metrics."""
+    """Probe scheduler; call `step` often, it never waits. `count` receives each result for the metrics."""
 
     def __init__(
         self, send_probe: Callable[[Model], PendingProbe], count: Callable[[str, str], None]
@@ -74,7 +74,7 @@ class ProbeScheduler:
         return record.trusted_pids
 
     def step(self, versions: Sequence[Version]) -> None:
-        """Take an answer that has come, and ask the next model whose turn it is."""
+        """Record completed probes and start those that are due."""
         now = time.monotonic()
         versions_by_key = {version.key: version for version in versions}
         self._records = {key: self._records.get(key) or _ProbeHistory(now) for key in versions_by_key}
@@ -102,7 +102,7 @@ class ProbeScheduler:
         return bool(record.failures) or has_new_worker or now - self._last_answer_time(version) > IDLE_LIMIT_S
 
     def _last_answer_time(self, version: Version) -> float:
-        """When the version last answered anything."""
+        """Return when the version last answered any request."""
         answers = (worker.activity.last_answer for worker in version.model.workers if worker.activity)
         return max(self._records[version.key].answered_at, *answers, 0.0)
 
@@ -131,7 +131,7 @@ class ProbeScheduler:
             record.next_at = now + min(MAX_PAUSE_S, INITIAL_PAUSE_S * 2 ** (record.failures - 1))
 
     def _reset_failures(self, version: Version) -> None:
-        """Forget failures once other requests were answered, or the workers are other ones.
+        """Reset failures once other requests were answered or the workers have changed.
 
         One answer may be the failed question's own.
         """

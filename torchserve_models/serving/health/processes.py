@@ -1,4 +1,4 @@
-"""Look at worker processes and their activity files: fresh facts for workers that TorchServe has described."""
+"""Observe worker processes and their activity files."""
 
 import time
 from collections.abc import Iterable, Set
@@ -13,14 +13,14 @@ from torchserve_models.serving.system import process_state
 
 
 class Processes:
-    """Worker processes by id, each remembered with its time of creation: an id may be given to another process."""
+    """Worker processes by id, with their creation time, because process ids are reused."""
 
     def __init__(self, activity_dir: Path) -> None:
         self._activity_dir = activity_dir
         self._known: dict[int, psutil.Process] = {}
 
     def observe(self, models: Iterable[Model]) -> tuple[Model, ...]:
-        """The same models with what their workers are doing now."""
+        """Return the models with the current state of their workers."""
         observed = tuple(
             replace(model, workers=tuple(self.observe_worker(worker) for worker in model.workers))
             for model in models
@@ -47,7 +47,7 @@ class Processes:
         return replace(worker, alive=True, stopped=stopped, activity=activity, waiting=waiting)
 
     def kill(self, pid: int) -> bool:
-        """SIGKILL, unless the process has ended and its id belongs to another one."""
+        """Send SIGKILL, unless the process has ended and its id was reused; return whether it was sent."""
         process = self._known.get(pid)
         try:
             if process is None or not process.is_running():
@@ -62,7 +62,7 @@ _FRESH_S = 3.0
 
 
 class QueueWatchdog:
-    """How long requests of a version have been waiting although its workers are idle and answer nothing.
+    """Measure how long requests of a version have waited although its workers are idle.
 
     That happens when TorchServe has lost the thread that feeds a worker.
     """
@@ -71,7 +71,7 @@ class QueueWatchdog:
         self._since: dict[Key, tuple[float, int]] = {}
 
     def stalled_s(self, model: Model, described_s: float) -> float:
-        """`described_s`: how old TorchServe's word on the queue is, in seconds."""
+        """Return the seconds stalled. `described_s`: age of TorchServe's queue length, in seconds."""
         now = time.monotonic()
         key = model.name, model.version
         reporting = [worker for worker in model.workers if worker.ready and worker.activity]
@@ -92,5 +92,5 @@ class QueueWatchdog:
         return now - since
 
     def keep(self, keys: Set[Key]) -> None:
-        """Forget all versions but these."""
+        """Forget all other versions."""
         self._since = {key: value for key, value in self._since.items() if key in keys}

@@ -16,25 +16,25 @@ Phase = Literal["starting", "running", "restarting", "stopping"]
 HEARTBEAT_LIMIT_S = 5.0
 """A worker whose heartbeat is older does not run Python code."""
 FRONT_END_LIMIT_S = 10.0
-"""A front end that answers nothing for so long is down; shorter pauses are normal while a model is registered."""
+"""A front end silent for this long is down; shorter pauses are normal while a model is registered."""
 QUEUE_STALL_LIMIT_S = 10.0
-"""Requests that wait for so long beside idle workers are not being handed out."""
+"""Requests that wait this long beside idle workers are not being dispatched."""
 STALE_LIMIT_S = 5.0
-"""Observations that are older say nothing about now."""
+"""Older observations are not used."""
 REGISTRATION_SLACK_S = 30.0
 """Beyond startupTimeout, before a registered model that never became ready counts as a failure."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a model with everything that decides about it.
+    """One version of a model with everything that decides its readiness.
 
     Attributes:
         min_workers: Workers that the version is meant to have, also while the supervisor scales it to revive it.
         in_service: Whether its failure is the server's failure: it was ready before, or is overdue.
-        needs_answer: Whether a new worker must answer before it counts; False where no question is known.
+        needs_answer: Whether a new worker must answer before it counts; False if the task has no probe.
         trusted_pids: Workers that need not answer first: they were usable beside one that had answered.
-        question_problem: Why the latest questions were not answered; None when they were.
+        probe_failure: Why the latest probes failed; None if they did not.
         queue_stalled_s: How long requests have been waiting while every worker was idle.
         origin: Where its weights are from, as its archive said when the version was first seen.
     """
@@ -54,7 +54,7 @@ class Version:
 
     @property
     def in_flight(self) -> int:
-        """Requests in the batches that are being computed; one for a worker that does not report its batch."""
+        """Number of requests in batches being computed; one for a worker that does not report its batch."""
         return sum(
             worker.activity.batch_requests if worker.activity else 1
             for worker in self.model.workers
@@ -67,14 +67,14 @@ class Version:
 
 
 def is_responsive(worker: Worker, now: float) -> bool:
-    """Whether the process runs: not suspended, and with a recent heartbeat where it has one."""
+    """Return whether the process runs: not suspended, and with a recent heartbeat if it reports one."""
     if not worker.alive or worker.stopped:
         return False
     return worker.activity is None or now - worker.activity.heartbeat <= HEARTBEAT_LIMIT_S
 
 
 def worker_problem(worker: Worker, response_timeout: float, now: float) -> str | None:
-    """Why this worker cannot answer now; None when it can. Being busy is not a problem."""
+    """Return why this worker cannot answer now; None if it can. Being busy is not a problem."""
     if worker.pid <= 0 or (worker.status != "READY" and not worker.alive):
         return "a worker is being started"
     if not worker.alive:
@@ -99,7 +99,7 @@ def usable_workers(version: Version, now: float) -> list[Worker]:
 
 
 def is_proven(version: Version, worker: Worker) -> bool:
-    """Whether it has answered since it was started, or one beside it has.
+    """Return whether the worker, or one beside it, has answered since its start.
 
     Without an activity file TorchServe's word is all there is.
     """
@@ -107,7 +107,7 @@ def is_proven(version: Version, worker: Worker) -> bool:
 
 
 def version_problem(version: Version, now: float) -> str | None:
-    """Why this version cannot answer requests; None when one worker at least can."""
+    """Return why this version cannot answer requests; None if at least one worker can."""
     usable = usable_workers(version, now)
     if not usable:
         timeout = version.model.response_timeout
@@ -123,7 +123,7 @@ def version_problem(version: Version, now: float) -> str | None:
 
 
 def strength_problem(version: Version, now: float) -> str | None:
-    """What keeps this version from its full strength: every worker that it is meant to have."""
+    """Return why not all workers of this version can answer; None if they can."""
     if not version.min_workers:
         return None
     count = len(usable_workers(version, now))
@@ -133,13 +133,13 @@ def strength_problem(version: Version, now: float) -> str | None:
 
 
 def is_idle(version: Version) -> bool:
-    """No request waits, and no worker is computing."""
+    """Return whether no request waits and no worker is computing."""
     return version.model.queue_waiting == 0 and not any(worker.computing for worker in version.model.workers)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The server at one moment. Times are `time.monotonic()` seconds, but `wall_time` is `time.time()`.
+    """State of the server at one moment. Times are `time.monotonic()` seconds, except `wall_time` (`time.time()`).
 
     `front_end_answered`: when the management API last answered. `described`: the wall time of that answer.
     `missing`: versions that a restart of the front end could not load again, with the reason.
@@ -157,7 +157,7 @@ class Snapshot:
     lost_defaults: Mapping[str, str] = field(default_factory=dict)
 
     def named(self, name: str, version: str | None = None) -> Version | None:
-        """That version, or the default one."""
+        """Return that version, by default the default one; None if it is not registered."""
         for candidate in self.versions:
             if candidate.model.name == name and (
                 candidate.model.default if version is None else candidate.model.version == version
@@ -167,7 +167,7 @@ class Snapshot:
 
 
 def front_end_problem(snapshot: Snapshot, now: float) -> str | None:
-    """What makes every model unable to answer, whatever its workers do."""
+    """Return the front-end problem that affects every model; None if there is none."""
     if snapshot.phase != "running":
         return {"starting": "the server is starting", "stopping": "the server is stopping"}.get(
             snapshot.phase, "the front end is being restarted"
@@ -183,7 +183,7 @@ def front_end_problem(snapshot: Snapshot, now: float) -> str | None:
 def model_problem(
     snapshot: Snapshot, version: Version, now: float, *, strict: bool = False, of_server: bool = False
 ) -> str | None:
-    """Why a probe for this version is answered with 503; of the whole server's state, only what concerns it.
+    """Return why a probe of this version is answered with 503, considering only what affects this version.
 
     A start is no reason for it (`of_server` False): models become ready one after another.
     """
@@ -196,7 +196,7 @@ def model_problem(
 
 
 def unavailable_models(snapshot: Snapshot) -> dict[str, str]:
-    """Models whose requests without a version have no version, or not the right one, to answer them; with the reason.
+    """Return models whose default version is missing or wrong, with the reason.
 
     After a restart that could not load the default version, TorchServe makes another version the default by itself.
     Its answers are not those that were asked for.
@@ -224,7 +224,7 @@ def unavailable_models(snapshot: Snapshot) -> dict[str, str]:
 def probe_problem(
     snapshot: Snapshot, name: str, version: str | None, now: float, *, strict: bool = False
 ) -> str | None:
-    """Why a probe of this model, or of this version of it, is answered with 503. Raises KeyError if it is unknown."""
+    """Return why a probe of this model or version is answered with 503. Raises KeyError if it is unknown."""
     unavailable = unavailable_models(snapshot)
     if version is None and name in unavailable:
         return unavailable[name]
@@ -237,7 +237,7 @@ def probe_problem(
 
 
 def server_problem(snapshot: Snapshot, now: float, *, strict: bool = False) -> str | None:
-    """Why the server as a whole is not ready; None when it is.
+    """Return why the server as a whole is not ready; None if it is.
 
     Ready means that the default version of every model can answer. Other versions, models that are scaled to 0, and
     models whose registration is in progress do not matter, except in strict mode.

@@ -1,4 +1,4 @@
-"""What is known of the registered models: what the management API last said of each, and since when."""
+"""Latest known description of each registered model, and its age."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from torchserve_models.serving.health.model_poller import Poll
 from torchserve_models.serving.health.model_states import Key, Model
 
 UNREACHED_LIMIT_S = 10.0
-"""A description that is older, because the time never sufficed for a newer one, counts as none in strict mode."""
+"""Older descriptions count as missing in strict mode."""
 LOG_UNDESCRIBED_AFTER = 3
 
 
 @dataclass(frozen=True)
 class Description:
-    """All models at one moment; immutable, so that one thread may publish it and others read it.
+    """Immutable description of all models at one moment, shared between threads.
 
     Attributes:
         undescribed: Models that cannot be described now, with the reason; `models` may still hold what was known.
@@ -31,12 +31,12 @@ class Description:
 
     @property
     def names(self) -> frozenset[str]:
-        """Every name that the front end lists."""
+        """Names of all models that the front end lists."""
         return frozenset({model.name for model in self.models} | self.undescribed.keys())
 
 
 class RegisteredModels:
-    """Keeps `current` up to date. `store` holds the archives; `info` gets models that cannot be described."""
+    """Registry that keeps `current` up to date. `info` receives messages about models that cannot be described."""
 
     def __init__(self, store: Path, info: Callable[[str], None]) -> None:
         self.current = Description()
@@ -46,12 +46,12 @@ class RegisteredModels:
         self._failures: dict[str, int] = {}
 
     def begin(self, models: Sequence[Model], now: float, wall_time: float) -> None:
-        """The first models of a server."""
+        """Set the initial models of a server."""
         self._note_origins(models)
         self.current = Description(tuple(models), {}, {model.name: now for model in models}, wall_time)
 
     def update(self, poll: Poll) -> None:
-        """What the survey does not tell anew stays as it was."""
+        """Merge a poll; models without a new description keep the previous one."""
         survey_result = poll.survey
         if survey_result is None:
             return
@@ -73,11 +73,11 @@ class RegisteredModels:
         )
 
     def origin(self, model: Model) -> Origin | None:
-        """None when its archive was not in the store when the version appeared."""
+        """Return the model's origin; None if its archive was not in the store when the version appeared."""
         return self._origins.get((model.name, model.version))
 
     def _note_origins(self, models: Sequence[Model]) -> None:
-        """When a version appears, its archive is still in the store."""
+        """Record the origin of new versions, while their archives are still in the store."""
         self._origins = {
             key: self._origins[key]
             if key in self._origins
@@ -87,7 +87,7 @@ class RegisteredModels:
         }
 
     def _note_undescribed(self, undescribed: Mapping[str, str]) -> None:
-        """A model that is just being unregistered is not worth a line."""
+        """Log models that stay undescribed; those just being unregistered are not logged."""
         self._failures = {name: self._failures.get(name, 0) + 1 for name in undescribed}
         for name, count in self._failures.items():
             if count == LOG_UNDESCRIBED_AFTER:

@@ -1,4 +1,4 @@
-"""What the supervisor does about broken workers: kill those that hang, replace lost ones, revive given-up models."""
+"""Repair workers: kill hung ones, replace lost ones, and revive models that TorchServe has given up."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -11,18 +11,18 @@ from torchserve_models.serving.health.model_states import Key, Model, Worker, re
 from torchserve_models.serving.health.readiness import QUEUE_STALL_LIMIT_S, Version
 
 STOPPED_LIMIT_S = 3.0
-"""Of a worker that a signal has suspended."""
+"""Time after which a suspended worker is killed."""
 HEARTBEAT_KILL_S = 8.0
-"""Age of the heartbeat of a worker that is killed; see HEARTBEAT_LIMIT_S for readiness."""
+"""Heartbeat age at which a worker is killed; see HEARTBEAT_LIMIT_S for readiness."""
 STALL_SLACK_S = 5.0
-"""Beyond responseTimeout, at which TorchServe itself kills the worker."""
+"""Added to responseTimeout, at which TorchServe itself kills the worker."""
 MIN_HANG_S = 2.0
-"""A worker is killed only when it was seen to hang for so long: after a pause of the whole machine, none hangs."""
+"""Minimum observed hang before a worker is killed, so that a pause of the whole machine kills none."""
 LOST_TIMEOUT_S = 2.0
 GIVEN_UP_TIMEOUT_S = 60.0
-"""Without any process of a model's workers. TorchServe's own retries come more often in the first two minutes."""
+"""Time without any worker process of a model. TorchServe itself retries more often in the first two minutes."""
 WORKER_GIVEN_UP_TIMEOUT_S = 600.0
-"""Without a process of one worker, while others of its model run. TorchServe's own pauses are at most 144 s."""
+"""Time without the process of one worker while others run. TorchServe's own pauses are at most 144 s."""
 INITIAL_REVIVAL_PAUSE_S = 30.0
 MAX_REVIVAL_PAUSE_S = 600.0
 
@@ -30,7 +30,7 @@ LogFunction = Callable[[str], None]
 
 
 class HangingWorkerKiller:
-    """Kills workers that hang, so that TorchServe starts others. `kill` sends SIGKILL, False when it could not."""
+    """Kill hung workers, so that TorchServe replaces them. `kill` sends SIGKILL and returns whether it succeeded."""
 
     def __init__(self, kill: Callable[[int], bool], metrics: Metrics, info: LogFunction) -> None:
         self._kill = kill
@@ -58,7 +58,7 @@ class HangingWorkerKiller:
 
 
 def _find_hang(worker: Worker, version: Version, now: float) -> tuple[str, float, str] | None:
-    """The reason, for how long it has to be observed, and words for the log; None for a worker that runs.
+    """Return (reason, minimum observation time, log text) for a hung worker; None for one that runs.
 
     A worker that still loads is TorchServe's business, by startupTimeout.
     """
@@ -86,7 +86,7 @@ def _find_hang(worker: Worker, version: Version, now: float) -> tuple[str, float
 
 @dataclass
 class _Revival:
-    """A model without any worker process: since when, and when it may be started again."""
+    """A model without any worker process: since when, and the earliest time of the next restart."""
 
     since: float
     tries: int = 0
@@ -94,7 +94,7 @@ class _Revival:
 
 
 class WorkerReplacer:
-    """Through the management API: replaces workers that TorchServe believes to be alive, revives given-up models.
+    """Replace lost workers and revive given-up models through the management API.
 
     Call `step` after each description of the models, in the thread that may wait for the management API.
     """
@@ -111,17 +111,17 @@ class WorkerReplacer:
         self._no_process_since: dict[tuple[Key, str], float] = {}
 
     def min_workers(self, model: Model) -> int:
-        """What the model is meant to have, while TorchServe is told other numbers."""
+        """Return the intended minimum number of workers, also while a repair scales the model."""
         intended = self._intended.get((model.name, model.version))
         return intended[0] if intended else model.min_workers
 
     @property
     def pending(self) -> frozenset[Key]:
-        """Versions whose worker counts are not yet what they are meant to be."""
+        """Versions whose worker counts a repair has not yet restored."""
         return frozenset(self._intended)
 
     def step(self, models: Iterable[Model], unknown: Collection[str] = ()) -> None:
-        """Repair these models, but not those in `unknown`: their descriptions are old, and may be wrong by now.
+        """Repair these models, except those in `unknown`, whose descriptions are outdated.
 
         The rest of them waits for the next step when the management API does not answer.
         """
@@ -142,7 +142,7 @@ class WorkerReplacer:
                 return
 
     def _mark_given_up_workers(self, models: Sequence[Model]) -> list[Model]:
-        """Workers that TorchServe has given up beside others that run are replaced like lost ones."""
+        """Mark workers that TorchServe has given up, while others of their model run, as lost."""
         now = time.monotonic()
         self._no_process_since = {
             key: self._no_process_since.get(key, now)
@@ -164,7 +164,7 @@ class WorkerReplacer:
         ]
 
     def _replace_lost(self, model: Model) -> None:
-        """Those lost for good, not just between their end and TorchServe's notice of it; until it has succeeded."""
+        """Replace permanently lost workers, not those whose end TorchServe is about to notice."""
         key = (model.name, model.version)
         if key in self._reviving:
             return
@@ -184,9 +184,7 @@ class WorkerReplacer:
             return
         if key not in self._intended:
             lost_pids = ", ".join(str(worker.pid) for worker in model.lost)
-            self._info(
-                f"{model.name}: worker {lost_pids} is gone, and TorchServe has not noticed; replacing it"
-            )
+            self._info(f"{model.name}: worker {lost_pids} has died without TorchServe noticing; replacing it")
             self._intended[key] = worker_count, model.max_workers
             self._metrics.replacements.labels(model.name).inc()
         try:
@@ -197,7 +195,7 @@ class WorkerReplacer:
             self._info(f"{model.name}: its worker could not be replaced, trying again: {error}")
 
     def _revive(self, model: Model) -> None:
-        """A model whose workers TorchServe no longer starts: scaling it to 0 and back makes it begin again."""
+        """Revive a model whose workers TorchServe no longer starts by scaling it to 0 and back."""
         key = (model.name, model.version)
         now = time.monotonic()
         if key in self._reviving:
@@ -225,7 +223,7 @@ class WorkerReplacer:
         self._restore(model)
 
     def _restore(self, model: Model) -> None:
-        """Repeated until TorchServe has been told the old numbers again."""
+        """Restore the worker counts; repeated until it succeeds."""
         key = (model.name, model.version)
         min_workers, max_workers = self._intended[key]
         try:

@@ -17,7 +17,7 @@ from torchserve_models.serving.health.readiness import (
 
 
 def as_json(snapshot: Snapshot, now: float) -> dict[str, Any]:
-    """The body of GET /state."""
+    """Return the body of GET /state."""
     problem = server_problem(snapshot, now)
     strict_problem = server_problem(snapshot, now, strict=True)
     phase = snapshot.phase

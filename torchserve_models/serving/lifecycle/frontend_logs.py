@@ -1,4 +1,4 @@
-"""Reads the front end's and the workers' logs: did a worker die at load, and what did it say last."""
+"""Parse the logs of the front end and the workers: failed workers, rejected archives, and why."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ _WRAPPER_ERROR = re.compile(r"^RuntimeError: \d{3} - (?:Unknown exception|System
 
 
 class Tail:
-    """The lines that a file gets from now on, also when it is rolled over."""
+    """Reader of the lines appended to a file, across log rotation."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = _size(path)
 
     def lines(self) -> list[str]:
-        """New whole lines since the last call.
+        """Return new complete lines since the last call.
 
         Only a line feed ends a line: TorchServe logs bytes of clients, in which other separators may be.
         """
@@ -43,21 +43,21 @@ class Tail:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An archive that the front end could not register, and Java's exception."""
+    """An archive that the front end rejected, with Java's exception."""
 
     archive: str
     reason: str
 
 
 def dead_workers(lines: Sequence[str]) -> Iterator[str]:
-    """`<model>_<version>` of each worker that ended and is to be started again."""
+    """Yield `<model>_<version>` of each worker that ended and will be restarted."""
     for line in lines:
         if match := _RETRY.match(line):
             yield match["worker"]
 
 
 def timed_out(lines: Sequence[str], worker: str) -> bool:
-    """Whether the front end gave that worker up because it took too long to load."""
+    """Return whether the front end gave up the worker because it took too long to load."""
     is_worker_line = False
     for line in lines:
         if match := _THREAD.match(line):
@@ -68,7 +68,7 @@ def timed_out(lines: Sequence[str], worker: str) -> bool:
 
 
 def refusals(lines: Sequence[str]) -> Iterator[Refusal]:
-    """Archives that were not taken, with the innermost cause that Java names."""
+    """Yield rejected archives with Java's innermost cause."""
     for number, line in enumerate(lines):
         if match := _REJECTED.match(line):
             causes = []
@@ -82,7 +82,7 @@ def refusals(lines: Sequence[str]) -> Iterator[Refusal]:
 
 
 def last_line(output: Path) -> str:
-    """The last thing that Java printed which is no warning of its own."""
+    """Return the last line that Java printed, without its own warnings."""
     try:
         lines = output.read_text(errors="replace").splitlines()
     except OSError:
@@ -94,7 +94,7 @@ def last_line(output: Path) -> str:
 
 
 def failure_reason(lines: Sequence[str], worker: str) -> str:
-    """Why that worker ended: the final line of its last traceback, or else the last line that it printed."""
+    """Return why the worker ended: the final line of its last traceback, or the last line it printed."""
     output = [match["text"] for line in lines if (match := _WORKER.match(line)) and match["worker"] == worker]
     reasons = [reason for reason in _tracebacks(output) if not _WRAPPER_ERROR.match(reason)]
     if reasons:
@@ -104,7 +104,7 @@ def failure_reason(lines: Sequence[str], worker: str) -> str:
 
 
 def _tracebacks(output: Sequence[str]) -> Iterator[str]:
-    """The line after the frames of each traceback."""
+    """Yield the exception line of each traceback."""
     inside = False
     for text in output:
         if text.startswith("Traceback (most recent call last)"):

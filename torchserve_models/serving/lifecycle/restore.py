@@ -1,4 +1,4 @@
-"""Brings a restarted front end back to a snapshot: the same models, versions, default versions and worker counts."""
+"""Restore a snapshot in a restarted front end: models, versions, default versions and worker counts."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,13 +30,13 @@ class Load:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """What is loaded again, in this order, and which versions cannot be, with the reason."""
+    """Versions to reload, in order, and those that cannot be reloaded, with the reason."""
 
     loads: tuple[Load, ...]
     missing: Mapping[Key, str]
 
     def settings(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """The configuration of the restarted front end.
+        """Return the configuration of the restarted front end.
 
         TorchServe loads these archives before it listens, so that no request meets a model that is not there yet.
         What an archive's model-config.yaml leaves open comes from `models`.
@@ -60,7 +60,7 @@ class RestorePlan:
 def plan_restore(
     snapshot: Snapshot, store: Path, find: Callable[[ServedVersion], Path | None]
 ) -> RestorePlan:
-    """`find` returns an archive of exactly that version. The first version of a model becomes its default."""
+    """Plan the restore. `find` returns the archive of a version; a model's first version becomes its default."""
     loads: list[Load] = []
     missing: dict[Key, str] = {}
     for served in snapshot.versions:
@@ -78,7 +78,7 @@ def plan_restore(
 
 @contextmanager
 def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]]:
-    """TorchServe loads from the store itself only: links for what lies elsewhere, as long as it loads.
+    """Link archives from elsewhere into the store while TorchServe loads, as it reads only from the store.
 
     Yields the versions that could not be linked (a store that is read-only), with the reason.
     """
@@ -106,7 +106,7 @@ def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]
 def restore_workers(
     endpoints: Endpoints, served_versions: Sequence[ServedVersion], pause: Callable[[float], None]
 ) -> dict[Key, str]:
-    """Set worker counts and default versions where they differ; what could not be brought back, with the reason.
+    """Set worker counts and default versions where they differ; return failed versions with the reason.
 
     Comes right after the start, while workers still load: scaling down then interrupts no request. As the front end
     is slow then, it is tried several times; `pause` waits between them, and is called with 0 before each version, as

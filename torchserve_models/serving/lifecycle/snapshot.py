@@ -1,4 +1,4 @@
-"""What the server serves, kept in the run folder so that a restarted front end gets the same models again."""
+"""Snapshot of the served models in the run folder, for restoring them in a restarted front end."""
 
 import json
 import os
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """One registered version: where it came from, how many workers it should have, and its batching.
+    """One registered version: archive, worker counts and batching.
 
     Delays are in milliseconds, timeouts in seconds.
     """
@@ -60,7 +60,7 @@ class Snapshot:
         return next((version for version in self.versions if version.key == key), None)
 
     def write(self, path: Path) -> None:
-        """Replaces the file at once, so that a reader sees the old snapshot or this one. Raises OSError."""
+        """Replace the file atomically. Raises OSError."""
         new = path.with_suffix(f".{os.getpid()}.new")
         text = json.dumps(
             {"schema": SCHEMA, "versions": [asdict(version) for version in self.versions]}, indent=2
@@ -75,7 +75,7 @@ class Snapshot:
 
     @classmethod
     def read(cls, path: Path) -> "Snapshot | None":
-        """None where there is none, or one of another schema."""
+        """Read a snapshot; None if it is missing or has another schema."""
         try:
             record: dict[str, Any] = json.loads(path.read_text("utf-8"))
             if record["schema"] != SCHEMA:
@@ -86,7 +86,7 @@ class Snapshot:
 
 
 class SnapshotFilter:
-    """Turns successive looks at the server into snapshots.
+    """Turn successive observations of the server into snapshots.
 
     Versions that `keep` names stay in the snapshot although the server lacks them: those that a
     restart could not load. A default version that a restart could not bring back stays the default in the snapshot
@@ -110,7 +110,7 @@ class SnapshotFilter:
         unknown: Collection[str] = (),
         repairing: Collection[Key] = (),
     ) -> Snapshot:
-        """The snapshot after this look.
+        """Return the snapshot after this observation.
 
         Args:
             versions: What the server has.
@@ -133,7 +133,7 @@ class SnapshotFilter:
         return self.snapshot
 
     def note_default(self, name: str) -> None:
-        """Someone has set the default version of this model: what it was before no longer counts."""
+        """Record that a client has set the default version of this model."""
         if self.lost_defaults.pop(name, None) is not None:
             self.snapshot = Snapshot.of(
                 replace(version, default=False) if version.name == name else version

@@ -1,4 +1,4 @@
-"""Waits for a front end that was just started: ports, workers, one answer of each model; or says why not, at once."""
+"""Wait until a new front end listens, its workers run and each model has answered; fail fast with the reason."""
 
 import time
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _check_timeout(plan: Plan, error: client.ServeError, since: float) -> None:
 
 
 class StartupMonitor:
-    """Make it before the front end is started: it reads what the logs get from then on.
+    """Monitor of one startup. Create it before the front end starts: it reads the logs from then on.
 
     `check` raises when there is no use in waiting on; `progress` gets what is being waited for.
     """
@@ -53,7 +53,7 @@ class StartupMonitor:
         self._server_lines: list[str] = []
 
     def wait(self) -> list[Model]:
-        """The models as they are once each has answered. Raises RunError."""
+        """Return the models once each has answered. Raises RunError."""
         wait_for_frontend(self._plan, self._check)
         models = self._wait_for_workers()
         for model in models:
@@ -61,7 +61,10 @@ class StartupMonitor:
         return models
 
     def _wait_for_workers(self) -> list[Model]:
-        """TorchServe registers before it listens, so a model that is not there now was refused."""
+        """Wait until all workers are ready.
+
+        TorchServe registers models before it listens, so a missing model was rejected.
+        """
         answered = time.monotonic()
         while True:
             self._check_for_dead_workers([])
@@ -96,13 +99,13 @@ class StartupMonitor:
                 return
             if not answer.busy or time.monotonic() >= deadline:
                 raise ModelFailed(
-                    f"{model.name} is loaded but does not answer: {answer.problem or 'its requests only wait'}\n"
-                    f"What its worker says: {self._plan.run.workers_log}"
+                    f"{model.name} is loaded but does not answer: {answer.problem or 'its requests stay queued'}\n"
+                    f"Worker log: {self._plan.run.workers_log}"
                 )
             self._pause()  # busy is an answer only where others may have sent requests: here, it is asked again
 
     def _check_for_dead_workers(self, models: list[Model]) -> None:
-        """A worker that dies at load would be started again for five minutes: the first time is enough."""
+        """Raise ModelFailed if a worker died while loading; TorchServe would retry for five minutes."""
         self._server_lines += self._server_tail.lines()
         for worker in frontend_logs.dead_workers(self._server_lines):
             name = next((model.name for model in models if f"{model.name}_{model.version}" == worker), None)
@@ -113,8 +116,7 @@ class StartupMonitor:
             if frontend_logs.timed_out(self._server_lines, worker):
                 reason = "it took longer than startupTimeout (model-config.yaml) allows"
             raise ModelFailed(
-                f"{name or worker} cannot be loaded: {reason}\n"
-                f"What its worker says, in full: {self._plan.run.workers_log}"
+                f"{name or worker} cannot be loaded: {reason}\nFull worker log: {self._plan.run.workers_log}"
             )
 
     def _refusal_error(self, answer: str) -> ModelFailed:

@@ -1,4 +1,4 @@
-"""Keeps the archive of each served version, so that it can be loaded again after a newer one took its place.
+"""Keep the archive of each served version, so that it can be reloaded after a newer one has replaced it.
 
 The store holds NAME.mar, and packing puts a newer version in its place. A hard link in `STORE/.versions/RUN/` keeps
 the old one at no cost in space, for as long as the version is registered and the supervisor runs; where the system
@@ -24,14 +24,14 @@ FOLDER = ".versions"
 
 
 def link_name(key: Key) -> str:
-    """The file name of a version's link: NAME@VERSION.mar, with what is no part of a file name quoted."""
+    """Return the file name of a version's link: NAME@VERSION.mar, percent-encoded."""
     name, version = key
     file = f"{quote(name, safe='')}@{quote(version, safe='')}.mar"
     return re.sub(r"\.(?=\.)", "%2E", file)  # TorchServe loads no path with ..
 
 
 class VersionLinks:
-    """The links of one run. `info` gets the reason, once, where none can be made, as in a store that is read-only."""
+    """Links of one run. `info` receives the reason once if links cannot be made, as in a read-only store."""
 
     def __init__(self, store: Path, info: Callable[[str], None]) -> None:
         self._store = store
@@ -54,7 +54,7 @@ class VersionLinks:
                     (self._folder / link_name(key)).unlink()
 
     def find(self, version: ServedVersion) -> Path | None:
-        """An archive of exactly that version: the one in the store, or the link to the one that it replaced."""
+        """Return the archive of exactly that version, from the store or the links; None if there is none."""
         candidates = [self._store / version.archive]
         if self._folder is not None:
             candidates.append(self._folder / link_name(version.key))
@@ -110,7 +110,7 @@ class VersionLinks:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Folders of runs whose supervisor was killed: nobody holds their lock."""
+    """Remove folders of killed supervisors, whose lock is free."""
     for folder in parent.glob("run-*"):
         try:
             with open(folder / "lock") as lock:

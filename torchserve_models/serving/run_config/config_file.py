@@ -1,4 +1,4 @@
-"""Reads config.properties and makes the copy that one run is started with: absolute paths, ports, models."""
+"""Read config.properties and write the copy of one run, with absolute paths, ports and models."""
 
 import difflib
 import re
@@ -45,7 +45,7 @@ _PATHS = (
 
 
 def read(path: Path = FILE) -> dict[str, str]:
-    """The settings of a properties file: lines `key=value`, comments after '#'; relative paths made absolute.
+    """Read a properties file: lines `key=value`, comments after '#'; relative paths are made absolute.
 
     Raises ConfigError for anything else, with the line and what was probably meant.
     """
@@ -66,7 +66,7 @@ def read(path: Path = FILE) -> dict[str, str]:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"{path}, line {number}: TorchServe has no setting {key!r}{hint}")
         if key in settings:
-            raise ConfigError(f"{path}, line {number}: {key!r} is there twice")
+            raise ConfigError(f"{path}, line {number}: {key!r} is set twice")
         settings[key] = value
     for key in _PATHS:
         if key in settings:
@@ -77,7 +77,7 @@ def read(path: Path = FILE) -> dict[str, str]:
 def for_run(
     settings: Mapping[str, str], ports: Mapping[str, str], store: Path, models: Sequence[str]
 ) -> dict[str, str]:
-    """The settings of one run: `ports` (see Ports.settings) and `store` replace those of the file.
+    """Return the settings of one run: `ports` (see Ports.settings) and `store` replace those of the file.
 
     The models are loaded from NAME.mar under the name that scripts use for them.
     """
@@ -92,7 +92,7 @@ def for_run(
 
 
 def write(path: Path, settings: Mapping[str, str]) -> None:
-    """Writes a properties file that Java reads back unchanged, for its owner alone: it may hold a password."""
+    """Write a properties file for Java, readable by its owner only: it may hold a password."""
     lines = [f"{key}={_escaped(value)}" for key, value in settings.items()]
     path.touch(0o600)
     path.chmod(0o600)
@@ -102,7 +102,7 @@ def write(path: Path, settings: Mapping[str, str]) -> None:
 
 
 def _escaped(value: str) -> str:
-    """As java.util.Properties reads it: a backslash escapes, and what is not ASCII is one or two UTF-16 units."""
+    """Escape a value for java.util.Properties: backslashes, and non-ASCII characters as UTF-16 units."""
 
     def units(match: re.Match[str]) -> str:
         units = match[0].encode("utf-16-be", "surrogatepass").hex()

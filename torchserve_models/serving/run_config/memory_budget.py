@@ -1,4 +1,4 @@
-"""Divides the memory of a machine or container: Java's heap and buffers, gateway, nginx, the rest for the workers.
+"""Divide the memory of a machine or container between Java, the gateway, nginx and the workers.
 
 The formula is documented in docs/operations.md (Memory budget).
 """
@@ -14,18 +14,18 @@ GIB = 2**30
 DEFAULT_BODY_BYTES = 16 * MIB
 """`max_request_size` of config.properties."""
 JAVA_NATIVE_BYTES = 256 * MIB
-"""Java's code, classes and threads."""
+"""Memory of Java's code, classes and threads."""
 SUPERVISOR_BYTES = 128 * MIB
 GATEWAY_BYTES = 512 * MIB
 NGINX_BYTES = 256 * MIB
-"""Its connections and buffers; docs/gateway.md has the measurements."""
+"""nginx's connections and buffers; docs/gateway.md has the measurements."""
 
 _HEAP_BASE_BYTES = 256 * MIB
-"""What the front end needs of its heap without any request."""
+"""Heap of the idle front end."""
 _HEAP_COPIES = 2
-"""A body lies in the heap as it came, and a second time in the message to its worker."""
+"""A body is in the heap twice: as received, and in the message to its worker."""
 _DIRECT_COPIES = 2
-"""The pieces in which it is received are copied into one buffer, and so is the message to the worker."""
+"""Received chunks are copied into one buffer, and so is the message to the worker."""
 _UNLIMITED = 2**60
 
 _OPTIONS = {  # what stands in vmargs already is left alone
@@ -37,7 +37,7 @@ _OPTIONS = {  # what stands in vmargs already is left alone
 
 @dataclass(frozen=True)
 class Budget:
-    """All sizes in bytes. `gateway` and `nginx` are 0 where they run in containers of their own."""
+    """Memory budget in bytes. `gateway` and `nginx` are 0 if they run in their own containers."""
 
     total: int
     java_heap: int
@@ -50,15 +50,15 @@ class Budget:
     body: int
     """The largest request body."""
     bodies: int
-    """How many such bodies may be under way at once: the bound that the proxy in front has to hold."""
+    """Maximum number of such bodies in flight, which the proxy in front enforces."""
 
     @property
     def body_bytes(self) -> int:
-        """Bytes of all bodies under way."""
+        """Maximum bytes of all bodies in flight."""
         return self.bodies * self.body
 
     def parts(self) -> dict[str, int]:
-        """For metrics and logs: the parts in bytes, and the number of bodies."""
+        """Return the parts in bytes and the number of bodies, for metrics and logs."""
         return asdict(self) | {"body_bytes": self.body_bytes}
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ class Budget:
 
 
 def compute_budget(total: int, body: int = DEFAULT_BODY_BYTES, *, has_edge: bool = True) -> Budget:
-    """Divide `total` bytes. `has_edge`: gateway and nginx take their part of the same memory."""
+    """Divide `total` bytes. `has_edge`: gateway and nginx share the same memory."""
     heap = _clamp(total // 4, 512 * MIB, 4 * GIB)
     direct = _clamp(total // 8, 256 * MIB, 2 * GIB)
     gateway, nginx = (GATEWAY_BYTES, NGINX_BYTES) if has_edge else (0, 0)
@@ -93,7 +93,7 @@ def compute_budget(total: int, body: int = DEFAULT_BODY_BYTES, *, has_edge: bool
 
 
 def budget_here(settings: Mapping[str, str]) -> Budget:
-    """The budget of this machine or container. A container is taken to hold TorchServe alone, as compose has it."""
+    """Return the budget of this machine or container. A container is assumed to run TorchServe alone."""
     total, is_container = memory_limit()
     try:
         body = int(settings.get("max_request_size", DEFAULT_BODY_BYTES))
@@ -103,7 +103,7 @@ def budget_here(settings: Mapping[str, str]) -> Budget:
 
 
 def java_options(vmargs: str, budget: Budget) -> list[str]:
-    """`vmargs` of the configuration, and the budget's options where it does not set them itself."""
+    """Return `vmargs` plus the budget's options that it does not set itself."""
     options = vmargs.split()
     for pattern, option in _OPTIONS.items():
         if not any(re.match(pattern, argument) for argument in options):
@@ -114,7 +114,7 @@ def java_options(vmargs: str, budget: Budget) -> list[str]:
 
 
 def memory_limit(root: Path = Path("/")) -> tuple[int, bool]:
-    """Bytes that this process may use, and whether a control group (a container) sets that limit.
+    """Return the bytes this process may use, and whether a control group (container) sets that limit.
 
     Reads control groups of version 2 and 1; `root` replaces / in tests.
     """
@@ -125,7 +125,7 @@ def memory_limit(root: Path = Path("/")) -> tuple[int, bool]:
 
 
 def _group_limits(root: Path) -> list[int]:
-    """Of the process's groups and all groups above them, and of the root of what a container sees."""
+    """Return the limits of the process's control groups and their ancestors."""
     base = root / "sys/fs/cgroup"
     files = [base / "memory.max", base / "memory/memory.limit_in_bytes"]
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():

@@ -1,4 +1,4 @@
-"""The ports of a server: from the configuration, shifted, or free ones; and who holds a taken one."""
+"""Ports of a server: from the configuration, with an offset, or free ones; and who occupies a port."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 @dataclass(frozen=True)
 class Ports:
-    """One number for each service. Raises ConfigError for one that is no port."""
+    """Port numbers of all services. Raises ConfigError for an invalid one."""
 
     inference: int
     management: int
@@ -28,13 +28,11 @@ class Ports:
     def __post_init__(self) -> None:
         for name, port in asdict(self).items():
             if not 1 <= port <= 65535:
-                raise ConfigError(
-                    f"{port} is no port for {name.replace('_', ' ')}: it has to be between 1 and 65535"
-                )
+                raise ConfigError(f"{port} is not a port number for {name.replace('_', ' ')} (1-65535)")
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str]) -> "Ports":
-        """Those of config.properties, TorchServe's own where it names none."""
+        """Return the ports of config.properties, with TorchServe's defaults."""
         return cls(
             inference=_port(settings, "inference_address", 8080),
             management=_port(settings, "management_address", 8081),
@@ -46,7 +44,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> "Ports":
-        """Ports that nobody uses now. All are held until the last is found, so that they differ."""
+        """Return currently free, distinct ports."""
         sockets = [socket.create_server(("127.0.0.1", 0)) for _ in fields(cls)]
         try:
             return cls(*(listener.getsockname()[1] for listener in sockets))
@@ -58,7 +56,7 @@ class Ports:
         return Ports(*(port + offset for port in astuple(self)))
 
     def settings(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """The keys of config.properties that put these ports in the place of those in `settings`."""
+        """Return the keys of config.properties that replace the ports of `settings` by these."""
         changed = {
             f"{name}_address": _with_port(
                 settings.get(f"{name}_address", "http://127.0.0.1"), getattr(self, name)
@@ -71,7 +69,7 @@ class Ports:
 
 
 def endpoints(settings: Mapping[str, str]) -> Endpoints:
-    """Where a client on this machine finds the services of a server with these settings."""
+    """Return the endpoints of a server with these settings, as seen from this machine."""
     ports = Ports.from_settings(settings)
     urls = {}
     for name in ("inference", "management", "metrics", "health"):
@@ -87,7 +85,7 @@ def endpoints(settings: Mapping[str, str]) -> Endpoints:
 
 
 def open_to(settings: Mapping[str, str], host: str) -> dict[str, str]:
-    """The addresses that clients need, on `host`. Management stays where it is: it can run anybody's code."""
+    """Return the client-facing addresses on `host`. Management stays local: it can execute arbitrary code."""
     ports = Ports.from_settings(settings)
     return {
         "inference_address": _with_port(f"http://{_bracketed(host)}", ports.inference),
@@ -101,7 +99,7 @@ TORCHSERVE_PORTS = ("inference", "management", "metrics", "grpc_inference", "grp
 
 
 def check_free(settings: Mapping[str, str], names: Sequence[str] = (*TORCHSERVE_PORTS, "health")) -> None:
-    """Raises PortTaken for the first port that cannot be bound, naming it and, where that can be seen, its holder."""
+    """Raise PortTaken for the first port that cannot be bound, naming the process that uses it if visible."""
     ports = Ports.from_settings(settings)
     for name in names:
         port = getattr(ports, name)
@@ -112,8 +110,9 @@ def check_free(settings: Mapping[str, str], names: Sequence[str] = (*TORCHSERVE_
         except OSError as error:
             reason = os.strerror(error.errno or 0)
             raise PortTaken(
-                f"port {port} ({name.replace('_', ' ')}) is not free{_holder(port)}: {reason}. Stop what uses it "
-                "(scripts/stop, if it is ours), or take others: scripts/serve --port-offset 100"
+                f"port {port} ({name.replace('_', ' ')}) is not free{_holder(port)}: {reason}. "
+                "Stop the process that uses it (scripts/stop if it is this server), or choose other ports: "
+                "scripts/serve --port-offset 100"
             ) from error
 
 
@@ -122,7 +121,7 @@ def _family(host: str | None) -> socket.AddressFamily:
 
 
 def _holder(port: int) -> str:
-    """Who listens there; the system shows other users' processes to root alone."""
+    """Describe the listening process; only root sees other users' processes."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
@@ -144,7 +143,7 @@ def _number(settings: Mapping[str, str], key: str, default: int) -> int:
     try:
         return int(settings.get(key, default))
     except ValueError as error:
-        raise ConfigError(f"{key}={settings[key]}: it has to be a number") from error
+        raise ConfigError(f"{key}={settings[key]}: it must be a number") from error
 
 
 def _with_port(address: str, port: int) -> str:

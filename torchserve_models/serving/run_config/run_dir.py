@@ -1,4 +1,4 @@
-"""The run folder of one server: its configuration, logs, state, temporary files, and the lock that makes it one."""
+"""Run folder of one server: configuration, logs, state, temporary files and lock."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ _MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
 
 @dataclass(frozen=True)
 class RunDir:
-    """Names of what lies in the folder."""
+    """Paths in the run folder."""
 
     path: Path
 
@@ -31,17 +31,17 @@ class RunDir:
 
     @property
     def server_log(self) -> Path:
-        """The front end's own log."""
+        """Log of the front end."""
         return self.logs / "server.log"
 
     @property
     def workers_log(self) -> Path:
-        """What the workers print."""
+        """Output of the workers."""
         return self.logs / "workers.log"
 
     @property
     def output(self) -> Path:
-        """What Java prints before and beside its log."""
+        """Output of Java outside its log."""
         return self.logs / "java.out"
 
     @property
@@ -54,27 +54,27 @@ class RunDir:
 
     @property
     def snapshot(self) -> Path:
-        """What is served, for the restart of a front end that has died."""
+        """Snapshot of the served models, for restarts of the front end."""
         return self.path / "snapshot.json"
 
     @property
     def activity(self) -> Path:
-        """What each worker is doing (handlers/core/activity.py)."""
+        """Activity files of the workers (handlers/core/activity.py)."""
         return self.path / "activity"
 
     @property
     def edge(self) -> Path:
-        """What happens in front of the server: clients that left, and `draining` while it shuts down."""
+        """Events from the proxy: disconnected clients, and `draining` during shutdown."""
         return self.path / "edge"
 
     @property
     def draining(self) -> Path:
-        """Holds the Unix time from which on new requests are refused; there is none before."""
+        """File with the Unix time from which new requests are rejected; missing before."""
         return self.edge / "draining"
 
     @property
     def queues_emptied(self) -> Path:
-        """Holds the Unix time from which on every queued request came after `draining`; there is none before."""
+        """File with the Unix time from which every queued request is newer than `draining`; missing before."""
         return self.edge / "queues-emptied"
 
     @property
@@ -82,7 +82,7 @@ class RunDir:
         return self.path / "samples"
 
     def make(self) -> None:
-        """For its owner alone, unless it is there already."""
+        """Create the folder, accessible to its owner only, unless it exists."""
         try:
             self.path.mkdir(0o700, parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
@@ -91,7 +91,7 @@ class RunDir:
             raise self._unusable(error) from error
 
     def lock(self) -> IO[str]:
-        """Held by the supervisor as long as it lives, however it ends. Raises AlreadyRunning when it is taken."""
+        """Lock the run folder for the life of the process. Raises AlreadyRunning if it is locked."""
         try:
             handle = open(self.path / "lock", "a")  # noqa: SIM115
         except OSError as error:
@@ -109,7 +109,7 @@ class RunDir:
         return handle
 
     def temporary(self) -> Path:
-        """A new, empty folder for temporary files: here, or in the system's place where this path is too long."""
+        """Create an empty temporary folder: here, or in the system's one if this path is too long for sockets."""
         folder = self.path / "tmp"
         if len(os.fsencode(folder)) <= _MAX_FOLDER_BYTES:
             shutil.rmtree(folder, ignore_errors=True)
@@ -121,7 +121,7 @@ class RunDir:
         return Path(tempfile.mkdtemp(prefix="torchserve-"))
 
     def make_worker_folders(self) -> None:
-        """Folders for what workers tell and are told, without what earlier workers left; before each start."""
+        """Create empty folders for communication with the workers; called before each start."""
         shutil.rmtree(self.activity, ignore_errors=True)
         try:
             for folder in (self.activity, self.edge):

@@ -1,4 +1,4 @@
-"""What one run is made of: models, store, run folder and effective settings; as JSON for another process."""
+"""Plan of one run: models, store, run folder and effective settings; serializable as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,28 +11,28 @@ from torchserve_models.serving.run_config.ports import Ports, endpoints, open_to
 from torchserve_models.serving.run_config.run_dir import RunDir
 
 GRACE_S = 60.0
-"""Long enough for nearly every request; the end comes as soon as all are answered."""
+"""Default grace period; shutdown proceeds as soon as all requests are answered."""
 MAX_GRACE_S = 3600.0
 SHUTDOWN_S = 3.0
-"""What the front end gets to shut down; it needs two seconds of them for itself, by netty's default."""
+"""Time for the front end to shut down; netty's default needs two seconds of it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`settings` are those that TorchServe gets, complete."""
+    """Plan of one run. `settings` are TorchServe's complete settings."""
 
     models: tuple[str, ...]
     store: Path
     run: RunDir
     settings: Mapping[str, str]
     grace: float = GRACE_S
-    """Seconds that accepted requests get at most to be answered at the end."""
+    """Maximum seconds for finishing accepted requests at shutdown."""
     drain_delay: float = 0.0
-    """Seconds at the end in which readiness is already false and requests are still accepted."""
+    """Seconds at shutdown in which the server reports not ready but still accepts requests."""
 
     @property
     def stop_seconds(self) -> float:
-        """The longest that the end takes."""
+        """Maximum duration of the shutdown in seconds."""
         return self.drain_delay + self.grace + SHUTDOWN_S + 1.0
 
     @property
@@ -73,7 +73,7 @@ def plan(
     grace: float = GRACE_S,
     drain_delay: float = 0.0,
 ) -> Plan:
-    """config.properties, with `ports`, or its own ones shifted by `offset`, and open to others on `host`."""
+    """Plan a run from config.properties, with `ports` or its own shifted by `offset`, listening on `host`."""
     settings = config_file.read()
     if host is not None:
         settings |= open_to(settings, host)

@@ -1,4 +1,4 @@
-"""What one server is now, in a file of its run folder: who supervises it, where it listens, whether it is ready."""
+"""State file of one server: its supervisor, its endpoints and whether it is ready."""
 
 import json
 import os
@@ -18,7 +18,7 @@ Phase = Literal["starting", "ready", "not ready", "restarting", "stopping", "sto
 
 @dataclass(frozen=True)
 class Identity:
-    """A process: numbers are given out again, a number and a time of start are not."""
+    """Identity of a process: process id and start time, because ids are reused."""
 
     pid: int
     started: str
@@ -28,7 +28,7 @@ class Identity:
         return cls(pid, _process_start_time(pid))
 
     def alive(self) -> bool:
-        """False as well for one that has ended and was not yet waited for."""
+        """Return whether the process runs; False for zombies."""
         try:
             same = _process_start_time(self.pid) == self.started
             return bool(same and psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE)
@@ -37,7 +37,7 @@ class Identity:
 
 
 def _process_start_time(pid: int) -> str:
-    """On Linux the boot and the ticks since then: they stay the same when somebody sets the clock."""
+    """Return the start time; on Linux boot id and ticks, which clock changes do not affect."""
     if sys.platform != "linux":
         return str(psutil.Process(pid).create_time())
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -65,7 +65,7 @@ class State:
     updated: float = 0.0
 
     def write(self, path: Path) -> None:
-        """Replaces the file at once, so that a reader sees the old state or this one. Raises OSError."""
+        """Replace the file atomically. Raises OSError."""
         new = path.with_suffix(f".{os.getpid()}.new")
         text = json.dumps(asdict(replace(self, updated=time.time())), indent=2) + "\n"
         try:
@@ -83,7 +83,7 @@ class State:
 
     @classmethod
     def read(cls, path: Path) -> "State | None":
-        """None where there is no state, or one of another version of this program."""
+        """Read a state; None if it is missing or invalid."""
         try:
             record: dict[str, Any] = json.loads(path.read_text("utf-8"))
             frontend = record.pop("frontend")
@@ -99,7 +99,7 @@ class State:
         return state if state._has_valid_types() else None
 
     def _has_valid_types(self) -> bool:
-        """Signals are sent and folders removed by what a state says, so a damaged file must not pass for one."""
+        """Validate types: signals are sent and folders removed based on a state."""
         processes = [self.supervisor, *filter(None, [self.frontend])]
         texts = [self.message, self.store, self.temporary, *self.models, *asdict(self.endpoints).values()]
         return (

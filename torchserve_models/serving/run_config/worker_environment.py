@@ -1,10 +1,10 @@
-"""Which variables of the supervisor's environment reach the front end and its workers."""
+"""Filter the environment variables that reach the front end and its workers."""
 
 import re
 from collections.abc import Mapping
 
 PASS_VARIABLE = "TORCHSERVE_MODELS_PASS_ENV"
-"""Names, separated by commas or spaces, that are passed on besides the allowed ones."""
+"""Variable with further names to pass on, separated by commas or spaces."""
 
 _ALLOWED = frozenset(
     """
@@ -37,7 +37,7 @@ _SECRET = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|_KEY)$")
 
 
 def allowed(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that are passed on. A worker runs other people's code and must not see tokens."""
+    """Return the variables to pass on. Workers run third-party code and must not see tokens."""
     passed = set(re.split(r"[,\s]+", environment.get(PASS_VARIABLE, "")))
     return {
         name: value

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Backoff:
-    """Exponential delays that start over after a stable time.
+    """Exponential backoff that resets after a stable period.
 
     `next_delay` is called once per failure. The process is given up when it has failed more than `max_restarts` times
     in a row, without a stable time in between.
@@ -32,10 +32,10 @@ class Backoff:
         self._consecutive = 0
         self._restart_at = -math.inf
         self.count = 0
-        """Failures so far."""
+        """Number of failures so far."""
 
     def restarted(self) -> None:
-        """The start is over, however long it took: from now on the process counts as running."""
+        """Record that the start is complete; from now on the process counts as running."""
         self._restart_at = self._clock()
 
     def next_delay(self) -> float | None:

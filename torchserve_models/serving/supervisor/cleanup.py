@@ -1,4 +1,4 @@
-"""Removes what is left behind: by a supervisor that was killed, and by TorchServe, which keeps refused archives."""
+"""Clean up after a killed supervisor, and after TorchServe, which keeps the files of rejected archives."""
 
 import shutil
 import time
@@ -13,11 +13,11 @@ from torchserve_models.serving.supervisor import frontend_process
 from torchserve_models.serving.system import process_state
 
 MIN_AGE_S = 600.0
-"""A younger folder may belong to a registration that is under way."""
+"""Minimum age of a folder that is removed; a younger one may belong to a registration in progress."""
 
 
 def clean_up(state: State | None, info: Callable[[str], None], timeout_s: float = SHUTDOWN_S) -> None:
-    """Ends what a supervisor left behind that was killed. Only for the holder of the run folder's lock."""
+    """Terminate processes left by a killed supervisor. The caller must hold the run folder's lock."""
     if state is None:
         return
     temporary = Path(state.temporary)
@@ -30,7 +30,7 @@ def clean_up(state: State | None, info: Callable[[str], None], timeout_s: float 
 def remove_unused_models(
     temporary: Path, versions: Collection[str], min_age: float = MIN_AGE_S
 ) -> list[Path]:
-    """Remove the folders in `temporary`/models whose version is none of `versions`; what was removed."""
+    """Remove folders in `temporary`/models whose version is not in `versions`; return the removed paths."""
     removed = []
     now = time.time()
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Waits until no request is in flight: TorchServe's own shutdown breaks the connections of those that are."""
+"""Wait until no request is in flight, because TorchServe's own shutdown breaks open connections."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def wait_until_drained(
     is_hurried: Callable[[], bool] = lambda: False,
     on_empty: Callable[[], None] = lambda: None,
 ) -> bool:
-    """True once every queue is empty and every worker waits; False when they still work after `seconds`.
+    """Return True once all queues are empty and all workers idle; False if they still work after `seconds`.
 
     `is_hurried` ends the wait early. `on_empty` is called once: when every queue is empty, or after half of the time.
     From then on new requests can be refused, as clients that keep their connections open may send some all the time.
@@ -58,6 +58,6 @@ def _is_idle(model: Model, activity: Path | None) -> bool:
 
 
 def is_idle(pid: int, activity: Path | None) -> bool:
-    """Whether that worker has no batch in hand."""
+    """Return whether the worker has no batch in progress."""
     reported = read_activity(activity / str(pid)) if activity is not None else None
     return not (reported is not None and reported.is_computing) and is_waiting(pid)

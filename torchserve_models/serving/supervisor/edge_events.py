@@ -28,9 +28,9 @@ LEFT_KEPT_S = 600.0
 MAX_MODELS = 200
 WAITS = 50
 MIN_WAIT_S = 1.0
-"""A client that leaves sooner has not waited: it says nothing about the others."""
+"""Clients that leave sooner are ignored: they say nothing about how long others wait."""
 MIN_WAITS = 10
-"""Clients that must have left lately before a wait is written."""
+"""Minimum number of recently left clients before a wait is written."""
 WAIT_QUANTILE = 0.25
 WAIT_KEPT_S = 60.0
 MAX_DATAGRAMS_PER_S = 2_000
@@ -40,7 +40,7 @@ _MESSAGE = re.compile(rb"client-left ([0-9a-f]{32}) ([!-~]{1,128}) (\d{1,6}(?:\.
 
 
 class EdgeEvents:
-    """A daemon thread that receives datagrams until `close`. A failure of it costs saved work, nothing else."""
+    """Daemon thread that receives datagrams until `close`. Its failure only means that less work is saved."""
 
     def __init__(self, directory: Path, host: str, port: int) -> None:
         """Bind the socket and prepare the folder. Raises OSError if either is not possible."""
@@ -81,7 +81,7 @@ class EdgeEvents:
         self._socket.close()
 
     def receive(self, datagram: bytes, now: float | None = None) -> bool:
-        """Take one datagram into account. Returns whether it was a valid report."""
+        """Process one datagram; return whether it was a valid report."""
         now = time.monotonic() if now is None else now
         match = _MESSAGE.search(datagram)
         if match is None or not self._is_within_rate(now):
@@ -94,7 +94,7 @@ class EdgeEvents:
         return True
 
     def expire(self, now: float | None = None) -> None:
-        """Remove what is too old."""
+        """Remove expired entries."""
         now = time.monotonic() if now is None else now
         while self._left and next(iter(self._left.values())) <= now - LEFT_KEPT_S:
             self._forget_oldest()
@@ -112,7 +112,7 @@ class EdgeEvents:
                     return
                 if str(error) != problem:
                     problem = str(error)
-                    logger.warning("reports about clients that left are not kept: %s", error)
+                    logger.warning("reports of disconnected clients are not stored: %s", error)
                 time.sleep(0.1)
 
     def _receive_next(self) -> None:

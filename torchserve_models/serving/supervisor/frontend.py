@@ -1,4 +1,4 @@
-"""One life of the Java front end: its start in a thread that stays, its death, its end."""
+"""One Java front-end process: start, exit status and termination."""
 
 import signal
 import subprocess
@@ -14,11 +14,11 @@ from torchserve_models.serving.system import process_state
 
 _OUT_OF_MEMORY_CODE = 3  # of -XX:+ExitOnOutOfMemoryError
 STOPPED_S = 3.0
-"""A process in state T (SIGSTOP) for so long does not come back by itself."""
+"""A process in state T (SIGSTOP) for this long does not recover by itself."""
 
 
 class Launcher:
-    """Starts processes from one thread that lives as long as this object.
+    """Start processes from one thread that lives as long as this object.
 
     The kernel sends the front end SIGTERM when the thread that started it ends (PR_SET_PDEATHSIG), not the process.
     """
@@ -34,7 +34,7 @@ class Launcher:
 
 
 class Frontend:
-    """A running front end. `temporary` is the folder of its sockets and unpacked models."""
+    """A front-end process. `temporary` is the folder of its sockets and unpacked models."""
 
     def __init__(self, java: "subprocess.Popen[bytes]", temporary: Path) -> None:
         self.identity = Identity.of(java.pid)
@@ -46,7 +46,7 @@ class Frontend:
     def start(
         cls, launcher: Launcher, run: RunDir, settings: Mapping[str, str], temporary: Path
     ) -> "Frontend":
-        """Raises FrontendFailed."""
+        """Start the front end. Raises FrontendFailed."""
         return cls(launcher.launch(lambda: frontend_process.start(run, settings, temporary)), temporary)
 
     @property
@@ -59,7 +59,7 @@ class Frontend:
 
     @property
     def ending(self) -> str:
-        """How it ended, for a person."""
+        """How the process ended, as readable text."""
         code = self._java.returncode
         if code >= 0:
             return f"exit code {code}"
@@ -68,11 +68,11 @@ class Frontend:
 
     @property
     def is_out_of_memory(self) -> bool:
-        """Whether it ended because its heap was full."""
+        """Whether the process ended because its heap was full."""
         return self._java.returncode == _OUT_OF_MEMORY_CODE
 
     def is_stopped(self) -> bool:
-        """Whether it has been stopped for STOPPED_S. Call it several times a second."""
+        """Return whether the process has been stopped for STOPPED_S. Call this several times a second."""
         if not process_state.is_stopped(self.pid):
             self._stopped_since = None
             return False
@@ -81,7 +81,7 @@ class Frontend:
         return time.monotonic() - self._stopped_since > STOPPED_S
 
     def end(self, timeout: float) -> None:
-        """End it and every process it started: SIGTERM, and SIGKILL after `timeout` seconds (0: at once)."""
+        """Terminate the front end and its children: SIGTERM, then SIGKILL after `timeout` seconds (0: now)."""
         frontend_process.end(self.identity, self.temporary, timeout)
         self._java.wait()
         frontend_process.remove(self.temporary)

@@ -1,4 +1,4 @@
-"""Keep a front end running: start it, find out that it is dead or hung, start it again with what it served."""
+"""Keep a front end running: start it, detect that it died or hangs, and restart it with the same models."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +33,7 @@ Report = Callable[[str], None]
 
 
 class FrontendKeeper:
-    """Call `launch` and `observe` once, then `problem` several times a second, and `restart` when there is one.
+    """Keeper of one front end: call `launch` and `observe` once, poll `problem`, and call `restart` if there is one.
 
     `check` is called while something is waited for; it raises to end the wait. `on_launch` is called with each new
     front end.
@@ -50,9 +50,9 @@ class FrontendKeeper:
         self.frontend: Frontend | None = None
         self.snapshot = Snapshot()
         self.missing: Mapping[Key, str] = {}
-        """Versions that the last restart could not load again, with the reason."""
+        """Versions that the last restart could not reload, with the reason."""
         self.lost_defaults: Mapping[str, str] = {}
-        """Default versions, by model, that the last restart could not bring back as such."""
+        """Default versions, by model, that the last restart could not restore as default."""
         self._plan = plan
         self._poller = poller
         self._info = info
@@ -70,7 +70,7 @@ class FrontendKeeper:
         return self.frontend is not None and self.frontend.is_running
 
     def launch(self, settings: Mapping[str, str]) -> None:
-        """Start Java, without waiting for its answer. Raises FrontendFailed."""
+        """Start Java without waiting until it answers. Raises FrontendFailed."""
         run = self._plan.run
         write(run.config, settings)
         temporary = run.temporary()
@@ -80,7 +80,7 @@ class FrontendKeeper:
         self._on_launch(self.frontend)
 
     def check_start(self) -> None:
-        """Raises FrontendFailed if the front end has ended while its first answer is waited for."""
+        """Raise FrontendFailed if the front end has ended before its first answer."""
         self._check()
         if self.frontend is not None and not self.frontend.is_running:
             output = self._plan.run.output
@@ -90,25 +90,25 @@ class FrontendKeeper:
             )
 
     def observe(self, models: Iterable[Model]) -> None:
-        """From now on the snapshot follows what the front end serves, which is `models` at first."""
+        """Start updating the snapshot, which begins with `models`."""
         self._save(SnapshotFilter(Snapshot.of(map(ServedVersion.of, models))))
         self._start_monitor()
 
     def problem(self) -> tuple[str, str] | None:
-        """Why the front end has to be restarted: the reason for the metrics, and a sentence. None if it need not."""
+        """Return why the front end must be restarted, as (metric label, message); None if it is healthy."""
         if self.frontend is None:
             return None
         if not self.frontend.is_running:
             reason = "out_of_memory" if self.frontend.is_out_of_memory else "ended"
-            return reason, f"it has ended by itself ({self.frontend.ending})"
+            return reason, f"it ended unexpectedly ({self.frontend.ending})"
         if self.frontend.is_stopped():
-            return "stopped", "it was stopped by a signal and not continued"
+            return "stopped", "it was suspended by a signal"
         if self._monitor is not None and (problem := self._monitor.problem):
             return problem
         return None
 
     def restart(self, reason: str, problem: str) -> None:
-        """End what is left of the front end, and start it again until it answers.
+        """Terminate the front end and start it again until it answers.
 
         Raises FrontendFailed when the limit of restarts is reached, and whatever `check` raises.
         """
@@ -143,7 +143,7 @@ class FrontendKeeper:
         self._monitor = None
 
     def end(self, timeout: float) -> None:
-        """End the front end for good; SIGKILL after `timeout` seconds."""
+        """Terminate the front end permanently; SIGKILL after `timeout` seconds."""
         self.close_monitor()
         if self.frontend is not None:
             self.frontend.end(timeout)
@@ -178,7 +178,7 @@ class FrontendKeeper:
         self._monitor.start()
 
     def _save(self, served: SnapshotFilter) -> None:
-        """Called from the monitor's thread after each survey."""
+        """Store a snapshot; called from the monitor's thread after each survey."""
         self.missing = {key: reason for key, reason in self.missing.items() if key in served.absent}
         self.lost_defaults = dict(served.lost_defaults)
         if served.snapshot != self.snapshot:
@@ -190,7 +190,7 @@ class FrontendKeeper:
         self._links.sync(self.snapshot.versions)
 
     def _wait_for_ports(self) -> None:
-        """Those of the front end that was just ended. Raises PortTaken."""
+        """Wait until the ports of the terminated front end are free. Raises PortTaken."""
         deadline = time.monotonic() + _PORTS_TIMEOUT_S
         while True:
             try:

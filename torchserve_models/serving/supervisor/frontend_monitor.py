@@ -1,4 +1,4 @@
-"""Find out whether the front end still answers, and keep the snapshot of what it serves."""
+"""Detect a hung front end and keep the snapshot of what it serves."""
 
 import re
 import socket
@@ -20,15 +20,15 @@ from torchserve_models.serving.run_config.run_dir import RunDir
 
 PING_TIMEOUT_S = 2.0
 NO_ANSWER_S = 12.0
-"""A front end that has answered no fresh connection for so long is hung."""
+"""A front end that has answered no new connection for this long is hung."""
 WORKING_NO_ANSWER_S = 60.0
-"""The same while its workers still get and finish batches: then it is slow, not hung."""
+"""The same limit while workers still finish batches: then the front end is slow, not hung."""
 MEMORY_QUIET_S = 2.0
 MEMORY_MAX_WAIT_S = 8.0
 _MIN_FAILURES = 4
 _STEP_S = 0.1
 _CHANGES = (" ModelManager - ", " ModelVersionedRefs - ")
-"""In the log of the front end: a registration, a removal, new worker counts; a new default version."""
+"""Front-end log lines for registrations, removals, worker counts and new default versions."""
 _NEW_DEFAULT = re.compile(r" ModelVersionedRefs - Setting default version to .* for model (?P<model>.+)$")
 _OUT_OF_MEMORY = re.compile(
     r"^(?:Caused by: )?(?:java\.lang\.OutOfMemoryError|io\.netty\S+\.OutOfDirectMemoryError)\b"
@@ -38,7 +38,7 @@ Save = Callable[[SnapshotFilter], None]
 
 
 class AnswerClock:
-    """Decides from successive attempts whether the front end is hung.
+    """Decide from successive attempts whether the front end is hung.
 
     Counts attempts besides time, so that a supervisor that was itself suspended does not blame the front end.
     """
@@ -50,7 +50,7 @@ class AnswerClock:
         self._batches = 0
 
     def record(self, *, answered: bool, batches: int) -> None:
-        """One attempt; `batches` is the number that all workers have finished."""
+        """Record one attempt; `batches` is the number of batches that all workers have finished."""
         now = self._clock()
         if answered:
             self._answered_at, self._failures = now, 0
@@ -61,7 +61,7 @@ class AnswerClock:
 
     @property
     def hung_for(self) -> float | None:
-        """Seconds without an answer if that means it is hung, else None."""
+        """Seconds without an answer if the front end counts as hung, otherwise None."""
         now = self._clock()
         silent_s = now - self._answered_at
         if self._failures < _MIN_FAILURES or silent_s <= NO_ANSWER_S:
@@ -71,7 +71,7 @@ class AnswerClock:
 
 
 class MemoryFailures:
-    """OutOfMemoryError of the front end's direct memory, which does not make Java exit as one of the heap does.
+    """Detector of OutOfMemoryError in direct memory, which does not make Java exit as a full heap does.
 
     Requests that it hits on their way to a worker are lost until `responseTimeout`, one after the other, so the front
     end has to be replaced. A burst of requests should cost one restart: it waits until the errors have stopped.
@@ -83,7 +83,7 @@ class MemoryFailures:
         self._last = 0.0
 
     def record(self, lines: Iterable[str]) -> None:
-        """New lines of the front end's log."""
+        """Record new lines of the front end's log."""
         if any(_OUT_OF_MEMORY.match(line) for line in lines):
             self._last = self._clock()
             if self._first is None:
@@ -98,7 +98,7 @@ class MemoryFailures:
 
 
 class FrontendMonitor:
-    """A thread for one life of the front end: keeps the snapshot, and decides whether the front end hangs.
+    """Thread that keeps the snapshot of one front-end process and detects whether it hangs.
 
     It works on what `poller` learns, and asks it to hurry when the front end logs a change. Only when the management
     API does not answer, inference is pinged.
@@ -107,7 +107,7 @@ class FrontendMonitor:
     def __init__(
         self, poller: ModelPoller, inference: str, run: RunDir, served: SnapshotFilter, save: Save
     ) -> None:
-        """`inference` is the address that is pinged. `save` is called after each survey, with `served` updated."""
+        """Ping `inference`; call `save` with the updated `served` after each survey."""
         self._poller = poller
         self._inference = inference
         self._activity = run.activity
@@ -126,7 +126,7 @@ class FrontendMonitor:
 
     @property
     def problem(self) -> tuple[str, str] | None:
-        """Why the front end has to be replaced: the reason for the metrics, and a sentence. None if it need not."""
+        """Why the front end must be replaced, as (metric label, message); None if it is healthy."""
         if (silent_s := self._clock.hung_for) is not None:
             return "no_answer", f"it has answered neither inference nor management for {silent_s:.0f} s"
         if self._memory.demand_restart:
@@ -134,13 +134,13 @@ class FrontendMonitor:
         return None
 
     def close(self) -> None:
-        """Nothing is saved any more after this."""
+        """Stop the thread; nothing is saved afterwards."""
         self._over.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=2 * PING_TIMEOUT_S)
 
     def step(self) -> None:
-        """One look at the log and at what the poller has learned since the last one."""
+        """Process new log lines and the latest poll."""
         lines = self._log.lines()
         self._memory.record(lines)
         for line in lines:
@@ -178,7 +178,7 @@ class FrontendMonitor:
 
 
 def is_answering(url: str, path: str, timeout: float) -> bool:
-    """Whether anything at all comes back over a fresh connection within `timeout` seconds."""
+    """Return whether any byte arrives over a new connection within `timeout` seconds."""
     parts = urlsplit(url)
     deadline = time.monotonic() + timeout
     with (
@@ -193,7 +193,7 @@ def is_answering(url: str, path: str, timeout: float) -> bool:
 
 
 def finished_batches(activity: Path) -> int:
-    """What all workers that report their activity have finished."""
+    """Return the number of batches that all reporting workers have finished."""
     with suppress(OSError):
         return sum(
             survey_result.batches for path in activity.iterdir() if (survey_result := read_activity(path))
@@ -202,7 +202,7 @@ def finished_batches(activity: Path) -> int:
 
 
 def _over_tls(connection_socket: socket.socket) -> ssl.SSLSocket:
-    """Whether it answers is the question, not who it is."""
+    """Wrap the socket in TLS without verifying the certificate: only liveness is checked."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""The Java front end as a process: its command, its environment, and its end together with all its workers."""
+"""Command, environment and termination of the Java front end and its workers."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 def start(run: RunDir, settings: Mapping[str, str], temporary: Path) -> "subprocess.Popen[bytes]":
-    """Starts the front end in a session of its own, so that a terminal's Ctrl-C does not reach it before us."""
+    """Start the front end in its own session, so that Ctrl-C in a terminal reaches the supervisor only."""
     # Appending, so that the file can be emptied while Java writes to it.
     with open(run.output, "ab") as output:
         try:
@@ -60,7 +60,7 @@ def start(run: RunDir, settings: Mapping[str, str], temporary: Path) -> "subproc
 
 
 def command(run: RunDir, settings: Mapping[str, str], temporary: Path) -> list[str]:
-    """What `torchserve --foreground --ncs --ts-config FILE --log-config FILE` would run."""
+    """Return the command that `torchserve --foreground --ncs --ts-config FILE --log-config FILE` runs."""
     spec = find_spec("ts")
     if spec is None or spec.origin is None:
         raise FrontendFailed("TorchServe is not installed here; run scripts/setup.")
@@ -84,7 +84,7 @@ def command(run: RunDir, settings: Mapping[str, str], temporary: Path) -> list[s
 
 
 def environment(run: RunDir, temporary: Path) -> dict[str, str]:
-    """What the front end and its workers get: the allowed part of our environment, and the run's folders."""
+    """Return the environment of the front end and its workers: allowed variables and the run's folders."""
     kept = allowed(os.environ)
     folders = {
         "TEMP": temporary,
@@ -110,7 +110,7 @@ def environment(run: RunDir, temporary: Path) -> dict[str, str]:
 
 
 def end(frontend: Identity, temporary: Path, timeout_s: float) -> None:
-    """Ends the front end and every process it started; SIGTERM first, SIGKILL after `timeout_s` seconds.
+    """Terminate the front end and every process it started: SIGTERM, then SIGKILL after `timeout_s` seconds.
 
     Its own shutdown breaks the connections of requests in flight: see supervisor/drain.py for what comes before.
     """
@@ -123,12 +123,12 @@ def end(frontend: Identity, temporary: Path, timeout_s: float) -> None:
 
 
 def remove(temporary: Path) -> None:
-    """The temporary folder: sockets and unpacked models. Only when `session_processes` is empty."""
+    """Remove the temporary folder (sockets, unpacked models). Call it only when `session_processes` is empty."""
     shutil.rmtree(temporary, ignore_errors=True)
 
 
 def kill(frontend: Identity, temporary: Path) -> None:
-    """SIGKILL for all of them, again until none is left: a worker may be starting just now."""
+    """Send SIGKILL to all session processes until none is left, because workers may still be starting."""
     for _ in range(40):
         left = session_processes(frontend, temporary)
         if not left:
@@ -142,9 +142,9 @@ def kill(frontend: Identity, temporary: Path) -> None:
 
 
 def session_processes(frontend: Identity, temporary: Path) -> list[psutil.Process]:
-    """The living processes of the front end's session, itself included; they stay in it when it has died.
+    """Return the live processes of the front end's session, including the front end; workers outlive it.
 
-    A session keeps its number as long as a process is in it, but afterwards the number may belong to somebody else:
+    A session keeps its number as long as a process is in it, but afterwards the number may be reused:
     so one process at least has to be provably ours, by the temporary folder in its command line.
     """
     processes = [process for pid in psutil.pids() if (process := _in_session(pid, frontend.pid))]

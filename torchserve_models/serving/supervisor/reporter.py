@@ -1,4 +1,4 @@
-"""Delivers messages without ever blocking or failing: what watches a server must not depend on a log's reader."""
+"""Deliver messages without blocking or failing, so that the supervisor never depends on a log's reader."""
 
 import queue
 import threading
@@ -13,10 +13,10 @@ _MAX_WAITING = 1000
 
 
 class Reporter:
-    """Calls sinks from a thread of its own.
+    """Call sinks from a separate thread.
 
-    A full disk, a closed stream or a pipe without a reader costs the message and is counted; a pipe that nobody
-    empties blocks only this thread, and what does not fit into the queue is dropped.
+    A full disk, a closed stream or a pipe without a reader costs the message and is counted; a pipe that is not
+    read blocks only this thread, and what does not fit into the queue is dropped.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Reporter:
         self._thread.start()
 
     def wrap(self, sink: Sink) -> Sink:
-        """A function that returns at once and never raises, in place of `sink`."""
+        """Return a function that calls `sink` asynchronously and never raises."""
 
         def send(message: str) -> None:
             try:

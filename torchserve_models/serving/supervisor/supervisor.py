@@ -1,4 +1,4 @@
-"""One run of the server: starts the front end, waits until its models answer, watches over both, ends everything."""
+"""Supervisor of one run: starts the front end, waits until its models answer, restarts it, and stops it."""
 
 import os
 import re
@@ -34,13 +34,13 @@ _HOUSEKEEPING_S = 30.0
 _HURRY_AFTER_S = 1.0
 _LONG_GRACE_S = 5.0
 _BATCH_GATHERING_S = 1.0
-"""A request may have left its queue and wait with others for `maxBatchDelay` before its worker gets it."""
+"""Time for requests that have left their queue and wait up to `maxBatchDelay` for their batch."""
 
 Report = Callable[[str], None]
 
 
 class Supervisor:
-    """One run. Call `start`, then `watch`, and `stop` in any case.
+    """One run of the server. Call `start`, then `watch`, and always `stop`.
 
     `info` gets each event for a person, `progress` what is being waited for. Neither can hold the supervisor up.
     """
@@ -65,14 +65,14 @@ class Supervisor:
 
     @property
     def phase(self) -> Phase:
-        """What the server is now; "stopping" from the moment that the end is asked for."""
+        """Current phase; "stopping" as soon as a stop has been requested."""
         if self._state is None:
             return "starting"
         is_ending = self._stop_requested_at is not None and self._state.phase not in ("stopped", "failed")
         return "stopping" if is_ending else self._state.phase
 
     def start(self) -> None:
-        """Returns when every model has answered a request. Raises RunError, with everything ended again."""
+        """Start the server and return when every model has answered. On RunError, everything is stopped again."""
         run = self.plan.run
         run.make()
         self._lock = run.lock()
@@ -97,14 +97,14 @@ class Supervisor:
             raise
 
     def request_stop(self) -> None:
-        """From any thread, or a signal handler, where an Event could wait for itself."""
+        """Request a stop. Safe in any thread and in signal handlers, where an Event could deadlock."""
         if self._monitor is not None:
             self._monitor.phase = "stopping"
         if self._stop_requested_at is None:
             self._stop_requested_at = time.monotonic()
 
     def on_signal(self) -> None:
-        """The first signal asks for the end, a later one for a quick end: running requests are not waited for."""
+        """Handle a signal: the first requests a stop, a later one stops without waiting for running requests."""
         if (
             self._stop_requested_at is not None
             and time.monotonic() - self._stop_requested_at > _HURRY_AFTER_S
@@ -113,7 +113,7 @@ class Supervisor:
         self.request_stop()
 
     def watch(self) -> None:
-        """Until somebody asks to stop. Raises FrontendFailed when the front end cannot be kept alive."""
+        """Watch the server until a stop is requested. Raises FrontendFailed if the front end cannot be kept alive."""
         last_error = ""
         while self._stop_requested_at is None:
             time.sleep(_STEP_S)
@@ -130,7 +130,7 @@ class Supervisor:
                 last_error = repr(error)
 
     def stop(self, phase: Phase = "stopped", message: str = "ended as asked") -> None:
-        """Answers accepted requests, within the plan's grace; then ends every process. Twice does no harm."""
+        """Finish accepted requests within the grace period, then end every process. May be called twice."""
         if self._lock is None:
             return
         self.request_stop()
@@ -152,7 +152,7 @@ class Supervisor:
         self._lock = None
 
     def _drain(self, frontend: Frontend) -> None:
-        """Not ready any more; then no new requests; then the accepted ones are answered."""
+        """Report not ready, then reject new requests, then finish the accepted ones."""
         self._wait_for_drain_delay(self.plan.drain_delay)
         self._write_time(self.plan.run.draining, time.time())
         ports = Ports.from_settings(self.plan.settings)
@@ -179,12 +179,12 @@ class Supervisor:
             time.sleep(0.05)
 
     def _should_hurry(self) -> bool:
-        """Called while the end waits."""
+        """Return whether to stop waiting; also notifies the service manager's watchdog."""
         self._notifier.watchdog()
         return self._is_hurried
 
     def _step(self) -> None:
-        """One round of the watch."""
+        """Run one round of the watch loop."""
         self._notifier.watchdog()
         self._run_housekeeping()
         if failure := self._keeper.problem():
@@ -206,13 +206,13 @@ class Supervisor:
         self._monitor.serve(())
 
     def _publish_missing_models(self) -> None:
-        """What the last restart could not bring back keeps the server from being ready."""
+        """Tell the monitor which models the last restart could not restore; they keep the server not ready."""
         assert self._monitor is not None
         self._monitor.missing = self._keeper.missing
         self._monitor.lost_defaults = self._keeper.lost_defaults
 
     def _receive_edge_events(self) -> None:
-        """nginx reports clients that left to the health port's number, over UDP. A failure only costs saved work."""
+        """Receive nginx's reports of disconnected clients over UDP on the health port's number."""
         health = urlsplit(self.plan.settings.get("health_address", self.plan.endpoints.health))
         try:
             self._edge_events = EdgeEvents(
@@ -220,7 +220,7 @@ class Supervisor:
             )
             self._edge_events.start()
         except OSError as error:
-            self._info(f"reports about clients that left cannot be received: {error}")
+            self._info(f"reports of disconnected clients cannot be received: {error}")
 
     def _run_housekeeping(self) -> None:
         now = time.monotonic()
@@ -275,7 +275,7 @@ class Supervisor:
         self._set_state(self._state.phase, self._state.message)
 
     def _check_stop_request(self) -> None:
-        """Called while a start or a restart waits. Raises Interrupted when the end is asked for."""
+        """Raise Interrupted if a stop was requested; called while a start or restart waits."""
         self._notifier.watchdog()
         if self._stop_requested_at is not None:
-            raise Interrupted("stopped before the start was over")
+            raise Interrupted("stopped during startup")

@@ -1,4 +1,4 @@
-"""Closes the listening sockets of another process, so that it takes no new connections and finishes the old ones.
+"""Close the listening sockets of another process, so that it only finishes its open connections.
 
 TorchServe cannot stop listening without ending. On Linux a process may duplicate the sockets of its own child
 (pidfd_getfd, 5.6 or later) and shut them down. Where that is not permitted, as in most containers, nothing changes.
@@ -17,7 +17,7 @@ _PIDFD_GETFD = 438  # the same number on every architecture since Linux 5.1
 
 
 def close_listeners(pid: int, ports: Iterable[int]) -> bool:
-    """Whether all listening sockets of that process on these ports are closed now. Never raises."""
+    """Close the process's listening sockets on these ports; return whether all are closed. Never raises."""
     if sys.platform != "linux" or platform.machine() == "alpha":
         return False
     port_set = set(ports)

@@ -1,4 +1,4 @@
-"""Bounds log files that other programs append to, without their help."""
+"""Rotate log files that other programs append to."""
 
 import shutil
 from contextlib import suppress

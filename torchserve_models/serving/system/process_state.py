@@ -11,7 +11,7 @@ _SOCKET_WAIT_CHANNELS = ("unix_stream", "sk_wait", "wait_woken", "inet_csk")
 
 
 def read_process_state(pid: int) -> str | None:
-    """The state letter of /proc/PID/stat, or None where there is no such process or no /proc."""
+    """Return the state letter of /proc/PID/stat; None if there is no such process or no /proc."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -20,18 +20,18 @@ def read_process_state(pid: int) -> str | None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether the process was stopped (SIGSTOP) and not continued."""
+    """Return whether the process was stopped (SIGSTOP) and not continued."""
     return read_process_state(pid) in STOPPED
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process exists and has not ended, stopped or not."""
+    """Return whether the process exists and has not ended, stopped or not."""
     state = read_process_state(pid)
     return state is not None and state not in DEAD
 
 
 def processes_of_session(session: int) -> list[int]:
-    """The processes of a session (setsid(2)), orphans included, without those that have ended."""
+    """Return the live processes of a session (setsid(2)), including orphans."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -46,7 +46,7 @@ def processes_of_session(session: int) -> list[int]:
 
 
 def is_waiting(pid: int) -> bool:
-    """Whether the process waits for input, or is gone. Where the kernel does not tell, sleeping has to be enough."""
+    """Return whether the process waits for input or is gone. If wchan is unavailable, a sleeping process counts."""
     try:
         wait_channel = Path(f"/proc/{pid}/wchan").read_text()
         if wait_channel not in ("", "0"):

@@ -1,4 +1,4 @@
-"""Tells systemd how the service is doing: sd_notify(3) over a Unix datagram socket, without a dependency."""
+"""Notify systemd of the service's state: sd_notify(3) over a Unix datagram socket."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 
 class Notifier:
-    """Does nothing where no service manager asks for it (`NOTIFY_SOCKET` is not set), and never raises."""
+    """Client of sd_notify; does nothing if `NOTIFY_SOCKET` is not set, and never raises."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
@@ -27,7 +27,7 @@ class Notifier:
         self._send("STATUS=" + message.replace("\n", " "))
 
     def watchdog(self) -> None:
-        """The watch loop is alive. Cheap enough to be called in each round."""
+        """Report that the watch loop is alive. Cheap enough for every round."""
         now = time.monotonic()
         if self._watchdog_interval is not None and now >= self._next_watchdog:
             self._next_watchdog = now + self._watchdog_interval
@@ -42,7 +42,7 @@ class Notifier:
 
 
 def _watchdog_interval(environment: Mapping[str, str]) -> float | None:
-    """A quarter of the time that systemd allows between two signs of life (`WatchdogSec`)."""
+    """Return a quarter of `WatchdogSec`, the interval that systemd allows between two notifications."""
     try:
         if int(environment.get("WATCHDOG_PID", os.getpid())) != os.getpid():
             return None

@@ -88,7 +88,7 @@ def test_serving_takes_it_as_it_is(bench: Bench, handler: Path) -> None:
     packed = bench.pack("shout", handler=handler)
     said: list[str] = []
     assert preparation.prepare_archives(["shout"], "auto", bench.store, said.append) == ["shout"]
-    assert "as it is" in said[0]
+    assert "unchanged" in said[0]
     assert read_provenance(packed.path).version == packed.version
 
 

@@ -64,7 +64,7 @@ def test_pretrained_weights_are_never_replaced_by_the_starter_for_want_of_a_hub(
     said = []
     assert preparation.prepare_archives(["t5-small"], "auto", tmp_path, said.append) == ["t5-small"]
     assert packs == []
-    assert "as it is" in said[0]
+    assert "unchanged" in said[0]
     assert "nobody answers" in said[0]
 
 
@@ -94,7 +94,7 @@ def test_what_packing_says_is_passed_on(tmp_path, packs):
 
 
 def test_a_store_is_served_as_it_is(tmp_path, packs):
-    with pytest.raises(RunError, match="no archive"):
+    with pytest.raises(RunError, match="no model archives"):
         preparation.find_archives([], tmp_path)
     put(tmp_path, "b")
     put(tmp_path, "a")
@@ -111,7 +111,7 @@ def test_somebodys_own_name_is_served_whatever_the_weights_are_called(tmp_path, 
     for weights in ("auto", "pretrained", "starter"):
         said = []
         assert preparation.prepare_archives(["pets"], weights, tmp_path, said.append) == ["pets"]
-        assert "as it is" in said[0]
+        assert "unchanged" in said[0]
         assert weights == "auto" or f"--weights {weights} is for models of models/" in said[0]
     assert packs == []
 

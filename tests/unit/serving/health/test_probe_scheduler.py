@@ -162,7 +162,7 @@ def test_a_model_without_a_known_question_is_judged_by_its_workers(scene):
 def test_a_question_that_could_not_be_found_out_is_looked_for_again(scene):
     scene.versions = [scene.version("a", answers=0)]
     scene.step()
-    assert scene.answer(replace(UNKNOWN, problem="it is not known what it serves")) == []
+    assert scene.answer(replace(UNKNOWN, problem="its task is unknown")) == []
     assert not scene.questions.needs_answer(("a", "1"))
     assert scene.step(29) == []
     assert scene.step(2) == ["a"]

@@ -53,7 +53,7 @@ def test_relative_paths_start_at_the_file(tmp_path):
         ),
         ("# a\n\nnonsense", "line 3: expected one line `key=value`"),
         ("vmargs=-Xmx1g \\\n", "line 1: expected one line"),
-        ("debug=true\ndebug=false", "line 2: 'debug' is there twice"),
+        ("debug=true\ndebug=false", "line 2: 'debug' is set twice"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, text, message):

@@ -32,9 +32,9 @@ def test_a_grpc_port_that_is_none_is_refused(number):
 
 @pytest.mark.parametrize("offset", [-8080, 60000])
 def test_an_offset_that_leads_nowhere_is_refused(offset):
-    with pytest.raises(ConfigError, match="between 1 and 65535"):
+    with pytest.raises(ConfigError, match=r"not a port number for inference \(1-65535\)"):
         Ports.from_settings({}).shifted(offset)
-    with pytest.raises(ConfigError, match="0 is no port for inference"):
+    with pytest.raises(ConfigError, match="0 is not a port number for inference"):
         Ports.from_settings({"inference_address": "http://127.0.0.1:0"})
 
 

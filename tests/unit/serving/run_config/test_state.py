@@ -200,7 +200,7 @@ def test_somebody_elses_server_is_an_error_and_no_traceback(tmp_path, monkeypatc
 
     monkeypatch.setattr(os, "kill", kill)
     STATE.write(RunDir(tmp_path).state)
-    with pytest.raises(RunError, match=rf"process {os.getpid()} belongs to somebody else"):
+    with pytest.raises(RunError, match=rf"process {os.getpid()} belongs to another user"):
         stop(RunDir(tmp_path))
 
 

@@ -82,7 +82,7 @@ def test_each_problem_is_a_reason(keeper):
     keeper.frontend.stopped = True
     assert keeper.problem()[0] == "stopped"
     keeper.frontend.is_running = False
-    assert keeper.problem() == ("ended", "it has ended by itself (killed by SIGKILL)")
+    assert keeper.problem() == ("ended", "it ended unexpectedly (killed by SIGKILL)")
     keeper.frontend = FakeFrontend()
     keeper._monitor = FakeMonitor(*[None] * 5)
     keeper._monitor.problem = ("no_answer", "silent")
