@@ -61,7 +61,7 @@ class Faults:
         at = time.monotonic()
         try:
             target, problem = self._actions[event.kind](event), ""
-        except (client.ServeError, OSError, psutil.Error, LookupError) as error:
+        except (client.TorchServeError, OSError, psutil.Error, LookupError) as error:
             target, problem = event.target, f"{type(error).__name__}: {error}"
         fault = Fault(at, event.kind, event.action, target, time.monotonic(), problem)
         self.done.append(fault)
@@ -133,7 +133,7 @@ def replace_version(connection: Client, store: Path, name: str) -> str:
         The new version.
 
     Raises:
-        client.ServeError: A step failed.
+        client.TorchServeError: A step failed.
     """
     old = {model.version for model in connection.describe_versions(name)}
     default = connection.describe(name).version

@@ -81,7 +81,7 @@ def classify(kind: str, reply: Reply, matches: bool = False, may_close: bool = F
     return Category.RIGHT if 400 <= status < 500 else Category.WRONG
 
 
-def reply_of(error: client.ServeError) -> Reply:
+def reply_of(error: client.TorchServeError) -> Reply:
     """What the Python client raised, as a reply."""
     if isinstance(error, client.Unavailable):
         return Reply(message=error.message, failure="broken" if error.sent else "unsent")

@@ -54,7 +54,7 @@ class Sender:
                 return Reply(200, value=Answer(label.label, label.score))
             summary = connection.summarize(model, content.decode(), **parameters)[0]
             return Reply(200, value=Answer(summary.text))
-        except client.ServeError as error:
+        except client.TorchServeError as error:
             return reply_of(error)
         except IndexError:
             return Reply(200, "an empty answer")

@@ -17,7 +17,7 @@ from typing import IO, Self
 import psutil
 
 from benchmarks.errors import BenchError, Unavailable
-from torchserve_models.client import Client, Endpoints, Model, ServeError
+from torchserve_models.client import Client, Endpoints, Model, TorchServeError
 from torchserve_models.serving.errors import PortTaken
 from torchserve_models.serving.run_config import config_file
 from torchserve_models.serving.run_config.ports import Ports, check_free
@@ -112,7 +112,7 @@ class Stack:
         return list(left)
 
     def describe(self, timeout: float = 5.0) -> list[Workers]:
-        """Every version of every model. Raises client.ServeError."""
+        """Every version of every model. Raises client.TorchServeError."""
         with Client(endpoints=self.direct, timeout=timeout, retries=0) as connection:
             versions = []
             for name in sorted(entry.name for entry in connection.list_models()):
@@ -132,7 +132,7 @@ class Stack:
         return versions
 
     def worker_pids(self, model: str, timeout: float = 3.0) -> list[int]:
-        """Of the default version. Raises client.ServeError."""
+        """Of the default version. Raises client.TorchServeError."""
         with Client(endpoints=self.direct, timeout=timeout, retries=0) as connection:
             described: Model = connection.describe(model)
         return [worker.pid for worker in described.workers if worker.pid > 0]
@@ -144,7 +144,7 @@ class Stack:
             try:
                 if self.describe() == expected:
                     return True
-            except ServeError:
+            except TorchServeError:
                 pass
             if time.monotonic() > end:
                 return False

@@ -16,7 +16,7 @@ from benchmarks.systems.base import Served, System, Workplace, labeled, wait_for
 from benchmarks.systems.shared import Shared
 from benchmarks.wire import Target, post
 from torchserve_models import serving
-from torchserve_models.client import Client, ServeError
+from torchserve_models.client import Client, TorchServeError
 from torchserve_models.packing import Packed, PackingError, pack
 from torchserve_models.serving.run_config.state import State
 
@@ -113,7 +113,7 @@ def started(name: str, store: Path, folder: Path) -> Found:
         stack.callback(server.stop)
         try:
             found = server, _describe(name, server)
-        except ServeError as error:
+        except TorchServeError as error:
             raise Unavailable(f"does not say what it serves: {error}") from error
         stack.pop_all()
     return found

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from handlers.core.deadline import Arrival
 from handlers.core.edge import EdgeReader
-from handlers.core.errors import DeadlineExceeded, Overloaded, ServingError
+from handlers.core.errors import DeadlineExceeded, HandlerError, Overloaded
 
 MAX_RETRY_AFTER_S = 30
 _WEIGHT = 0.2
@@ -24,7 +24,7 @@ _MIN_WAIT = 0.25
 class Refusal(NamedTuple):
     """Why a request is not begun; `reason` is the metric's label, "" for an error of the client."""
 
-    error: ServingError
+    error: HandlerError
     reason: str = ""
 
 

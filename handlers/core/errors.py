@@ -1,6 +1,6 @@
 """The one error tree: what a client is told, and with which status.
 
-ServingError
+HandlerError
   ├─ BadRequest (400)
   │    ├─ InvalidRequest      the body or its fields
   │    ├─ InvalidParameter    a parameter: unknown, of the wrong type or out of range
@@ -21,7 +21,7 @@ The status is on the class, as it is the class that decides it.
 from typing import Any, ClassVar
 
 
-class ServingError(Exception):
+class HandlerError(Exception):
     """An error with an answer of its own. `message` is for the client: no traceback, no path."""
 
     code: ClassVar[int] = 500
@@ -39,7 +39,7 @@ class ServingError(Exception):
         return {"code": self.code, "type": self.type, "message": self.message, "error": self.message}
 
 
-class BadRequest(ServingError):
+class BadRequest(HandlerError):
     code = 400
 
 
@@ -59,7 +59,7 @@ class InvalidText(BadRequest):
     pass
 
 
-class TooLarge(ServingError):
+class TooLarge(HandlerError):
     code = 413
 
 
@@ -75,19 +75,19 @@ class TooManyItems(TooLarge):
     pass
 
 
-class InternalError(ServingError):
+class InternalError(HandlerError):
     code = 500
 
 
-class Overloaded(ServingError):
+class Overloaded(HandlerError):
     code = 503
 
 
-class DeadlineExceeded(ServingError):
+class DeadlineExceeded(HandlerError):
     code = 504
 
 
-class OutOfMemory(ServingError):
+class OutOfMemory(HandlerError):
     code = 507
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from handlers.core.errors import ConfigurationError, InternalError, OutOfMemory, Overloaded, ServingError
+from handlers.core.errors import ConfigurationError, HandlerError, InternalError, OutOfMemory, Overloaded
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,12 @@ def check_time(end: float) -> None:
         raise Overloaded("the server's time for this batch of requests is over; retry, or ask for less")
 
 
-def as_serving_error(error: Exception) -> ServingError:
+def as_handler_error(error: Exception) -> HandlerError:
     """The answer for any exception; what is our fault goes to the log and is not told to the client.
 
     The answer is kept until the batch is done, so it refers to no frame: a frame holds the request's parsed body.
     """
-    if isinstance(error, ServingError):
+    if isinstance(error, HandlerError):
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
     if is_out_of_memory(error):

@@ -15,8 +15,8 @@ from handlers.core.admission import Admission
 from handlers.core.config import HandlerConfig, server_setting
 from handlers.core.device import AMX, Device
 from handlers.core.edge import EdgeReader
-from handlers.core.errors import Overloaded, ServingError
-from handlers.core.faults import as_serving_error, check_time, end_process, is_device_lost
+from handlers.core.errors import HandlerError, Overloaded
+from handlers.core.faults import as_handler_error, check_time, end_process, is_device_lost
 from handlers.core.holding import hold_if_asked
 from handlers.core.memory import TRIM_BYTES, release, size_of, trim
 from handlers.core.metrics import Metrics
@@ -77,14 +77,14 @@ class Handler(ABC, Generic[Item, Answer]):
 
     @abstractmethod
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Item:
-        """One input as an item of a batch. Raises ServingError, for this request only."""
+        """One input as an item of a batch. Raises HandlerError, for this request only."""
 
     def batches(self, items: Sequence[Item]) -> list[list[int]]:
         """Indices of the items that go through the model together; every item is in exactly one batch."""
         return [list(range(len(items)))]
 
     @abstractmethod
-    def predict(self, items: Sequence[Item]) -> Sequence[Answer | ServingError]:
+    def predict(self, items: Sequence[Item]) -> Sequence[Answer | HandlerError]:
         """An answer for each item of one batch, in order."""
 
     @abstractmethod
@@ -196,7 +196,7 @@ class Handler(ABC, Generic[Item, Answer]):
         decoded = iter(self._spread(self._decode, inputs))
         for request in requests:
             items = [next(decoded) for _ in request.payloads]
-            request.error = next((item for item in items if isinstance(item, ServingError)), request.error)
+            request.error = next((item for item in items if isinstance(item, HandlerError)), request.error)
             request.items = () if request.error else items
         for request in requests:
             request.payloads = ()
@@ -205,7 +205,7 @@ class Handler(ABC, Generic[Item, Answer]):
         """Results in order. A single input is not worth a thread."""
         return self._pool.map(work, inputs) if self._pool and len(inputs) > 1 else map(work, inputs)
 
-    def _decode(self, task: tuple[PendingRequest[Item], int]) -> Item | ServingError:
+    def _decode(self, task: tuple[PendingRequest[Item], int]) -> Item | HandlerError:
         """One input, or its error. None is begun after its request's share of time: its neighbors would lack it."""
         request, place = task
         if request.error:  # one input of several has failed, and so has the request
@@ -217,17 +217,17 @@ class Handler(ABC, Generic[Item, Answer]):
                 return self.decode(request.payloads[place], request.parameters)
         except Exception as failure:
             with logging_for(request.label):
-                error = as_serving_error(failure)
-            if isinstance(failure, ServingError) and len(request.payloads) > 1:
+                error = as_handler_error(failure)
+            if isinstance(failure, HandlerError) and len(request.payloads) > 1:
                 error = type(error)(f"inputs[{place}]: {error.message}")
             request.error = error
             return error
 
-    def _answer(self, requests: Sequence[PendingRequest[Item]]) -> list[list[Answer | ServingError]]:
+    def _answer(self, requests: Sequence[PendingRequest[Item]]) -> list[list[Answer | HandlerError]]:
         """The answers of each request; items of all requests share the model's batches."""
         owners = [request for request in requests for _ in request.items]
         items = [item for request in requests for item in request.items]
-        answers: dict[int, Answer | ServingError] = {}
+        answers: dict[int, Answer | HandlerError] = {}
         if items:
             with self._metrics.seconds(names.INFERENCE_SECONDS), reporting_to(self._report_step):
                 for indices in self.batches(items):
@@ -238,7 +238,7 @@ class Handler(ABC, Generic[Item, Answer]):
 
     def _run(
         self, indices: Sequence[int], items: Sequence[Item], owners: Sequence[PendingRequest[Item]]
-    ) -> dict[int, Answer | ServingError]:
+    ) -> dict[int, Answer | HandlerError]:
         """Answers of one batch of the model, without the items of requests that have become too late meanwhile."""
         requests = {id(owners[index]): owners[index] for index in indices}.values()
         self._opener.recheck(requests)
@@ -250,7 +250,7 @@ class Handler(ABC, Generic[Item, Answer]):
         with logging_for(*(request.label for request in requests if request.error is None)):
             return errors | dict(zip(going, self._predict([items[index] for index in going]), strict=True))
 
-    def _predict(self, items: Sequence[Item]) -> list[Answer | ServingError]:
+    def _predict(self, items: Sequence[Item]) -> list[Answer | HandlerError]:
         """A batch that fails is tried again item by item, so that only the item at fault fails."""
         try:
             check_time(self._deadline)
@@ -259,7 +259,7 @@ class Handler(ABC, Generic[Item, Answer]):
             if is_device_lost(error):
                 end_process(error)
             if len(items) == 1 or isinstance(error, Overloaded):
-                return [as_serving_error(error)] * len(items)
+                return [as_handler_error(error)] * len(items)
             logger.warning(
                 "a batch of %d failed (%s); trying its items alone", len(items), type(error).__name__
             )
@@ -270,19 +270,19 @@ class Handler(ABC, Generic[Item, Answer]):
         check_time(self._stop_at)
 
     def _close(
-        self, request: PendingRequest[Item], answers: list[Answer | ServingError], index: int, context: Any
+        self, request: PendingRequest[Item], answers: list[Answer | HandlerError], index: int, context: Any
     ) -> bytes:
         error = request.error or next(
-            (answer for answer in answers if isinstance(answer, ServingError)), None
+            (answer for answer in answers if isinstance(answer, HandlerError)), None
         )
-        good = [answer for answer in answers if not isinstance(answer, ServingError)]
+        good = [answer for answer in answers if not isinstance(answer, HandlerError)]
         body = Body(b"", "application/json")
         if error is None:
             try:
                 body = to_body(request.reply.answer(self, good))
             except Exception as failure:
                 with logging_for(request.label):
-                    error = as_serving_error(failure)
+                    error = as_handler_error(failure)
         self._metrics.add(names.GENERATED_TOKENS, sum(map(self.generated_tokens, good)))
         if request.is_grpc:
             # Without it a StreamPredictions call, which any client may make, kills the worker.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.core.errors import InvalidRequest, ServingError
+from handlers.core.errors import HandlerError, InvalidRequest
 from handlers.core.open_inference_tensors import unbase64
 from handlers.core.parameters import shown
 from handlers.core.reply import Writer
@@ -20,7 +20,7 @@ class PredictionsReply:
     def answer(self, writer: Writer, answers: Sequence[Any]) -> Any:
         return {"predictions": [writer.encode(answer) for answer in answers]}
 
-    def error(self, error: ServingError) -> Any:
+    def error(self, error: HandlerError) -> Any:
         return error.as_dict()
 
 

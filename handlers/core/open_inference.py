@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError
+from handlers.core.errors import HandlerError, InvalidParameter, InvalidRequest
 from handlers.core.json_source import is_json_source
 from handlers.core.open_inference_tensors import Values, name_of, read_values, unbase64
 from handlers.core.parameters import shown
@@ -69,7 +69,7 @@ class OpenInferenceReply:
         headers = {HEADER_LENGTH: str(len(header))}
         return Body(b"".join([header, *contents]), "application/octet-stream", headers)
 
-    def error(self, error: ServingError) -> Any:
+    def error(self, error: HandlerError) -> Any:
         if self.grpc:
             text = to_json(error.as_dict()).decode()
             return self._whole([Tensor("error", "BYTES", (1,), [text]).as_dict()])

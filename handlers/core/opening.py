@@ -9,7 +9,7 @@ from handlers.core import metrics as names
 from handlers.core.admission import Admission, Refusal
 from handlers.core.deadline import read_arrival, reserved_values
 from handlers.core.errors import InvalidRequest
-from handlers.core.faults import as_serving_error, check_time
+from handlers.core.faults import as_handler_error, check_time
 from handlers.core.memory import release
 from handlers.core.metrics import Metrics
 from handlers.core.parameters import Parameter, parse_parameters
@@ -103,7 +103,7 @@ class RequestOpener:
         except Exception as error:
             request.reply = parser.reply
             with logging_for(request.label):
-                request.error = as_serving_error(error)
+                request.error = as_handler_error(error)
         finally:
             release(request.fields)
             request.fields = parser.fields = {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from handlers.core.deadline import Arrival
-from handlers.core.errors import ServingError
+from handlers.core.errors import HandlerError
 from handlers.core.reply import Reply
 from handlers.core.tensor import Payload
 
@@ -32,7 +32,7 @@ class PendingRequest(Generic[Item]):
     seconds: float = 0.0
     end: float | None = None
     items: Sequence[Item] = ()
-    error: ServingError | None = None
+    error: HandlerError | None = None
 
     @property
     def label(self) -> str:

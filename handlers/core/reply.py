@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from handlers.core.errors import ServingError
+from handlers.core.errors import HandlerError
 from handlers.core.tensor import Tensor
 
 
@@ -31,7 +31,7 @@ class Reply(Protocol):
 
     def answer(self, writer: Writer, answers: Sequence[Any]) -> Any: ...
 
-    def error(self, error: ServingError) -> Any: ...
+    def error(self, error: HandlerError) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class NativeReply:
         values = [writer.encode(answer) for answer in answers]
         return values[0] if not self.several and isinstance(values[0], list) else values
 
-    def error(self, error: ServingError) -> Any:
+    def error(self, error: HandlerError) -> Any:
         return error.as_dict()
 
 

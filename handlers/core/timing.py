@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-CLEARLY = 1.25
+MIN_SPEEDUP = 1.25
 """How many times faster the less usual way has to be; less could be noise, and workers should agree."""
 
 _SECONDS = 0.3

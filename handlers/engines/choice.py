@@ -8,7 +8,7 @@ import torch
 
 from handlers.core.device import FAST_INT8, Device, has_any
 from handlers.engines.base import FACTS, PREPARED, Engine, EngineUnavailable
-from handlers.engines.int8 import ENOUGH
+from handlers.engines.int8 import MIN_AGREEMENT
 from handlers.engines.openvino_classifier import INT8, OpenVinoClassifier
 from handlers.engines.torch_classifier import TorchClassifier
 from handlers.engines.torch_compiled_classifier import TorchCompiledClassifier
@@ -76,12 +76,12 @@ def _agrees(folder: Path, said: list[str]) -> bool:
         return False
     facts = json.loads((folder / PREPARED / FACTS).read_text())
     agreement: float = facts["openvino"]["int8"]["agreement"]
-    if agreement < ENOUGH:
+    if agreement < MIN_AGREEMENT:
         _warn(
             said,
-            f"not int8: {agreement:.1%} of its images are labeled as in fp32, {ENOUGH:.0%} are enough",
+            f"not int8: {agreement:.1%} of its images are labeled as in fp32, {MIN_AGREEMENT:.0%} are enough",
         )
-    return agreement >= ENOUGH
+    return agreement >= MIN_AGREEMENT
 
 
 def _loaded(

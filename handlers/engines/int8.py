@@ -11,7 +11,7 @@ import numpy.typing as npt
 from handlers.engines.base import EngineUnavailable
 from handlers.engines.openvino_runtime import compiled, import_openvino
 
-ENOUGH = 0.98
+MIN_AGREEMENT = 0.98
 """Of the images, how many must keep their likeliest label. Below it a more careful setting is tried, and a worker
 takes int8 only where it is asked for by name."""
 
@@ -45,7 +45,7 @@ def quantize(model: Any, images: Sequence[Pixels]) -> Quantized:
         made = nncf.quantize(model.clone(), nncf.Dataset(images), subset_size=len(images), **options)
         agreement = float((_labels(made, images) == wanted).mean())
         tried.append(Quantized(made, agreement, setting))
-        if agreement >= ENOUGH:
+        if agreement >= MIN_AGREEMENT:
             break
     return max(tried, key=lambda result: result.agreement)
 

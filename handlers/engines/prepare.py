@@ -52,7 +52,7 @@ def prepare_classifier(
     Gives the facts, which `prepared.json` has too. A network that OpenVINO cannot convert is left out and said there,
     as a worker has other engines; but where int8 was asked for, it raises. The same inputs give the same bytes, but
     for a compiled network. Raises ConfigurationError for a model without a preprocessor, an unknown precision,
-    weights that do not fit or are no numbers, and labels that do not go with the network's outputs; ServingError for
+    weights that do not fit or are no numbers, and labels that do not go with the network's outputs; HandlerError for
     an image that cannot be read, OSError where files cannot be written, and what the libraries raise.
     """
     target.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from handlers.engines.torch_classifier import TorchClassifier
 from handlers.vision.types import InputSpec
 
 PACKAGE, MADE_FOR = "torch-compiled.pt2", "torch-compiled.json"
-MOST = 256
+MAX_BATCH = 256
 """Rows of a batch that a package is made for."""
 
 # Flags that let a compiler use further instructions; the others of /proc/cpuinfo are about the kernel or bugs.
@@ -50,9 +50,9 @@ class TorchCompiledClassifier:
             self._network: Callable[[torch.Tensor], torch.Tensor] = self._on_gpu.run
             self._how = self._on_gpu.describe()
             return
-        if self._max_batch > MOST:
+        if self._max_batch > MAX_BATCH:
             raise EngineUnavailable(
-                f"compiled networks take at most {MOST} images at once; handler.max_batch is {self._max_batch}"
+                f"compiled networks take at most {MAX_BATCH} images at once; handler.max_batch is {self._max_batch}"
             )
         package, facts = folder / PREPARED / PACKAGE, folder / PREPARED / MADE_FOR
         if not package.exists():
@@ -95,7 +95,7 @@ def compile_package(folder: Path, spec: InputSpec, device: Device, target: Path)
 
     Writes the package and what it was made for into `target`; gives the latter.
     """
-    program = export(load_classifier(folder, spec, device.dtype), spec, MOST)
+    program = export(load_classifier(folder, spec, device.dtype), spec, MAX_BATCH)
     with torch.no_grad(), own_affairs():
         torch._inductor.aoti_compile_and_package(
             program,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from handlers.core.timing import CLEARLY, seconds_of
+from handlers.core.timing import MIN_SPEEDUP, seconds_of
 from handlers.vision.decode import Opened, orientation
 from handlers.vision.plan import Plan
 
@@ -116,7 +116,7 @@ def choose_decoder(
             logger.warning("the CPU decodes JPEGs, not the GPU as asked for: %s", reason)
         return None, reason
     reason = f"{there:.0f} images/s on the GPU, {here:.0f} on the CPU"
-    return (decoder if there > CLEARLY * here else None), reason
+    return (decoder if there > MIN_SPEEDUP * here else None), reason
 
 
 def samples() -> list[bytes]:

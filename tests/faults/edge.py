@@ -14,7 +14,7 @@ import psutil
 
 from tests.tools import needs
 from torchserve_models.client import Endpoints
-from torchserve_models.gateway.nginx import Front, command
+from torchserve_models.gateway.nginx import NginxConfig, command
 from torchserve_models.gateway.work_folder import WorkFolder
 
 needs_nginx = needs("nginx")
@@ -106,7 +106,7 @@ class FakeServer:
 class Edge:
     """A running nginx. `url` is REST."""
 
-    front: Front
+    front: NginxConfig
     process: subprocess.Popen[bytes]
     folder: WorkFolder
 
@@ -131,7 +131,7 @@ def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: o
         "gateway": gateway.address if gateway else "127.0.0.1:1",
         "endpoints": Endpoints(inference=f"http://{torchserve.address}", health="http://127.0.0.1:9"),
     }
-    front = Front(**{**defaults, **changes})  # type: ignore[arg-type]
+    front = NginxConfig(**{**defaults, **changes})  # type: ignore[arg-type]
     folder = WorkFolder()
     try:
         with subprocess.Popen(command(front, folder.path), stderr=subprocess.DEVNULL) as process:

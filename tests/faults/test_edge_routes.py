@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.edge import Answer, Edge, FakeServer, Received, address, edge, needs_nginx
 from torchserve_models.gateway.nginx import Limits
-from torchserve_models.gateway.refusals import WORKER_DIED
+from torchserve_models.gateway.unavailable import WORKER_DIED
 
 pytestmark = needs_nginx
 PATH = "/predictions/resnet-50"

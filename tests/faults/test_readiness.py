@@ -15,7 +15,7 @@ from tests.faults.toys import BROKEN_AT_LOAD, LOADS_WHEN_ALLOWED, OBEDIENT, REPO
 from torchserve_models import serving
 from torchserve_models.client import Client
 from torchserve_models.gateway.front import Running
-from torchserve_models.gateway.nginx import Front, NginxError, program
+from torchserve_models.gateway.nginx import NginxConfig, NginxError, program
 from torchserve_models.gateway.settings import Settings
 from torchserve_models.serving.health import model_states, repairs
 
@@ -118,7 +118,9 @@ def test_the_gateway_is_as_true_and_as_fast(toys):
         program()
     except NginxError as error:
         pytest.skip(str(error))
-    front = Front(http="127.0.0.1:0", grpc="127.0.0.1:0", gateway="127.0.0.1:0", endpoints=toys.endpoints)
+    front = NginxConfig(
+        http="127.0.0.1:0", grpc="127.0.0.1:0", gateway="127.0.0.1:0", endpoints=toys.endpoints
+    )
     with Running(front, Settings()) as running:
         gateway = f"http://{running.front.gateway}"
         until(lambda: httpx.get(f"{gateway}/readyz").status_code == 200, 10)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.toys import BROKEN_AT_LOAD, OBEDIENT, REPORTING, toy
 from torchserve_models import serving
-from torchserve_models.client import Client, Conflict, InternalError, InvalidRequest, ServeError
+from torchserve_models.client import Client, Conflict, InternalError, InvalidRequest, TorchServeError
 
 CHANGES = int(os.environ.get("CHANGES", "3"))
 REQUEST_TIMEOUT_S = 60.0
@@ -99,7 +99,7 @@ def by_client(server: serving.Server, model: str, threads: int = 8) -> Load:
     def send() -> str:
         try:
             connection.classify(model, b"sleep 0.03")
-        except ServeError as error:
+        except TorchServeError as error:
             return "answered" if error.type == "UnexpectedAnswer" else repr(error)
         return "answered"
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from tests.tools import needs
 from torchserve_models.client import Endpoints
 from torchserve_models.gateway.front import Running
-from torchserve_models.gateway.nginx import Front
+from torchserve_models.gateway.nginx import NginxConfig
 from torchserve_models.gateway.settings import Settings
 from training.images import draw_image
 
@@ -19,7 +19,7 @@ def in_front_of(endpoints, settings=None, **changes):
     """nginx and the gateway on free ports."""
     anywhere = dict.fromkeys(("http", "grpc", "gateway", "internal"), "127.0.0.1:0")
     with Running(
-        Front(**anywhere, endpoints=endpoints, client_timeout=SLOW, **changes), settings or Settings()
+        NginxConfig(**anywhere, endpoints=endpoints, client_timeout=SLOW, **changes), settings or Settings()
     ) as running:
         yield running
 

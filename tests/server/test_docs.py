@@ -38,7 +38,7 @@ def checkout(server, tmp_path) -> Iterator[Checkout]:
 def proxy(server) -> Iterator[dict[str, str]]:
     """nginx and the gateway in front of the server: the documented addresses, and where they are here."""
     from torchserve_models.gateway.front import Running
-    from torchserve_models.gateway.nginx import Front, NginxError, program
+    from torchserve_models.gateway.nginx import NginxConfig, NginxError, program
     from torchserve_models.gateway.settings import Settings
 
     try:
@@ -46,7 +46,7 @@ def proxy(server) -> Iterator[dict[str, str]]:
     except NginxError as error:
         pytest.skip(str(error))
     http, grpc = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    front = Front(http=http, grpc=grpc, gateway="127.0.0.1:0", endpoints=server.endpoints)
+    front = NginxConfig(http=http, grpc=grpc, gateway="127.0.0.1:0", endpoints=server.endpoints)
     with Running(front, Settings()):
         yield {"127.0.0.1:8000": http, "127.0.0.1:7000": grpc}
 

@@ -18,7 +18,7 @@ from tests.faults.toys import toy
 from tests.live_server import alive
 from tests.server.fronted import IMAGE, LABEL, SLOW, error, in_front_of, needs_nginx, through
 from tests.tools import needs
-from torchserve_models.client import AsyncClient, Client, Endpoints, Overloaded, ServeError
+from torchserve_models.client import AsyncClient, Client, Endpoints, Overloaded, TorchServeError
 from torchserve_models.gateway.nginx import Tls
 from torchserve_models.paths import ROOT
 
@@ -245,7 +245,7 @@ def test_tls_and_open_management(server, certificate):
 def outcome(client):
     try:
         return client.classify("resnet-50", IMAGE)[0].label
-    except ServeError as refused:
+    except TorchServeError as refused:
         return type(refused)
 
 

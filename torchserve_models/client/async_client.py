@@ -12,7 +12,7 @@ import httpx
 from torchserve_models.client.calls import Call, Operation, Pause, RestCall
 from torchserve_models.client.concurrency import Slots
 from torchserve_models.client.endpoints import Endpoints, choose_endpoints
-from torchserve_models.client.errors import ServeError
+from torchserve_models.client.errors import TorchServeError
 from torchserve_models.client.grpc_transport import AsyncGrpcTransport
 from torchserve_models.client.inputs import Image, check_headers
 from torchserve_models.client.mapping import AsyncMapMethods
@@ -256,7 +256,7 @@ class AsyncClient(AsyncMapMethods):
             while True:
                 try:
                     value = await self._send(call, execution)
-                except ServeError as error:
+                except TorchServeError as error:
                     call = operation.throw(error)
                 else:
                     call = operation.send(value)
@@ -277,7 +277,7 @@ class AsyncClient(AsyncMapMethods):
                     answer = await self._rest.send(call, execution.deadline)
                 else:
                     answer = await self._grpc.send(call, execution.deadline)
-            except ServeError as error:
+            except TorchServeError as error:
                 pause = attempts.pause_after(error)
             else:
                 attempts.answered()

@@ -22,9 +22,9 @@ from torchserve_models.client.errors import (
     InvalidRequest,
     NotFound,
     Overloaded,
-    ServeError,
     ServerError,
     Timeout,
+    TorchServeError,
     Unavailable,
 )
 from torchserve_models.client.management import GrpcManagement, Management, RestManagement
@@ -279,7 +279,7 @@ class Changes:
                 return
             except Overloaded:  # 503: not yet
                 yield Pause(POLL)
-            except ServeError:
+            except TorchServeError:
                 return
 
     def _until_ready(

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torchserve_models.client import cli_manage, cli_predict
 from torchserve_models.client.cli_options import HINT, connection, endpoints, explain, has_no_server
-from torchserve_models.client.errors import ServeError
+from torchserve_models.client.errors import TorchServeError
 from torchserve_models.client.settings import Settings
 
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         return asyncio.run(command.run(options, settings))
-    except ServeError as error:
+    except TorchServeError as error:
         print(explain(error), file=sys.stderr)
         if has_no_server(error):
             print(HINT, file=sys.stderr)

@@ -38,7 +38,7 @@ CHECKED_LINES = 20
 
 @dataclass(frozen=True)
 class Source:
-    """One request that is still to be read. `read` raises OSError or ServeError."""
+    """One request that is still to be read. `read` raises OSError or TorchServeError."""
 
     name: str
     read: Callable[[], Request]

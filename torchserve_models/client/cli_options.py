@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from torchserve_models.client.endpoints import RUN_DIR, Endpoints
-from torchserve_models.client.errors import ServeError, Unavailable
+from torchserve_models.client.errors import TorchServeError, Unavailable
 from torchserve_models.client.settings import PROTOCOLS
 
 PORTS = {
@@ -138,7 +138,7 @@ def _with_port(endpoints: Endpoints, service: str, number: int) -> str:
     return parts._replace(netloc=f"{host}:{number}").geturl()
 
 
-def explain(error: ServeError) -> str:
+def explain(error: TorchServeError) -> str:
     """One line."""
     return error.message if error.code is None else f"{type(error).__name__} ({error.code}): {error.message}"
 

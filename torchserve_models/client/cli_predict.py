@@ -15,7 +15,7 @@ from torchserve_models.client.cli_options import HINT, has_no_server, positive
 from torchserve_models.client.cli_progress import ProgressBar
 from torchserve_models.client.cli_requests import RESERVED
 from torchserve_models.client.cli_results import Outcome, show
-from torchserve_models.client.errors import ServeError
+from torchserve_models.client.errors import TorchServeError
 from torchserve_models.client.results import Scalar
 from torchserve_models.client.settings import MAX_CONCURRENCY, Settings
 
@@ -152,5 +152,5 @@ async def _ask(client: AsyncClient, options: argparse.Namespace, source: Source)
             return Outcome(source.name, labels, id=id_)
         summaries = await client.summarize(options.model, content, version=options.version, **parameters)
         return Outcome(source.name, summaries, id=id_)
-    except (ServeError, OSError) as error:
+    except (TorchServeError, OSError) as error:
         return Outcome(source.name, error=error, id=id_)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torchserve_models.client.cli_inputs import STDIN, exists
 from torchserve_models.client.cli_options import explain
-from torchserve_models.client.errors import ServeError
+from torchserve_models.client.errors import TorchServeError
 from torchserve_models.client.results import Label, Summary
 
 BAR = 24
@@ -54,7 +54,7 @@ def _lines(item: Label | Summary) -> list[str]:
 
 def _record(outcome: Outcome) -> dict[str, Any]:
     record: dict[str, Any] = {"input": outcome.input} | ({} if outcome.id is None else {"id": outcome.id})
-    if isinstance(outcome.error, ServeError):
+    if isinstance(outcome.error, TorchServeError):
         record["error"] = outcome.error.as_dict()
     elif outcome.error is not None:
         record["error"] = {"code": None, "type": type(outcome.error).__name__, "message": str(outcome.error)}
@@ -66,6 +66,6 @@ def _record(outcome: Outcome) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ServeError):
+    if isinstance(error, TorchServeError):
         return explain(error)
     return (isinstance(error, OSError) and error.strerror) or str(error)

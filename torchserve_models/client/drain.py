@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from torchserve_models.client.calls import Call, Pause
-from torchserve_models.client.errors import Overloaded, ServeError, Timeout, TransportError
+from torchserve_models.client.errors import Overloaded, Timeout, TorchServeError, TransportError
 from torchserve_models.client.management import Management
 from torchserve_models.client.results import Model
 from torchserve_models.client.state import State, VersionState, hold_call, state_call
@@ -93,7 +93,7 @@ class Drain:
             if self._clock() - asked_at > LONGEST_WAIT_S:
                 try:
                     yield hold_call(pids[worker_id])
-                except ServeError:  # an older supervisor, or a worker that has just ended
+                except TorchServeError:  # an older supervisor, or a worker that has just ended
                     return (yield from self._until_worker_idle(worker_id))
                 asked_at = self._clock()
             # Another worker answers at once; the one that holds the call does not.
@@ -139,7 +139,7 @@ class Drain:
         for _ in range(LOOKS):
             try:
                 states: State = yield state_call()
-            except ServeError:
+            except TorchServeError:
                 return None
             state = states.get((self._name, self._version))
             if state is not None and pids <= state.pids:
@@ -155,7 +155,7 @@ class Drain:
             yield replace(call, resend="never", limit=left)
         except (TransportError, Overloaded):
             return False
-        except ServeError:
+        except TorchServeError:
             return True  # a handler without metadata answers with an error, in its turn
         return True
 

@@ -1,6 +1,6 @@
 """What can go wrong, as one tree that mirrors the server's own.
 
-ServeError
+TorchServeError
   ├─ ClientError               the request is at fault; sending it again will not help
   │    ├─ BadRequest (400)
   │    │    ├─ InvalidRequest      the body, its fields, a name
@@ -37,7 +37,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 
-class ServeError(Exception):
+class TorchServeError(Exception):
     """`message` is for people, `code` the HTTP status where there is one, `type` the server's name of the error.
 
     `request_id` is the answer's `X-Request-Id`, or the one that was sent, and None where there is neither. `retried`:
@@ -60,7 +60,7 @@ class ServeError(Exception):
         return value | ({"request_id": self.request_id} if self.request_id else {})
 
 
-class ClientError(ServeError):
+class ClientError(TorchServeError):
     default_code = 400
 
 
@@ -120,7 +120,7 @@ class TooManyItems(TooLarge):
     pass
 
 
-class ServerError(ServeError):
+class ServerError(TorchServeError):
     default_code = 500
 
 
@@ -143,7 +143,7 @@ class OutOfMemory(ServerError):
     default_code = 507
 
 
-class TransportError(ServeError):
+class TransportError(TorchServeError):
     pass
 
 
@@ -163,11 +163,11 @@ class DeadlineExceeded(Timeout):
     default_code = 504
 
 
-class UnexpectedAnswer(ServeError):
+class UnexpectedAnswer(TorchServeError):
     pass
 
 
-_BY_TYPE: dict[str, type[ServeError]] = {
+_BY_TYPE: dict[str, type[TorchServeError]] = {
     cls.__name__: cls
     for cls in (
         BadRequest, InvalidRequest, InvalidParameter, InvalidImage, InvalidText,
@@ -185,13 +185,13 @@ _BY_TYPE: dict[str, type[ServeError]] = {
     "InvalidKeyException": AccessDenied,
 }  # fmt: skip
 
-_BY_CODE: dict[int, type[ServeError]] = {
+_BY_CODE: dict[int, type[TorchServeError]] = {
     400: BadRequest, 401: AccessDenied, 403: AccessDenied, 404: NotFound, 405: NotAllowed, 409: Conflict,
     413: TooLarge, 429: Overloaded, 503: Overloaded, 504: Timeout, 507: OutOfMemory,
 }  # fmt: skip
 
 # TorchServe's status and type do not tell these apart from other errors: over gRPC all of them are INTERNAL.
-_BY_MESSAGE: tuple[tuple[str, type[ServeError]], ...] = (
+_BY_MESSAGE: tuple[tuple[str, type[TorchServeError]], ...] = (
     ("has no worker to serve", Overloaded),
     ("Worker died.", WorkerDied),
     ("Worker scaled down.", WorkerDied),
@@ -200,7 +200,7 @@ _BY_MESSAGE: tuple[tuple[str, type[ServeError]], ...] = (
 )
 
 
-def from_answer(code: int, type: str | None, message: str) -> ServeError:
+def from_answer(code: int, type: str | None, message: str) -> TorchServeError:
     """The error of an answer. The type decides, then TorchServe's wording, then the code, then the code's class."""
     cls = _BY_TYPE.get(type or "")
     if cls is None or cls is InternalError:
@@ -210,7 +210,7 @@ def from_answer(code: int, type: str | None, message: str) -> ServeError:
     return cls(message, code=code, type=type)
 
 
-def from_body(code: int, body: bytes) -> ServeError:
+def from_body(code: int, body: bytes) -> TorchServeError:
     """The error of a REST answer; a proxy's page or an empty body is described by its status alone."""
     try:
         value = json.loads(body)
@@ -225,7 +225,7 @@ def from_body(code: int, body: bytes) -> ServeError:
     return from_answer(code, type_ if isinstance(type_, str) else None, str(message))
 
 
-def annotate(error: ServeError, headers: Mapping[str, str]) -> ServeError:
+def annotate(error: TorchServeError, headers: Mapping[str, str]) -> TorchServeError:
     """Add what an answer's headers say about its error; `headers` has lower-case names."""
     error.request_id = headers.get("x-request-id") or None
     error.retried = "x-retried" in headers
@@ -247,7 +247,7 @@ def _seconds(value: str | None) -> float | None:
         return None
 
 
-def in_value(value: Any) -> ServeError | None:
+def in_value(value: Any) -> TorchServeError | None:
     """The error that gRPC carries in an answer that is OK by its status: at least `code`, `type` and `message`."""
     if not isinstance(value, dict) or not value.keys() >= {"code", "type", "message"}:
         return None
@@ -263,7 +263,7 @@ _HTTP_CODES = {
 _JAVA_CLASS = re.compile(r"(?:[\w.]*\.)?(\w+(?:Exception|Error))(?:\.?\(\))?")
 
 
-def from_status(status: str, details: str) -> ServeError:
+def from_status(status: str, details: str) -> TorchServeError:
     """The error of a gRPC status. TorchServe's details are the message and, on the last line, its Java class."""
     message, _, last = details.rpartition("\n")
     found = _JAVA_CLASS.fullmatch(last.strip())

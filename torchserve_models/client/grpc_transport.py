@@ -10,7 +10,7 @@ from torchserve_models.client.deadlines import Deadline, deadline_fields
 from torchserve_models.client.endpoints import is_loopback
 from torchserve_models.client.errors import (
     NotAllowed,
-    ServeError,
+    TorchServeError,
     Unavailable,
     annotate,
     from_status,
@@ -73,7 +73,7 @@ class GrpcTransport:
         self._lock = Lock()
 
     def send(self, call: RpcCall[T], deadline: Deadline) -> T:
-        """Raises ServeError."""
+        """Raises TorchServeError."""
         grpc, target = _grpc(), _target(call, self._settings)
         with self._lock:
             if target not in self._channels:
@@ -100,7 +100,7 @@ class AsyncGrpcTransport:
         self._channels: dict[str, Any] = {}
 
     async def send(self, call: RpcCall[T], deadline: Deadline) -> T:
-        """Raises ServeError."""
+        """Raises TorchServeError."""
         grpc, target = _grpc(), _target(call, self._settings)
         if target not in self._channels:
             self._channels[target] = _channel(grpc, grpc.aio, target, self._settings)
@@ -134,7 +134,7 @@ def _arguments(call: RpcCall[Any], target: str, settings: Settings, deadline: De
     return {"timeout": seconds, "metadata": tuple(call.headers.items()) or None}
 
 
-def _as_serve_error(error: Any, target: str, deadline: Deadline) -> ServeError:
+def _as_serve_error(error: Any, target: str, deadline: Deadline) -> TorchServeError:
     """Sync and async errors of gRPC have the same two methods."""
     status, details = error.code().name, error.details() or ""
     if status == "DEADLINE_EXCEEDED":

@@ -16,10 +16,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic
 
 from torchserve_models.client.concurrency import Slots
-from torchserve_models.client.errors import ServeError
+from torchserve_models.client.errors import TorchServeError
 from torchserve_models.client.results import InputT, MapResult, OutputT
 
-ITEM_ERRORS = (ServeError, OSError)
+ITEM_ERRORS = (TorchServeError, OSError)
 """Errors of one input, such as a file that cannot be read. Others, such as TypeError, end the whole map."""
 MAX_AHEAD = 4
 """Inputs that may be read beyond the results that were taken, as a multiple of the largest concurrency."""
@@ -87,7 +87,7 @@ class MapMethods:
             ordered: Yield the results in the order of the inputs; False: as they come.
 
         Yields:
-            MapResult: The input, and its output, or its error if that is a ServeError or an OSError.
+            MapResult: The input, and its output, or its error if that is a TorchServeError or an OSError.
 
         Raises:
             Exception: What `function` raises besides; and what reading `inputs` raises, after the results of the

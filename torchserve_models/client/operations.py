@@ -9,8 +9,8 @@ from torchserve_models.client.changes import Changes
 from torchserve_models.client.errors import (
     InvalidParameter,
     InvalidRequest,
-    ServeError,
     ServerError,
+    TorchServeError,
     TransportError,
 )
 from torchserve_models.client.inputs import Image, check_parameters, image_bytes, text_list
@@ -188,7 +188,7 @@ def _missing_workers(model: Model) -> str:
     return f"{model.name} {model.version}: {ready} of {max(model.min_workers, len(model.workers))} workers are READY"
 
 
-def _false_for(call: Call[bool], *errors: type[ServeError]) -> Plan[bool]:
+def _false_for(call: Call[bool], *errors: type[TorchServeError]) -> Plan[bool]:
     try:
         answer: bool = yield call
         return answer

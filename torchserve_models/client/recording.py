@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torchserve_models.client.calls import Pause, Plan, RestCall, path_of, read_json
-from torchserve_models.client.errors import ServeError
+from torchserve_models.client.errors import TorchServeError
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def _times() -> Plan[Times | None]:
         times: Times | None = yield RestCall(
             "health", "GET", path_of("recorded"), _read, resend="never", limit=TIMEOUT_S
         )
-    except ServeError:
+    except TorchServeError:
         return None
     return times
 

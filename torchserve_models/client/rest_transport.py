@@ -12,7 +12,7 @@ from torchserve_models.client.calls import RestCall
 from torchserve_models.client.deadlines import Deadline, deadline_fields
 from torchserve_models.client.endpoints import Endpoints, is_loopback
 from torchserve_models.client.errors import (
-    ServeError,
+    TorchServeError,
     TransportError,
     Unavailable,
     UnexpectedAnswer,
@@ -37,7 +37,7 @@ class RestTransport:
         )
 
     def send(self, call: RestCall[T], deadline: Deadline) -> T:
-        """Raises ServeError."""
+        """Raises TorchServeError."""
         request = _request(self._client, call, self._settings, deadline)
         end = time.monotonic() + _seconds_for(call, deadline)
         try:
@@ -70,7 +70,7 @@ class AsyncRestTransport:
         )
 
     async def send(self, call: RestCall[T], deadline: Deadline) -> T:
-        """Raises ServeError."""
+        """Raises TorchServeError."""
         request = _request(self._client, call, self._settings, deadline)
         try:
             async with asyncio.timeout(_seconds_for(call, deadline)):
@@ -150,7 +150,7 @@ def _redirection(response: httpx.Response) -> str:
     return f"{_origin(response.request)} redirects to {location[:200]}, which is not followed; give the right address"
 
 
-def _as_serve_error(error: httpx.HTTPError, deadline: Deadline) -> ServeError:
+def _as_serve_error(error: httpx.HTTPError, deadline: Deadline) -> TorchServeError:
     where = _origin(error.request)
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         return Unavailable(f"no server answers at {where} ({error or 'no connection in time'})", sent=False)

@@ -26,7 +26,7 @@ from torchserve_models.client.deadlines import Deadline
 from torchserve_models.client.errors import (
     InvalidParameter,
     Overloaded,
-    ServeError,
+    TorchServeError,
     TransportError,
     Unavailable,
     WorkerDied,
@@ -123,7 +123,7 @@ class Attempts:
         if self._slots:
             self._slots.answered()
 
-    def pause_after(self, error: ServeError) -> float:
+    def pause_after(self, error: TorchServeError) -> float:
         """Seconds, doubled each time with up to half of it by chance, so that clients do not come back as one."""
         if error.request_id is None:
             error.request_id = self._execution.headers.get("x-request-id")
@@ -150,7 +150,7 @@ class Attempts:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         return pause
 
-    def _may_resend(self, error: ServeError) -> bool:
+    def _may_resend(self, error: TorchServeError) -> bool:
         resend, retries = self._call.resend, self._execution.retries
         if retries is not None and self._overloads + self._failures >= retries:
             return False

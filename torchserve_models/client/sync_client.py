@@ -12,7 +12,7 @@ import httpx
 from torchserve_models.client.calls import Call, Operation, Pause, RestCall
 from torchserve_models.client.concurrency import Slots
 from torchserve_models.client.endpoints import Endpoints, choose_endpoints
-from torchserve_models.client.errors import ServeError
+from torchserve_models.client.errors import TorchServeError
 from torchserve_models.client.grpc_transport import GrpcTransport
 from torchserve_models.client.inputs import Image, check_headers
 from torchserve_models.client.mapping import MapMethods
@@ -41,8 +41,8 @@ class Client(ManagementMethods, MapMethods):
     `host`: a host with TorchServe's ports (127.0.0.1), or one URL: `http://host:8080` for TorchServe, any other URL
     for a gateway (Endpoints.of). `endpoints` instead of it where the addresses are others. `protocol`: how
     predictions travel, "rest", "grpc", "open-inference" or "open-inference-grpc"; management goes over gRPC with the
-    gRPC ones and over REST with the others. Every method raises ServeError (client.errors), and retries as retry.py
-    says.
+    gRPC ones and over REST with the others. Every method raises TorchServeError (client.errors), and retries as
+    retry.py describes.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Client(ManagementMethods, MapMethods):
             parameters: Further parameters of the model.
 
         Raises:
-            ServeError: See client.errors.
+            TorchServeError: See client.errors.
         """
 
         def operation() -> Operation[list[Label]]:
@@ -149,7 +149,7 @@ class Client(ManagementMethods, MapMethods):
             parameters: min_length, max_length, num_beams, truncation and so on.
 
         Raises:
-            ServeError: See client.errors.
+            TorchServeError: See client.errors.
         """
 
         def operation() -> Operation[list[Summary]]:
@@ -181,7 +181,7 @@ class Client(ManagementMethods, MapMethods):
             headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
 
         Raises:
-            ServeError: See client.errors.
+            TorchServeError: See client.errors.
         """
 
         def operation() -> Operation[Inference]:
@@ -247,7 +247,7 @@ class Client(ManagementMethods, MapMethods):
             while True:
                 try:
                     value = self._send(call, execution)
-                except ServeError as error:
+                except TorchServeError as error:
                     call = operation.throw(error)
                 else:
                     call = operation.send(value)
@@ -268,7 +268,7 @@ class Client(ManagementMethods, MapMethods):
                     answer = self._rest.send(call, execution.deadline)
                 else:
                     answer = self._grpc.send(call, execution.deadline)
-            except ServeError as error:
+            except TorchServeError as error:
                 pause = attempts.pause_after(error)
             else:
                 attempts.answered()

@@ -59,7 +59,7 @@ class ManagementMethods:
 
         Raises:
             Timeout: The workers are not ready, or the version is not drained (for 0 workers), in time.
-            ServeError: See client.errors.
+            TorchServeError: See client.errors.
         """
         workers = (min_workers, max_workers)
         operation = self._operations.scale(model, workers, version, synchronous, drain_timeout, force)
@@ -103,7 +103,7 @@ class ManagementMethods:
             Conflict: That version is registered already.
             InternalError: A worker ended while it loaded.
             Timeout: It is registered, but its workers are not ready in time.
-            ServeError: See client.errors.
+            TorchServeError: See client.errors.
         """
         fields = {
             "model_name": model_name,
@@ -129,7 +129,7 @@ class ManagementMethods:
 
         Raises:
             Conflict: The version has no worker that is ready.
-            ServeError: See client.errors.
+            TorchServeError: See client.errors.
         """
         return self._run(self._operations.set_default(model, version, force))
 
@@ -159,7 +159,7 @@ class ManagementMethods:
         Raises:
             Timeout: The version still has requests; it was not removed.
             Conflict: It is the default version and there are others.
-            ServeError: See client.errors.
+            TorchServeError: See client.errors.
         """
         operation = self._operations.unregister(model, version, drain_timeout, force)
         return self._run(operation, timeout)
@@ -191,7 +191,7 @@ class ManagementMethods:
         Raises:
             InternalError: A worker of the new version ended while it loaded; the new version was removed again.
             Timeout: The message says what was reached.
-            ServeError: See client.errors.
+            TorchServeError: See client.errors.
         """
         operation = self._operations.replace_model(model, archive, workers, drain_timeout)
         return self._run(operation, timeout)

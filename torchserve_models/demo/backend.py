@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torchserve_models.client import Client, Endpoints, Label, Model, ServeError
+from torchserve_models.client import Client, Endpoints, Label, Model, TorchServeError
 from torchserve_models.client.cli_options import HINT, explain, has_no_server
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES
 from torchserve_models.demo.catalog import IMAGES, Catalog, Entry
@@ -39,19 +39,19 @@ class Backend:
         self._watch = Watch(self._looking.metrics)
 
     def check(self) -> None:
-        """Raises ServeError when no server can be reached."""
+        """Raises TorchServeError when no server can be reached."""
         self._looking.list_models()
 
     def models(self, task: str) -> list[str]:
-        """Raises ServeError."""
+        """Raises TorchServeError."""
         return self._catalog.names(task)
 
     def entry(self, name: str) -> Entry:
-        """Raises ServeError."""
+        """Raises TorchServeError."""
         return self._catalog.entry(name)
 
     def classify(self, model: str, image: bytes, top_k: int = 5) -> list[Label]:
-        """Raises ServeError. A model of fewer labels gives those that it has."""
+        """Raises TorchServeError. A model of fewer labels gives those that it has."""
         entry = self._catalog.entry(model)
         allowed = int(entry.metadata.get("labels", top_k))
         # Without a parameter the file is sent as it is; with one in base64, where a third less fits into a request.
@@ -61,20 +61,20 @@ class Backend:
     def max_upload_bytes(self) -> int:
         """The largest file that a model for images takes; what a request may have where none says it.
 
-        Raises ServeError.
+        Raises TorchServeError.
         """
         entries = [self.entry(name) for name in self.models(IMAGES)]
         limits = [int(entry.metadata["max_bytes"]) for entry in entries if "max_bytes" in entry.metadata]
         return min(max(limits, default=MAX_MESSAGE_BYTES), MAX_MESSAGE_BYTES)
 
     def summarize(self, model: str, text: str, **parameters: int) -> tuple[str, bool]:
-        """The summary, and whether the text's end was left out. Raises ServeError."""
+        """The summary, and whether the text's end was left out. Raises TorchServeError."""
         chosen: dict[str, Any] = self._catalog.entry(model).changed(parameters)
         [summary] = self._client.summarize(model, text, **chosen)
         return summary.text, summary.truncated
 
     def overview(self) -> Overview:
-        """Everything there is now. Raises ServeError."""
+        """Everything there is now. Raises TorchServeError."""
         shown = []
         for entry in self._catalog.entries():
             versions = self._looking.describe_versions(entry.name)
@@ -85,14 +85,14 @@ class Backend:
                 )
         try:
             return Overview(shown, self._watch.look(), "")
-        except ServeError as error:
+        except TorchServeError as error:
             return Overview(shown, None, said(error))
 
     def scale(self, model: str, workers: int) -> str:
-        """Answers TorchServe's sentence when the workers are ready. Raises ServeError."""
+        """Answers TorchServe's sentence when the workers are ready. Raises TorchServeError."""
         return self._client.scale(model, workers)
 
 
-def said(error: ServeError) -> str:
+def said(error: TorchServeError) -> str:
     """The error in the server's own words; where there is no server, what to do about it."""
     return f"{explain(error)}. {HINT}" if has_no_server(error) else explain(error)

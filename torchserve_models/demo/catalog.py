@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from torchserve_models.client import Client, ServeError
+from torchserve_models.client import Client, TorchServeError
 
 IMAGES, TEXTS = "image-classification", "summarization"
 # A handler's words for a range, where it gives no numbers: "an integer from 1 to 256".
@@ -67,11 +67,11 @@ class Catalog:
         self._lock = Lock()
 
     def entries(self) -> list[Entry]:
-        """Every model, by name. Raises ServeError."""
+        """Every model, by name. Raises TorchServeError."""
         return [self.entry(listed.name) for listed in sorted(self._client.list_models(), key=_name)]
 
     def entry(self, name: str) -> Entry:
-        """Raises ServeError, ModelNotFound among them."""
+        """Raises TorchServeError, ModelNotFound among them."""
         version = self._client.describe(name).version
         with self._lock:
             known = self._known.get((name, version))
@@ -79,7 +79,7 @@ class Catalog:
             return known
         try:
             metadata = self._client.describe(name, version, customized=True).metadata or {}
-        except ServeError:  # no worker that could answer: a model scaled to none, or one that is loading
+        except TorchServeError:  # no worker that could answer: a model scaled to none, or one that is loading
             return Entry(name, version)
         entry = Entry(name, version, metadata)
         with self._lock:
@@ -88,7 +88,7 @@ class Catalog:
         return entry
 
     def names(self, task: str) -> list[str]:
-        """The models of a task. Raises ServeError."""
+        """The models of a task. Raises TorchServeError."""
         return of_task(self.entries(), task)
 
 

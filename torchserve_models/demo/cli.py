@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from torchserve_models.client import Endpoints, ServeError
+from torchserve_models.client import Endpoints, TorchServeError
 from torchserve_models.client.cli_options import add_port_offset, add_run_dir, find_endpoints, port
 from torchserve_models.client.endpoints import is_loopback
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         backend.check()
         max_upload_mib = backend.max_upload_bytes() // MIB
         check_free(options.host, page_port)
-    except ServeError as error:
+    except TorchServeError as error:
         print(f"demo: no server to show at {endpoints.management}: {said(error)}", file=sys.stderr)
         return 1
     except OSError as error:

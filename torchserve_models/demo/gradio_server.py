@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from torchserve_models.client import ServeError
+from torchserve_models.client import TorchServeError
 from torchserve_models.demo import markup
 from torchserve_models.demo.backend import Backend, said
 
@@ -19,7 +19,7 @@ def server_tab(tabs: gr.Tabs, backend: Backend, scaling: bool) -> None:
     def look() -> str:
         try:
             return markup.overview(backend.overview())
-        except ServeError as error:
+        except TorchServeError as error:
             return markup.alert(said(error))
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -48,7 +48,7 @@ def scale_form(tabs: gr.Tabs, backend: Backend) -> None:
     def choices() -> Any:
         try:
             names = [entry.entry.name for entry in backend.overview().models if entry.is_default]
-        except ServeError:
+        except TorchServeError:
             return gr.skip()
         return gr.Radio(choices=names)
 
@@ -57,7 +57,7 @@ def scale_form(tabs: gr.Tabs, backend: Backend) -> None:
             return markup.note("Choose a model and a number of workers first.")
         try:
             return markup.note(backend.scale(model, int(workers)))
-        except ServeError as error:
+        except TorchServeError as error:
             return markup.alert(said(error))
 
     tabs.select(choices, None, model, show_progress="hidden", api_visibility="private")

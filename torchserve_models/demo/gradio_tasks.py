@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from torchserve_models.client import ServeError
+from torchserve_models.client import TorchServeError
 from torchserve_models.demo import examples, markup
 from torchserve_models.demo.backend import Backend, said
 from torchserve_models.demo.catalog import IMAGES, TEXTS
@@ -67,7 +67,7 @@ def image_tab(page: gr.Blocks, backend: Backend, folder: Path) -> None:
         start = time.monotonic()
         try:
             found = backend.classify(model or "", Path(path).read_bytes(), LABELS)
-        except ServeError as error:
+        except TorchServeError as error:
             return failed(error), ""
         return gr.HTML(visible=False), markup.bars(found) + markup.took(time.monotonic() - start)
 
@@ -106,7 +106,7 @@ def text_tab(page: gr.Blocks, backend: Backend) -> None:
             answer, truncated = backend.summarize(
                 model or "", text, max_new_tokens=longest, min_new_tokens=shortest, num_beams=beams
             )
-        except ServeError as error:
+        except TorchServeError as error:
             return failed(error), "", ""
         problem = told(markup.CUT) if truncated else gr.HTML(visible=False)
         return problem, answer, markup.took(time.monotonic() - start)
@@ -116,7 +116,7 @@ def text_tab(page: gr.Blocks, backend: Backend) -> None:
         names = ("max_new_tokens", "min_new_tokens", "num_beams")
         try:
             entry = backend.entry(model) if model else None
-        except ServeError:
+        except TorchServeError:
             entry = None
         if entry is None:
             return [gr.skip()] * len(names)
@@ -135,14 +135,14 @@ def choices(backend: Backend, task: str) -> tuple[Any, Any]:
     """The models of a task, the first of them chosen; or why there are none."""
     try:
         names = backend.models(task)
-    except ServeError as error:
+    except TorchServeError as error:
         return gr.skip(), failed(error)
     if not names:
         return gr.skip(), told(f"The server has no model for {task}.")
     return gr.Radio(choices=names, value=names[0]), gr.HTML(visible=False)
 
 
-def failed(error: ServeError) -> Any:
+def failed(error: TorchServeError) -> Any:
     return gr.HTML(markup.alert(said(error)), visible=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from torchserve_models.client import Endpoints, ServeError
+from torchserve_models.client import Endpoints, TorchServeError
 from torchserve_models.demo import examples, markup
 from torchserve_models.demo.backend import Backend, said
 from torchserve_models.demo.catalog import IMAGES, TEXTS, Entry
@@ -62,7 +62,7 @@ def image_page(backend: Backend) -> None:
             with st.spinner("The model looks"):
                 labels = backend.classify(model, content, LABELS)
             st.html(STYLE + markup.bars(labels) + markup.took(time.monotonic() - start))
-        except ServeError as error:
+        except TorchServeError as error:
             st.html(STYLE + markup.alert(said(error)))
 
 
@@ -91,7 +91,7 @@ def text_page(backend: Backend) -> None:
             return
         try:
             entry = backend.entry(model)
-        except ServeError as error:
+        except TorchServeError as error:
             st.html(STYLE + markup.alert(said(error)))
             return
         text = text_input()
@@ -129,7 +129,7 @@ def show_summary(backend: Backend, model: str, text: str, parameters: dict[str, 
     try:
         with st.spinner("The model writes"):
             summary, truncated = backend.summarize(model, text, **parameters)
-    except ServeError as error:
+    except TorchServeError as error:
         st.html(STYLE + markup.alert(said(error)))
         return
     st.html(STYLE + markup.answer(summary) + markup.took(time.monotonic() - start))
@@ -141,7 +141,7 @@ def chosen(backend: Backend, task: str) -> str | None:
     """The model that is chosen, or None where there is none to choose, which is said."""
     try:
         names = backend.models(task)
-    except ServeError as error:
+    except TorchServeError as error:
         st.html(STYLE + markup.alert(said(error)))
         return None
     if not names:

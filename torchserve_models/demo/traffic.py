@@ -39,7 +39,7 @@ class Watch:
         self._lock = Lock()
 
     def look(self) -> Callable[[str], Traffic]:
-        """What to ask for a model's traffic. Raises ServeError."""
+        """What to ask for a model's traffic. Raises TorchServeError."""
         with self._lock:
             if not self._readings or self._clock() - self._readings[-1].time > AGE:
                 self._readings.append(Reading(self._clock(), self._read()))

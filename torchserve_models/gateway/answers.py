@@ -7,8 +7,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from handlers.core.errors import ServingError
-from torchserve_models.client import ServeError, Timeout
+from handlers.core.errors import HandlerError
+from torchserve_models.client import Timeout, TorchServeError
 
 RETRY_AFTER = 1
 # Of starlette's routing, which says no more than the status.
@@ -31,9 +31,9 @@ def refuse(error: Exception) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, ClientDisconnect):
         return Response(status_code=499)  # nginx's status for it; nobody reads this
-    if isinstance(error, ServingError):
+    if isinstance(error, HandlerError):
         code, type_, message = error.code, error.type, error.message
-    elif isinstance(error, ServeError):
+    elif isinstance(error, TorchServeError):
         # Without a status there was no answer of TorchServe's.
         code = error.code or (504 if isinstance(error, Timeout) else 503)
         type_, message = error.type, error.message

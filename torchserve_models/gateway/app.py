@@ -12,27 +12,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handlers.core.errors import ServingError
-from torchserve_models.client import AsyncClient, ServeError
+from handlers.core.errors import HandlerError
+from torchserve_models.client import AsyncClient, TorchServeError
 from torchserve_models.gateway import pages
 from torchserve_models.gateway.answers import on_error, refuse
 from torchserve_models.gateway.bodies import BodyReader
-from torchserve_models.gateway.described import Described, Descriptions
+from torchserve_models.gateway.compat_routes import CompatRoutes
+from torchserve_models.gateway.descriptions import Descriptions, ModelDescription
 from torchserve_models.gateway.forwarding import ForwardingTransport, forwarded, run_until_disconnect
 from torchserve_models.gateway.grpc_inference import GrpcInference
 from torchserve_models.gateway.metrics import GatewayMetrics, MetricsMiddleware
 from torchserve_models.gateway.open_inference import OpenInference
 from torchserve_models.gateway.probes import Probes
 from torchserve_models.gateway.readiness import Readiness, polling
-from torchserve_models.gateway.refusals import Refusals
-from torchserve_models.gateway.remembered import Remembered
 from torchserve_models.gateway.settings import TIMEOUT, Settings
 from torchserve_models.gateway.slashes import TrailingSlashMiddleware
 from torchserve_models.gateway.stopping import Stopping
-from torchserve_models.gateway.translated import Translated
+from torchserve_models.gateway.ttl_cache import TTLCache
+from torchserve_models.gateway.unavailable import UnavailableDiagnosis
 from torchserve_models.gateway.waiting import ResendingTransport, Waiting
 
-_ANSWERED = (ServeError, ServingError, HTTPException, ClientDisconnect, Exception)
+_ANSWERED = (TorchServeError, HandlerError, HTTPException, ClientDisconnect, Exception)
 KEY_HEADER = "x-gateway-key"
 UPSTREAM = httpx.Limits(max_connections=None, max_keepalive_connections=64)
 """The number of requests is bounded where their bodies are read."""
@@ -48,7 +48,7 @@ def create(
     asking = AsyncClient(endpoints=settings.endpoints, timeout=QUICK, retries=0, transport=transport)
     metrics = GatewayMetrics(settings.state_file)
     bodies = BodyReader(metrics, settings.body_budget, settings.body_timeout)
-    refusals = Refusals(asking)
+    refusals = UnavailableDiagnosis(asking)
     descriptions = Descriptions(asking)
     readiness = Readiness(
         settings.health, asking, strict=settings.strict, transport=transport, stopping=stopping
@@ -67,10 +67,10 @@ def create(
     translating = httpx.AsyncClient(transport=forwarding, timeout=TIMEOUT, trust_env=False)
     metrics.ready.set_function(lambda: float(readiness.server() is None))
 
-    async def ask_all(_: None) -> Sequence[Described]:
+    async def ask_all(_: None) -> Sequence[ModelDescription]:
         return await descriptions.all()
 
-    models = Remembered(ask_all, MODELS_REMEMBERED)
+    models = TTLCache(ask_all, MODELS_REMEMBERED)
 
     def check_key(request: Request) -> None:
         """Some routes are for nginx alone."""
@@ -96,7 +96,7 @@ def create(
             ready = await run_until_disconnect(request, waiting.until_ready(model, version or None))
         return Response(status_code=204 if ready else 403)
 
-    async def all_models() -> Sequence[Described]:
+    async def all_models() -> Sequence[ModelDescription]:
         return await models(None)
 
     async def server() -> httpx.Response:
@@ -117,7 +117,7 @@ def create(
         *Probes(readiness).routes(),
         *open_inference.routes(),
         GrpcInference(settings, translating, open_inference, readiness, refusals, bodies, metrics).route(),
-        *Translated(settings, predicting, refusals, bodies, metrics).routes(),
+        *CompatRoutes(settings, predicting, refusals, bodies, metrics).routes(),
         Route("/refusals/{model}", refused),
         Route("/refusals/{model}/{version:path}", refused),
         Route("/wait", wait),

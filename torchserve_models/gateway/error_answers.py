@@ -3,7 +3,7 @@
 from typing import Any
 
 from handlers.core import errors
-from handlers.core.errors import ServingError
+from handlers.core.errors import HandlerError
 
 TORCHSERVE: dict[int, dict[str, str]] = {
     404: {
@@ -79,7 +79,7 @@ def error_schema() -> dict[str, Any]:
 def _by_code() -> dict[int, dict[str, str]]:
     """The types of each status, with a message."""
     found: dict[int, dict[str, str]] = {}
-    for kind in _leaves(ServingError):
+    for kind in _leaves(HandlerError):
         found.setdefault(kind.code, {})[kind.__name__] = EXAMPLES.get(
             kind.__name__, MEANINGS.get(kind.code, "")
         )
@@ -89,7 +89,7 @@ def _by_code() -> dict[int, dict[str, str]]:
     return found
 
 
-def _leaves(kind: type[ServingError]) -> list[type[ServingError]]:
+def _leaves(kind: type[HandlerError]) -> list[type[HandlerError]]:
     below = [
         leaf
         for child in kind.__subclasses__()

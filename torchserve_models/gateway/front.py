@@ -15,7 +15,7 @@ from torchserve_models.client.endpoints import GATEWAY_PORTS, MAX_PORT
 from torchserve_models.gateway.__main__ import add_models
 from torchserve_models.gateway.body_budget import supervised_body_bytes
 from torchserve_models.gateway.front_options import add_edge_options, edge_settings
-from torchserve_models.gateway.nginx import Front, NginxError
+from torchserve_models.gateway.nginx import NginxConfig, NginxError
 from torchserve_models.gateway.running import Running, StopRequest, say
 from torchserve_models.gateway.settings import Settings
 from torchserve_models.serving.run_config import config_file
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     body_bytes = supervised_body_bytes(endpoints.health) or budget_here(config_file.read()).body_bytes
-    front = Front(
+    front = NginxConfig(
         http=_address(options.host, ports[0]),
         grpc=_address(options.host, ports[1]),
         gateway=_address("127.0.0.1", options.gateway_port),

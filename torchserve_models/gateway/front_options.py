@@ -4,13 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from torchserve_models.gateway.nginx import Front, Limits, Tls
+from torchserve_models.gateway.nginx import Limits, NginxConfig, Tls
 
 MIB = 2**20
 
 
 def add_edge_options(parser: argparse.ArgumentParser) -> None:
-    limits, front = Limits(), Front()
+    limits, front = Limits(), NginxConfig()
     parser.add_argument("--tls", nargs=2, type=Path, metavar=("CERT", "KEY"), help="PEM files, for both")
     parser.add_argument(
         "--open-management", action="store_true", help="/models and /metrics too: who reaches them runs code"
@@ -117,7 +117,7 @@ def add_edge_options(parser: argparse.ArgumentParser) -> None:
 def edge_settings(
     options: argparse.Namespace, summarizers: tuple[str, ...], body_bytes: int
 ) -> dict[str, Any]:
-    """The arguments of gateway.nginx.Front that these options make.
+    """The arguments of gateway.nginx.NginxConfig that these options make.
 
     `body_bytes`: what TorchServe's memory budget allows, where --body-memory does not say otherwise.
     """

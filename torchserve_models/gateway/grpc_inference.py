@@ -18,9 +18,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from handlers.core.deadline import TIMEOUT_HEADER, format_timeout
-from handlers.core.errors import InvalidRequest, ServingError
+from handlers.core.errors import HandlerError, InvalidRequest
 from handlers.core.open_inference import HEADER_LENGTH
-from torchserve_models.client import ServeError, Timeout, Unavailable
+from torchserve_models.client import Timeout, TorchServeError, Unavailable
 from torchserve_models.client.calls import stubs
 from torchserve_models.client.errors import from_body
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES
@@ -32,8 +32,8 @@ from torchserve_models.gateway.grpc_wire import FRAME_BYTES, Status
 from torchserve_models.gateway.metrics import GatewayMetrics
 from torchserve_models.gateway.open_inference import OpenInference
 from torchserve_models.gateway.readiness import Readiness
-from torchserve_models.gateway.refusals import Refusals
 from torchserve_models.gateway.settings import Settings
+from torchserve_models.gateway.unavailable import UnavailableDiagnosis
 
 SERVICE = "inference.GRPCInferenceService"
 COPIES = 3
@@ -52,7 +52,7 @@ class GrpcInference:
         http: httpx.AsyncClient,
         open_inference: OpenInference,
         readiness: Readiness,
-        refusals: Refusals,
+        refusals: UnavailableDiagnosis,
         bodies: BodyReader,
         metrics: GatewayMetrics,
     ) -> None:
@@ -89,7 +89,7 @@ class GrpcInference:
             return grpc_wire.refuse(Status.UNIMPLEMENTED, f"there is no method {name[:60]} here")
         except ClientDisconnect:
             raise
-        except (ServingError, ServeError, HTTPException) as error:
+        except (HandlerError, TorchServeError, HTTPException) as error:
             return grpc_wire.failure(error)
         except Exception as error:
             logger.exception("a gRPC call failed")
@@ -115,14 +115,14 @@ class GrpcInference:
         async with self._parsing:
             try:
                 return await run_in_threadpool(translate, body)
-            except (ServingError, ServeError):
+            except (HandlerError, TorchServeError):
                 self._metrics.refuse("invalid")
                 raise
             finally:
                 body.clear()
 
     async def _send(self, rest: RestRequest) -> bytes:
-        """The serialized answer of TorchServe. Raises ServeError."""
+        """The serialized answer of TorchServe. Raises TorchServeError."""
         headers = {HEADER_LENGTH: str(rest.header_length), "Content-Type": "application/octet-stream"}
         try:
             response = await self._http.post(
@@ -158,7 +158,7 @@ class GrpcInference:
         """False for a model that is not served, as over REST."""
         try:
             return {"ready": self._readiness.model(message.name, message.version or None) is None}
-        except ServeError:
+        except TorchServeError:
             return {"ready": False}
 
     async def _server_metadata(self, _: Any) -> dict[str, Any]:

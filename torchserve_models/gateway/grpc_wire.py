@@ -10,8 +10,8 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from handlers.core.compression import decompress, decompressed_size
-from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError, TooLarge
-from torchserve_models.client import ServeError, Timeout
+from handlers.core.errors import HandlerError, InvalidParameter, InvalidRequest, TooLarge
+from torchserve_models.client import Timeout, TorchServeError
 
 CONTENT_TYPE = "application/grpc"
 FRAME_BYTES = 5
@@ -87,7 +87,7 @@ def failure(error: Exception) -> Response:
     code: int | None
     if type(error) is TooLarge:  # the message; an input that is too large for its model is INVALID_ARGUMENT
         return refuse(Status.RESOURCE_EXHAUSTED, error.message)
-    if isinstance(error, ServingError | ServeError):
+    if isinstance(error, HandlerError | TorchServeError):
         code, message = error.code, error.message
         if code is None:  # there was no answer of TorchServe's
             code = 504 if isinstance(error, Timeout) else 502

@@ -6,7 +6,7 @@ from typing import Any
 from torchserve_models.gateway.schemas import Schema, Task, query_parameters
 from torchserve_models.gateway.settings import IMAGE_ROUTES, Settings
 
-# Their names of a summarizer's parameters, and ours; gateway/translated.py translates them.
+# Their names of a summarizer's parameters, and ours; gateway/compat_routes.py translates them.
 LENGTHS = {"min": "min_length", "max": "max_length"}
 FILE_FIELDS = {"/predict": "image", "/predict/image_classes": "file"}
 _NUMBER: Schema = {"type": "number", "minimum": 0, "maximum": 255}

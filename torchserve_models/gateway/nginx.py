@@ -66,7 +66,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Front:
+class NginxConfig:
     """What nginx does. Addresses are `host:port`.
 
     `gateway_key`: a secret shared with the gateway, which proves that an inner request comes from nginx.
@@ -114,7 +114,7 @@ class Front:
     access_log: str = "off"
 
 
-def render(front: Front, work: Path, template: Path = TEMPLATE) -> str:
+def render(front: NginxConfig, work: Path, template: Path = TEMPLATE) -> str:
     """nginx.conf; `work` is nginx's own folder. Raises NginxError for a value that cannot stand in it."""
     values = variables(front, work)
     text = template.read_text(encoding="utf-8")
@@ -124,7 +124,7 @@ def render(front: Front, work: Path, template: Path = TEMPLATE) -> str:
     return Template(text).safe_substitute(values)
 
 
-def variables(front: Front, work: Path) -> dict[str, str]:
+def variables(front: NginxConfig, work: Path) -> dict[str, str]:
     """The template's variables, which nginx's own image takes from the environment."""
     at = front.endpoints
     tls, secure = "", ""
@@ -179,7 +179,7 @@ def program() -> str:
     return found
 
 
-def command(front: Front, work: Path) -> list[str]:
+def command(front: NginxConfig, work: Path) -> list[str]:
     """Writes the configuration into `work`, has nginx check it, and returns what runs it in the foreground."""
     config = work / "nginx.conf"
     config.write_text(render(front, work), encoding="utf-8")
@@ -190,7 +190,7 @@ def command(front: Front, work: Path) -> list[str]:
     return [*start, "-g", "daemon off;"]
 
 
-def _upstreams(front: Front) -> dict[str, str]:
+def _upstreams(front: NginxConfig) -> dict[str, str]:
     """The servers of each upstream group: REST and gRPC, in four sizes of bodies."""
     at = front.endpoints
     rest = [_host(at.inference), *(rest for rest, _ in front.others)]
@@ -251,16 +251,16 @@ def _servers(addresses: Iterable[str], resolve: str, bodies: int) -> str:
     return " ".join(f"server {address} {ejection} max_conns={bodies};" for address in servers)
 
 
-def _resolve(front: Front) -> str:
+def _resolve(front: NginxConfig) -> str:
     return " resolve" if front.resolver else ""
 
 
-def _resolver(front: Front) -> str:
+def _resolver(front: NginxConfig) -> str:
     """nginx's directive. IPv4 only: TorchServe listens on 0.0.0.0."""
     return f"resolver {_plain(front.resolver)} valid=2s ipv6=off;" if front.resolver else ""
 
 
-def _real_ip(front: Front) -> str:
+def _real_ip(front: NginxConfig) -> str:
     """nginx's directives for the client's address behind balancers; without any, the sender's counts."""
     if not front.real_ip_from:
         if front.proxy_protocol:
@@ -279,7 +279,7 @@ def _real_ip(front: Front) -> str:
     return f"{trusted} real_ip_header {header}; real_ip_recursive on;"
 
 
-def _hosts(front: Front) -> str:
+def _hosts(front: NginxConfig) -> str:
     """Entries of the map of Host headers that management accepts; a host's port does not matter."""
     listening = _plain(front.http).rpartition(":")[0]
     names = dict.fromkeys(["localhost", "127.0.0.1", "[::1]", listening, *front.server_names])

@@ -10,8 +10,8 @@ from starlette.routing import Route
 
 from torchserve_models.client import Unavailable, UnexpectedAnswer
 from torchserve_models.gateway.answers import Raw
-from torchserve_models.gateway.described import Descriptions
-from torchserve_models.gateway.remembered import Remembered
+from torchserve_models.gateway.descriptions import Descriptions
+from torchserve_models.gateway.ttl_cache import TTLCache
 
 # What the handlers know beyond the protocol's core.
 EXTENSIONS = ("binary_tensor_data",)
@@ -28,7 +28,7 @@ class OpenInference:
         """`server` asks TorchServe for the protocol's server metadata."""
         self._server = server
         self._descriptions = descriptions
-        self._metadata = Remembered(self._describe, METADATA_REMEMBERED)
+        self._metadata = TTLCache(self._describe, METADATA_REMEMBERED)
 
     def routes(self) -> list[Route]:
         found = [Route("/v2", self.server)]
@@ -55,7 +55,7 @@ class OpenInference:
         )
 
     async def model_metadata(self, model: str, version: str | None) -> dict[str, Any]:
-        """Raises ServeError."""
+        """Raises TorchServeError."""
         metadata: dict[str, Any] = await self._metadata((model, version))
         return metadata
 

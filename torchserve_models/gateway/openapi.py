@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES
-from torchserve_models.gateway.described import Described
+from torchserve_models.gateway.descriptions import ModelDescription
 from torchserve_models.gateway.error_answers import error_schema, responses
 from torchserve_models.gateway.fixed_schemas import SCHEMAS
 from torchserve_models.gateway.known_routes import known_routes
@@ -23,7 +23,7 @@ Over gRPC: TorchServe's `Predictions` and the Open Inference Protocol's `ModelIn
 
 
 def document(
-    models: Sequence[Described], server: str | None = None, settings: Settings | None = None
+    models: Sequence[ModelDescription], server: str | None = None, settings: Settings | None = None
 ) -> dict[str, Any]:
     """Pure: no I/O. `server` is the address that requests go to; without one, where the document came from."""
     tasks = [Task(model) for model in models]
@@ -94,7 +94,7 @@ def _predictions(task: Task) -> dict[str, Any]:
     return {f"/predictions/{task.name}": {"post": operation}}
 
 
-def _open_inference(model: Described, task: Task) -> dict[str, Any]:
+def _open_inference(model: ModelDescription, task: Task) -> dict[str, Any]:
     base = f"/v2/models/{task.name}"
     binary = {
         "description": "With the binary data extension: the JSON, and the tensors' bytes behind it. The header "

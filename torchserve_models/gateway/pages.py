@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Route
 
 from torchserve_models.gateway.answers import Raw
-from torchserve_models.gateway.described import Described
+from torchserve_models.gateway.descriptions import ModelDescription
 from torchserve_models.gateway.openapi import document
 from torchserve_models.gateway.settings import Settings
 
@@ -117,7 +117,7 @@ OWN = {
 
 
 def routes(
-    models: Callable[[], Awaitable[Sequence[Described]]],
+    models: Callable[[], Awaitable[Sequence[ModelDescription]]],
     problem: Callable[[], str | None],
     settings: Settings | None = None,
 ) -> list[Route]:

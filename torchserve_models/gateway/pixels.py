@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from handlers.core.errors import ImageTooLarge, InvalidImage, InvalidRequest, ServingError
+from handlers.core.errors import HandlerError, ImageTooLarge, InvalidImage, InvalidRequest
 from handlers.core.json_message import parse_json
 
 FIELD = "img"
@@ -224,14 +224,14 @@ class PixelParser:
     def _name(self) -> str:
         return f"{FIELD}[{self._rows}]"
 
-    def _wrong(self, what: str) -> ServingError:
+    def _wrong(self, what: str) -> HandlerError:
         return InvalidImage(f"{self._name()} {what}. {_SHAPE}")
 
-    def _malformed(self, what: str) -> ServingError:
+    def _malformed(self, what: str) -> HandlerError:
         return InvalidRequest(f"the body is not valid JSON: {self._name()}: {what}")
 
 
-def _problem(text: str) -> ServingError:
+def _problem(text: str) -> HandlerError:
     """Why a short body does not begin with a list of pixels."""
     if not text.strip():
         return InvalidRequest(f"the body is empty; {_ONE_FIELD}")

@@ -17,7 +17,7 @@ from torchserve_models.client import (
     AsyncClient,
     Model,
     ModelNotFound,
-    ServeError,
+    TorchServeError,
     TransportError,
     Unavailable,
 )
@@ -79,7 +79,7 @@ class Readiness:
         try:
             async with asyncio.timeout(POLL_TIMEOUT_S):
                 self._keep(await self._ask_management())
-        except (ServeError, TimeoutError) as error:
+        except (TorchServeError, TimeoutError) as error:
             self._error = f"TorchServe does not answer: {getattr(error, 'message', 'no answer in time')}"
         return MANAGEMENT_INTERVAL_S
 
@@ -174,7 +174,7 @@ class Readiness:
                 models += await self._describe(name)
             except TransportError:
                 raise
-            except ServeError as error:
+            except TorchServeError as error:
                 undescribed[name] = error.message
         return _state(models, undescribed)
 

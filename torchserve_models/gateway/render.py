@@ -14,7 +14,7 @@ from torchserve_models.client import Endpoints
 from torchserve_models.gateway.__main__ import add_models
 from torchserve_models.gateway.body_budget import supervised_body_bytes
 from torchserve_models.gateway.front_options import add_edge_options, edge_settings
-from torchserve_models.gateway.nginx import Front, NginxError, render
+from torchserve_models.gateway.nginx import NginxConfig, NginxError, render
 from torchserve_models.gateway.settings import Settings
 
 _RETRY_S = 0.5
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 written, 1 failed, 2 wrong command line."""
     options = _parser().parse_args(arguments)
     try:
-        front = Front(
+        front = NginxConfig(
             http="0.0.0.0:8000",
             grpc="0.0.0.0:7000",
             internal="0.0.0.0:8091",

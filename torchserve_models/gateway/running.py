@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from torchserve_models.gateway.managed_process import RESTART_REASONS, ManagedProcess, listens, parts
-from torchserve_models.gateway.nginx import Front, NginxError, command
+from torchserve_models.gateway.nginx import NginxConfig, NginxError, command
 from torchserve_models.gateway.settings import Settings
 from torchserve_models.gateway.stopping import SIGNAL as NOT_READY
 from torchserve_models.gateway.work_folder import WorkFolder
@@ -50,7 +50,7 @@ class Running:
 
     def __init__(
         self,
-        front: Front,
+        front: NginxConfig,
         settings: Settings,
         *,
         drain_delay_s: float = 0.0,

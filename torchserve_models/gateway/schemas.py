@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchserve_models.gateway.described import Described
+from torchserve_models.gateway.descriptions import ModelDescription
 
 Schema = dict[str, Any]
 NUMBERS = ("UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64")
@@ -16,7 +16,7 @@ class Task:
     The fields are those of the handler's description (handlers/core/handler.py).
     """
 
-    def __init__(self, model: Described) -> None:
+    def __init__(self, model: ModelDescription) -> None:
         said = model.metadata
         self.name = model.name
         self.known = bool(said.get("inputs"))

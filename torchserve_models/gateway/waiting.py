@@ -11,7 +11,7 @@ import httpx
 
 from torchserve_models.client.retry import RetryBudget
 from torchserve_models.gateway.readiness import Readiness
-from torchserve_models.gateway.refusals import WORKER_DIED
+from torchserve_models.gateway.unavailable import WORKER_DIED
 
 LONGEST_WAIT_S = 25.0
 MAX_WAITING = 512

@@ -92,7 +92,7 @@ def _seconds(change: Change, connection: Client, number: int, failed: list[str])
     started = time.monotonic()
     try:
         change(connection, number)
-    except client.ServeError as error:
+    except client.TorchServeError as error:
         failed.append(f"{type(error).__name__}: {error}"[:150])
     return time.monotonic() - started
 

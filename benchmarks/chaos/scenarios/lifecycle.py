@@ -16,7 +16,7 @@ from benchmarks.chaos.probes import Probes, Sample, bases_of
 from benchmarks.chaos.scenarios.base import Result, Say, answer_all
 from benchmarks.chaos.send import http_client, now, send
 from benchmarks.chaos.stack import STOP_TIMEOUT_S, Stack, Workers
-from torchserve_models.client import ServeError
+from torchserve_models.client import TorchServeError
 
 DRAIN_DELAY_S = 1.0
 """Requests are accepted for at most so long after readiness was false: the default delay, 0, and a few probes."""
@@ -146,7 +146,7 @@ def _counts(stack: Stack) -> dict[str, int]:
 def _difference(stack: Stack, expected: Sequence[Workers], roles: dict[str, int]) -> str:
     try:
         current = stack.describe()
-    except ServeError as error:
+    except TorchServeError as error:
         return f"management: {error}"
     if current != expected:
         return f"models are {current} instead of {expected}"

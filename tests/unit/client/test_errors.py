@@ -149,7 +149,7 @@ def test_the_servers_own_names_are_all_known():
     theirs = {
         cls
         for name, cls in vars(server).items()
-        if isinstance(cls, type) and issubclass(cls, server.ServingError) and cls is not server.ServingError
+        if isinstance(cls, type) and issubclass(cls, server.HandlerError) and cls is not server.HandlerError
     }
     for cls in theirs:
         error = errors.from_answer(cls.code, cls.__name__, "m")

@@ -17,9 +17,9 @@ from torchserve_models.client import (
     Endpoints,
     InternalError,
     Overloaded,
-    ServeError,
     Timeout,
     TooLarge,
+    TorchServeError,
     Unavailable,
     WorkerDied,
     retry,
@@ -114,7 +114,7 @@ def test_what_would_fail_again_is_not_sent_again(call, failure, error):
 )
 def test_a_change_is_sent_again_only_if_nothing_was_sent(call, failure, count):
     server = Failing(failure, 99)
-    with pytest.raises(ServeError):
+    with pytest.raises(TorchServeError):
         call(scale, transport=httpx.MockTransport(server), retries=3)
     assert server.count == count
 

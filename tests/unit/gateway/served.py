@@ -8,7 +8,7 @@ from handlers.image_classifier import ImageClassifier
 from handlers.summarizer import Summarizer
 from tests.conftest import ROOT
 from tests.unit.handlers.context import FakeContext
-from torchserve_models.gateway.described import Described
+from torchserve_models.gateway.descriptions import ModelDescription
 
 HANDLERS = {"resnet-50": ImageClassifier, "t5-small": Summarizer}
 
@@ -22,7 +22,7 @@ def started(name: str, folder: Path) -> tuple[Handler, FakeContext]:
     return handler, context
 
 
-def described(name: str, handler: Handler, context: FakeContext) -> Described:
+def described(name: str, handler: Handler, context: FakeContext) -> ModelDescription:
     context.receive([{"describe": "True"}])
     (metadata,) = handler.handle([{}], context)
-    return Described(name, ("1.0", "2.0"), "2.0", json.loads(metadata))
+    return ModelDescription(name, ("1.0", "2.0"), "2.0", json.loads(metadata))

@@ -18,8 +18,8 @@ from tests.unit.client.fake_torchserve import NO_WORKER, Refused
 from tests.unit.gateway.behind import INPUT, Served
 from torchserve_models.gateway.app import create
 from torchserve_models.gateway.pixels import PixelParser
-from torchserve_models.gateway.refusals import HANDLER_FAILED
 from torchserve_models.gateway.settings import Settings
+from torchserve_models.gateway.unavailable import HANDLER_FAILED
 
 NO_ROOM = Refused(503, "ServiceUnavailableException", NO_WORKER.format("images"))
 LATE = Refused(503, "Overloaded", "the server's time for this batch of requests is over")

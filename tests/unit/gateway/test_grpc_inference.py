@@ -197,7 +197,7 @@ async def test_a_deadline_that_has_passed_ends_every_method(http, behind, monkey
     if method == "ModelMetadata":
         message = messages.ModelMetadataRequest(name="images")
         monkeypatch.setattr(
-            "torchserve_models.gateway.described.Descriptions.one", lambda *_: asyncio.sleep(60)
+            "torchserve_models.gateway.descriptions.Descriptions.one", lambda *_: asyncio.sleep(60)
         )
     _, status, details = await call(http, method, message, **{"grpc-timeout": timeout})
     assert (status, "no answer within" in details) == (4, True)

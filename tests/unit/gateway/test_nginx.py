@@ -13,26 +13,26 @@ from torchserve_models.gateway.front import _parser
 from torchserve_models.gateway.front_options import edge_settings
 from torchserve_models.gateway.nginx import (
     TEMPLATE,
-    Front,
     Limits,
+    NginxConfig,
     NginxError,
     Tls,
     command,
     render,
     variables,
 )
-from torchserve_models.gateway.refusals import WORKER_DIED
+from torchserve_models.gateway.unavailable import WORKER_DIED
 
 needs_nginx = needs("nginx")
 
 
 def test_every_variable_is_given_and_none_too_many(tmp_path):
     asked = set(re.findall(r"\$\{([A-Z_]+)\}", TEMPLATE.read_text()))
-    assert asked == variables(Front(), tmp_path).keys()
+    assert asked == variables(NginxConfig(), tmp_path).keys()
 
 
 def test_it_says_what_was_asked_for(tmp_path):
-    front = Front(
+    front = NginxConfig(
         http="0.0.0.0:80",
         endpoints=Endpoints(inference="http://a:1", grpc_inference="a:2", management="http://a:3"),
         others=(("b:1", "b:2"),),
@@ -57,7 +57,7 @@ def test_it_says_what_was_asked_for(tmp_path):
 
 
 def test_it_is_closed_and_counts_nobody_unless_asked(tmp_path):
-    text = render(Front(), tmp_path)
+    text = render(NginxConfig(), tmp_path)
     assert text.count("deny all;") == 3
     assert "allow all;" not in text
     assert 'limit_req_zone "" zone' in text
@@ -66,22 +66,22 @@ def test_it_is_closed_and_counts_nobody_unless_asked(tmp_path):
 @pytest.mark.parametrize(
     "front",
     [
-        Front(http="127.0.0.1:80; evil"),
-        Front(image_model="a;b"),
-        Front(route_models={"/model": "a b"}),
-        Front(cors_origins=("https://app.example/",)),
-        Front(cors_origins=("https://App.example",)),
-        Front(cors_origins=("app.example",)),
-        Front(cors_origins=("null",)),
-        Front(cors_origins=('https://a" 1; "b',)),
-        Front(others=(("host name:1", "b:2"),)),
-        Front(text_models=("a|b",)),
-        Front(server_names=("a;b",)),
-        Front(gateway_key="a b"),
-        Front(real_ip_from=("nowhere",)),
-        Front(proxy_protocol=True),
-        Front(tls=Tls(Path('/a"b'), Path("/c"))),
-        Front(tls=Tls(Path("/a$b"), Path("/c"))),
+        NginxConfig(http="127.0.0.1:80; evil"),
+        NginxConfig(image_model="a;b"),
+        NginxConfig(route_models={"/model": "a b"}),
+        NginxConfig(cors_origins=("https://app.example/",)),
+        NginxConfig(cors_origins=("https://App.example",)),
+        NginxConfig(cors_origins=("app.example",)),
+        NginxConfig(cors_origins=("null",)),
+        NginxConfig(cors_origins=('https://a" 1; "b',)),
+        NginxConfig(others=(("host name:1", "b:2"),)),
+        NginxConfig(text_models=("a|b",)),
+        NginxConfig(server_names=("a;b",)),
+        NginxConfig(gateway_key="a b"),
+        NginxConfig(real_ip_from=("nowhere",)),
+        NginxConfig(proxy_protocol=True),
+        NginxConfig(tls=Tls(Path('/a"b'), Path("/c"))),
+        NginxConfig(tls=Tls(Path("/a$b"), Path("/c"))),
     ],
 )
 def test_a_value_that_would_change_the_configuration_is_refused(front, tmp_path):
@@ -96,7 +96,7 @@ def test_the_length_of_a_dead_workers_answer_is_that_of_torchserve():
 
 def test_each_route_has_its_own_model(tmp_path):
     """Case 20."""
-    values = variables(Front(image_model="a", route_models={"/model": "c", "/predict": "b"}), tmp_path)
+    values = variables(NginxConfig(image_model="a", route_models={"/model": "c", "/predict": "b"}), tmp_path)
     assert [values[name] for name in ("PREDICT_MODEL", "IMAGE_CLASSES_MODEL", "PIXEL_MODEL")] == [
         "b",
         "a",
@@ -105,18 +105,18 @@ def test_each_route_has_its_own_model(tmp_path):
 
 
 def test_names_of_text_models_are_taken_as_they_are(tmp_path):
-    values = variables(Front(text_models=("t5-small", "a.b+c")), tmp_path)
+    values = variables(NginxConfig(text_models=("t5-small", "a.b+c")), tmp_path)
     pattern = re.compile(values["TEXT_MODELS"])
     assert pattern.fullmatch("t5-small")
     assert pattern.fullmatch("a.b+c")
     assert not pattern.fullmatch("aXb+c")
-    assert not re.fullmatch(variables(Front(text_models=()), tmp_path)["TEXT_MODELS"], "")
+    assert not re.fullmatch(variables(NginxConfig(text_models=()), tmp_path)["TEXT_MODELS"], "")
 
 
 @pytest.mark.parametrize("body_bytes", [2**27, 2**29, 2**31])
 def test_bodies_of_all_sizes_together_stay_below_the_limit(tmp_path, body_bytes):
     """With one of each size at least."""
-    values = variables(Front(limits=Limits(body_bytes=body_bytes)), tmp_path)
+    values = variables(NginxConfig(limits=Limits(body_bytes=body_bytes)), tmp_path)
     sizes = {"": 100_000, "MEDIUM_": 1_000_000, "LARGE_": 4_200_000, "HUGE_": 16 * 2**20}
     counts = {
         (prefix, kind): int(re.search(r"max_conns=(\d+);", values[f"{prefix}{kind}_SERVERS"])[1])
@@ -159,7 +159,7 @@ def test_bodies_of_all_sizes_together_stay_below_the_limit(tmp_path, body_bytes)
 )
 def test_nginx_waits_for_torchserve_until_the_requests_deadline(tmp_path, timeout, within):
     """Rounded up to a time that has a location."""
-    text = render(Front(), tmp_path)
+    text = render(NginxConfig(), tmp_path)
     (times,) = re.findall(r"map \$http_x_request_timeout \$within \{(.*?)\n    \}", text, re.DOTALL)
     patterns = re.findall(r'"~(.+)" _(\d+)s;', times)
     assert len(patterns) == 10
@@ -174,19 +174,23 @@ def test_an_unknown_variable_in_the_template_is_named(tmp_path):
     template = tmp_path / "template"
     template.write_text("listen ${NOWHERE};")
     with pytest.raises(NginxError, match="NOWHERE"):
-        render(Front(), tmp_path, template)
+        render(NginxConfig(), tmp_path, template)
 
 
 @needs_nginx
 @pytest.mark.parametrize(
     "front",
     [
-        Front(),
-        Front(rate=3, open_management=True, others=(("127.0.0.2:1", "127.0.0.2:2"),)),
-        Front(real_ip_from=("10.0.0.0/8", "fd00::/8"), proxy_protocol=True, streaming=True, gateway_key="k"),
-        Front(text_models=()),
-        Front(cors_origins=("*", "*", "https://app.example", "http://[::1]:3000", "http://" + "a" * 120)),
-        Front(text_models=("a.b+c", "d"), server_names=("models.example", "[::2]"), workers=5),
+        NginxConfig(),
+        NginxConfig(rate=3, open_management=True, others=(("127.0.0.2:1", "127.0.0.2:2"),)),
+        NginxConfig(
+            real_ip_from=("10.0.0.0/8", "fd00::/8"), proxy_protocol=True, streaming=True, gateway_key="k"
+        ),
+        NginxConfig(text_models=()),
+        NginxConfig(
+            cors_origins=("*", "*", "https://app.example", "http://[::1]:3000", "http://" + "a" * 120)
+        ),
+        NginxConfig(text_models=("a.b+c", "d"), server_names=("models.example", "[::2]"), workers=5),
     ],
 )
 def test_nginx_itself_reads_it(front, tmp_path):
@@ -196,13 +200,13 @@ def test_nginx_itself_reads_it(front, tmp_path):
 @needs_nginx
 def test_what_nginx_says_about_a_bad_file_is_told(tmp_path):
     with pytest.raises(NginxError, match="no-such-file"):
-        command(Front(tls=Tls(Path("/no-such-file"), Path("/no-such-key"))), tmp_path)
+        command(NginxConfig(tls=Tls(Path("/no-such-file"), Path("/no-such-key"))), tmp_path)
 
 
 @needs_nginx
 @needs("envsubst")
 def test_the_same_by_envsubst_as_nginxs_image_does_it(tmp_path):
-    values = variables(Front(), tmp_path)
+    values = variables(NginxConfig(), tmp_path)
     names = " ".join(f"${{{name}}}" for name in values)
     done = subprocess.run(
         ["envsubst", names],
@@ -212,7 +216,7 @@ def test_the_same_by_envsubst_as_nginxs_image_does_it(tmp_path):
         capture_output=True,
         check=True,
     )
-    assert done.stdout == render(Front(), tmp_path)
+    assert done.stdout == render(NginxConfig(), tmp_path)
 
 
 def test_the_command_line():
@@ -242,7 +246,7 @@ def test_the_options_for_limits_and_addresses():
         " --real-ip-from 10.0.0.0/8 --real-ip-from fd00::/8 --server-name models.example --allow-streaming"
         " --cors-origin https://a.example --cors-origin https://b.example"
     )
-    front = Front(**edge_settings(_parser().parse_args(line.split()), ("t5-small",), 2**29))
+    front = NginxConfig(**edge_settings(_parser().parse_args(line.split()), ("t5-small",), 2**29))
     assert front.limits == Limits(
         connections=100,
         client_requests=9,
@@ -259,15 +263,17 @@ def test_the_options_for_limits_and_addresses():
     assert front.real_ip_from == ("10.0.0.0/8", "fd00::/8")
     assert (front.proxy_protocol, front.streaming, front.server_names) == (True, True, ("models.example",))
     assert front.cors_origins == ("https://a.example", "https://b.example")
-    default = Front(**edge_settings(_parser().parse_args([]), Front().text_models, 3 * 2**20))
+    default = NginxConfig(**edge_settings(_parser().parse_args([]), NginxConfig().text_models, 3 * 2**20))
     assert default.limits.body_bytes == 3 * 2**20
-    assert replace(default, limits=Front().limits) == Front()
+    assert replace(default, limits=NginxConfig().limits) == NginxConfig()
     with pytest.raises(SystemExit):
         _parser().parse_args(["--client-requests", "0"])
 
 
 def test_names_are_looked_up_again_where_a_resolver_is_named(tmp_path):
-    front = Front(endpoints=Endpoints.at("torchserve"), gateway="torchserve:8090", resolver="127.0.0.11")
+    front = NginxConfig(
+        endpoints=Endpoints.at("torchserve"), gateway="torchserve:8090", resolver="127.0.0.11"
+    )
     text = render(front, tmp_path)
     assert "resolver 127.0.0.11 valid=2s ipv6=off;" in text
     servers = re.findall(r"server (torchserve:\d+)( resolve)?", text)
@@ -275,4 +281,4 @@ def test_names_are_looked_up_again_where_a_resolver_is_named(tmp_path):
     assert all(resolve for _, resolve in servers)
     for upstream in re.findall(r"upstream \w+ \{[^}]*\}", text):
         assert ("zone " in upstream) or "resolve" not in upstream  # nginx asks for it
-    assert "resolve" not in "".join(variables(Front(), tmp_path).values())
+    assert "resolve" not in "".join(variables(NginxConfig(), tmp_path).values())

@@ -11,7 +11,7 @@ from handlers.core.errors import InvalidImage, InvalidParameter
 from handlers.core.parameters import Parameter, parse_parameters
 from tests.unit.gateway.served import HANDLERS, described, started
 from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE, send
-from torchserve_models.gateway.described import Described
+from torchserve_models.gateway.descriptions import ModelDescription
 from torchserve_models.gateway.known_routes import PIXELS
 from torchserve_models.gateway.openapi import document
 from torchserve_models.gateway.pixels import PixelParser
@@ -32,7 +32,7 @@ def models(handlers):
 
 @pytest.fixture(scope="module")
 def openapi(models):
-    return document([*models, Described("foreign", ("1",), "1")])
+    return document([*models, ModelDescription("foreign", ("1",), "1")])
 
 
 def validator(openapi, schema):
@@ -116,7 +116,7 @@ def test_every_status_has_an_example_of_each_type(openapi):
             said[name, int(code)] = example["value"]
     for name, kind in vars(errors).items():
         is_leaf = (
-            isinstance(kind, type) and issubclass(kind, errors.ServingError) and not kind.__subclasses__()
+            isinstance(kind, type) and issubclass(kind, errors.HandlerError) and not kind.__subclasses__()
         )
         assert not is_leaf or said[name, kind.code]["message"]
 

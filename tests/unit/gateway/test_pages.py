@@ -7,13 +7,13 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from torchserve_models.gateway import pages
-from torchserve_models.gateway.described import Described
+from torchserve_models.gateway.descriptions import ModelDescription
 
 
 @pytest.fixture
 def client():
     async def models():
-        return [Described("net", ("1",), "1")]
+        return [ModelDescription("net", ("1",), "1")]
 
     return TestClient(Starlette(routes=pages.routes(models, lambda: None)), follow_redirects=False)
 

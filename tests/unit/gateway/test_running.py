@@ -9,7 +9,7 @@ import pytest
 
 from torchserve_models.gateway import running
 from torchserve_models.gateway.managed_process import RESTART_REASONS
-from torchserve_models.gateway.nginx import Front, NginxError
+from torchserve_models.gateway.nginx import NginxConfig, NginxError
 from torchserve_models.gateway.running import Running, StopRequest
 from torchserve_models.gateway.settings import Settings
 from torchserve_models.gateway.stopping import SIGNAL
@@ -81,7 +81,7 @@ def pair(monkeypatch, tmp_path):
     anywhere = dict.fromkeys(("http", "grpc", "gateway", "internal"), "127.0.0.1:0")
 
     def start(**options):
-        return Running(Front(**anywhere), Settings(), **options)
+        return Running(NginxConfig(**anywhere), Settings(), **options)
 
     return start
 
@@ -103,7 +103,7 @@ def has_ipv6():
     ],
 )
 def test_a_free_port_is_found_on_any_address(pair, host):
-    front = running.Running(Front(http=f"{host}:0", grpc=f"{host}:0"), Settings()).front
+    front = running.Running(NginxConfig(http=f"{host}:0", grpc=f"{host}:0"), Settings()).front
     for address in (front.http, front.grpc):
         assert address.startswith(f"{host}:")
         assert int(address.rpartition(":")[2]) > 0

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from torchserve_models.gateway import waiting
-from torchserve_models.gateway.refusals import WORKER_DIED
+from torchserve_models.gateway.unavailable import WORKER_DIED
 from torchserve_models.gateway.waiting import ResendingTransport, Waiting
 
 

@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from handlers.core.errors import ServingError
+from handlers.core.errors import HandlerError
 from handlers.core.json_source import is_json_source
 from handlers.core.parameters import parse_parameters
 from handlers.core.request import RequestParser
@@ -150,7 +150,7 @@ def outcome(handed: Handed) -> Outcome:
         request = parser.read()
         parameters = parse_parameters(request.parameters, ALLOWED)
         texts = tuple(clean_text(payload, 10_000).lstrip("\ufeff") for payload in request.payloads)
-    except ServingError as error:
+    except HandlerError as error:
         return Outcome(status=error.code)
     return Outcome(texts, parameters)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from torchserve_models.packing.errors import BadRequest, explained
 from torchserve_models.packing.sources.model_files import sha256_of
 
-MOST = 300
+MAX_IMAGES = 300
 """As many as NNCF looks at unless told otherwise (its `subset_size`)."""
 
-FEWEST = 100
+RECOMMENDED_IMAGES = 100
 """Below this, ranges of activations are guesses; it is said, and done."""
 
 MAX_PIXELS, MAX_BYTES = 50_000_000, 16 * 2**20
@@ -34,7 +34,7 @@ class Images:
 
 
 def choose(folder: Path, report: Report) -> Images:
-    """Up to MOST readable images from all over the folder, subfolders included: often each holds one label.
+    """Up to MAX_IMAGES readable images from all over the folder, subfolders included: often each holds one label.
 
     Raises BadRequest where there is no folder or no image in it that can be read.
     """
@@ -45,17 +45,21 @@ def choose(folder: Path, report: Report) -> Images:
         found = sorted(
             path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()
         )
-    step = max(1.0, len(found) / MOST)
-    tried = [found[int(place * step)] for place in range(min(MOST, len(found)))]
+    step = max(1.0, len(found) / MAX_IMAGES)
+    tried = [found[int(place * step)] for place in range(min(MAX_IMAGES, len(found)))]
     paths = tuple(path for path in tried if _is_readable(path))
     if not paths:
         raise BadRequest(
-            f"{folder} holds no image that can be read; --calibrate needs some {MOST} as the model will see them."
+            f"{folder} holds no image that can be read; --calibrate needs some {MAX_IMAGES} as the model will "
+            "see them."
         )
     if len(paths) < len(tried):
         report(f"{folder}: {len(tried) - len(paths)} of {len(tried)} images cannot be read and are left out")
-    if len(paths) < FEWEST:
-        report(f"{folder}: WARNING: int8 is more exact with {FEWEST} to {MOST} images than with {len(paths)}")
+    if len(paths) < RECOMMENDED_IMAGES:
+        report(
+            f"{folder}: WARNING: int8 is more exact with {RECOMMENDED_IMAGES} to {MAX_IMAGES} images than with "
+            f"{len(paths)}"
+        )
     with explained(f"reading {folder}"):
         digest = hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
     return Images(len(paths), digest, folder, paths)
@@ -63,12 +67,12 @@ def choose(folder: Path, report: Report) -> Images:
 
 def _is_readable(path: Path) -> bool:
     """Whether a worker would read it."""
-    from handlers.core.errors import ServingError
+    from handlers.core.errors import HandlerError
     from handlers.vision.decode import decode_image
 
     try:
         decode_image(path.read_bytes(), MAX_PIXELS, MAX_BYTES, at_least=(1, 1))
-    except (OSError, ServingError):
+    except (OSError, HandlerError):
         return False
     return True
 

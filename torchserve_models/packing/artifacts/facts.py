@@ -37,12 +37,12 @@ def warn_of_int8(name: str, facts: Mapping[str, Any], report: Report) -> None:
     int8 = facts.get("openvino", {}).get("int8")
     if int8 is None:
         return
-    from handlers.engines.int8 import ENOUGH
+    from handlers.engines.int8 import MIN_AGREEMENT
 
-    if int8["agreement"] < ENOUGH:
+    if int8["agreement"] < MIN_AGREEMENT:
         report(
             f"{name}: WARNING: int8 labels only {int8['agreement']:.1%} of its images as fp32 does; below "
-            f"{ENOUGH:.0%} workers do not take it.\n"
+            f"{MIN_AGREEMENT:.0%} workers do not take it.\n"
             "  More images of the kind that the model is for may help; `precision: int8` takes it all the same."
         )
 

@@ -62,14 +62,14 @@ def is_ready(endpoints: Endpoints) -> bool:
         return bool(report["ready"])
     try:
         return bool(survey_models(endpoints)["ready"])
-    except client.ServeError:
+    except client.TorchServeError:
         return False
 
 
 def survey_models(endpoints: Endpoints, run: RunDir | None = None, store: Path | None = None) -> Report:
     """Build the state report from the management API and the workers' processes.
 
-    Raises client.ServeError when the front end does not answer.
+    Raises client.TorchServeError when the front end does not answer.
     """
     with Client(endpoints=endpoints, timeout=SURVEY_TIMEOUT_S, retries=0) as connection:
         survey_result = survey(connection, SURVEY_TIMEOUT_S)
@@ -130,7 +130,7 @@ def _problem(report: Report) -> str | None:
 def _without_supervisor(run: RunDir, state: State, problem: str) -> Status:
     try:
         report = survey_models(state.endpoints, run, Path(state.store))
-    except client.ServeError as error:
+    except client.TorchServeError as error:
         return Status(True, f"{problem}; the front end does not answer: {error}", state, ())
     return Status(True, problem, state, tuple(report["models"]))
 

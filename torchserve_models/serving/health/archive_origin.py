@@ -46,7 +46,7 @@ def _describe_origin(endpoints: Endpoints, model: Model, timeout: float) -> Orig
     try:
         with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
             metadata = connection.describe(model.name, model.version, customized=True).metadata
-    except client.ServeError:
+    except client.TorchServeError:
         return None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("task"), str):
         return None

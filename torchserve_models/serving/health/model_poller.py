@@ -111,7 +111,7 @@ class ModelPoller:
         try:
             with Client(endpoints=self._endpoints, timeout=ANSWER_TIMEOUT_S, retries=0) as connection:
                 survey_result = survey(connection, SURVEY_TIMEOUT_S, self.note_answer, self._unreached)
-        except client.ServeError:
+        except client.TorchServeError:
             pass  # how long it lasts is what counts: answered_at
         except Exception as error:
             self._note_error(f"the models could not be described: {error!r}")

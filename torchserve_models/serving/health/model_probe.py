@@ -72,7 +72,7 @@ def send_probe(endpoints: Endpoints, model: Model, found: Origin | None, timeout
     except (client.Overloaded, client.Timeout) as error:
         busy = _is_busy(endpoints, model)
         problem = None if busy else error.message
-    except client.ServeError as error:
+    except client.TorchServeError as error:
         problem = error.message
     return ProbeResult(problem, time.monotonic() - start, busy)
 
@@ -85,7 +85,7 @@ def _is_busy(endpoints: Endpoints, asked: Model) -> bool:
     """
     try:
         versions = inspect(endpoints, [asked.name], timeout=2.0)
-    except client.ServeError:
+    except client.TorchServeError:
         return False
     return any(
         model.ready and model.queue_waiting > 0 for model in versions if model.version == asked.version

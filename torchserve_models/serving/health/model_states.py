@@ -125,7 +125,7 @@ def survey(
         first: Names of the models to begin with, such as those that the last survey had no time for.
 
     Raises:
-        client.ServeError: The front end does not list its models.
+        client.TorchServeError: The front end does not list its models.
     """
     deadline = time.monotonic() + timeout
     models: list[Model] = []
@@ -146,7 +146,7 @@ def survey(
         except client.TransportError as error:
             unreached[name] = error.message
             continue
-        except client.ServeError as error:
+        except client.TorchServeError as error:
             undescribed[name] = error.message
         answered()
     return Survey(tuple(models), undescribed, unreached, frozenset(out_of_time))
@@ -155,8 +155,8 @@ def survey(
 def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0) -> list[Model]:
     """Return every version of the named models, or of all models that can be described.
 
-    `timeout` is for one answer, and no further question is asked when it is over. Raises client.ServeError when the
-    server does not answer each question, and for a named model that cannot be described.
+    `timeout` is for one answer, and no further question is asked when it is over. Raises client.TorchServeError
+    when the server does not answer each question, and for a named model that cannot be described.
     """
     deadline = time.monotonic() + timeout
     with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:

@@ -191,7 +191,7 @@ class WorkerReplacer:
             replace_lost(self._endpoints, model, worker_count)
         except client.TransportError:
             raise
-        except client.ServeError as error:
+        except client.TorchServeError as error:
             self._info(f"{model.name}: its worker could not be replaced, trying again: {error}")
 
     def _revive(self, model: Model) -> None:
@@ -233,7 +233,7 @@ class WorkerReplacer:
                 connection.scale(model.name, min_workers, max_workers, model.version, synchronous=False)
         except client.TransportError:
             raise
-        except client.ServeError as error:
+        except client.TorchServeError as error:
             self._info(f"{model.name} {model.version}: could not be started again, trying again: {error}")
             return
         self._reviving.discard(key)

@@ -110,12 +110,12 @@ def restore_workers(
 
     Comes right after the start, while workers still load: scaling down then interrupts no request. As the front end
     is slow then, it is tried several times; `pause` waits between them, and is called with 0 before each version, as
-    one may take seconds. Raises client.ServeError if it never answers.
+    one may take seconds. Raises client.TorchServeError if it never answers.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             failed = _restore_workers_once(endpoints, served_versions, pause)
-        except client.ServeError:
+        except client.TorchServeError:
             if attempt == _ATTEMPTS:
                 raise
             failed = {}
@@ -151,6 +151,6 @@ def _restore_workers_once(
                     )
                 if served.default and not current.default:
                     connection.set_default(served.name, served.version, force=True)
-            except client.ServeError as error:
+            except client.TorchServeError as error:
                 failed[served.key] = str(error)
     return failed

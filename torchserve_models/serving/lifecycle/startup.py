@@ -24,13 +24,13 @@ def wait_for_frontend(plan: Plan, check: Callable[[], None]) -> None:
             with Client(endpoints=plan.endpoints, timeout=2.0, retries=0) as connection:
                 connection.list_models()
             return
-        except client.ServeError as error:
+        except client.TorchServeError as error:
             _check_timeout(plan, error, start)
         check()
         time.sleep(_POLL_INTERVAL_S)
 
 
-def _check_timeout(plan: Plan, error: client.ServeError, since: float) -> None:
+def _check_timeout(plan: Plan, error: client.TorchServeError, since: float) -> None:
     if time.monotonic() - since > _FRONTEND_TIMEOUT_S:
         raise FrontendFailed(
             f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT_S:.0f} s: {error}; "
@@ -72,7 +72,7 @@ class StartupMonitor:
                 models = inspect(self._plan.endpoints, self._plan.models, timeout=10.0)
             except client.ModelNotFound as error:
                 raise self._refusal_error(str(error)) from error
-            except client.ServeError as error:  # models that load can take all of the machine
+            except client.TorchServeError as error:  # models that load can take all of the machine
                 _check_timeout(self._plan, error, answered)
                 self._pause()
                 continue

@@ -39,7 +39,7 @@ def wait_until_drained(
             models = inspect(endpoints, timeout=1.0)
         except client.Unavailable:
             return True  # the front end is gone, and nothing will be answered
-        except client.ServeError:
+        except client.TorchServeError:
             idle_polls = 0
             time.sleep(_STEP_S)
             continue

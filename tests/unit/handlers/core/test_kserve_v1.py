@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from handlers.core.errors import ServingError
+from handlers.core.errors import HandlerError
 from handlers.core.kserve_v1 import PredictionsReply
 from handlers.core.request import RequestParser
 from tests.unit.handlers.sending import JSON, OPEN_INFERENCE
@@ -92,7 +92,7 @@ def test_one_prediction_for_each_instance():
 def test_what_is_no_instance_is_named(message, words):
     """Case 12."""
     opened = parser(message)
-    with pytest.raises(ServingError) as caught:
+    with pytest.raises(HandlerError) as caught:
         opened.read()
     assert words in caught.value.message
     assert opened.reply.error(caught.value)["error"] == caught.value.message

@@ -10,7 +10,7 @@ import pytest
 
 from handlers.core.activity import read_activity
 from handlers.core.errors import InvalidRequest, InvalidText
-from handlers.core.faults import as_serving_error
+from handlers.core.faults import as_handler_error
 from handlers.core.progress import report_step
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.core.shout import Shout
@@ -194,7 +194,7 @@ def test_an_error_that_is_kept_refers_to_no_frame():
     try:
         fails()
     except InvalidRequest as error:
-        kept = as_serving_error(error)
+        kept = as_handler_error(error)
     gc.collect()
     assert held[0]() is None
     assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from handlers.core.errors import BadRequest, InvalidRequest, ServingError, TooManyItems
+from handlers.core.errors import BadRequest, HandlerError, InvalidRequest, TooManyItems
 from handlers.core.open_inference import OpenInferenceReply, Wanted
 from handlers.core.request import Request, RequestParser
 
@@ -208,7 +208,7 @@ def test_malformed_requests_are_named(fields, headers, message):
 def test_malformed_tensors_are_named_in_the_protocols_own_error(inputs, message):
     """Case 17."""
     opened = parser(body({"id": "7", "inputs": inputs}), JSON)
-    with pytest.raises(ServingError) as caught:
+    with pytest.raises(HandlerError) as caught:
         opened.read()
     assert message in caught.value.message
     assert opened.reply.error(caught.value)["error"] == caught.value.message

@@ -18,7 +18,7 @@ from handlers.engines.prepare import prepare_classifier
 from handlers.engines.torch_classifier import TorchClassifier
 from handlers.engines.torch_compiled_classifier import (
     MADE_FOR,
-    MOST,
+    MAX_BATCH,
     PACKAGE,
     TorchCompiledClassifier,
     compile_package,
@@ -198,8 +198,8 @@ def test_a_compiled_package_is_for_its_cpu_precision_and_torch(compiled, monkeyp
 
 
 def test_a_compiled_package_takes_no_larger_batches_than_it_was_made_for(small):
-    with pytest.raises(EngineUnavailable, match=f"at most {MOST} images at once"):
-        TorchCompiledClassifier(SMALL, MOST + 1).load(small, FP32)
+    with pytest.raises(EngineUnavailable, match=f"at most {MAX_BATCH} images at once"):
+        TorchCompiledClassifier(SMALL, MAX_BATCH + 1).load(small, FP32)
 
 
 def test_without_a_package_there_is_no_compiled_engine(small):

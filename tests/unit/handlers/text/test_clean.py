@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from handlers.core.errors import InvalidRequest, InvalidText, ServingError, TextTooLong
+from handlers.core.errors import HandlerError, InvalidRequest, InvalidText, TextTooLong
 from handlers.text.clean import clean_text
 
 
@@ -56,7 +56,7 @@ def test_text_is_kept_without_control_characters(payload: bytes | str, text: str
     ],
 )
 def test_what_is_no_text_is_the_clients_error(
-    payload: bytes | str, error: type[ServingError], words: str
+    payload: bytes | str, error: type[HandlerError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
         clean_text(payload, 100)

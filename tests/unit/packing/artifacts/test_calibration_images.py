@@ -20,7 +20,7 @@ def image(path: Path, shade: int = 0) -> Path:
 
 def test_they_come_from_all_over_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder for each label is usual, and the first of them alone would be one label."""
-    monkeypatch.setattr(calibration_images, "MOST", 4)
+    monkeypatch.setattr(calibration_images, "MAX_IMAGES", 4)
     for label in ("ant", "bee", "cat", "dog"):
         for number in range(3):
             image(tmp_path / label / f"{number}.JPEG")
@@ -49,10 +49,10 @@ def test_what_cannot_be_read_is_left_out_and_said(tmp_path: Path) -> None:
 
 
 def test_enough_images_need_no_words(tmp_path: Path) -> None:
-    for number in range(calibration_images.FEWEST):
+    for number in range(calibration_images.RECOMMENDED_IMAGES):
         image(tmp_path / f"{number}.png", number)
     said: list[str] = []
-    assert calibration_images.choose(tmp_path, said.append).count == calibration_images.FEWEST
+    assert calibration_images.choose(tmp_path, said.append).count == calibration_images.RECOMMENDED_IMAGES
     assert said == []
 
 

@@ -11,12 +11,12 @@ from torchserve_models.client import (
     InvalidRequest,
     Model,
     ModelNotFound,
-    ServeError,
+    TorchServeError,
 )
 
 
 @dataclass(frozen=True)
-class Described:
+class ModelDescription:
     """One model. `default_version` answers where a request names none.
 
     `metadata` is what the handler of that version says with customized=true: `inputs`, `outputs` and `parameters` of
@@ -37,20 +37,20 @@ class Descriptions:
         self._client = client
         self._known: dict[tuple[str, str], Mapping[str, Any]] = {}
 
-    async def all(self) -> list[Described]:
-        """All models that are registered, by name. Raises ServeError where TorchServe cannot be asked."""
+    async def all(self) -> list[ModelDescription]:
+        """All models that are registered, by name. Raises TorchServeError where TorchServe cannot be asked."""
         names = sorted(entry.name for entry in await self._client.list_models())
         for name in {known for known, _ in self._known} - set(names):
             self._forget(name)
         found = await asyncio.gather(*(self._or_none(name) for name in names))
         return [model for model in found if model is not None]
 
-    async def one(self, name: str, version: str | None = None) -> Described:
-        """With that version's metadata, or the default one's. Raises ModelNotFound; ServeError also of a worker."""
+    async def one(self, name: str, version: str | None = None) -> ModelDescription:
+        """Return a model with the metadata of `version`, or of its default version. Raises TorchServeError."""
         model, chosen = await self._find(name, version)
         return replace(model, metadata=await self._metadata(chosen))
 
-    async def _or_none(self, name: str) -> Described | None:
+    async def _or_none(self, name: str) -> ModelDescription | None:
         """A model may go between two questions; one whose workers do not answer is described without them."""
         try:
             model, chosen = await self._find(name)
@@ -60,10 +60,10 @@ class Descriptions:
             return replace(model, metadata=await self._metadata(chosen))
         except ModelNotFound:
             return None
-        except ServeError:
+        except TorchServeError:
             return model
 
-    async def _find(self, name: str, version: str | None = None) -> tuple[Described, Model]:
+    async def _find(self, name: str, version: str | None = None) -> tuple[ModelDescription, Model]:
         """Without metadata, and the version whose metadata it should have."""
         try:
             every, default = await asyncio.gather(
@@ -80,7 +80,7 @@ class Descriptions:
         chosen = next((model for model in every if model.version == wanted), None)
         if chosen is None:
             raise ModelNotFound(f"Model version: {version} does not exist for model: {name}")
-        return Described(name, versions, default.version), chosen
+        return ModelDescription(name, versions, default.version), chosen
 
     async def _metadata(self, model: Model) -> Mapping[str, Any]:
         """A worker answers this in its turn, so that without one it is not asked, and not twice while others wait.
@@ -94,7 +94,7 @@ class Descriptions:
             said = (await self._client.describe(*key, customized=True)).metadata
         except ModelNotFound:
             raise
-        except ServeError:
+        except TorchServeError:
             if key in self._known:
                 return self._known[key]
             raise

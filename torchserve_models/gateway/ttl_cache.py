@@ -7,11 +7,11 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
-MOST = 1000  # keys; clients choose them
+MAX_ENTRIES = 1000  # keys; clients choose them
 ERRORS = 1.0  # seconds at most for an error, which may pass
 
 
-class Remembered(Generic[K, T]):
+class TTLCache(Generic[K, T]):
     """`ask` is awaited at most once in `seconds` for a key, counted from its answer; after an error sooner."""
 
     def __init__(self, ask: Callable[[K], Awaitable[T]], seconds: float) -> None:
@@ -23,7 +23,7 @@ class Remembered(Generic[K, T]):
     async def __call__(self, key: K) -> T:
         task = self._tasks.get(key)
         if task is None or (task.done() and time.monotonic() >= self._ends[key]):
-            if len(self._tasks) >= MOST:
+            if len(self._tasks) >= MAX_ENTRIES:
                 self._forget()
             task = self._tasks[key] = asyncio.ensure_future(self._run(key))
         # One who gives up waiting does not end it for the others.

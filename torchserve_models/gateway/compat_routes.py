@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from handlers.core.compression import decompress, decompressed_size
 from handlers.core.content_type import ContentType, decode_text, needs_decoding
-from handlers.core.errors import InvalidParameter, InvalidRequest, ServingError, TooLarge
+from handlers.core.errors import HandlerError, InvalidParameter, InvalidRequest, TooLarge
 from handlers.core.json_bounds import check_json_bounds
 from handlers.core.json_message import parse_json
-from torchserve_models.client import AsyncClient, ServeError
+from torchserve_models.client import AsyncClient, TorchServeError
 from torchserve_models.client.results import Scalar
 from torchserve_models.gateway.answers import Raw, refuse
 from torchserve_models.gateway.bodies import BodyReader, IncomingBody
@@ -26,8 +26,8 @@ from torchserve_models.gateway.inflating import inflated
 from torchserve_models.gateway.known_routes import LENGTHS
 from torchserve_models.gateway.metrics import GatewayMetrics
 from torchserve_models.gateway.pixels import PixelParser
-from torchserve_models.gateway.refusals import Refusals
 from torchserve_models.gateway.settings import Settings
+from torchserve_models.gateway.unavailable import UnavailableDiagnosis
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,12 +47,12 @@ _ARGUMENTS = {
 }
 
 
-class Translated:
+class CompatRoutes:
     def __init__(
         self,
         settings: Settings,
         client: AsyncClient,
-        refusals: Refusals,
+        refusals: UnavailableDiagnosis,
         bodies: BodyReader,
         metrics: GatewayMetrics,
     ) -> None:
@@ -123,7 +123,7 @@ class Translated:
         parameters, names = _our_names(query)
         try:
             found = await self._client.summarize(name, text, **parameters)
-        except ServeError as error:
+        except TorchServeError as error:
             error.message = _their_words(error.message, names)
             return refuse(await self._refusals.by_error(name, error))
         return Raw(
@@ -134,7 +134,7 @@ class Translated:
         name = self._settings.model_of(CLASSIFY)
         try:
             found = await self._client.classify(name, file, **query)
-        except ServeError as error:
+        except TorchServeError as error:
             return refuse(await self._refusals.by_error(name, error))
         return Raw([{"label": each.label, "score": each.score} for each in found])
 
@@ -143,7 +143,7 @@ class Translated:
         async with self._parsing:
             try:
                 return await run_in_threadpool(parse, *arguments, **options)
-            except ServingError:
+            except HandlerError:
                 self._metrics.refuse("invalid")
                 raise
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from torchserve_models.gateway import remembered
-from torchserve_models.gateway.remembered import Remembered
+from torchserve_models.gateway import ttl_cache
+from torchserve_models.gateway.ttl_cache import TTLCache
 
 
 class Source:
@@ -25,7 +25,7 @@ class Source:
 async def test_who_asks_at_the_same_time_waits_for_the_same():
     source = Source()
     source.go.clear()
-    kept = Remembered(source, 0.0)
+    kept = TTLCache(source, 0.0)
     waiting = [asyncio.ensure_future(kept("a")) for _ in range(5)]
     await asyncio.sleep(0)
     waiting[0].cancel()  # one gives up
@@ -37,15 +37,15 @@ async def test_who_asks_at_the_same_time_waits_for_the_same():
 
 async def test_it_is_kept_for_its_time_and_by_key():
     source = Source()
-    kept = Remembered(source, 60.0)
+    kept = TTLCache(source, 60.0)
     assert [await kept("a"), await kept("b"), await kept("a")] == ["a1", "b2", "a1"]
-    short = Remembered(source, 0.0)
+    short = TTLCache(source, 0.0)
     assert await short("a") != await short("a")
 
 
 async def test_an_error_is_kept_as_well_but_not_for_long(monkeypatch):
     source = Source(ValueError("no"))
-    kept = Remembered(source, 60.0)
+    kept = TTLCache(source, 60.0)
     for _ in range(3):
         with pytest.raises(ValueError, match="no"):
             await kept("a")
@@ -57,8 +57,8 @@ async def test_an_error_is_kept_as_well_but_not_for_long(monkeypatch):
 
 
 async def test_clients_cannot_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(remembered, "MOST", 10)
-    kept = Remembered(Source(), 60.0)
+    monkeypatch.setattr(ttl_cache, "MAX_ENTRIES", 10)
+    kept = TTLCache(Source(), 60.0)
     for number in range(100):
         await kept(number)
     assert len(kept._tasks) <= 10

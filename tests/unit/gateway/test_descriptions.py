@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from torchserve_models.client import AsyncClient, ModelNotFound, Overloaded
-from torchserve_models.gateway.described import Described, Descriptions
+from torchserve_models.gateway.descriptions import Descriptions, ModelDescription
 
 
 def version(name, number, workers=("READY",), **more):
@@ -62,7 +62,7 @@ async def client():
 async def test_all_models_by_name(client):
     found = await Descriptions(client).all()
     assert [model.name for model in found] == ["broken", "foreign", "good", "resting", "starting"]
-    assert found[2] == Described("good", ("1", "2"), "1", {"inputs": []})
+    assert found[2] == ModelDescription("good", ("1", "2"), "1", {"inputs": []})
     assert [model.metadata for model in found] == [{}, {}, {"inputs": []}, {}, {}]
     assert sorted(client.asked) == ["broken", "foreign", "good"]
 
