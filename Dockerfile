@@ -3,7 +3,7 @@
 #   TORCH     cpu, cuda: which build of torch. CUDA's libraries come with it, so that the base is the same
 #   DEMO      yes, no: whether the pages of scripts/demo are in it, 0.6 GB
 #   WEIGHTS   starter, pretrained: what is packed and baked in; none: archives are mounted at /app/model_store
-#   PIP_...   an index of your own, and PyTorch's CPU index, without which TORCH=cpu takes the large default build
+#   PIP_INDEX_URL, TORCH_CPU_INDEX   a package index of your own, and one in place of PyTorch's CPU index
 ARG BASE=debian:bookworm-slim
 
 FROM ${BASE} AS python
@@ -18,22 +18,22 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ENV PIP_NO_CACHE_DIR=1
+ARG TORCH_CPU_INDEX
+ENV PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1
 ARG TORCH=cpu
-COPY requirements.txt ./
+COPY pyproject.toml uv.lock ./
 COPY scripts/setup scripts/
 # What only installs or compiles goes again: triton and torch's headers are for torch.compile, which wants a C++ compiler.
 RUN scripts/setup --torch ${TORCH} \
-    && .venv/bin/pip uninstall -q -y triton wheel \
+    && .venv/bin/pip uninstall -q -y triton wheel uv \
     && .venv/bin/pip uninstall -q -y pip \
     && rm -rf .venv/lib/python3.11/site-packages/torch/include
 
 ARG DEMO=yes
-COPY torchserve_models/demo/requirements.txt torchserve_models/demo/
 RUN mkdir .venv-demo \
     && if [ "${DEMO}" = yes ]; then \
     scripts/setup --demo \
+    && .venv-demo/bin/pip uninstall -q -y uv \
     && .venv-demo/bin/pip uninstall -q -y pip; fi
 
 FROM packages AS archives

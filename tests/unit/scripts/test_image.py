@@ -21,7 +21,7 @@ esac
 @pytest.fixture
 def build(tmp_path, monkeypatch):
     """Runs scripts/image where these tools are, each working (True) or only installed."""
-    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HF_ENDPOINT", "IMAGE_BUILD_ARGS"):
+    for name in ("PIP_INDEX_URL", "TORCH_CPU_INDEX", "HF_ENDPOINT", "IMAGE_BUILD_ARGS"):
         monkeypatch.delenv(name, raising=False)
 
     def run(tools: dict[str, bool], *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
@@ -64,14 +64,14 @@ def test_options_reach_the_build(build):
     code, _, calls = build(
         {"docker": True},
         *("--gpu", "--weights", "none", "--base", "localhost/mine", "--tag", "a/b:c", "--", "--no-cache"),
-        PIP_EXTRA_INDEX_URL="https://example.org/simple",
+        TORCH_CPU_INDEX="https://example.org/simple",
         IMAGE_BUILD_ARGS="-v /a:/a:ro --pull",
     )
     assert code == 0
     for words in ("BASE=localhost/mine", "TORCH=cuda", "WEIGHTS=none", "--tag a/b:c", "-v /a:/a:ro --pull"):
         assert words in calls[0]
     assert calls[0].endswith(" --no-cache .")
-    assert "--build-arg PIP_EXTRA_INDEX_URL " in calls[0]
+    assert "--build-arg TORCH_CPU_INDEX " in calls[0]
     assert "--format" not in calls[0]
     assert "HF_ENDPOINT" not in calls[0]
 
@@ -106,7 +106,7 @@ def test_a_build_sees_what_runs_and_nothing_else():
     assert named - {"gateway"} == (imported - {"gateway", "tests", "benchmarks", "training"}) | {
         *(
             "LICENSE",
-            "requirements.txt",
+            "uv.lock",
             "config.properties",
             "models",
             "pyproject.toml",
