@@ -69,7 +69,7 @@ def serve(options: argparse.Namespace) -> int:
                     options.names, options.weights, options.store, progress.info
                 )
         run_plan = make_run_plan(names)
-        if options.start_detached:
+        if options.detach:
             with _copy_logs(run_plan.run, options.verbose):
                 start_detached(run_plan, progress)
             _print_ready(run_plan, progress, "scripts/stop ends it.")
