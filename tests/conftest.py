@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torchserve_models import serving
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG_FIXTURES = {"calibrated"}
+"""Fixtures that make their tests take long."""
 SKIP_COUNTS = pytest.StashKey[dict[str, int]]()
 
 
@@ -22,6 +24,21 @@ def pytest_report_header() -> list[str]:
     return tools.describe_missing(tools.missing_tools())
 
 
+class LongFixtureMarks:
+    """Mark tests for `-m` before it selects."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            if LONG_FIXTURES & set(getattr(item, "fixturenames", ())):
+                item.add_marker("full")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(LongFixtureMarks())
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     counts = tools.skip_tests(items)
     config.stash[SKIP_COUNTS] = counts

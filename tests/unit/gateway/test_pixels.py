@@ -168,6 +168,7 @@ def test_one_wrong_pixel_among_many(piece):
         parse(b'{"img": [' + b",".join(rows) + b"]}")
 
 
+@pytest.mark.full
 def test_a_limit_of_numbers():
     row = b"[" + b",".join([b"9"] * 60_000) + b"]"
     rows = [row] * (MAX_NUMBERS // 60_000)
@@ -192,6 +193,7 @@ ROW = b"[" + b"[0,0,0]," * 1919 + b"[0,0,0]]"
     ],
     ids=["rows", "tall", "uneven", "floats", "empty lists", "one number", "spaces"],
 )
+@pytest.mark.full
 def test_memory_does_not_grow_with_the_body(body):
     """Case 19."""
     tracemalloc.start()

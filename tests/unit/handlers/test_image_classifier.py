@@ -31,6 +31,7 @@ def assert_same(one, other) -> None:
     assert [item["score"] for item in one] == pytest.approx([item["score"] for item in other], abs=1e-4)
 
 
+@pytest.mark.full
 def test_a_batch_answers_as_its_items_alone(starter):
     handler, context = starter
     requests = [raw(draw_image(7, index)[1]) for index in range(6)]
@@ -144,6 +145,7 @@ def test_odd_shapes_are_answered(starter):
         assert len(answer) == 5
 
 
+@pytest.mark.full
 def test_more_images_than_the_network_takes_at_once(tmp_path):
     handler, context = started(STARTER, tmp_path, max_batch=2)
     images = [draw_image(3, index) for index in range(5)]
@@ -247,6 +249,7 @@ def test_labels_are_those_of_transformers(tmp_path, config, labels, function):
     assert read_labels(tmp_path) == (labels, function)
 
 
+@pytest.mark.full
 def test_precision_is_close_in_bf16(starter, tmp_path):
     handler, context = started(STARTER, tmp_path, precision="bf16")
     answers, _ = send(handler, context, *[raw(draw_image(4, index)[1]) for index in range(8)])

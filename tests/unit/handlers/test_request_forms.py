@@ -1,7 +1,7 @@
 """The same text and parameters, sent in every form, are read alike or refused: never misread, never an error of ours.
 
-The oracle is the canonical form: JSON `{"inputs": ..., "parameters": ...}` with its content type. Runs for 60 s;
-FUZZ_SECONDS=3600 lets it try for an hour. Seeds are fixed.
+The oracle is the canonical form: JSON `{"inputs": ..., "parameters": ...}` with its content type. Runs one
+round; FUZZ_SECONDS=3600 lets it try further seeds for an hour. Seeds are fixed.
 """
 
 import base64
@@ -28,7 +28,7 @@ from handlers.text.clean import clean_text
 from handlers.text.parameters import GenerationLimits
 from tests.unit.handlers.torchserve import NotReceived, by_grpc, model_infer, received
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 EXAMPLES = 30
 """For each form and seed."""
 ALLOWED = GenerationLimits(256, 8).parameters()
@@ -430,10 +430,11 @@ def check(
 def test_every_form_is_read_as_the_canonical_one() -> None:
     """Cases 1 to 5."""
     end = time.monotonic() + SECONDS
-    for seed, form in ((seed, form) for seed in itertools.count() for form in FORMS + REFUSED):
-        examples = hypothesis.given(st.just(form), CONTENTS, st.data())(check)
-        hypothesis.seed(seed)(LIMITS(examples))()
-        if seed > 0 and time.monotonic() > end:
+    for seed in itertools.count():
+        for form in FORMS + REFUSED:
+            examples = hypothesis.given(st.just(form), CONTENTS, st.data())(check)
+            hypothesis.seed(seed)(LIMITS(examples))()
+        if time.monotonic() > end:
             break
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from tests.unit.packing.fake_hub import FakeHub
 from torchserve_models.packing import pack
-from torchserve_models.packing.artifacts import preparation
+from torchserve_models.packing.artifacts import cache, preparation
+from torchserve_models.packing.artifacts.cache import KEPT
 from torchserve_models.packing.build import Packed
 from torchserve_models.packing.models import Layout
 
@@ -83,13 +84,18 @@ class Bench:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all tests, as preparing takes seconds; a test that is about the cache brings its own."""
-    return tmp_path_factory.mktemp("prepared")
+def prepared(pytestconfig: pytest.Config) -> Path:
+    """Return one cache for all tests, processes and runs, as preparing takes seconds.
+
+    Its keys hold the code and the versions that decide what is made; a test about the cache has one of its own.
+    """
+    assert pytestconfig.cache is not None
+    return pytestconfig.cache.mkdir("prepared")
 
 
 @pytest.fixture
-def bench(tmp_path: Path, resnet_folder: Path, prepared: Path) -> Bench:
+def bench(tmp_path: Path, resnet_folder: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(cache, "KEPT", 100)  # of `small-net`, which is another model in each test
     root = tmp_path / "root"
     (root / "model_store").mkdir(parents=True)
     (root / "model_store" / ".prepared").symlink_to(prepared)
@@ -153,8 +159,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @pytest.fixture
-def own_cache(bench: Bench) -> Path:
+def own_cache(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache in place of the one that the tests share."""
+    monkeypatch.setattr(cache, "KEPT", KEPT)
     bench.layout.prepared.unlink()
     return bench.layout.prepared
 

@@ -88,6 +88,7 @@ def test_the_starter_is_small_and_knows_the_labels() -> None:
     assert (STARTER / "model.safetensors").stat().st_size <= 4_000_000
 
 
+@pytest.mark.full
 def test_the_starter_labels_held_out_images() -> None:
     from training.classifier import evaluate
 

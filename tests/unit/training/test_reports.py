@@ -127,6 +127,7 @@ def test_scores():
 
 
 @pytest.mark.parametrize("name", ["t5-small", "bart-large-cnn"])
+@pytest.mark.full
 def test_the_starter_weights_sum_up_held_out_reports(name: str):
     folder = MODELS / name / "starter"
     assert (folder / "model.safetensors").stat().st_size <= 4_000_000

@@ -10,6 +10,8 @@ from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.core.shout import Shout
 from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE, RAW
 
+pytestmark = pytest.mark.full
+
 SIZE = 2**19
 BATCH = 3
 GROWTH = 20

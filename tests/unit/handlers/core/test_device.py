@@ -135,6 +135,7 @@ def test_caches_of_kernels_are_limited_unless_the_environment_says_otherwise(mon
     assert (os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"]) == ("7", "128")
 
 
+@pytest.mark.full
 def test_texts_of_many_lengths_do_not_fill_memory():
     """In a process of its own, as the caches are the process's."""
     script = """

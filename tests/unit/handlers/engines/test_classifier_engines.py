@@ -60,6 +60,7 @@ def model(request):
     ],
     ids=["torch fp32", "torch bf16", "openvino fp32", "openvino bf16"],
 )
+@pytest.mark.full
 def test_logits_are_those_of_transformers(model, make, device, tolerance):
     """`tolerance` is in standard deviations of all logits."""
     folder, spec, batch, expected = model

@@ -20,6 +20,8 @@ from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.text.tiny import SENTENCES
 from tests.unit.handlers.text.tiny_architectures import DEEPER, WRITERS, change_json
 
+pytestmark = pytest.mark.full
+
 TEXTS = ("Rain.", SENTENCES[0], " ".join(SENTENCES) * 6)
 """The shortest first, as the warm-up's text is short; the longest is cut to what each model reads."""
 MAX_NEW_TOKENS = 70

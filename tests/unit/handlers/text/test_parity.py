@@ -93,6 +93,7 @@ def test_a_batch_equals_generate(tiny: Pair, parameters: dict[str, Any]) -> None
 
 
 @pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
+@pytest.mark.full
 def test_mixed_parameters_in_one_batch(tiny: Pair) -> None:
     texts = [text for text in TEXTS for _ in CHOICES]
     tiny.check(texts, CHOICES * len(TEXTS))
@@ -105,6 +106,7 @@ def test_mixed_parameters_in_one_batch(tiny: Pair) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
+@pytest.mark.full
 def test_any_parameters(tiny: Pair, data: st.DataObject) -> None:
     longest = data.draw(st.integers(1, 20))
     parameters = st.fixed_dictionaries(
@@ -217,6 +219,7 @@ def test_t5_small_at_its_real_size(shared_data: Path, tmp_path: Path) -> None:
     ("lower", "attention"),
     [("bf16", "torch"), ("bf16", "compiled"), pytest.param("int8", "compiled", marks=NEEDS_INT8)],
 )
+@pytest.mark.full
 def test_summaries_in_less_precision_are_those_of_fp32(
     name: str,
     parameters: dict[str, Any],

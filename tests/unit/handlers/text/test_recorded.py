@@ -92,6 +92,7 @@ def run(
     ngram=st.sampled_from([0, 2]),
     seed=st.integers(0, 99),
 )
+@pytest.mark.full
 def test_tokens_are_those_of_steps_that_are_not_recorded(
     pair: Any, lengths: list[int], beams: int, longest: list[int], ngram: int, seed: int
 ) -> None:
@@ -107,6 +108,7 @@ def test_tokens_are_those_of_steps_that_are_not_recorded(
     assert run(recorded, rules, recorded.cache, texts, requests) == expected
 
 
+@pytest.mark.full
 def test_a_shape_is_recorded_once(pair: Any) -> None:
     plain, rules, _, _ = pair
     tracer = Tracer()
@@ -121,6 +123,7 @@ def test_a_shape_is_recorded_once(pair: Any) -> None:
     assert tracer.count == 7
 
 
+@pytest.mark.full
 def test_no_more_than_some_are_kept(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, rules, _, _ = pair
     monkeypatch.setattr("handlers.engines.seq2seq.recorded._KEPT", 2)
