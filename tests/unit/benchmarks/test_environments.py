@@ -31,6 +31,7 @@ def test_an_environment_that_cannot_be_made_says_why(tmp_path, monkeypatch):
     assert not (tmp_path / "venvs" / "x" / "stamp").exists()
 
 
+@pytest.mark.full
 def test_an_environment_is_made_once_and_sees_what_the_project_has(tmp_path):
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("# nothing of its own\n")

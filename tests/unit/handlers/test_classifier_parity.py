@@ -57,6 +57,7 @@ def test_all_orientations_of_one_photo_get_one_label(mobilenet, shared_data):
     assert len({answer[0]["label"] for answer in answers}) == 1
 
 
+@pytest.mark.full
 def test_parity_of_the_starter(starter):
     handler, context = starter
     for index in range(5):

@@ -427,6 +427,7 @@ def check(
 
 
 @pytest.mark.timeout(SECONDS + 600)
+@pytest.mark.full
 def test_every_form_is_read_as_the_canonical_one() -> None:
     """Cases 1 to 5."""
     end = time.monotonic() + SECONDS

@@ -50,6 +50,7 @@ def test_the_hubs_variables_are_respected(bench: Bench, fake_hub: FakeHub, tmp_p
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.full
 def test_an_interrupted_download_leaves_nothing_but_what_it_can_go_on_from(
     bench: Bench, fake_hub: FakeHub, tmp_path: Path, number: int, code: int
 ) -> None:

@@ -25,6 +25,7 @@ from torchserve_models.packing import read_provenance
 from training.images import draw
 
 
+@pytest.mark.full
 def test_mit_b0_by_its_name(bench: Bench, fake_hub: FakeHub, tmp_path: Path) -> None:
     folder = tmp_path / "mit-b0"
     mit_b0(folder)

@@ -97,6 +97,7 @@ def test_a_model_without_starter(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("weights", ["auto", "pretrained"])
+@pytest.mark.full
 def test_a_model_without_starter_needs_the_hub(
     bench: Bench, fake_hub: FakeHub, offline: Callable[[], None], weights: Weights
 ) -> None:
@@ -130,6 +131,7 @@ def test_the_table_read_from_source_is_the_one_of_transformers(task: tasks.Task)
 
 
 @pytest.mark.parametrize("name", default_models())
+@pytest.mark.full
 def test_the_starters_can_be_packed(name: str, tmp_path: Path) -> None:
     packed = pack(name, weights="starter", store=tmp_path, report=lambda _: None)
     assert read_provenance(packed.path).license

@@ -131,6 +131,7 @@ def write_project(setup, monkeypatch, url: str, extras: dict[str, list[str]]) ->
         ((["+cpu"], ["+cpu"]), True, "cpu", "+cpu"),
     ],
 )
+@pytest.mark.full
 def test_installed_builds_of_torch_and_torchvision_match(
     setup, monkeypatch, tmp_path, capsys, index, cpu_builds, gpu, choice, installed
 ):
@@ -180,6 +181,7 @@ def test_package_with_another_hash_is_refused(setup, monkeypatch, tmp_path, inde
     assert not list(setup.DEMO_VENV.glob("lib/*/site-packages/pages.py"))
 
 
+@pytest.mark.full
 def test_demo_has_its_own_environment(setup, monkeypatch, tmp_path, index, capsys):
     url = index([wheel(tmp_path, "pages", "1.0", {"pages.py": ""})])
     write_project(setup, monkeypatch, url, {"demo": ["pages==1.0"]})
@@ -196,6 +198,7 @@ def test_demo_has_its_own_environment(setup, monkeypatch, tmp_path, index, capsy
         setup.main()
 
 
+@pytest.mark.full
 def test_clients_of_other_servers_have_their_own_environment(setup, monkeypatch, tmp_path, index, capsys):
     codec = wheel(tmp_path, "codec", "1.0", {"codec.py": ""})
     digest = hashlib.sha256(codec.read_bytes()).hexdigest()

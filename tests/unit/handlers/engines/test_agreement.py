@@ -44,6 +44,7 @@ def thousand(calibrated):
     ],
     ids=["torch bf16", "openvino fp32", "openvino bf16", "openvino int8"],
 )
+@pytest.mark.full
 def test_agreement_on_a_thousand_images(thousand, calibrated, make, device, least):
     batch, expected = thousand
     found = labels(make(Preprocessor(calibrated).spec), calibrated, device, batch)

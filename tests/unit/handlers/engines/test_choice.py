@@ -56,6 +56,7 @@ def test_torch_by_name(small, caplog):
         ("fp32", {"avx512_vnni"}, "fp32"),
     ],
 )
+@pytest.mark.full
 def test_int8_where_it_was_calibrated_and_the_cpu_gains(calibrated, cpu, precision, flags, expected):
     cpu |= flags
     engine, _ = choose(calibrated, VisionConfig(precision=precision), FP32, SPEC)

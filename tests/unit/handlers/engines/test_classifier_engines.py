@@ -98,6 +98,7 @@ def efficientnet(tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 def test_efficientnet_is_converted_and_gives_the_same_numbers(efficientnet, tmp_path):
     """Case 24."""
     facts = prepare_classifier(efficientnet, tmp_path / "prepared")
@@ -172,6 +173,7 @@ def compiled(small, tmp_path_factory):
 
 
 @needs_compiler
+@pytest.mark.full
 def test_a_compiled_package_gives_the_same_numbers(compiled):
     engine = TorchCompiledClassifier(SMALL, 8)
     engine.load(compiled, FP32)
@@ -250,6 +252,7 @@ signal.raise_signal(signal.SIGTERM)
 """
 
 
+@pytest.mark.full
 def test_a_signal_after_networks_have_gone_does_not_end_the_process(small):
     """In any order: OpenVINO leaves a freed signal stack otherwise."""
     command = [sys.executable, "-c", SIGNALED, small]

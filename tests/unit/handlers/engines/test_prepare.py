@@ -23,6 +23,7 @@ def run(*arguments, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.full
 def test_the_command_prints_the_facts_and_gives_the_same_bytes(small, tmp_path):
     write_images(tmp_path / "images", seed=5, count=3)
     made = []
@@ -48,6 +49,7 @@ def test_the_command_prints_the_facts_and_gives_the_same_bytes(small, tmp_path):
     assert not (tmp_path / "intel").exists()  # OpenVINO's telemetry keeps an identity there
 
 
+@pytest.mark.full
 def test_a_failure_is_one_line(small, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text((small / "config.json").read_text())
@@ -103,6 +105,7 @@ def test_labels_that_are_not_as_many_as_the_outputs(tmp_path):
 
 @pytest.mark.parametrize("step", ["convert", "import_openvino"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+@pytest.mark.full
 def test_a_machine_that_is_full_is_no_reason_to_go_without(small, tmp_path, monkeypatch, step, error):
     """Of `import_openvino`, any other error would do as well: only converting may fail."""
 

@@ -88,6 +88,7 @@ def tiny(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.mark.parametrize("parameters", CHOICES, ids=range(len(CHOICES)))
 @pytest.mark.filterwarnings("ignore:Unfeasible length constraints")
+@pytest.mark.full
 def test_a_batch_equals_generate(tiny: Pair, parameters: dict[str, Any]) -> None:
     tiny.check(TEXTS, [parameters] * len(TEXTS))
 

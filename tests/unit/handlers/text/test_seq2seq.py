@@ -221,6 +221,7 @@ NETWORKS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.full
 def test_other_networks_generate_as_in_transformers(name: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = NETWORKS[name]()

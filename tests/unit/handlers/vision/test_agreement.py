@@ -62,6 +62,7 @@ class Paths:
             yield self.network(batch).logits.softmax(-1)
 
 
+@pytest.mark.full
 def test_a_thousand_large_images_get_the_labels_of_the_exact_path():
     paths = Paths(STARTER)
     same = 0

@@ -38,6 +38,7 @@ def run(
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.full
 def test_twice_is_the_same_file(bench: Bench) -> None:
     first = bench.pack(weights="starter")
     assert not first.unchanged

@@ -22,6 +22,7 @@ from torchserve_models.packing import errors, read_provenance
 from torchserve_models.packing.artifacts import preparation
 
 
+@pytest.mark.full
 def test_what_was_calibrated_may_become_a_summarizer(
     bench: Bench, t5_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,6 +36,7 @@ def test_text_is_not_calibrated(bench: Bench, t5_folder: Path, photos: Path) -> 
         bench.pack("report", source=t5_folder, calibrate=photos)
 
 
+@pytest.mark.full
 def test_int8_is_made_and_kept(bench: Bench, photos: Path, no_process: Callable[[], None]) -> None:
     plain = bench.pack(weights="starter")
     first = bench.pack(weights="starter", calibrate=photos)
@@ -53,6 +55,7 @@ def test_int8_is_made_and_kept(bench: Bench, photos: Path, no_process: Callable[
     assert bench.pack(weights="starter").unchanged
 
 
+@pytest.mark.full
 def test_int8_is_made_again_from_the_same_folder(bench: Bench, own_cache: Path, photos: Path) -> None:
     first = bench.pack(weights="starter", calibrate=photos)
     edit_engines(bench)
@@ -63,6 +66,7 @@ def test_int8_is_made_again_from_the_same_folder(bench: Bench, own_cache: Path, 
     assert any(f"int8 from 8 images of {photos}" in line for line in bench.said)
 
 
+@pytest.mark.full
 def test_int8_is_not_lost_without_a_word(bench: Bench, own_cache: Path, photos: Path, tmp_path: Path) -> None:
     lent = shutil.copytree(photos, tmp_path / "lent")
     bench.pack(weights="starter", calibrate=lent)
@@ -78,6 +82,7 @@ def test_int8_is_not_lost_without_a_word(bench: Bench, own_cache: Path, photos: 
     )
 
 
+@pytest.mark.full
 def test_another_engine_drops_int8_with_a_word(bench: Bench, photos: Path) -> None:
     bench.pack(weights="starter", calibrate=photos)
     set_engine(bench, "torch")

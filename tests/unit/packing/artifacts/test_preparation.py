@@ -41,6 +41,7 @@ def test_the_archive_holds_what_was_prepared(bench: Bench) -> None:
         assert provenance.prepared == json.loads(archive.read("model/prepared/prepared.json"))
 
 
+@pytest.mark.full
 def test_the_engine_is_the_configurations(bench: Bench) -> None:
     set_engine(bench, "torch")
     assert prepared_members(bench.pack(weights="starter").path) == ALWAYS
@@ -48,6 +49,7 @@ def test_the_engine_is_the_configurations(bench: Bench) -> None:
 
 @needs("g++")
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="not x86-64")
+@pytest.mark.full
 def test_a_summarizers_attention_is_compiled(
     bench: Bench,
     own_cache: Path,
@@ -80,6 +82,7 @@ def test_nothing_changed_nothing_prepared(bench: Bench, no_process: Callable[[],
     assert again.sha256 == first.sha256
 
 
+@pytest.mark.full
 def test_a_fresh_cache_gives_the_same_archive(bench: Bench, own_cache: Path, photos: Path) -> None:
     first = bench.pack(weights="starter", calibrate=photos)
     shutil.rmtree(own_cache)

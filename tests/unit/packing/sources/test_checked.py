@@ -76,6 +76,7 @@ CLASSIFIERS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("name", SUMMARIZERS)
+@pytest.mark.full
 def test_a_summarizer(name: str, bench: Bench, t5_folder: Path, tmp_path: Path) -> None:
     mutate, words = SUMMARIZERS[name]
     folder = shutil.copytree(t5_folder, tmp_path / "broken")
@@ -86,6 +87,7 @@ def test_a_summarizer(name: str, bench: Bench, t5_folder: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.full
 def test_an_image_classifier(name: str, bench: Bench, resnet_folder: Path, tmp_path: Path) -> None:
     mutate, words = CLASSIFIERS[name]
     folder = shutil.copytree(resnet_folder, tmp_path / "broken")
@@ -95,6 +97,7 @@ def test_an_image_classifier(name: str, bench: Bench, resnet_folder: Path, tmp_p
     assert not (bench.store / "net.mar").exists()
 
 
+@pytest.mark.full
 def test_a_summarizers_settings_are_checked_against_it(bench: Bench, tmp_path: Path) -> None:
     from tests.unit.handlers.text.tiny import write_bart
 

@@ -25,6 +25,7 @@ def edit_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.mark.full
 def test_an_unknown_name_gets_task_and_defaults_from_the_folder(bench: Bench, folder: Path) -> None:
     packed = bench.pack("my-net", source=folder)
     provenance = read_provenance(packed.path)
@@ -41,6 +42,7 @@ def test_an_unknown_name_gets_task_and_defaults_from_the_folder(bench: Bench, fo
         assert "model/README.md" not in archive.namelist()
 
 
+@pytest.mark.full
 def test_a_models_own_configuration_is_taken(bench: Bench, folder: Path) -> None:
     own = bench.layout.models / "my-net" / "model-config.yaml"
     own.parent.mkdir()
@@ -51,6 +53,7 @@ def test_a_models_own_configuration_is_taken(bench: Bench, folder: Path) -> None
         assert archive.read("model-config.yaml") == own.read_bytes()
 
 
+@pytest.mark.full
 def test_a_summarizer(bench: Bench, t5_folder: Path) -> None:
     packed = bench.pack("report", source=str(t5_folder))
     provenance = read_provenance(packed.path)
@@ -120,6 +123,7 @@ def timm_config(**changes: object) -> str:
     )
 
 
+@pytest.mark.full
 def test_timms_own_format(bench: Bench, folder: Path, tmp_path: Path) -> None:
     """No preprocessor_config.json: config.json says it all."""
     own = bench.layout.models / "my-net" / "model-config.yaml"
@@ -156,6 +160,7 @@ def test_what_timm_would_fetch_from_elsewhere(
         bench.pack("my-net", source=folder)
 
 
+@pytest.mark.full
 def test_pickled_weights_where_they_are_asked_for(bench: Bench, folder: Path, tmp_path: Path) -> None:
     """What is packed is what safetensors would have been, to the byte; the pickle stays out."""
     import torch
@@ -338,6 +343,7 @@ def use_torch(bench: Bench) -> None:
     config.write_text("handler:\n  engine: torch\n")
 
 
+@pytest.mark.full
 def test_labels_for_a_folder(bench: Bench, folder: Path, tmp_path: Path) -> None:
     """Case 24."""
     use_torch(bench)
@@ -358,6 +364,7 @@ def test_another_number_of_labels(bench: Bench, folder: Path, tmp_path: Path) ->
         bench.pack("my-net", source=folder, labels=labels_file(tmp_path, "a", "b"))
 
 
+@pytest.mark.full
 def test_labels_for_timms_format(bench: Bench, tmp_path: Path) -> None:
     use_torch(bench)
     source = tmp_path / "timm"

@@ -18,6 +18,7 @@ def lock_of(bench: Bench) -> dict:
     return json.loads(bench.layout.lock.read_text())
 
 
+@pytest.mark.full
 def test_first_pack_takes_the_branch_and_locks_what_it_saw(
     bench: Bench, fake_hub: FakeHub, resnet_folder: Path
 ) -> None:
@@ -45,6 +46,7 @@ def test_only_needed_files_are_downloaded(bench: Bench, fake_hub: FakeHub, resne
     assert fetched == {"config.json", WEIGHTS, "preprocessor_config.json"}
 
 
+@pytest.mark.full
 def test_a_moved_branch_changes_nothing_until_update(
     bench: Bench, fake_hub: FakeHub, resnet_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +89,7 @@ def test_cache_and_lock_need_no_network(bench: Bench, fake_hub: FakeHub, offline
     assert fake_hub.requests == []
 
 
+@pytest.mark.full
 def test_two_sources_of_one_name_have_two_locks(bench: Bench, fake_hub: FakeHub, resnet_folder: Path) -> None:
     other = content_of(resnet_folder)
     other["preprocessor_config.json"] = other["preprocessor_config.json"].replace(b"32", b"48")
@@ -240,6 +243,7 @@ def test_pickled_weights_are_refused(bench: Bench, fake_hub: FakeHub, resnet_fol
     assert fake_hub.downloads("pytorch_model.bin") == []
 
 
+@pytest.mark.full
 def test_a_sharded_summarizer_by_its_hub_id(bench: Bench, fake_hub: FakeHub, t5_folder: Path) -> None:
     fake_hub.add("owner/t5", content_of(t5_folder))
     packed = bench.pack("any-name", source="owner/t5")

@@ -75,6 +75,7 @@ def refused(converted: Convert, tmp_path: Path, capsys: pytest.CaptureFixture[st
     return run
 
 
+@pytest.mark.full
 def test_the_archive(bench: Bench, weights: Path, tmp_path: Path, network: torch.nn.Module) -> None:
     (bench.layout.models / "shuffle").mkdir()
     (bench.layout.models / "shuffle" / "model-config.yaml").write_text("handler:\n  engine: torch\n")
@@ -267,6 +268,7 @@ def test_options_that_do_not_go_together(bench: Bench, weights: Path, tmp_path: 
         )
 
 
+@pytest.mark.full
 def test_refusals_of_the_process_are_errors_of_packing(bench: Bench, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     given = StateDict(weights, tmp_path / "labels.txt")
