@@ -185,6 +185,7 @@ def test_a_compiled_package_gives_the_same_numbers(compiled):
 
 
 @needs_compiler
+@pytest.mark.full
 def test_a_compiled_package_is_for_its_cpu_precision_and_torch(compiled, monkeypatch):
     def refused(device=FP32):
         with pytest.raises(EngineUnavailable) as error:
