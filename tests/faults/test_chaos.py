@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.chaos import report
-from benchmarks.chaos.run import Options, run
-from benchmarks.chaos.scenarios import bodies, connections, lifecycle, overload
-from benchmarks.chaos.stack import Stack
+from tests.chaos import report
+from tests.chaos.run import Options, run
+from tests.chaos.scenarios import bodies, connections, lifecycle, overload
+from tests.chaos.stack import Stack
 from tests.server.fronted import needs_nginx
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "180"))

@@ -1,0 +1,52 @@
+"""Single kinds of load and fault, each measured against its bar: scripts/chaos --scenario NAME.
+
+The functions take a running stack, so that tests call them with smaller numbers.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.chaos.scenarios import bodies, changes, connections, lifecycle, overload
+from tests.chaos.scenarios.base import Result, table
+from tests.chaos.stack import Stack
+
+Say = Callable[[str], None]
+Scenario = Callable[[Path, Path, Say, float | None], Result]
+"""The run folder, the store, where to report, and the seconds that the load lasts, where it can be told."""
+
+COMPOSE_HEAP = {"JDK_JAVA_OPTIONS": "-Xmx2g"}
+"""The heap of deploy/compose.yaml, where the server does not set its own."""
+
+
+def _with_stack(measure: Callable[[Stack], Result], environment: Mapping[str, str] | None = None) -> Scenario:
+    def run(folder: Path, store: Path, _say: Say, _seconds: float | None) -> Result:
+        with Stack(folder, store, environment=environment) as stack:
+            return measure(stack)
+
+    return run
+
+
+def _timed(measure: Callable[[Stack, float], Result], default_s: float) -> Scenario:
+    def run(folder: Path, store: Path, _say: Say, seconds: float | None) -> Result:
+        with Stack(folder, store) as stack:
+            return measure(stack, default_s if seconds is None else seconds)
+
+    return run
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "slow-uploads": _with_stack(connections.slow_uploads),
+    "idle-sockets": _with_stack(connections.idle_sockets),
+    "grpc-flood": _with_stack(connections.grpc_flood),
+    "large-bodies": _with_stack(bodies.large_bodies, COMPOSE_HEAP),
+    "hostile-json": _with_stack(bodies.hostile_json),
+    "impatient": _timed(overload.impatient, 60.0),
+    "long-batches": _timed(overload.long_batches, 60.0),
+    "version-changes": _with_stack(changes.version_changes),
+    "scale-downs": _with_stack(changes.scale_downs),
+    "registrations": _with_stack(changes.registrations),
+    "sigterm": _with_stack(lifecycle.sigterm),
+    "restore": lifecycle.restore_all,
+}
+
+__all__ = ["SCENARIOS", "Result", "Stack", "table"]

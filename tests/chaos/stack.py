@@ -1,0 +1,294 @@
+"""The server under test, as an operator runs it: scripts/serve and scripts/gateway as processes of their own."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import psutil
+
+from tests.chaos.errors import ChaosError
+from torchserve_models.client import Client, Endpoints, Model, TorchServeError
+from torchserve_models.serving.errors import PortTaken
+from torchserve_models.serving.run_config import config_file
+from torchserve_models.serving.run_config.ports import Ports, check_free
+from torchserve_models.serving.run_config.run_dir import RunDir
+from torchserve_models.serving.run_config.state import State
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_TIMEOUT_S = 420.0
+"""Packing the starters included."""
+STOP_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True)
+class Workers:
+    """One version of a model, as management describes it."""
+
+    name: str
+    version: str
+    default: bool
+    min_workers: int
+    max_workers: int
+    ready: int
+
+
+class Stack:
+    """Use it in a `with`. Raises ChaosError when it does not start.
+
+    `direct` are TorchServe's own addresses, `edge` those of nginx where there is one.
+    """
+
+    direct: Endpoints
+    edge: Endpoints
+
+    def __init__(
+        self,
+        run_dir: Path,
+        store: Path,
+        with_front: bool = True,
+        environment: Mapping[str, str] | None = None,
+        port_offset: int | None = None,
+    ) -> None:
+        """`port_offset`: of the server's ports; one at which all are free if None."""
+        self.run_dir, self.store, self.with_front = run_dir.resolve(), store.resolve(), with_front
+        self._port_offset = port_offset
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+        self.supervisor: subprocess.Popen[bytes] | None = None
+        self.front: subprocess.Popen[bytes] | None = None
+        self._logs: list[IO[bytes]] = []
+        self._seen: set[psutil.Process] = set()
+        self.models: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def processes(self) -> dict[str, list[psutil.Process]]:
+        """The living ones by role: supervisor, java, worker, front, gateway, nginx."""
+        by_role: dict[str, list[psutil.Process]] = {"supervisor": [], "java": [], "worker": []}
+        if self.with_front:
+            by_role |= {"front": [], "gateway": [], "nginx": []}
+        for role, parent in (("supervisor", self.supervisor), ("front", self.front)):
+            if parent is None or parent.poll() is not None:
+                continue
+            process = psutil.Process(parent.pid)
+            by_role[role].append(process)
+            for child in _children(process):
+                if kind := _role(child):
+                    by_role.setdefault(kind, []).append(child)
+        self._seen.update(process for several in by_role.values() for process in several)
+        return by_role
+
+    def orphans(self) -> list[psutil.Process]:
+        """Java, workers and nginx of this stack that outlived what started them."""
+        known = {process for several in self.processes().values() for process in several}
+        left = {process for process in self._seen - known if _alive(process)}
+        for process in psutil.process_iter():
+            if (
+                process not in known
+                and _role(process) in ("java", "worker")
+                and _names(process, self.run_dir)
+            ):
+                left.add(process)
+        return list(left)
+
+    def describe(self, timeout: float = 5.0) -> list[Workers]:
+        """Every version of every model. Raises client.TorchServeError."""
+        with Client(endpoints=self.direct, timeout=timeout, retries=0) as connection:
+            versions = []
+            for name in sorted(entry.name for entry in connection.list_models()):
+                default = connection.describe(name).version
+                for each in connection.describe_versions(name):
+                    ready = sum(worker.ready for worker in each.workers)
+                    versions.append(
+                        Workers(
+                            name,
+                            each.version,
+                            each.version == default,
+                            each.min_workers,
+                            each.max_workers,
+                            ready,
+                        )
+                    )
+        return versions
+
+    def worker_pids(self, model: str, timeout: float = 3.0) -> list[int]:
+        """Of the default version. Raises client.TorchServeError."""
+        with Client(endpoints=self.direct, timeout=timeout, retries=0) as connection:
+            described: Model = connection.describe(model)
+        return [worker.pid for worker in described.workers if worker.pid > 0]
+
+    def wait_described(self, expected: list[Workers], timeout: float) -> bool:
+        """Waits until models, versions and worker counts are those; False when the time is over."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                if self.describe() == expected:
+                    return True
+            except TorchServeError:
+                pass
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.25)
+
+    def stop(self) -> None:
+        """Ends everything; nothing that names the run folder is left. Twice does no harm."""
+        for process in [*self._all(), *self.orphans()]:
+            _send(process, signal.SIGCONT)
+        for parent in (self.front, self.supervisor):
+            if parent is not None and parent.poll() is None:
+                parent.terminate()
+                try:
+                    parent.wait(STOP_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    for process in self._all():
+                        _send(process, signal.SIGKILL)
+                    parent.wait(10)
+        left = self.orphans()
+        for process in left:
+            _send(process, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=5)
+        for log in self._logs:
+            log.close()
+        self._logs.clear()
+
+    def _all(self) -> list[psutil.Process]:
+        return [process for several in self.processes().values() for process in several]
+
+    def _start(self) -> None:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.store.mkdir(parents=True, exist_ok=True)
+        line = ["serving", "serve", "--weights", "starter", "--store", str(self.store)]
+        offset = free_offset() if self._port_offset is None else self._port_offset
+        line += ["--run-dir", str(self.run_dir), "--port-offset", str(offset)]
+        self.supervisor = self._spawn(line, "serve.log")
+        state = self._wait_ready(self.supervisor)
+        self.direct = self.edge = state.endpoints
+        self.models = state.models
+        if self.with_front:
+            if shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None:
+                raise ChaosError("nginx is not installed")
+            http, grpc = _free_port(), _free_port()
+            line = ["gateway.front", "--port", str(http), "--grpc-port", str(grpc)]
+            self.front = self._spawn([*line, "--run-dir", str(self.run_dir)], "front.log")
+            self._wait_listening(self.front, http)
+            self.edge = replace(
+                self.direct, inference=f"http://127.0.0.1:{http}", grpc_inference=f"127.0.0.1:{grpc}"
+            )
+
+    def _spawn(self, arguments: list[str], log: str) -> "subprocess.Popen[bytes]":
+        output = open(self.run_dir / log, "ab")  # noqa: SIM115
+        self._logs.append(output)
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _wait_ready(self, process: "subprocess.Popen[bytes]") -> State:
+        end = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < end and process.poll() is None:
+            state = State.read(RunDir(self.run_dir).state)
+            if state and state.phase == "ready" and state.supervisor.pid == process.pid:
+                return state
+            time.sleep(0.2)
+        raise ChaosError(f"the server did not start; its reason: {self.run_dir / 'serve.log'}")
+
+    def _wait_listening(self, process: "subprocess.Popen[bytes]", port: int) -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise ChaosError(f"nginx did not start; its reason: {self.run_dir / 'front.log'}")
+
+
+def free_offset() -> int:
+    """An offset at which every port of config.properties is free now, below the ports of outgoing connections."""
+    settings = config_file.read()
+    ports = Ports.from_settings(settings)
+    for offset in random.sample(range(3000, 20000, 10), 100):
+        try:
+            check_free(ports.shifted(offset).settings(settings))
+        except PortTaken:
+            continue
+        return offset
+    raise ChaosError("no free ports between 10000 and 28000")
+
+
+def send_signal(process: psutil.Process, number: int) -> bool:
+    """False when the process has ended."""
+    return _send(process, number)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _send(process: psutil.Process, number: int) -> bool:
+    try:
+        process.send_signal(number)
+    except psutil.Error:
+        return False
+    return True
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [child for child in process.children(recursive=True) if _alive(child)]
+    except psutil.Error:
+        return []
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _role(process: psutil.Process) -> str | None:
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return None
+    if "org.pytorch.serve.ModelServer" in line:
+        return "java"
+    if "model_service_worker.py" in line:
+        return "worker"
+    if "nginx" in line.split(" ", 1)[0]:
+        return None if "cache loader" in line else "nginx"  # which ends by itself after a minute
+    return "gateway" if "-m torchserve_models.gateway " in f"{line} " else None
+
+
+def _names(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return any(str(folder) in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False

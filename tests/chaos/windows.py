@@ -1,0 +1,91 @@
+"""Which lost requests a fault explains: those that were under way while what held them had been killed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.chaos.faults import Fault
+from tests.chaos.outcomes import PLAIN, Category, Record
+
+LONGEST_S = 60.0
+AROUND_S = 1.0
+NEAR_S = 10.0
+"""A lost request names the faults of so many seconds before its end."""
+
+# By way to the server: kinds of faults in which a client cannot but lose what is under way, as nothing between it
+# and the killed process can send the request again.
+EXCUSES: Mapping[str, tuple[str, ...]] = {
+    "raw": ("worker", "java"),
+    "nginx": ("nginx",),
+    "client": (),
+}
+# nginx cannot see the status of a gRPC call, and so not send it again after a worker's death.
+GRPC_EXCUSES: Mapping[str, tuple[str, ...]] = {"nginx": ("worker",)}
+
+
+@dataclass(frozen=True)
+class Window:
+    """From a fault until every model that it hits has answered a request sent after it, or None for never."""
+
+    fault: Fault
+    recovered: float | None
+
+    @property
+    def end(self) -> float:
+        return self.recovered if self.recovered is not None else self.fault.at + LONGEST_S
+
+    @property
+    def seconds(self) -> float | None:
+        """Until the recovery."""
+        return None if self.recovered is None else round(self.recovered - self.fault.at, 2)
+
+    def holds(self, record: Record) -> bool:
+        same = not self.fault.target or record.model in ("", self.fault.target)
+        return same and record.ended >= self.fault.at - AROUND_S and record.started <= self.end + AROUND_S
+
+
+def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
+    """Of every fault that was done, in order."""
+    right = [r for r in records if r.kind == "good" and r.category is Category.RIGHT]
+    models = sorted({record.model for record in records if record.kind == "good"})
+    fault_windows = []
+    for fault in faults:
+        if fault.problem:
+            continue
+        hit = [fault.target] if fault.target else models
+        first = [
+            min((r.ended for r in right if r.model == model and r.started >= fault.at), default=None)
+            for model in hit
+        ]
+        known = [at for at in first if at is not None]
+        fault_windows.append(Window(fault, max(known) if len(known) == len(first) and known else None))
+    return fault_windows
+
+
+def outages(faults: Sequence[Fault], records: Sequence[Record]) -> list[tuple[float, float]]:
+    """When something had been killed or stopped and was being started again, on the monotonic clock."""
+    return [
+        (window.fault.at, window.end + AROUND_S)
+        for window in windows(faults, records)
+        if window.fault.kind not in ("scale", "version")
+    ]
+
+
+def explain(record: Record, fault_windows: Sequence[Window], via: str) -> str | None:
+    """The kind of kill in which it was lost, if that excuses it."""
+    if via == "client" and record.protocol == PLAIN:
+        via = "nginx"  # a bad request, which the Python client would not send
+    for window in fault_windows:
+        kinds = EXCUSES[via] + (GRPC_EXCUSES.get(via, ()) if "grpc" in record.protocol else ())
+        if window.fault.kind in kinds and window.holds(record):
+            return window.fault.kind
+    return None
+
+
+def near(record: Record, faults: Sequence[Fault]) -> str:
+    """The faults shortly before the end of a request, for diagnosis."""
+    names = [
+        f"{fault.name} {record.ended - fault.at:.1f} s before"
+        for fault in faults
+        if record.started - NEAR_S <= fault.at <= record.ended
+    ]
+    return "; ".join(names) or "no fault near"

@@ -1,0 +1,23 @@
+"""Growth of processes."""
+
+from tests.chaos.resources import MB, SLACK_FDS, SLACK_MB, Usage, problems
+
+BEFORE = {"worker": Usage(3, 1000 * MB, 30)}
+
+
+def test_what_is_within_the_slack_is_no_growth():
+    assert problems(BEFORE, {"worker": Usage(3, 1100 * MB + SLACK_MB["worker"] * MB, 33 + SLACK_FDS)}) == []
+    assert problems(BEFORE, {"worker": Usage(3, 10 * MB, 1)}) == []
+
+
+def test_each_kind_of_growth_is_named():
+    after = {"worker": Usage(4, 1500 * MB, 90)}
+    assert problems(BEFORE, after) == [
+        "worker: 4 processes instead of 3",
+        "worker: 1500 MB instead of 1000",
+        "worker: 90 file descriptors instead of 30",
+    ]
+
+
+def test_a_role_that_is_gone_is_named():
+    assert problems(BEFORE, {}) == ["worker: 0 processes instead of 3"]
