@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.agreement import Agreement
-from benchmarks.outcomes import Summary
 from benchmarks.results import Results
 from benchmarks.systems.catalog import CEILINGS, INT8, PEERS, REST
+from torchserve_models.loadgen import Summary
 
 OF_CEILING = 0.85
 OVER_PEERS = 7.0

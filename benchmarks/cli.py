@@ -53,8 +53,8 @@ def _alone(work: Path) -> Iterator[None]:
 
 def _side_by_side(options: argparse.Namespace) -> int:
     from benchmarks import agreement, images, machine, measure, report
-    from benchmarks.generator import Generator
     from benchmarks.systems.catalog import INT8, REST, chosen
+    from torchserve_models.loadgen import LoadGenerator
 
     systems = chosen(options.systems)
     if options.write_docs:
@@ -63,7 +63,7 @@ def _side_by_side(options: argparse.Namespace) -> int:
     schedule = _schedule(options)
     facts = machine.facts()
     say(f"on {machine.sentence(facts)}; {images.sizes(place.images)}")
-    with Generator(options.processes) as generator:
+    with LoadGenerator(options.processes) as generator:
         results = measure.measured(systems, place, schedule, generator)
     sentence = (
         f"ResNet-50 at full size, {images.sizes(place.images)}, {machine.sentence(facts)}; medians of "
@@ -121,14 +121,14 @@ def _texts(options: argparse.Namespace) -> int:
 
 def _running_server(options: argparse.Namespace) -> int:
     from benchmarks import images, machine, measure, report, work
-    from benchmarks.generator import Generator
     from benchmarks.systems.running import RunningServer
+    from torchserve_models.loadgen import LoadGenerator
 
     sent = tuple(images.sent(options.images))
     target = work.served(options.url, options.model, sent)
     place = _place(options, model=False)
     schedule = replace(_schedule(options), warm_up=1.0)
-    with Generator(options.processes) as generator:
+    with LoadGenerator(options.processes) as generator:
         system = RunningServer(options.url, options.model, target)
         results = measure.measured([system], place, schedule, generator)
     blocks = {"Closed loop": report.table(results), "Open loop, one pass each": report.open_table(results)}
@@ -143,10 +143,10 @@ def _running_server(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from benchmarks.generator import Generator
     from benchmarks.tune import tune
+    from torchserve_models.loadgen import LoadGenerator
 
-    with Generator(options.processes) as generator:
+    with LoadGenerator(options.processes) as generator:
         seconds = options.seconds or _TUNE_SECONDS
         tune(options.tune, _place(options), generator, options.concurrency or (1, 8, 32), seconds)
     return 0

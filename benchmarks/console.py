@@ -4,10 +4,8 @@ import datetime
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from benchmarks.generator import Generator
+from torchserve_models.loadgen import LoadGenerator
 
 GENERATOR_BUSY = 0.8  # of a core: beyond, it may be the load generator that is measured
 
@@ -25,11 +23,11 @@ def tell(folder: Path, blocks: Mapping[str, str], sentence: str) -> None:
     print(f"\n{sentence}\nWritten to {folder}")
 
 
-def at_its_limit(generator: "Generator") -> str:
+def at_its_limit(generator: LoadGenerator) -> str:
     """A warning, said at once too; empty where the load generator had time left."""
-    if generator.busiest < GENERATOR_BUSY:
+    if generator.max_cpu < GENERATOR_BUSY:
         return ""
-    warning = f"The load generator was at its limit ({generator.busiest:.0%} of a core): more --processes."
+    warning = f"The load generator was at its limit ({generator.max_cpu:.0%} of a core): more --processes."
     say(warning)
     return f" {warning}"
 

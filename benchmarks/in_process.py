@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from benchmarks.outcomes import Outcome
+from torchserve_models.loadgen import Measurement
 
 if TYPE_CHECKING:
     from handlers.image_classifier import ImageClassifier
@@ -61,9 +61,9 @@ def _decode(image: bytes) -> "Image":
     return _handler.decode(image, {})
 
 
-def serial(size: int, seconds: float) -> Outcome:
+def serial(size: int, seconds: float) -> Measurement:
     """Batches one after the other: decode, then the network. Those of one image have the least latency there is."""
-    outcome = Outcome(seconds)
+    outcome = Measurement(seconds)
     images = itertools.cycle(_images)
     end = time.perf_counter() + seconds
     while (begin := time.perf_counter()) < end:
@@ -73,9 +73,9 @@ def serial(size: int, seconds: float) -> Outcome:
     return outcome
 
 
-def batches(size: int, seconds: float) -> Outcome:
+def batches(size: int, seconds: float) -> Measurement:
     """Whole batches; the next ones are decoded by a pool meanwhile."""
-    outcome = Outcome(seconds)
+    outcome = Measurement(seconds)
     with ThreadPoolExecutor(cores()) as pool:
         ready = _decoded(pool, size)
         _handler.predict(next(ready))  # the pool is busy now

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 import psutil
 
 from benchmarks.errors import Unavailable
-from benchmarks.generator import Generator
-from benchmarks.outcomes import Outcome, Summary, median
 from benchmarks.results import Results, Row
 from benchmarks.signals import undisturbed
 from benchmarks.systems.base import Running, System, Workplace, family
 from benchmarks.systems.catalog import INT8, REST
+from torchserve_models.loadgen import LoadGenerator, Measurement, Summary, median_summary
 
 SHARES = (0.3, 0.5, 0.7, 0.9, 1.5)
 """Of the capacity: what our systems are offered in the open loop."""
@@ -60,7 +59,7 @@ class Session:
     rows: dict[str, Row] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
 
-    def measure(self, systems: Sequence[System], generator: Generator) -> None:
+    def measure(self, systems: Sequence[System], generator: LoadGenerator) -> None:
         """Fills `rows`. Whatever happens, everything that was started is ended."""
         try:
             for system in systems:
@@ -90,7 +89,7 @@ class Session:
         except Exception as error:
             self.place.say(f"{name}: not ended: {error!r}")
 
-    def _ask(self, name: str, load: Callable[[Running], Outcome]) -> Summary | None:
+    def _ask(self, name: str, load: Callable[[Running], Measurement]) -> Summary | None:
         """None when the system, or what loads it, broke: then it is a row with a problem, and the others go on."""
         try:
             with self._awake(name):
@@ -101,7 +100,7 @@ class Session:
             self._stop(name)
             return None
 
-    def _start(self, system: System, generator: Generator) -> None:
+    def _start(self, system: System, generator: LoadGenerator) -> None:
         row = self.rows[system.name] = Row(system.name, system.title, system.peer)
         begin = time.monotonic()
         try:
@@ -148,7 +147,7 @@ class Session:
         for (name, concurrency), rounds in found.items():
             if name not in self.running:
                 continue
-            self.rows[name].closed[concurrency] = median(rounds)
+            self.rows[name].closed[concurrency] = median_summary(rounds)
             self.rows[name].spread[concurrency] = _spread(rounds)
 
     def _memory(self) -> None:
@@ -205,11 +204,11 @@ def _signal(running: Running, number: signal.Signals) -> None:
             continue
 
 
-def _closed(concurrency: int, seconds: float) -> Callable[[Running], Outcome]:
+def _closed(concurrency: int, seconds: float) -> Callable[[Running], Measurement]:
     return lambda running: running.closed(concurrency, seconds)
 
 
-def _warm_up(concurrency: int, seconds: float) -> Callable[[Running], Outcome]:
+def _warm_up(concurrency: int, seconds: float) -> Callable[[Running], Measurement]:
     return lambda running: running.warm_up(concurrency, seconds)
 
 
@@ -230,7 +229,7 @@ def _line(summary: Summary) -> str:
 
 
 def measured(
-    systems: Sequence[System], place: Workplace, schedule: Schedule, generator: Generator
+    systems: Sequence[System], place: Workplace, schedule: Schedule, generator: LoadGenerator
 ) -> Results:
     """One run of those systems, side by side."""
     session = Session(place, schedule)

@@ -12,9 +12,9 @@ from benchmarks import environments
 from benchmarks.agreement import Agreement
 from benchmarks.bars import Bar
 from benchmarks.errors import BenchError, Unavailable, last_line
-from benchmarks.outcomes import Summary
 from benchmarks.results import Results, Row
 from benchmarks.systems.catalog import REST
+from torchserve_models.loadgen import Summary
 
 SECTION, TEXTS_SECTION = "bench", "bench-texts"
 """Of docs/benchmarks.md: what stands between `<!-- bench -->` and `<!-- /bench -->`, for images and for texts."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.outcomes import Summary
+from torchserve_models.loadgen import Summary
 
 
 @dataclass

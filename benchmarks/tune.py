@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.errors import BenchError, Unavailable
-from benchmarks.generator import Generator
-from benchmarks.outcomes import Summary
 from benchmarks.report import line
 from benchmarks.systems.base import Workplace, wait_for_answer
 from benchmarks.systems.product import clear_run, packed
@@ -24,9 +22,9 @@ from benchmarks.texts.models import MODELS, TextModel, full_size
 from benchmarks.texts.systems import LEAST, target
 from benchmarks.texts.workloads import WORKLOADS
 from benchmarks.tune_config import CONFIG, configured_copy, write
-from benchmarks.wire import Target
 from benchmarks.work import Address, address_of, images_to, texts_to
 from torchserve_models import serving
+from torchserve_models.loadgen import LoadGenerator, Summary, Target
 from torchserve_models.packing import PackingError, known_models, pack, read_provenance
 from torchserve_models.packing.models import LAYOUT
 
@@ -106,7 +104,7 @@ class Tuning:
     name: str
     subject: Subject
     place: Workplace
-    generator: Generator
+    generator: LoadGenerator
     concurrency: Sequence[int]
     seconds: float
 
@@ -135,7 +133,11 @@ class Tuning:
 
     def _measure(self, server: serving.Server) -> Iterator[tuple[int, Summary]]:
         requests = self.subject.requests(address_of(server.inference))
-        load = partial(self.generator.whole, least=LEAST) if self.subject.texts else self.generator.closed
+        load = (
+            partial(self.generator.drained_loop, min_requests=LEAST)
+            if self.subject.texts
+            else self.generator.closed_loop
+        )
         wait_for_answer(requests, lambda: str(server.failure) if server.failure else None)
         load(requests, max(self.concurrency), min(2.0, self.seconds))
         for concurrency in self.concurrency:
@@ -184,7 +186,7 @@ def _full_size_texts(model: TextModel, place: Workplace) -> Subject:
 
 
 def tune(
-    name: str, place: Workplace, generator: Generator, concurrency: Sequence[int], seconds: float
+    name: str, place: Workplace, generator: LoadGenerator, concurrency: Sequence[int], seconds: float
 ) -> dict[str, int]:
     """Sweeps, prints the table, and writes what it found; returns the keys that it changed."""
     tuning = Tuning(name, subject_of(name, place), place, generator, concurrency, seconds)

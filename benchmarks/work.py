@@ -5,8 +5,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from benchmarks.errors import BenchError
-from benchmarks.load import Job, Open, run
-from benchmarks.wire import Target, post
+from torchserve_models.loadgen import LoadJob, OpenLoop, Target, post_request, run_job
 from training.reports import HELD_OUT_SEED, reports
 
 TEXTS = 16
@@ -21,7 +20,7 @@ class Address(NamedTuple):
 
     def post(self, model: str, body: bytes, content_type: str) -> bytes:
         host = f"{self.host}:{self.port}"
-        return post(f"{self.prefix}/predictions/{model}", body, content_type, host)
+        return post_request(f"{self.prefix}/predictions/{model}", body, content_type, host)
 
 
 def images_to(address: Address, model: str, images: Sequence[bytes]) -> Target:
@@ -45,7 +44,7 @@ def served(url: str, model: str, images: Sequence[bytes]) -> Target:
         ("image", images_to(address, model, images)),
         ("text", texts_to(address, model)),
     ):
-        outcome = run(Job(target, Open(rate=20.0), seconds=0.2, ramp=0.0))
+        outcome = run_job(LoadJob(target, OpenLoop(rate=20.0), seconds=0.2, ramp_s=0.0))
         if not outcome.errors:
             return target
         problems.append(f"{', '.join(outcome.errors)} to a {kind}")

@@ -12,11 +12,8 @@ from typing import Any
 import psutil
 
 from benchmarks.errors import Unavailable
-from benchmarks.generator import Generator
-from benchmarks.load import Job, Open, run
-from benchmarks.outcomes import Outcome
 from benchmarks.weights import MARKER
-from benchmarks.wire import Target
+from torchserve_models.loadgen import LoadGenerator, LoadJob, Measurement, OpenLoop, Target, run_job
 
 Say = Callable[[str], None]
 LABELS_ANSWERED = 5
@@ -44,14 +41,14 @@ class Running(ABC):
     facts: dict[str, Any]
 
     @abstractmethod
-    def closed(self, connections: int, seconds: float) -> Outcome:
+    def closed(self, connections: int, seconds: float) -> Measurement:
         """Under that many clients."""
 
-    def open(self, rate: float, seconds: float) -> Outcome:
+    def open(self, rate: float, seconds: float) -> Measurement:
         """Under that many requests a second."""
         raise NotImplementedError
 
-    def warm_up(self, connections: int, seconds: float) -> Outcome:
+    def warm_up(self, connections: int, seconds: float) -> Measurement:
         """Before anything counts."""
         return self.closed(connections, seconds)
 
@@ -80,16 +77,16 @@ class Running(ABC):
 class Served(Running):
     """A system behind an address."""
 
-    def __init__(self, target: Target, generator: Generator) -> None:
+    def __init__(self, target: Target, generator: LoadGenerator) -> None:
         self.target = target
         self._generator = generator
         self.facts = {}
 
-    def closed(self, connections: int, seconds: float) -> Outcome:
-        return self._generator.closed(self.target, connections, seconds)
+    def closed(self, connections: int, seconds: float) -> Measurement:
+        return self._generator.closed_loop(self.target, connections, seconds)
 
-    def open(self, rate: float, seconds: float) -> Outcome:
-        return self._generator.open(self.target, rate, seconds)
+    def open(self, rate: float, seconds: float) -> Measurement:
+        return self._generator.open_loop(self.target, rate, seconds)
 
 
 class System(ABC):
@@ -100,7 +97,7 @@ class System(ABC):
     peer: bool = False
 
     @abstractmethod
-    def start(self, place: Workplace, generator: Generator) -> Running:
+    def start(self, place: Workplace, generator: LoadGenerator) -> Running:
         """Returns when it has answered. Raises Unavailable, with everything ended again."""
 
 
@@ -114,7 +111,7 @@ def wait_for_answer(target: Target, alive: Callable[[], str | None], patience: f
     deadline = time.monotonic() + patience
     while True:
         dead = alive()
-        outcome = run(Job(target, Open(rate=20.0), seconds=0.2, ramp=0.0))
+        outcome = run_job(LoadJob(target, OpenLoop(rate=20.0), seconds=0.2, ramp_s=0.0))
         if outcome.latencies and not outcome.errors:
             return
         if dead is not None:

@@ -14,15 +14,14 @@ from typing import Any
 import psutil
 
 from benchmarks import in_process
-from benchmarks.generator import Generator
-from benchmarks.outcomes import Outcome, joined
 from benchmarks.systems.base import Running, System, Workplace
 from benchmarks.systems.product import packed
+from torchserve_models.loadgen import LoadGenerator, Measurement, merge_measurements
 
 BATCHES = (1, 4, 8, 32)
 LANE_BATCHES = (1, 4)
 _TRIAL, _TRIALS = 1.5, 3  # seconds for each way, and how often: in turns, before the rounds
-Way = Callable[[float], Outcome]
+Way = Callable[[float], Measurement]
 
 
 class Ceiling(System):
@@ -31,7 +30,7 @@ class Ceiling(System):
     def __init__(self, name: str, title: str, int8: bool) -> None:
         self.name, self.title, self._int8 = name, title, int8
 
-    def start(self, place: Workplace, _generator: Generator) -> "_Ceiling":
+    def start(self, place: Workplace, _generator: LoadGenerator) -> "_Ceiling":
         archive = unpacked(packed(place, self._int8).path, place.root / "unpacked" / self.name)
         with ExitStack() as stack:
             wide = _Hosts(archive, place.images, 1, None)
@@ -53,10 +52,10 @@ class _Hosts:
         waiting = [host.submit(in_process.describe) for host in self._hosts]
         return [each.result() for each in waiting]
 
-    def run(self, way: Way, seconds: float) -> Outcome:
+    def run(self, way: Way, seconds: float) -> Measurement:
         """Raises what any of them raised."""
         waiting = [host.submit(way, seconds) for host in self._hosts]
-        return joined([each.result() for each in waiting])
+        return merge_measurements([each.result() for each in waiting])
 
     def stop(self) -> None:
         for host in self._hosts:
@@ -89,7 +88,7 @@ class _Ceiling(Running):
         else:
             lanes.stop()  # they only take memory now
 
-    def closed(self, connections: int, seconds: float) -> Outcome:
+    def closed(self, connections: int, seconds: float) -> Measurement:
         if connections == 1:
             return self._wide.run(partial(in_process.serial, 1), seconds)
         outcome = self._hosts.run(self._best, seconds)

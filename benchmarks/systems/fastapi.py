@@ -1,7 +1,7 @@
 """FastAPI on uvicorn: https://fastapi.tiangolo.com/tutorial/request-files/."""
 
 from benchmarks.systems.peer import Peer, Stage
-from benchmarks.wire import post_file
+from torchserve_models.loadgen import multipart_request
 
 
 class FastApi(Peer):
@@ -12,4 +12,4 @@ class FastApi(Peer):
         return [[str(stage.bin / "uvicorn"), "app:app", "--host", "127.0.0.1", "--port", str(stage.port)]]
 
     def request(self, image: bytes) -> bytes:
-        return post_file(self.path, "file", image)
+        return multipart_request(self.path, "file", image)

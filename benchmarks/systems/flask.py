@@ -4,7 +4,7 @@ from string import Template
 
 from benchmarks.systems.base import free_port
 from benchmarks.systems.peer import Peer, Stage, program
-from benchmarks.wire import post_file
+from torchserve_models.loadgen import multipart_request
 
 
 class Flask(Peer):
@@ -24,4 +24,4 @@ class Flask(Peer):
         return [gunicorn, [program("nginx"), "-c", str(stage.folder / "nginx.conf"), "-e", log]]
 
     def request(self, image: bytes) -> bytes:
-        return post_file(self.path, "file", image)
+        return multipart_request(self.path, "file", image)

@@ -4,7 +4,7 @@ import base64
 import json
 
 from benchmarks.systems.peer import Peer, Stage
-from benchmarks.wire import post
+from torchserve_models.loadgen import post_request
 
 
 class LitServe(Peer):
@@ -16,4 +16,4 @@ class LitServe(Peer):
 
     def request(self, image: bytes) -> bytes:
         body = json.dumps({"image_data": base64.b64encode(image).decode()})
-        return post(self.path, body.encode(), "application/json")
+        return post_request(self.path, body.encode(), "application/json")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from benchmarks.systems.base import free_port
 from benchmarks.systems.peer import Peer, Stage
-from benchmarks.wire import post
+from torchserve_models.loadgen import post_request
 
 
 class MlServer(Peer):
@@ -24,7 +24,7 @@ class MlServer(Peer):
         data = base64.b64encode(image).decode()
         tensor = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [data]}
         body = {"inputs": [tensor | {"parameters": {"content_type": "base64"}}]}
-        return post(self.path, json.dumps(body).encode(), "application/json")
+        return post_request(self.path, json.dumps(body).encode(), "application/json")
 
 
 def serving_environment(stage: Stage) -> dict[str, str]:

@@ -14,7 +14,6 @@ import psutil
 
 from benchmarks import environments
 from benchmarks.errors import Unavailable
-from benchmarks.generator import Generator
 from benchmarks.systems.base import (
     START_SECONDS,
     Served,
@@ -25,7 +24,7 @@ from benchmarks.systems.base import (
     labeled,
     wait_for_answer,
 )
-from benchmarks.wire import Target
+from torchserve_models.loadgen import LoadGenerator, Target
 
 _PATIENCE = 10.0  # seconds from SIGTERM to SIGKILL
 _OURS = (
@@ -82,7 +81,7 @@ class Spawned(System):
         """Added to the environment of the commands."""
         return {}
 
-    def start(self, place: Workplace, generator: Generator) -> Served:
+    def start(self, place: Workplace, generator: LoadGenerator) -> Served:
         bin_folder, files = self.packages(place), self.files or self.name
         folder = place.run_folder(self.runs_in)
         stage = Stage(bin_folder, environments.PEERS / files, folder, place.model.resolve(), free_port())
@@ -158,7 +157,7 @@ class Commands:
 
 
 class _Peer(Served):
-    def __init__(self, commands: Commands, target: Target, generator: Generator) -> None:
+    def __init__(self, commands: Commands, target: Target, generator: LoadGenerator) -> None:
         super().__init__(target, generator)
         self._commands = commands
 

@@ -11,12 +11,11 @@ import psutil
 
 from benchmarks import images
 from benchmarks.errors import Unavailable, last_line
-from benchmarks.generator import Generator
 from benchmarks.systems.base import Served, System, Workplace, labeled, wait_for_answer
 from benchmarks.systems.shared import Shared
-from benchmarks.wire import Target, post
 from torchserve_models import serving
 from torchserve_models.client import Client, TorchServeError
+from torchserve_models.loadgen import LoadGenerator, Target, post_request
 from torchserve_models.packing import Packed, PackingError, pack
 from torchserve_models.serving.run_config.state import State
 
@@ -54,7 +53,7 @@ class Product(System):
         self.name, self.title, self._protocol, self._int8 = name, title, protocol, int8
         self._servers = servers
 
-    def start(self, place: Workplace, generator: Generator) -> "Ours":
+    def start(self, place: Workplace, generator: LoadGenerator) -> "Ours":
         server, facts = self._servers.get(self._int8, lambda: _start(place, self._int8))
         target = rest(server, place) if self._protocol == "rest" else grpc(server, place)
         try:
@@ -69,7 +68,7 @@ class Product(System):
 def rest(server: serving.Server, place: Workplace) -> Target:
     port = int(server.inference.rpartition(":")[2])
     return labeled(
-        "127.0.0.1", port, [post(f"/predictions/{NAME}", each, "image/jpeg") for each in place.images]
+        "127.0.0.1", port, [post_request(f"/predictions/{NAME}", each, "image/jpeg") for each in place.images]
     )
 
 
@@ -143,7 +142,7 @@ class Ours(Served):
     def __init__(
         self,
         target: Target,
-        generator: Generator,
+        generator: LoadGenerator,
         server: serving.Server,
         facts: dict[str, Any],
         leave: Callable[[], None],

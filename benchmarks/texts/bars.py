@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.bars import NO_ANSWER, Bar
-from benchmarks.outcomes import Summary
 from benchmarks.results import Results
 from benchmarks.texts.catalog import IN_PROCESS, LIBRARIES, TUTORIAL
 from benchmarks.texts.models import BART_LARGE, MODELS, T5_SMALL
 from benchmarks.texts.product import NAME
 from benchmarks.texts.systems import MEMORY_AT, row_name
 from benchmarks.texts.workloads import WORKLOADS
+from torchserve_models.loadgen import Summary
 
 AT = 8
 OVER_TUTORIAL = {

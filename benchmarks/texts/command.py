@@ -9,7 +9,6 @@ from typing import Any
 from benchmarks import machine, measure, report
 from benchmarks.console import at_its_limit, now, say, tell
 from benchmarks.errors import Unavailable
-from benchmarks.generator import Generator
 from benchmarks.measure import Schedule
 from benchmarks.results import Results
 from benchmarks.systems.base import Workplace
@@ -18,6 +17,7 @@ from benchmarks.texts.bars import bars
 from benchmarks.texts.catalog import check, chosen, names
 from benchmarks.texts.models import MODELS, full_size
 from benchmarks.texts.workloads import WORKLOADS
+from torchserve_models.loadgen import LoadGenerator
 
 FOLDER = "texts"
 """Of the results: those of images stay."""
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, page: Path) -> int:
     facts = machine.facts()
     say(f"on {machine.sentence(facts)}")
     found: dict[str, Results] = {}
-    with Generator() as generator:
+    with LoadGenerator() as generator:
         for name in models:
             found[name] = _measured(name, options, workloads, schedule, generator)
             sentence = _sentence(facts, workloads, schedule) + at_its_limit(generator)
@@ -88,7 +88,11 @@ def _as_json(results: Results, workloads: Sequence[str]) -> dict[str, Any]:
 
 
 def _measured(
-    name: str, options: argparse.Namespace, workloads: Sequence[str], schedule: Schedule, generator: Generator
+    name: str,
+    options: argparse.Namespace,
+    workloads: Sequence[str],
+    schedule: Schedule,
+    generator: LoadGenerator,
 ) -> Results:
     model = MODELS[name]
     systems = chosen(model, options.systems, workloads, options.quick)

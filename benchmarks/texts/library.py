@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks import environments
-from benchmarks.generator import Generator
 from benchmarks.systems.base import Served, Workplace
 from benchmarks.systems.peer import Stage
 from benchmarks.texts.models import TextModel
 from benchmarks.texts.peers import TextPeer
 from benchmarks.texts.systems import Batches
 from benchmarks.texts.workloads import Workload
+from torchserve_models.loadgen import LoadGenerator
 
 
 class Library(TextPeer):
@@ -41,5 +41,5 @@ class Library(TextPeer):
     def environment(self, stage: Stage) -> Mapping[str, str]:
         return {"CONVERTED": str(stage.folder / f"{self.model.name}-{self._library}-{self._precision}")}
 
-    def under(self, served: Served, work: Workload, generator: Generator) -> Batches:
+    def under(self, served: Served, work: Workload, generator: LoadGenerator) -> Batches:
         return Batches(served, self, work, generator)

@@ -11,7 +11,7 @@ from benchmarks.systems.peer import Spawned, Stage
 from benchmarks.texts.models import TextModel
 from benchmarks.texts.systems import TextServer, target
 from benchmarks.texts.workloads import Asked, probe
-from benchmarks.wire import Target, post
+from torchserve_models.loadgen import Target, post_request
 
 
 class TextPeer(Spawned, TextServer):
@@ -37,7 +37,7 @@ class TextPeer(Spawned, TextServer):
     def request(self, asked: Asked) -> bytes:
         """The client puts the prefix before the text, as T5's model card has it."""
         body = {"text": self.model.prefix + asked.text, "parameters": asked.parameters}
-        return post(self.path, json.dumps(body).encode(), "application/json")
+        return post_request(self.path, json.dumps(body).encode(), "application/json")
 
 
 class FastApi(TextPeer):
@@ -74,7 +74,7 @@ class MlServer(TextPeer):
         columns = {"text": self.model.prefix + asked.text, "parameters": json.dumps(asked.parameters)}
         tensor = {"shape": [1, 1], "datatype": "BYTES", "parameters": {"content_type": "str"}}
         body = {"inputs": [{"name": name, "data": [value], **tensor} for name, value in columns.items()]}
-        return post(self.path, json.dumps(body).encode(), "application/json")
+        return post_request(self.path, json.dumps(body).encode(), "application/json")
 
 
 class LitServe(TextPeer):

@@ -4,14 +4,13 @@ import json
 from contextlib import ExitStack
 
 from benchmarks.errors import Unavailable
-from benchmarks.generator import Generator
 from benchmarks.systems.base import Workplace, wait_for_answer
 from benchmarks.systems.product import Ours, started
 from benchmarks.texts.models import TextModel
 from benchmarks.texts.systems import TextServer, target
 from benchmarks.texts.workloads import Asked, probe
 from benchmarks.tune_config import configured_copy
-from benchmarks.wire import post
+from torchserve_models.loadgen import LoadGenerator, post_request
 from torchserve_models.packing import Packed, PackingError, pack
 
 NAME, INT8 = "product", "product-int8"
@@ -35,7 +34,7 @@ class Product(TextServer):
         self.workloads = ("a",) if int8 else self.workloads
         self._int8 = int8
 
-    def start(self, place: Workplace, generator: Generator) -> Ours:
+    def start(self, place: Workplace, generator: LoadGenerator) -> Ours:
         model, archive = self.model.served_as, packed(self.model, place)
         store = archive.path.parent
         if self._int8:
@@ -54,4 +53,6 @@ class Product(TextServer):
     def request(self, asked: Asked) -> bytes:
         """The prefix is the model's business here."""
         body = {"inputs": asked.text, "parameters": asked.parameters}
-        return post(f"/predictions/{self.model.served_as}", json.dumps(body).encode(), "application/json")
+        return post_request(
+            f"/predictions/{self.model.served_as}", json.dumps(body).encode(), "application/json"
+        )

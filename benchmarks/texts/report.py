@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from benchmarks.outcomes import Summary
 from benchmarks.report import in_ms, line, title_of, told
 from benchmarks.results import Results, Row
 from benchmarks.texts.catalog import names
@@ -11,6 +10,7 @@ from benchmarks.texts.models import MODELS
 from benchmarks.texts.product import NAME
 from benchmarks.texts.systems import row_name
 from benchmarks.texts.workloads import WORKLOADS
+from torchserve_models.loadgen import Summary
 
 AT = 8
 """Where workloads are compared: as many clients as a batch has room for."""

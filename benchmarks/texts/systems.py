@@ -9,14 +9,12 @@ from typing import Any
 
 import psutil
 
-from benchmarks.generator import Generator
-from benchmarks.outcomes import Outcome
 from benchmarks.systems.base import Running, Served, System, Workplace, family
 from benchmarks.systems.shared import Shared
 from benchmarks.texts import peak
 from benchmarks.texts.models import WORD, TextModel
 from benchmarks.texts.workloads import Asked, Workload
-from benchmarks.wire import Target
+from torchserve_models.loadgen import LoadGenerator, Measurement, Target
 
 LEAST = 3  # requests of any measurement, however long each takes
 SHORT = 8  # new tokens of a request that only warms up
@@ -60,13 +58,13 @@ class TextServer(System):
         self.model = model
 
     @abstractmethod
-    def start(self, place: Workplace, generator: Generator) -> Served: ...
+    def start(self, place: Workplace, generator: LoadGenerator) -> Served: ...
 
     @abstractmethod
     def request(self, asked: Asked) -> bytes:
         """The whole HTTP request for one summary."""
 
-    def under(self, served: Served, work: Workload, generator: Generator) -> "Turn":
+    def under(self, served: Served, work: Workload, generator: LoadGenerator) -> "Turn":
         """What is started already, under that workload."""
         return Turn(served, self, work, generator)
 
@@ -89,7 +87,7 @@ class UnderWorkload(System):
         self.title, self.peer = server.title, server.peer
         self._server, self._work, self._patience, self._servers = server, work, patience, servers
 
-    def start(self, place: Workplace, generator: Generator) -> "Turn":
+    def start(self, place: Workplace, generator: LoadGenerator) -> "Turn":
         key = self._server.name
         served = self._servers.get(key, lambda: self._server.start(place, generator))
         self._servers.enter(key, self.name)
@@ -108,7 +106,7 @@ class Turn(Running):
 
     patience = Patience(60.0)
 
-    def __init__(self, served: Served, server: TextServer, work: Workload, generator: Generator) -> None:
+    def __init__(self, served: Served, server: TextServer, work: Workload, generator: LoadGenerator) -> None:
         self.leave: Callable[[], None] = served.stop
         self._served, self._generator, self._most_at_once = served, generator, server.warm
         asked = work.requests(server.model)
@@ -119,27 +117,27 @@ class Turn(Running):
         self._warm = False
         self.facts: dict[str, Any] = {**served.facts, "peak_mb": {}, "left_out": {}}
 
-    def warm_up(self, connections: int, seconds: float) -> Outcome:
+    def warm_up(self, connections: int, seconds: float) -> Measurement:
         """Long texts, short answers, once."""
         if self._warm:
-            return Outcome(seconds)
+            return Measurement(seconds)
         self._warm = True
-        return self._generator.whole(self._short, min(connections, self._most_at_once), 0.01)
+        return self._generator.drained_loop(self._short, min(connections, self._most_at_once), 0.01)
 
     def takes(self, connections: int, highest: int) -> bool:  # noqa: ARG002
         if why := self.patience.refuses(connections, self._rate):
             self.facts["left_out"][str(connections)] = why
         return why is None
 
-    def closed(self, connections: int, seconds: float) -> Outcome:
+    def closed(self, connections: int, seconds: float) -> Measurement:
         peak.reset(family(self.processes()))
         outcome = self._load(connections, seconds)
         self.facts["peak_mb"][str(connections)] = peak.largest_mb(family(self.processes()))
         self._rate = outcome.completed / outcome.seconds
         return outcome
 
-    def _load(self, connections: int, seconds: float) -> Outcome:
-        return self._generator.whole(self.target, connections, seconds, LEAST)
+    def _load(self, connections: int, seconds: float) -> Measurement:
+        return self._generator.drained_loop(self.target, connections, seconds, LEAST)
 
     def processes(self) -> list[psutil.Process]:
         return self._served.processes()
@@ -151,22 +149,24 @@ class Turn(Running):
 class Batches(Turn):
     """In process: whole batches one after the other, as many texts at once as clients would ask for."""
 
-    def __init__(self, served: Served, server: TextServer, work: Workload, generator: Generator) -> None:
+    def __init__(self, served: Served, server: TextServer, work: Workload, generator: LoadGenerator) -> None:
         super().__init__(served, server, work, generator)
         self._asked = work.requests(server.model)
 
     def takes(self, connections: int, highest: int) -> bool:  # noqa: ARG002
         return connections in COMPARED
 
-    def warm_up(self, connections: int, seconds: float) -> Outcome:  # noqa: ARG002
+    def warm_up(self, connections: int, seconds: float) -> Measurement:  # noqa: ARG002
         return self._load(min(connections, max(COMPARED)), 0.01)
 
-    def _load(self, connections: int, seconds: float) -> Outcome:
+    def _load(self, connections: int, seconds: float) -> Measurement:
         asked = [{"text": each.text, "parameters": each.parameters} for each in self._asked]
         body = json.dumps({"batch": connections, "seconds": seconds, "asked": asked}).encode()
         url = f"http://{self.target.host}:{self.target.port}/run"
         with urllib.request.urlopen(urllib.request.Request(url, body), timeout=TIMEOUT) as reply:
             found = json.loads(reply.read())
-        outcome = Outcome(found["seconds"], found["completed"], found["latencies"], tokens=found["tokens"])
+        outcome = Measurement(
+            found["seconds"], found["completed"], found["latencies"], tokens=found["tokens"]
+        )
         outcome.per_token = found["per_token"]
         return outcome

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
-from benchmarks.signals import interrupt_on_all
 from tests.chaos.errors import ChaosError
 from tests.chaos.plan import KINDS
 from tests.chaos.traffic import CLIENTS, VIAS
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.scenario and options.port_offset is not None:
         parser.error("--port-offset is not for --scenario, which starts one server after the other")
-    interrupt_on_all()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         with _run_dir(options.run_dir) as folder:
             return _scenario(options, folder) if options.scenario else _chaos(options, folder)
@@ -34,6 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _chaos(options: argparse.Namespace, folder: Path) -> int:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from benchmarks.outcomes import percentile
 from tests.chaos.outcomes import Category, Record
 from tests.chaos.probes import Sample
+from torchserve_models.loadgen import percentile
 
 Interval = tuple[float, float]
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.outcomes import percentile
 from tests.chaos.faults import Fault
 from tests.chaos.outcomes import Category, Record
 from tests.chaos.readiness import Verdict
 from tests.chaos.resources import MB, Usage
 from tests.chaos.windows import Window, explain, near, windows
+from torchserve_models.loadgen import percentile
 
 EXAMPLES = 12
 READY_P99_MS = 50.0

@@ -9,12 +9,12 @@ from typing import Any, Self
 
 import psutil
 
-from benchmarks.outcomes import percentile
 from tests.chaos.cases import Request, find_good, request_of
 from tests.chaos.outcomes import Category, Reply, classify
 from tests.chaos.resources import MB, usage
 from tests.chaos.send import http_client, send
 from tests.chaos.stack import Stack
+from torchserve_models.loadgen import percentile
 
 Say = Callable[[str], None]
 

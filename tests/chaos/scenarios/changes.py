@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from benchmarks.outcomes import percentile
 from tests.chaos.cases import find_good
 from tests.chaos.faults import MANAGEMENT_TIMEOUT_S, replace_version
 from tests.chaos.outcomes import Category, Record
@@ -13,6 +12,7 @@ from tests.chaos.stack import Stack
 from tests.chaos.traffic import Load, Log, Traffic, Via
 from torchserve_models import client
 from torchserve_models.client import Client
+from torchserve_models.loadgen import percentile
 
 TIMES = 20
 CLIENTS = 8

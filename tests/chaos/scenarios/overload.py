@@ -9,13 +9,13 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from benchmarks.outcomes import percentile
 from tests.chaos import raw_socket
 from tests.chaos.cases import JSON, Request, find_good, request_of
 from tests.chaos.probes import Probes, bases_of
 from tests.chaos.scenarios.base import MOST_SLOWER, Result
 from tests.chaos.send import http_client, send
 from tests.chaos.stack import Stack
+from torchserve_models.loadgen import percentile
 
 MIN_GOODPUT = 0.8
 MAX_RATE = 300.0

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import measure
 from benchmarks.errors import Unavailable
-from benchmarks.outcomes import Outcome
 from benchmarks.systems.base import Served, System, Workplace
+from torchserve_models.loadgen import Measurement
 
 
 class FakeRunning(Served):
@@ -19,11 +19,11 @@ class FakeRunning(Served):
 
     def closed(self, connections, seconds):
         self._log.append((self._name, connections))
-        return Outcome(seconds, completed=connections, latencies=[0.01])
+        return Measurement(seconds, completed=connections, latencies=[0.01])
 
     def open(self, rate, seconds):
         self._log.append((self._name, rate))
-        return Outcome(seconds, completed=1, latencies=[0.01])
+        return Measurement(seconds, completed=1, latencies=[0.01])
 
     def processes(self) -> list[psutil.Process]:
         return []

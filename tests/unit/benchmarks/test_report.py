@@ -8,9 +8,9 @@ from benchmarks import report
 from benchmarks.agreement import Agreement
 from benchmarks.bars import bars
 from benchmarks.errors import BenchError
-from benchmarks.outcomes import Summary
 from benchmarks.results import Results, Row
 from benchmarks.systems.catalog import PEERS
+from torchserve_models.loadgen import Summary
 
 
 def summary(rate, p50=10.0, p99=20.0, errors=None):

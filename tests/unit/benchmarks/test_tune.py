@@ -8,11 +8,11 @@ import yaml
 
 from benchmarks import tune
 from benchmarks.errors import BenchError
-from benchmarks.outcomes import Summary
 from benchmarks.systems.base import Workplace
 from benchmarks.tune import Setting, Trial, _settings, choose, subject_of
 from benchmarks.tune_config import change, configured_copy, write
 from benchmarks.work import Address
+from torchserve_models.loadgen import Summary
 from torchserve_models.packing.models import LAYOUT
 
 CONFIG = """\

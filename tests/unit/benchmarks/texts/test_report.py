@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from benchmarks.outcomes import Summary
 from benchmarks.results import Results, Row
 from benchmarks.texts import command, report
 from benchmarks.texts.bars import bars
+from torchserve_models.loadgen import Summary
 
 
 def summary(tokens, p50=1000.0, errors=None):

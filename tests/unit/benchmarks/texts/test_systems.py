@@ -8,14 +8,13 @@ import pytest
 
 from benchmarks import environments
 from benchmarks.errors import BenchError, Unavailable
-from benchmarks.outcomes import Outcome
 from benchmarks.systems.base import Served, Workplace
 from benchmarks.texts import peak
 from benchmarks.texts.catalog import catalog, chosen, names
 from benchmarks.texts.models import BART_LARGE, MODELS, T5_SMALL
 from benchmarks.texts.systems import LEAST, Patience, Servers, TextServer, UnderWorkload
 from benchmarks.texts.workloads import WORKLOADS
-from benchmarks.wire import post
+from torchserve_models.loadgen import Measurement, post_request
 
 SERVERS = catalog(T5_SMALL)
 
@@ -105,7 +104,7 @@ class FakeServer(TextServer):
         return FakeServed(self._log)
 
     def request(self, asked):
-        return post("/", asked.text.encode(), "text/plain")
+        return post_request("/", asked.text.encode(), "text/plain")
 
 
 class FakeGenerator:
@@ -114,9 +113,9 @@ class FakeGenerator:
     def __init__(self):
         self.asked = []
 
-    def whole(self, target, connections, seconds, least=1):
-        self.asked.append((max(target.tokens), connections, least))
-        return Outcome(float(connections), connections, tokens=connections * target.tokens[0])
+    def drained_loop(self, target, connections, seconds, min_requests=1):
+        self.asked.append((max(target.tokens), connections, min_requests))
+        return Measurement(float(connections), connections, tokens=connections * target.tokens[0])
 
 
 def under(log, servers, work, problem=None):
@@ -157,8 +156,11 @@ def test_a_turn_asks_for_whole_answers_and_leaves_out_what_takes_too_long():
     assert not turn.takes(32, 32)
     assert turn.facts["left_out"] == {"32": "an answer for each would take 32 s"}
     assert turn.facts["engine"] == "e"
-    assert turn.target.problem(0, b"word " * turn.target.tokens[0]) is None
-    assert turn.target.problem(0, b"word " * (turn.target.tokens[0] - BART_LARGE.slack - 1)) == "wrong answer"
+    assert turn.target.find_problem(0, b"word " * turn.target.tokens[0]) is None
+    assert (
+        turn.target.find_problem(0, b"word " * (turn.target.tokens[0] - BART_LARGE.slack - 1))
+        == "wrong answer"
+    )
 
 
 def test_the_most_memory_of_a_process_is_known():

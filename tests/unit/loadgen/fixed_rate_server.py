@@ -1,4 +1,4 @@
-"""A server whose speed is known: one request at a time, each a fixed time; and bad ways to answer, by path."""
+"""A server that answers each request in a fixed time, or incorrectly, depending on the path."""
 
 import asyncio
 import threading
@@ -7,8 +7,8 @@ from contextlib import suppress
 GOOD = b'[{"label": "a"}, {"label": "b"}, {"label": "c"}, {"label": "d"}, {"label": "e"}]'
 
 
-class SlowServer:
-    """Answers in `seconds`, `lanes` requests at a time; runs in a thread of its own between start and stop."""
+class FixedRateServer:
+    """Answers in `seconds`, `lanes` requests at a time, in a thread of its own."""
 
     def __init__(self, seconds: float, lanes: int = 1) -> None:
         self._seconds, self._lanes = seconds, lanes
@@ -16,14 +16,14 @@ class SlowServer:
         self.connections = 0
         self.received: list[bytes] = []
 
-    def __enter__(self) -> "SlowServer":
+    def __enter__(self) -> "FixedRateServer":
         ready = threading.Event()
         self._loop = asyncio.new_event_loop()
 
         async def serve() -> None:
             self._stop = asyncio.Event()
             self._free = asyncio.Semaphore(self._lanes)
-            server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
+            server = await asyncio.start_server(self._serve_connection, "127.0.0.1", 0)
             self.port = server.sockets[0].getsockname()[1]
             ready.set()
             await self._stop.wait()
@@ -42,7 +42,7 @@ class SlowServer:
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:

@@ -1,0 +1,205 @@
+"""The kinds of load: a closed loop of N clients, the same until all are answered, and an open loop."""
+
+import asyncio
+import gc
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from torchserve_models.loadgen.clients import Client, create_client
+from torchserve_models.loadgen.http import Target
+from torchserve_models.loadgen.measurement import Measurement
+
+ERROR_PAUSE_S = 0.01
+"""Pause of a client after an error, so that a server that rejects at once is not flooded."""
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """`connections` clients, each of which sends a request as soon as the previous one is answered."""
+
+    connections: int
+
+
+@dataclass(frozen=True)
+class DrainedClosedLoop:
+    """`connections` clients that stop sending after the given time and at least `min_requests` requests.
+
+    Requests under way at that time are answered and count like all others, and the measured time lasts until the
+    last answer. This is for answers that take seconds, most of which a fixed window would cut off.
+    """
+
+    connections: int
+    min_requests: int = 1
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Poisson arrivals: `rate` requests per second on average, independent of the answers."""
+
+    rate: float
+    seed: int = 1
+
+    def arrivals(self, seconds: float) -> Iterator[float]:
+        """Yield the times at which requests are due, in seconds from the start; the gaps are exponential."""
+        rng = random.Random(self.seed)
+        due = rng.expovariate(self.rate)
+        while due < seconds:
+            yield due
+            due += rng.expovariate(self.rate)
+
+
+@dataclass(frozen=True)
+class LoadJob:
+    """One measurement of `seconds` seconds.
+
+    The load begins `ramp_s` seconds before the measured window, except for `DrainedClosedLoop`. `first_request` is
+    the index of the request that is sent first.
+    """
+
+    target: Target
+    load: ClosedLoop | DrainedClosedLoop | OpenLoop
+    seconds: float
+    ramp_s: float = 1.0
+    first_request: int = 0
+
+
+def run_job(job: LoadJob, begin: float | None = None) -> Measurement:
+    """Run a job in an event loop of its own, beginning at `time.time()` = `begin`."""
+    if begin is not None:
+        time.sleep(max(0.0, begin - time.time()))
+    gc.collect()
+    gc.freeze()
+    wall, cpu = time.perf_counter(), time.process_time()
+    measurement = asyncio.run(_run(job))
+    measurement.cpu = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    return measurement
+
+
+def send_probe(target: Target) -> Measurement:
+    """Send a few requests within 0.2 s and return the answers."""
+    return run_job(LoadJob(target, OpenLoop(rate=20.0), seconds=0.2, ramp_s=0.0))
+
+
+def wait_until_answering(target: Target, get_failure: Callable[[], str | None], timeout_s: float) -> None:
+    """Wait until the target answers correctly.
+
+    Args:
+        get_failure: Returns why the server will not answer any more, None while it may.
+
+    Raises:
+        ConnectionError: The server failed.
+        TimeoutError: The server gave no correct answer in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        failure = get_failure()
+        answers = send_probe(target)
+        if answers.latencies and not answers.errors:
+            return
+        if failure is not None:
+            raise ConnectionError(failure)
+        if time.monotonic() > deadline:
+            kinds = ", ".join(answers.errors) or "no answer"
+            raise TimeoutError(f"no correct answer within {timeout_s:.0f} s: {kinds}")
+        time.sleep(0.5)
+
+
+async def _run(job: LoadJob) -> Measurement:
+    client = create_client(job.target)
+    count = len(job.target.requests)
+    indices = (number % count for number in itertools.count(job.first_request))
+    try:
+        if isinstance(job.load, ClosedLoop):
+            return await _run_closed(client, job, job.load, indices)
+        if isinstance(job.load, DrainedClosedLoop):
+            return await _run_drained(client, job, job.load, indices)
+        return await _run_open(client, job, job.load, indices)
+    finally:
+        with suppress(Exception):
+            await client.close()
+
+
+async def _run_closed(client: Client, job: LoadJob, load: ClosedLoop, indices: Iterator[int]) -> Measurement:
+    measurement = Measurement(job.seconds)
+    start = time.perf_counter() + job.ramp_s
+    end = start + job.seconds
+
+    async def run_client() -> None:
+        while (sent := time.perf_counter()) < end:
+            problem = await client.send(next(indices))
+            now = time.perf_counter()
+            if problem is not None:
+                if now >= start:  # errors count even if they are reported after the end
+                    measurement.add_error(problem, now - sent)
+                await asyncio.sleep(ERROR_PAUSE_S)
+            elif start <= now < end:
+                measurement.latencies.append(now - sent)
+                measurement.completed += 1
+
+    await asyncio.gather(*(run_client() for _ in range(load.connections)))
+    return measurement
+
+
+async def _run_drained(
+    client: Client, job: LoadJob, load: DrainedClosedLoop, indices: Iterator[int]
+) -> Measurement:
+    """The first request of each client is left out of the latencies where there are enough others.
+
+    The first requests all arrive at once, whereas later ones queue behind those of all other clients.
+    """
+    measurement = Measurement(job.seconds)
+    answers: list[tuple[bool, float, int]] = []  # is a client's first, seconds, new tokens
+    begin = last = time.perf_counter()
+    sent_count = 0
+
+    async def run_client() -> None:
+        nonlocal last, sent_count
+        while sent_count < load.min_requests or time.perf_counter() - begin < job.seconds:
+            is_first = sent_count < load.connections and load.connections > 1
+            index, sent = next(indices), time.perf_counter()
+            sent_count += 1
+            problem = await client.send(index)
+            last = time.perf_counter()
+            if problem is None:
+                tokens = job.target.tokens[index] if job.target.tokens else 0
+                answers.append((is_first, last - sent, tokens))
+            else:
+                measurement.add_error(problem, last - sent)
+                await asyncio.sleep(ERROR_PAUSE_S)
+
+    await asyncio.gather(*(run_client() for _ in range(load.connections)))
+    measurement.seconds = last - begin
+    measurement.completed = len(answers)
+    measurement.tokens = sum(tokens for _, _, tokens in answers)
+    later = [answer for answer in answers if not answer[0]]
+    counted = later if len(later) >= load.connections else answers
+    measurement.latencies = [seconds for _, seconds, _ in counted]
+    measurement.per_token = [seconds / tokens for _, seconds, tokens in counted if tokens]
+    return measurement
+
+
+async def _run_open(client: Client, job: LoadJob, load: OpenLoop, indices: Iterator[int]) -> Measurement:
+    """Latencies count from the time at which a request was due, so that a lagging generator cannot hide a queue."""
+    measurement = Measurement(job.seconds)
+    begin = time.perf_counter()
+    end = job.ramp_s + job.seconds
+
+    async def send(due: float) -> None:
+        problem = await client.send(next(indices))
+        now = time.perf_counter() - begin
+        if due >= job.ramp_s:
+            if problem is None:
+                measurement.latencies.append(now - due)
+            else:
+                measurement.add_error(problem, now - due)
+        measurement.completed += problem is None and job.ramp_s <= now < end
+
+    async with asyncio.TaskGroup() as group:
+        for due in load.arrivals(end):
+            await asyncio.sleep(max(0.0, begin + due - time.perf_counter()))
+            group.create_task(send(due))
+    return measurement
