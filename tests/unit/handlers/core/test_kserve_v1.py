@@ -79,7 +79,7 @@ def test_one_prediction_for_each_instance():
         ({"instances": ["a", {"b64": 3}]}, "instances[1] must be"),
         ({"instances": [{"b64": "?"}]}, "'instances[0]': an element is not base64"),
         ({"instances": [{"b64": B64, "data": "x"}]}, "instances[0] must be"),
-        ({"instances": [{"image": "x"}]}, "'image', 'data'"),
+        ({"instances": [{"photo": "x"}]}, "'image', 'data'"),
         (
             {"instances": ["a"], "inputs": "b"},
             "unknown field 'inputs'; the body has 'instances' and 'parameters'",

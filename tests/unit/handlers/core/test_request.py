@@ -107,7 +107,7 @@ def test_pixels_keep_shape_and_type():
         ({"body": bytearray()}, HTTP, "the body is empty"),
         ({"body": bytearray()}, JSON, "the body is empty"),
         ({}, HTTP, "expected a field named one of 'image', 'data'"),
-        ({"image": b"x"}, HTTP, "expected a field named one of 'image', 'data'"),
+        ({"photo": b"x"}, HTTP, "expected a field named one of 'image', 'data'"),
         ({"image": b""}, HTTP, "the field 'image' is empty"),
         ({"image": b"x", "data": b"y"}, HTTP, "several inputs"),
         ({"image": b"x", "top_k": b"\xff"}, HTTP, "the field 'top_k' is not UTF-8"),

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,9 @@ def test_an_error_that_a_copy_would_meet_too_is_raised(source, tmp_path):
 )
 def test_the_archive_of_another_owner(source, tmp_path):
     """As with a store that root has packed and a server that runs as another user."""
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(0o777)
+    for folder in [tmp_path, *tmp_path.parents]:
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o777)
     code = (
         "import os, sys; from pathlib import Path; from torchserve_models.serving.archives import file_links\n"
         "file_links.MIN_FREE_BYTES = 0; os.setuid(int(sys.argv[3]))\n"
