@@ -54,7 +54,7 @@ def load(archive: Path, images: Sequence[bytes], threads: int | None, precision:
 
 
 def describe() -> dict[str, Any]:
-    return {"pid": os.getpid(), **_handler._description()}
+    return {"pid": os.getpid(), **_handler.description()}
 
 
 def _decode(image: bytes) -> "Image":

@@ -70,7 +70,7 @@ class ImageClassifier(Handler[Image, list[Label]]):
         self._preprocess = Preprocessor(folder)
         self._engine, self._reason = choose(folder, config, device, self._preprocess.spec)
         logger.info("engine: %s (%s)", self._engine.describe(), self._reason)
-        self._preprocess.choose_decoder(config.decode, device.torch_device, self._spread)
+        self._preprocess.choose_decoder(config.decode, device.torch_device, self.spread)
         logger.info("decoding: %s", self._preprocess.describe())
 
     def parameters(self) -> Sequence[Parameter]:
@@ -125,7 +125,7 @@ class ImageClassifier(Handler[Image, list[Label]]):
         """An engine sets up each batch size at its first run; the time for that is bounded."""
         self.predict([self.decode(np.full((320, 240, 3), 127, np.uint8), {})])
         end = time.monotonic() + WARM_UP_SECONDS
-        for count in range(1, min(self._config.max_batch, self._batch_size) + 1):
+        for count in range(1, min(self._config.max_batch, self.batch_size) + 1):
             if time.monotonic() > end:
                 break
             self._engine.run(blank(self._preprocess.spec, count))

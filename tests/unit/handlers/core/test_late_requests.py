@@ -202,9 +202,10 @@ def test_an_error_that_is_kept_refers_to_no_frame():
 
 def test_errors_of_a_batch_keep_nothing_of_its_requests(handler, context, monkeypatch):
     kept = []
-    close = handler._close
+    pipeline = handler._pipeline
+    respond = pipeline._respond
     monkeypatch.setattr(
-        handler, "_close", lambda request, *rest: kept.append(request) or close(request, *rest)
+        pipeline, "_respond", lambda request, *rest: kept.append(request) or respond(request, *rest)
     )
     send(handler, context, raw(" "), js({"inputs": [1]}), js([]), raw("poison"), raw("xyz"))
     errors = [request.error for request in kept if request.error]
