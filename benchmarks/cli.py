@@ -16,7 +16,6 @@ from benchmarks.signals import interrupt_on_all
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 AGREEMENT_IMAGES, AGREEMENT_IMAGES_QUICK = 1000, 100
-_TUNE_SECONDS = 4.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _alone(options.work):
             if options.texts:
                 return _texts(options)
-            return _tune(options) if options.tune else _side_by_side(options)
+            return _side_by_side(options)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -139,16 +138,6 @@ def _running_server(options: argparse.Namespace) -> int:
     extra = {"machine": machine.facts(), "url": options.url, "model": options.model}
     report.write(options.out, results, sentence, extra, blocks)
     tell(options.out, blocks, sentence)
-    return 0
-
-
-def _tune(options: argparse.Namespace) -> int:
-    from benchmarks.tune import tune
-    from torchserve_models.loadgen import LoadGenerator
-
-    with LoadGenerator(options.processes) as generator:
-        seconds = options.seconds or _TUNE_SECONDS
-        tune(options.tune, _place(options), generator, options.concurrency or (1, 8, 32), seconds)
     return 0
 
 

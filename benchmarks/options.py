@@ -12,11 +12,9 @@ DEFAULT_OUT = ROOT / "bench-results"
 
 def refuse(options: argparse.Namespace) -> None:
     """Raises BenchError for options that cannot go together."""
-    if options.url and options.tune:
-        raise BenchError("--url and --tune are two different runs; give one of them")
     if options.url and not options.model:
         raise BenchError("--url needs --model NAME")
-    for name in ("url", "tune", "images"):
+    for name in ("url", "images"):
         if options.texts and getattr(options, name):
             raise BenchError(f"--texts measures summaries side by side; it cannot go with --{name}")
     if options.texts and options.processes > 1:
@@ -26,7 +24,7 @@ def refuse(options: argparse.Namespace) -> None:
             raise BenchError(f"--{name} is for --texts")
     if not options.write_docs:
         return
-    for name in ("quick", "systems", "url", "tune", "models", "workloads"):
+    for name in ("quick", "systems", "url", "models", "workloads"):
         if getattr(options, name):
             raise BenchError(f"--write-docs is for a whole run; it cannot go with --{name}")
 
@@ -71,11 +69,6 @@ def parser() -> argparse.ArgumentParser:
         "offered 150 %% of what it can answer",
     )
     what.add_argument("--model", metavar="NAME", help="which of its models, for images or texts")
-    what.add_argument(
-        "--tune",
-        metavar="NAME",
-        help="find the best batch size and workers for a model of models/, and write them into its configuration",
-    )
     how = parser.add_argument_group("how")
     how.add_argument(
         "--concurrency", type=_numbers, metavar="1,8,32", help="requests at once in the closed loops"

@@ -15,6 +15,7 @@ _COMMANDS = {
     "predict": ("client.cli", True),
     "manage": ("client.cli", True),
     "gateway": ("gateway.front", False),
+    "tune": ("tuning.cli", False),
     "demo": ("demo.cli", False),
 }
 _USAGE = f"usage: torchserve-models [--version] [--help] {{{','.join(_COMMANDS)}}} ..."

@@ -9,9 +9,9 @@ from benchmarks.systems.product import Ours, started
 from benchmarks.texts.models import TextModel
 from benchmarks.texts.systems import TextServer, target
 from benchmarks.texts.workloads import Asked, probe
-from benchmarks.tune_config import configured_copy
 from torchserve_models.loadgen import LoadGenerator, post_request
 from torchserve_models.packing import Packed, PackingError, pack
+from torchserve_models.tuning.config_file import copy_archive_with_config
 
 NAME, INT8 = "product", "product-int8"
 
@@ -40,7 +40,7 @@ class Product(TextServer):
         if self._int8:
             store = place.root / "store-texts-int8"
             store.mkdir(exist_ok=True)
-            configured_copy(archive.path, store / archive.path.name, {"handler.precision": "int8"})
+            copy_archive_with_config(archive.path, store / archive.path.name, {"handler.precision": "int8"})
         server, facts = started(model, store, place.root / "run" / f"{self.name}-{model}")
         with ExitStack() as stack:
             stack.callback(server.stop)

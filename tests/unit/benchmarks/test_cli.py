@@ -11,7 +11,7 @@ def test_help_names_what_can_be_asked(capsys):
         cli.main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--quick", "--url", "--tune", "--systems", "--images", "--out", "--write-docs"):
+    for option in ("--quick", "--url", "--systems", "--images", "--out", "--write-docs"):
         assert option in text
 
 
@@ -28,10 +28,8 @@ def test_numbers_that_make_no_sense_are_refused(arguments, capsys):
     [
         (["--systems", "flask,nothing"], "known are ceiling, "),
         (["--url", "http://127.0.0.1:1"], "--model"),
-        (["--url", "http://x:1", "--model", "m", "--tune", "m"], "one of them"),
         (["--write-docs", "--quick"], "--quick"),
         (["--write-docs", "--systems", "flask"], "--systems"),
-        (["--texts", "--tune", "t5-small"], "--tune"),
         (["--texts", "--images", "/nowhere"], "--images"),
         (["--texts", "--processes", "2"], "--processes"),
         (["--workloads", "a"], "--texts"),
@@ -61,15 +59,9 @@ def test_texts_have_names_of_their_own(arguments, told, tmp_path, capsys):
     assert told in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_ours_cannot_be_tuned(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("benchmarks.weights.full_size", lambda folder: folder)
-    assert cli.main(["--tune", "nothing", "--work", str(tmp_path)]) == 1
-    assert "known are bart-large-cnn, mit-b0, resnet-152" in capsys.readouterr().err
-
-
 def test_only_one_run_at_a_time_has_the_folder(tmp_path, capsys):
     with cli._alone(tmp_path):
-        assert cli.main(["--tune", "nothing", "--work", str(tmp_path)]) == 1
+        assert cli.main(["--systems", "flask", "--work", str(tmp_path)]) == 1
     assert "another run uses" in capsys.readouterr().err
 
 
