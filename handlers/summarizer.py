@@ -17,7 +17,7 @@ from handlers.text.config import SummarizerConfig
 from handlers.text.generation import GenerationBatch
 from handlers.text.model_defaults import read_defaults
 from handlers.text.parameters import GenerationLimits, resolve, truncates
-from handlers.text.tokeniser import Tokeniser
+from handlers.text.tokenizer import ModelTokenizer
 from handlers.text.types import Summary, TextItem
 
 WARM_UP_TOKENS = 4
@@ -60,7 +60,7 @@ class Summarizer(Handler[TextItem, Summary]):
         self._defaults = limits.clamp(defaults.parameters)
         self._parameters = limits.parameters(self._defaults)
         self._passed_over = defaults.passed_over
-        self._tokeniser = Tokeniser(folder, defaults, config.max_input_tokens)
+        self._tokenizer = ModelTokenizer(folder, defaults, config.max_input_tokens)
         self._engine, self._reason = choose(folder, config, device)
 
     def parameters(self) -> Sequence[Parameter]:
@@ -72,7 +72,7 @@ class Summarizer(Handler[TextItem, Summary]):
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> TextItem:
         generation = resolve(parameters, self._defaults)
         text = clean_text(payload, self._config.max_characters)
-        input_ids, truncated = self._tokeniser.encode(text, truncates(parameters))
+        input_ids, truncated = self._tokenizer.encode(text, truncates(parameters))
         return TextItem(input_ids, truncated, generation, parameters.get("clean_up_tokenization_spaces"))
 
     def batches(self, items: Sequence[TextItem]) -> list[list[int]]:
@@ -82,7 +82,7 @@ class Summarizer(Handler[TextItem, Summary]):
         batch = GenerationBatch([item.input_ids for item in items], [item.parameters for item in items])
         rows = self._engine.run(batch)
         return [
-            Summary(self._tokeniser.decode(tokens, item.clean_up), item.truncated, tuple(tokens))
+            Summary(self._tokenizer.decode(tokens, item.clean_up), item.truncated, tuple(tokens))
             for item, tokens in zip(items, rows, strict=True)
         ]
 
@@ -110,8 +110,8 @@ class Summarizer(Handler[TextItem, Summary]):
     def describe(self) -> dict[str, Any]:
         return self._engine.describe() | {
             "reason": self._reason,
-            "max_input_tokens": self._tokeniser.max_tokens,
+            "max_input_tokens": self._tokenizer.max_tokens,
             "max_characters": self._config.max_characters,
-            "prefix": self._tokeniser.prefix,
+            "prefix": self._tokenizer.prefix,
             "defaults": asdict(self._defaults),
         }

@@ -16,11 +16,11 @@ from handlers.engines.loading import load_network
 from handlers.engines.seq2seq.bart import Bart
 from handlers.engines.seq2seq.beams import beam_search
 from handlers.engines.seq2seq.cache import Cache
+from handlers.engines.seq2seq.cuda_graph_decoder import CudaGraphDecoder
 from handlers.engines.seq2seq.greedy import greedy
 from handlers.engines.seq2seq.linear import Int8Linear, Linear, MakeLayer
-from handlers.engines.seq2seq.network import Network, fill
-from handlers.engines.seq2seq.recorded import RecordedSteps
-from handlers.engines.seq2seq.rules import ModelRules
+from handlers.engines.seq2seq.logits_processors import LogitsProcessors
+from handlers.engines.seq2seq.network import Network, prefill
 from handlers.engines.seq2seq.step_attention import StepAttention
 from handlers.engines.seq2seq.t5 import T5
 from handlers.text.generation import GeneratedTokens, GenerationBatch
@@ -54,14 +54,14 @@ class NativeSeq2Seq:
             raise EngineUnavailable(
                 f"it generates for {', '.join(sorted(_NETWORKS))}, and this model is {kind}"
             )
-        self._rules = ModelRules(generation_config(folder), config.vocab_size, device.torch_device)
+        self._processors = LogitsProcessors(generation_config(folder), config.vocab_size, device.torch_device)
         model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
         with torch.inference_mode():
             self._network = _NETWORKS[kind](model, Int8Linear if self._int8 else Linear)
         self._architecture = type(model).__name__
         self._device = device.torch_device
         self._attention = _step_attention(folder, device, self._network.shape.head_size)
-        self._recorded: RecordedSteps | None = None
+        self._graph_decoder: CudaGraphDecoder | None = None
         self._graphs: str | None = None
         if self._device.type == "cuda":
             del model  # what networks have laid out anew is there twice else
@@ -70,23 +70,23 @@ class NativeSeq2Seq:
     def run(self, batch: GenerationBatch) -> GeneratedTokens:
         texts = [torch.tensor(text, dtype=torch.long, device=self._device) for text in batch.texts]
         beams = batch.parameters[0].num_beams
-        capacity = max(own.max_new_tokens for own in batch.parameters)
+        capacity = max(parameters.max_new_tokens for parameters in batch.parameters)
         search = greedy if beams == 1 else beam_search
         try:
             with torch.inference_mode():
                 network, cache = self._network_and_cache([len(text) for text in texts], beams, capacity)
-                fill(network, cache, texts)
-                return search(network, cache, self._rules, batch.parameters)
+                prefill(network, cache, texts)
+                return search(network, cache, self._processors, batch.parameters)
         except Exception as error:
-            if self._recorded and is_out_of_memory(error):
-                self._recorded.forget()
+            if self._graph_decoder and is_out_of_memory(error):
+                self._graph_decoder.forget()
             raise
 
     def _record(self) -> None:
         try:
             with torch.inference_mode():
                 record = CudaGraphs(self._device).replaying
-                self._recorded = RecordedSteps(self._network, record, 2 * self._max_batch_tokens)
+                self._graph_decoder = CudaGraphDecoder(self._network, record, 2 * self._max_batch_tokens)
             self._graphs = "one for each shape of a step"
         except Exception as error:
             if not is_out_of_memory(error):
@@ -95,20 +95,20 @@ class NativeSeq2Seq:
             self._graphs = "none: no memory for their caches"
 
     def _network_and_cache(self, lengths: Sequence[int], beams: int, capacity: int) -> tuple[Network, Cache]:
-        if self._recorded and self._recorded.problem:
-            self._graphs = f"none: {self._recorded.problem}"
-            self._recorded = None  # and its memory
-        fixed = self._recorded and self._recorded.cache(lengths, beams, capacity)
-        if self._recorded and fixed:
-            return self._recorded, fixed
+        if self._graph_decoder and self._graph_decoder.problem:
+            self._graphs = f"none: {self._graph_decoder.problem}"
+            self._graph_decoder = None  # and its memory
+        fixed = self._graph_decoder and self._graph_decoder.cache(lengths, beams, capacity)
+        if self._graph_decoder and fixed:
+            return self._graph_decoder, fixed
         return self._network, Cache(self._network.shape, lengths, beams, capacity, self._attention)
 
     def describe(self) -> dict[str, Any]:
         precision = {"precision": "int8"} if self._int8 else {}
         attention = "compiled" if self._attention else "torch"
         graphs = {"cuda_graphs": self._graphs} if self._graphs else {}
-        own = {"engine": self.name, "architecture": self._architecture, "attention": attention}
-        return own | precision | graphs
+        engine = {"engine": self.name, "architecture": self._architecture, "attention": attention}
+        return engine | precision | graphs
 
 
 def _step_attention(folder: Path, device: Device, head_size: int) -> StepAttention | None:

@@ -1,1 +1,1 @@
-"""Text to tokens and back: cleaning, tokenisation, generation parameters, batches of equal parameters."""
+"""Text to tokens and back: cleaning, tokenization, generation parameters, batches of equal parameters."""

@@ -10,7 +10,12 @@ from torch.nn import functional
 
 from handlers.engines.seq2seq.cache import Cache, Shape
 from handlers.engines.seq2seq.linear import Layer, MakeLayer
-from handlers.engines.seq2seq.network import attend_back, attend_source, attend_within, cut
+from handlers.engines.seq2seq.network import (
+    cached_self_attention,
+    cross_attention,
+    encoder_self_attention,
+    unflatten,
+)
 
 _OFFSET = 2  # rows of the position embedding that stand for no position
 
@@ -80,7 +85,7 @@ class Bart:
             for part in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)
         ]
         self._source = linear(*_joined(cross))
-        self._encoder_places, self._decoder_places = (
+        self._encoder_positions, self._decoder_positions = (
             part.embed_positions.weight[_OFFSET:] for part in (encoder, decoder)
         )
         self._encoder_norm, self._decoder_norm = (
@@ -91,23 +96,25 @@ class Bart:
 
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
         lengths = [len(text) for text in texts]
-        places = torch.cat([self._encoder_places[:length] for length in lengths])
-        x = self._encoder_norm(self._embedding[torch.cat(list(texts))] * self._scale + places)
+        positions = torch.cat([self._encoder_positions[:length] for length in lengths])
+        x = self._encoder_norm(self._embedding[torch.cat(list(texts))] * self._scale + positions)
         for attention, feed_forward in self._encoder:
-            qkv = cut(attention.qkv(x), 3, self._encoder_heads, -1)
-            x = attention.norm(attention.out.add_to(attend_within(qkv, lengths), x))
+            qkv = unflatten(attention.qkv(x), 3, self._encoder_heads, -1)
+            x = attention.norm(attention.out.add_to(encoder_self_attention(qkv, lengths), x))
             x = feed_forward(x)
         layers, heads, size, *_ = self.shape
-        return list(torch.split(cut(self._source(x), layers, 2, heads, size), lengths))
+        return list(torch.split(unflatten(self._source(x), layers, 2, heads, size), lengths))
 
     def step(self, tokens: Tensor, position: int | Tensor, cache: Cache) -> Tensor:
-        heads_size, unseen = self.shape[1:3], cache.unseen(position)
-        x = self._decoder_norm(self._decoder_embedding[tokens] * self._scale + self._decoder_places[position])
+        heads_size, causal_mask = self.shape[1:3], cache.causal_mask(position)
+        x = self._decoder_norm(
+            self._decoder_embedding[tokens] * self._scale + self._decoder_positions[position]
+        )
         for layer, (own, cross, feed_forward) in enumerate(self._decoder):
-            qkv = cut(own.qkv(x), 3, *heads_size)
-            x = own.norm(own.out.add_to(attend_back(qkv, layer, position, cache, unseen), x))
-            q = cut(cross.qkv(x), *heads_size)
-            x = cross.norm(cross.out.add_to(attend_source(q, layer, cache), x))
+            qkv = unflatten(own.qkv(x), 3, *heads_size)
+            x = own.norm(own.out.add_to(cached_self_attention(qkv, layer, position, cache, causal_mask), x))
+            q = unflatten(cross.qkv(x), *heads_size)
+            x = cross.norm(cross.out.add_to(cross_attention(q, layer, cache), x))
             x = feed_forward(x)
         return self._head(x).float()
 

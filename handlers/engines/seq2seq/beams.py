@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from handlers.core.progress import report_step
-from handlers.engines.seq2seq import rules
 from handlers.engines.seq2seq.cache import Cache
+from handlers.engines.seq2seq.logits_processors import LogitsProcessors, process_logits
 from handlers.engines.seq2seq.network import Network
 from handlers.text.generation import GeneratedTokens, GenerationParameters
 
@@ -37,23 +37,23 @@ class Complete(NamedTuple):
 class Search:
     """The beams of one text: those that go on, and the best that are complete."""
 
-    def __init__(self, request: GenerationParameters, ends: Sequence[int]) -> None:
-        self.request, self.ends = request, ends
+    def __init__(self, request: GenerationParameters, eos_token_ids: Sequence[int]) -> None:
+        self.request, self.eos_token_ids = request, eos_token_ids
         beams = request.num_beams
         # At first all beams are the same: only one of them counts.
         self.scores = [0.0] + [_NONE] * (beams - 1)
         self.tokens: list[list[int]] = [[] for _ in range(beams)]
-        self.origins = list(range(beams))
+        self.beam_indices = list(range(beams))
         self._complete: list[Complete] = []
         self.done = False
 
     def advance(self, candidates: Sequence[Candidate]) -> None:
-        """Takes the best candidates, which come in order of their scores; `origins` are the beams they go on from."""
+        """Take the best candidates, which are in the order of their scores, and set `beam_indices`, their beams."""
         beams, length = self.request.num_beams, len(self.tokens[0]) + 1
         at_end = length == self.request.max_new_tokens
         running = []
         for rank, candidate in enumerate(candidates):
-            if not at_end and candidate.token not in self.ends:
+            if not at_end and candidate.token not in self.eos_token_ids:
                 running.append(candidate)
             elif rank < beams and candidate.score > float("-inf"):
                 tokens = [*self.tokens[candidate.beam], candidate.token]
@@ -61,10 +61,10 @@ class Search:
         self._complete = sorted(self._complete, key=lambda each: -each.score)[:beams]
         running = running[:beams]
         self.done = at_end or len(running) < beams or self._is_settled(running[0].score, length)
-        self.origins = list(range(beams))
+        self.beam_indices = list(range(beams))
         if self.done:
             return
-        self.origins = [each.beam for each in running]
+        self.beam_indices = [each.beam for each in running]
         self.tokens = [[*self.tokens[each.beam], each.token] for each in running]
         self.scores = [each.score for each in running]
 
@@ -86,31 +86,37 @@ class Search:
 
 
 def beam_search(
-    network: Network, cache: Cache, own: rules.ModelRules, requests: Sequence[GenerationParameters]
+    network: Network,
+    cache: Cache,
+    processors: LogitsProcessors,
+    requests: Sequence[GenerationParameters],
 ) -> GeneratedTokens:
     """New tokens of each text in `cache`; all requests have as many beams."""
     beams, device = cache.beams, network.shape.device
-    keep = max(2, 1 + len(own.ends)) * beams  # so that enough are left when all beams end at once
-    found = [Search(request, own.ends) for request in requests]
-    running = list(found)  # those in the cache, in its order
-    sequences = torch.full((len(running) * beams, 1), own.start, device=device)
+    # Enough that beams are left when all of them end at once.
+    num_candidates = max(2, 1 + len(processors.eos_token_ids)) * beams
+    searches = [Search(request, processors.eos_token_ids) for request in requests]
+    running = list(searches)  # those in the cache, in its order
+    sequences = torch.full((len(running) * beams, 1), processors.decoder_start_token_id, device=device)
     while running:
         report_step()
         length = sequences.shape[1]
         logits = network.step(sequences[:, -1], length - 1, cache)
         of_rows = [search.request for search in running for _ in range(beams)]
-        scores = rules.apply(own, of_rows, sequences, functional.log_softmax(logits, -1))
+        scores = process_logits(processors, of_rows, sequences, functional.log_softmax(logits, -1))
         before = torch.tensor([search.scores for search in running], device=device)
         scores = scores.view(*before.shape, -1).add_(before[:, :, None])
-        best, places = top(scores.flatten(1), keep)
-        origins, newest = [], []
+        best, token_indices = blockwise_topk(scores.flatten(1), num_candidates)
+        beam_indices, newest = [], []
         for index, search in enumerate(running):
-            pairs = zip(best[index].tolist(), places[index].tolist(), strict=True)
-            search.advance([Candidate(score, *divmod(place, scores.shape[-1])) for score, place in pairs])
-            origins += [index * beams + beam for beam in search.origins]
-            newest += [tokens[-1] if tokens else own.start for tokens in search.tokens]
+            pairs = zip(best[index].tolist(), token_indices[index].tolist(), strict=True)
+            search.advance([Candidate(score, *divmod(flat, scores.shape[-1])) for score, flat in pairs])
+            beam_indices += [index * beams + beam for beam in search.beam_indices]
+            newest += [
+                tokens[-1] if tokens else processors.decoder_start_token_id for tokens in search.tokens
+            ]
         sequences = _go_on(
-            cache, sequences, torch.tensor(origins, device=device), torch.tensor(newest, device=device)
+            cache, sequences, torch.tensor(beam_indices, device=device), torch.tensor(newest, device=device)
         )
         for index in reversed(range(len(running))):
             if running[index].done:
@@ -120,19 +126,19 @@ def beam_search(
                 sequences = rows[:-1].flatten(0, 1)
                 running[index] = running[-1]
                 running.pop()
-    return [search.result() for search in found]
+    return [search.result() for search in searches]
 
 
-def _go_on(cache: Cache, sequences: Tensor, origins: Tensor, newest: Tensor) -> Tensor:
+def _go_on(cache: Cache, sequences: Tensor, beam_indices: Tensor, newest: Tensor) -> Tensor:
     """The beams' sequences with one more token. What two of them have in common lies in the cache for both."""
-    chosen = sequences[origins]
+    chosen = sequences[beam_indices]
     apart = (chosen != sequences).any(0).nonzero()
     if len(apart):
-        cache.reorder(origins, int(apart[0]))
+        cache.reorder(beam_indices, int(apart[0]))
     return torch.cat([chosen, newest[:, None]], 1)
 
 
-def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def blockwise_topk(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The largest of each row, in order, and where they are: [rows, count] each.
 
     torch.topk goes through a long row as a heap; here it sees the blocks with the largest maxima, which hold them.
@@ -145,6 +151,6 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     blocks = scores.view(len(scores), -1, _BLOCK)
     chosen = torch.topk(blocks.amax(-1), count)[1]
     within = blocks.gather(1, chosen[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
-    best, places = torch.topk(within, count)
-    found = chosen.gather(1, places // _BLOCK) * _BLOCK + places % _BLOCK
-    return best, found.clamp(max=length - 1)  # not in what was put on, where all that is left is as small
+    best, token_indices = torch.topk(within, count)
+    indices = chosen.gather(1, token_indices // _BLOCK) * _BLOCK + token_indices % _BLOCK
+    return best, indices.clamp(max=length - 1)  # not in what was put on, where all that is left is as small

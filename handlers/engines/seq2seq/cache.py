@@ -8,7 +8,7 @@ from torch import Tensor
 
 from handlers.engines.seq2seq.step_attention import StepAttention
 
-MOST_STEPS = 1024
+MAX_STEPS = 1024
 """Steps for which T5's position bias is at hand, and the most that are recorded."""
 
 
@@ -25,8 +25,8 @@ class Shape(NamedTuple):
 class Cache:
     """What attention looks back at: `beams` rows for each text, which share the keys and values of their source.
 
-    own: [layers, 2 (keys, values), rows, heads, capacity, head size], filled up to the current step.
-    source: [layers, 2, texts, heads, longest source, head size], and for padding a mask [texts, 1, 1, longest].
+    self_kv: [layers, 2 (keys, values), rows, heads, capacity, head size], filled up to the current step.
+    cross_kv: [layers, 2, texts, heads, longest source, head size], and for padding a mask [texts, 1, 1, longest].
     lengths: of the sources, [texts] on the CPU.
     """
 
@@ -43,8 +43,8 @@ class Cache:
         self.beams, self.texts, longest, self.compiled = beams, len(lengths), max(lengths), compiled
         self._filled = 0
         rows = self.texts * beams
-        self._own = torch.empty(layers, 2, rows, heads, capacity, size, dtype=dtype, device=device)
-        self._source = torch.zeros(layers, 2, self.texts, heads, longest, size, dtype=dtype, device=device)
+        self._self_kv = torch.empty(layers, 2, rows, heads, capacity, size, dtype=dtype, device=device)
+        self._cross_kv = torch.zeros(layers, 2, self.texts, heads, longest, size, dtype=dtype, device=device)
         self.lengths = torch.tensor(lengths)
         self._mask: Tensor | None = None
         if min(lengths) < longest:
@@ -59,15 +59,15 @@ class Cache:
         """Added to the scores over the source; None where no text is padded."""
         return None if self._mask is None else self._mask[: self.texts]
 
-    def put_source(self, text: int, keys_values: Tensor) -> None:
+    def put_cross_kv(self, text: int, keys_values: Tensor) -> None:
         """A text's [tokens, layers, 2, heads, head size]."""
-        self._source[:, :, text, :, : len(keys_values)] = keys_values.permute(1, 2, 3, 0, 4)
+        self._cross_kv[:, :, text, :, : len(keys_values)] = keys_values.permute(1, 2, 3, 0, 4)
 
-    def source(self, layer: int) -> Tensor:
+    def cross_kv(self, layer: int) -> Tensor:
         """[2, texts, heads, longest source, head size]"""
-        return self._source[layer, :, : self.texts]
+        return self._cross_kv[layer, :, : self.texts]
 
-    def unseen(self, position: int | Tensor) -> Tensor | None:  # noqa: ARG002
+    def causal_mask(self, position: int | Tensor) -> Tensor | None:  # noqa: ARG002
         """Added to the scores over what `append` gives; None where all of it counts."""
         return None
 
@@ -75,13 +75,13 @@ class Cache:
         """Put in a step's [rows, 2, heads, head size]; all up to it: [2, rows, heads, position + 1, head size]."""
         position = int(position)
         self._filled = position + 1
-        own = self._own[layer, :, : self.rows]
-        own[:, :, :, position] = keys_values.transpose(0, 1)
-        return own[:, :, :, : position + 1]
+        self_kv = self._self_kv[layer, :, : self.rows]
+        self_kv[:, :, :, position] = keys_values.transpose(0, 1)
+        return self_kv[:, :, :, : position + 1]
 
     def reorder(self, rows: Tensor, begin: int) -> None:
         """Row i goes on from what was row `rows[i]`; before `begin` the two are equal."""
-        for layer in self._own[:, :, : self.rows, :, begin : self._filled]:
+        for layer in self._self_kv[:, :, : self.rows, :, begin : self._filled]:
             layer.copy_(layer[:, rows])
 
     def drop(self, text: int) -> None:
@@ -89,9 +89,9 @@ class Cache:
         last = self.texts - 1
         if text != last:
             here, there = (slice(index * self.beams, (index + 1) * self.beams) for index in (text, last))
-            own = self._own[:, :, :, :, : self._filled]
-            own[:, :, here] = own[:, :, there]
-            self._source[:, :, text] = self._source[:, :, last]
+            self_kv = self._self_kv[:, :, :, :, : self._filled]
+            self_kv[:, :, here] = self_kv[:, :, there]
+            self._cross_kv[:, :, text] = self._cross_kv[:, :, last]
             self.lengths[text] = self.lengths[last]
             if self._mask is not None:
                 self._mask[text] = self._mask[last]

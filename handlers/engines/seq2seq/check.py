@@ -13,7 +13,7 @@ from handlers.text.architectures import check_served, check_start
 from handlers.text.checks import check_generation, check_tokenizer
 from handlers.text.config import SummarizerConfig
 from handlers.text.model_defaults import generation_config, read_defaults
-from handlers.text.tokeniser import Tokeniser
+from handlers.text.tokenizer import ModelTokenizer
 
 SAVE_AGAIN = "save the model again with save_pretrained()"
 SAVE_TOKENIZER = "add what tokenizer.save_pretrained(folder) writes"
@@ -40,4 +40,4 @@ def check_summarizer(folder: Path, settings: Mapping[str, Any] | None = None) ->
     with model_file_errors("the settings for summarizing in config.json cannot be read", CORRECT_GENERATION):
         defaults = read_defaults(folder)
     with model_file_errors("the tokenizer does not encode as a worker does", SAVE_TOKENIZER):
-        Tokeniser(folder, defaults, config.max_input_tokens).encode("A sentence.", truncate=True)
+        ModelTokenizer(folder, defaults, config.max_input_tokens).encode("A sentence.", truncate=True)

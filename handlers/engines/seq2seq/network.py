@@ -27,68 +27,72 @@ class Network(Protocol):
     def step(self, tokens: Tensor, position: int | Tensor, cache: Cache) -> Tensor:
         """The newest token of each row [rows], at `position`, to the next one's logits: float32 [rows, vocabulary].
 
-        A tensor [1] as position takes a `FixedCache`; nothing but tensors then says which step it is.
+        A tensor [1] as position takes a `StaticCache`; nothing but tensors then says which step it is.
         """
         ...
 
 
-def fill(network: Network, cache: Cache, texts: Sequence[Tensor]) -> None:
+def prefill(network: Network, cache: Cache, texts: Sequence[Tensor]) -> None:
     """Encode the texts, as many at a time as are CHUNK tokens together, into the cache."""
     chunk: list[int] = []
     for index, text in enumerate(texts):
         if chunk and sum(len(texts[i]) for i in chunk) + len(text) > CHUNK:
-            _fill(network, cache, texts, chunk)
+            _prefill_chunk(network, cache, texts, chunk)
             chunk = []
         chunk.append(index)
-    _fill(network, cache, texts, chunk)
+    _prefill_chunk(network, cache, texts, chunk)
 
 
-def _fill(network: Network, cache: Cache, texts: Sequence[Tensor], indices: Sequence[int]) -> None:
+def _prefill_chunk(network: Network, cache: Cache, texts: Sequence[Tensor], indices: Sequence[int]) -> None:
     for index, source in zip(indices, network.encode([texts[i] for i in indices]), strict=True):
-        cache.put_source(index, source)
+        cache.put_cross_kv(index, source)
 
 
-def cut(x: Tensor, *sizes: int) -> Tensor:
+def unflatten(x: Tensor, *sizes: int) -> Tensor:
     """[..., n] -> [..., *sizes]"""
     return x.view(*x.shape[:-1], *sizes)
 
 
-def attend_within(qkv: Tensor, lengths: Sequence[int], bias: Tensor | None = None) -> Tensor:
+def encoder_self_attention(qkv: Tensor, lengths: Sequence[int], bias: Tensor | None = None) -> Tensor:
     """Each text to itself, without padding: [tokens of all, 3, heads, size] -> [tokens of all, heads * size].
 
     `bias` [1, heads, longest, longest] is added to the scores. Queries are scaled already.
     """
     results = []
-    for own in torch.split(qkv, list(lengths)):
-        length, heads = len(own), own.shape[2]
-        at_once = heads if own.is_cuda else max(1, _SCORES // length**2)
-        found = []
-        for first in range(0, heads, at_once):
-            some = slice(first, first + at_once)
-            q, k, v = own[:, :, some].permute(1, 2, 0, 3)[:, None]
-            found.append(_attend(q, k, v, None if bias is None else bias[:, some, :length, :length])[0])
-        results.append(torch.cat(found).transpose(0, 1).flatten(1))
+    for text_qkv in torch.split(qkv, list(lengths)):
+        length, heads = len(text_qkv), text_qkv.shape[2]
+        heads_per_chunk = heads if text_qkv.is_cuda else max(1, _SCORES // length**2)
+        outputs = []
+        for first in range(0, heads, heads_per_chunk):
+            head_slice = slice(first, first + heads_per_chunk)
+            q, k, v = text_qkv[:, :, head_slice].permute(1, 2, 0, 3)[:, None]
+            outputs.append(
+                _attention(q, k, v, None if bias is None else bias[:, head_slice, :length, :length])[0]
+            )
+        results.append(torch.cat(outputs).transpose(0, 1).flatten(1))
     return torch.cat(results)
 
 
-def attend_back(qkv: Tensor, layer: int, position: int | Tensor, cache: Cache, bias: Tensor | None) -> Tensor:
+def cached_self_attention(
+    qkv: Tensor, layer: int, position: int | Tensor, cache: Cache, bias: Tensor | None
+) -> Tensor:
     """Each row to its own steps up to this one: [rows, 3, heads, size] -> [rows, heads * size]."""
     k, v = cache.append(layer, position, qkv[:, 1:])
     if cache.compiled:
         return cache.compiled(qkv[:, :1], k, v, None, bias)
-    return _attend(qkv[:, 0, :, None], k, v, bias).flatten(1)
+    return _attention(qkv[:, 0, :, None], k, v, bias).flatten(1)
 
 
-def attend_source(q: Tensor, layer: int, cache: Cache) -> Tensor:
+def cross_attention(q: Tensor, layer: int, cache: Cache) -> Tensor:
     """Each row to its text: [rows, heads, size] -> [rows, heads * size]. Beams of one text read it together."""
-    k, v = cache.source(layer)
+    k, v = cache.cross_kv(layer)
     grouped = q.view(cache.texts, cache.beams, *q.shape[1:])
     if cache.compiled:
         return cache.compiled(grouped, k, v, cache.lengths)
-    return _attend(grouped.transpose(1, 2), k, v, cache.mask).transpose(1, 2).flatten(0, 1).flatten(1)
+    return _attention(grouped.transpose(1, 2), k, v, cache.mask).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """softmax(q k^T + bias) v. torch's fused attention takes two to four times as long for it in bf16 on a CPU."""
     if q.device.type != "cpu":
         return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)

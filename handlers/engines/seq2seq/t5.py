@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handlers.engines.seq2seq.cache import MOST_STEPS, Cache, Shape
+from handlers.engines.seq2seq.cache import MAX_STEPS, Cache, Shape
 from handlers.engines.seq2seq.linear import Layer, MakeLayer
-from handlers.engines.seq2seq.network import attend_back, attend_source, attend_within, cut
+from handlers.engines.seq2seq.network import (
+    cached_self_attention,
+    cross_attention,
+    encoder_self_attention,
+    unflatten,
+)
 
 
 class _Norm:
@@ -96,30 +101,30 @@ class T5:
         x = self._embedding[torch.cat(list(texts))]
         bias = self._encoder_bias.between(max(lengths))
         for attention, feed_forward in self._encoder:
-            qkv = cut(attention.qkv(attention.norm(x)), 3, *self.shape[1:3])
-            x = attention.out.add_to(attend_within(qkv, lengths, bias), x)
+            qkv = unflatten(attention.qkv(attention.norm(x)), 3, *self.shape[1:3])
+            x = attention.out.add_to(encoder_self_attention(qkv, lengths, bias), x)
             x = feed_forward(x)
         source = self._source(self._encoder_norm(x))
         layers, heads, size, *_ = self.shape
-        return list(torch.split(cut(source, layers, 2, heads, size), lengths))
+        return list(torch.split(unflatten(source, layers, 2, heads, size), lengths))
 
     def step(self, tokens: Tensor, position: int | Tensor, cache: Cache) -> Tensor:
         heads_size = self.shape[1:3]
         x = self._decoder_embedding[tokens]
         bias = self._bias(position, cache)
         for layer, (own, cross, feed_forward) in enumerate(self._decoder):
-            qkv = cut(own.qkv(own.norm(x)), 3, *heads_size)
-            x = own.out.add_to(attend_back(qkv, layer, position, cache, bias), x)
-            q = cut(cross.qkv(cross.norm(x)), *heads_size)
-            x = cross.out.add_to(attend_source(q, layer, cache), x)
+            qkv = unflatten(own.qkv(own.norm(x)), 3, *heads_size)
+            x = own.out.add_to(cached_self_attention(qkv, layer, position, cache, bias), x)
+            q = unflatten(cross.qkv(cross.norm(x)), *heads_size)
+            x = cross.out.add_to(cross_attention(q, layer, cache), x)
             x = feed_forward(x)
         return self._head(self._decoder_norm(x) * self._final_scale).float()
 
     def _bias(self, position: int | Tensor, cache: Cache) -> Tensor:
-        unseen = cache.unseen(position)
-        if unseen is None:
+        causal_mask = cache.causal_mask(position)
+        if causal_mask is None:
             return self._decoder_bias.back_from(int(position))
-        return self._decoder_bias.back_from_one_of(torch.as_tensor(position), unseen)
+        return self._decoder_bias.back_from_one_of(torch.as_tensor(position), causal_mask)
 
 
 class _Bias:
@@ -133,23 +138,23 @@ class _Bias:
             num_buckets=module.relative_attention_num_buckets,
             max_distance=module.relative_attention_max_distance,
         )
-        self._back = self._of_steps(MOST_STEPS)
+        self._back = self._of_steps(MAX_STEPS)
 
     def between(self, length: int) -> Tensor:
         """[1, heads, length, length]"""
-        places = torch.arange(length, device=self._weight.device)
-        return self._of(places - places[:, None])
+        positions = torch.arange(length, device=self._weight.device)
+        return self._of(positions - positions[:, None])
 
     def back_from(self, position: int) -> Tensor:
         """From a position to all up to it: [1, heads, 1, position + 1]."""
-        back = self._back if position < MOST_STEPS else self._of_steps(position + 1)
+        back = self._back if position < MAX_STEPS else self._of_steps(position + 1)
         bias = back[..., back.shape[-1] - position - 1 :]
         return bias if bias.device.type == "cpu" else bias.contiguous()  # CUDA's kernels want it aligned
 
-    def back_from_one_of(self, position: Tensor, unseen: Tensor) -> Tensor:
-        """The same for a position [1] below MOST_STEPS, as wide as `unseen`, which is added."""
-        distances = torch.arange(unseen.shape[-1], device=unseen.device) - position
-        return self._back[..., (distances + MOST_STEPS - 1).clamp(max=MOST_STEPS - 1)] + unseen
+    def back_from_one_of(self, position: Tensor, causal_mask: Tensor) -> Tensor:
+        """The same for a position [1] below MOST_STEPS, as wide as `causal_mask`, which is added."""
+        distances = torch.arange(causal_mask.shape[-1], device=causal_mask.device) - position
+        return self._back[..., (distances + MAX_STEPS - 1).clamp(max=MAX_STEPS - 1)] + causal_mask
 
     def _of_steps(self, count: int) -> Tensor:
         return self._of(torch.arange(1 - count, 1, device=self._weight.device)[None])

@@ -23,13 +23,13 @@ from transformers import (
 from handlers.core.device import FAST_INT8, Device, has_any
 from handlers.engines.base import EngineUnavailable
 from handlers.engines.native_seq2seq import NativeSeq2Seq
-from handlers.engines.seq2seq import rules
+from handlers.engines.seq2seq import logits_processors
 from handlers.engines.seq2seq.bart import Bart
-from handlers.engines.seq2seq.beams import top
+from handlers.engines.seq2seq.beams import blockwise_topk
 from handlers.engines.seq2seq.cache import Cache, Shape
 from handlers.engines.seq2seq.choice import choose
 from handlers.engines.seq2seq.linear import Int8Linear, Linear
-from handlers.engines.seq2seq.network import fill
+from handlers.engines.seq2seq.network import prefill
 from handlers.engines.seq2seq.t5 import T5
 from handlers.engines.torch_seq2seq import TorchSeq2Seq
 from handlers.text.config import SummarizerConfig
@@ -89,7 +89,7 @@ def test_the_largest_are_those_of_topk(length: int, count: int, seed: int) -> No
     count = min(count, length)
     scores = torch.rand(3, length, generator=torch.Generator().manual_seed(seed))
     scores[0, : length // 2] = NEVER
-    values, places = top(scores, count)
+    values, places = blockwise_topk(scores, count)
     assert torch.equal(values, scores.topk(count)[0])
     assert torch.equal(scores.gather(1, places), values)
 
@@ -123,7 +123,9 @@ def test_scores_change_as_transformers_changes_them(own: dict[str, Any], length:
     scores = torch.randn(4, 12, generator=drawn)
     expected = model._get_logits_processor(theirs, 1, device="cpu")(sequences, scores.clone())
     request = GenerationParameters(6, 3, no_repeat_ngram_size=ngram)
-    found = rules.apply(rules.ModelRules(config, 12, CPU), [request] * 4, sequences, scores.clone())
+    found = logits_processors.process_logits(
+        logits_processors.LogitsProcessors(config, 12, CPU), [request] * 4, sequences, scores.clone()
+    )
     torch.testing.assert_close(found, expected)
 
 
@@ -131,7 +133,9 @@ def test_rows_of_different_requests_keep_their_own_lengths() -> None:
     config = GenerationConfig(decoder_start_token_id=0, eos_token_id=1, forced_eos_token_id=1)
     requests = [GenerationParameters(3), GenerationParameters(9, 5), GenerationParameters(9)]
     sequences = torch.tensor([[0, 5, 6]] * 3)
-    found = rules.apply(rules.ModelRules(config, 12, CPU), requests, sequences, torch.ones(3, 8))
+    found = logits_processors.process_logits(
+        logits_processors.LogitsProcessors(config, 12, CPU), requests, sequences, torch.ones(3, 8)
+    )
     assert found[0].tolist() == [NEVER, 0, *[NEVER] * 6]
     assert found[1].tolist() == [1, NEVER, *[1] * 6]
     assert found[2].tolist() == [1] * 8
@@ -256,7 +260,7 @@ def test_logits_are_transformers(name: str) -> None:
         expected = model(input_ids=text[None], decoder_input_ids=answer[None]).logits[0]
         network = (Bart if name.startswith(("bart", "several")) else T5)(model, Linear)
         cache = Cache(network.shape, [len(text)], 1, len(answer))
-        fill(network, cache, [text])
+        prefill(network, cache, [text])
         found = [network.step(answer[i : i + 1], i, cache)[0] for i in range(len(answer))]
     torch.testing.assert_close(torch.stack(found), expected, atol=1e-4, rtol=1e-4)
 
@@ -264,7 +268,7 @@ def test_logits_are_transformers(name: str) -> None:
 def test_what_is_put_on_is_never_chosen() -> None:
     scores = torch.full((1, 4 * 50_259), NEVER)
     scores[0, -1] = 1.0
-    values, places = top(scores, 16)
+    values, places = blockwise_topk(scores, 16)
     assert (values[0, 0], places[0, 0]) == (1.0, scores.shape[1] - 1)
     assert places.max() < scores.shape[1]
 
@@ -295,7 +299,7 @@ def test_what_needs_the_source_is_left_to_transformers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", [None, [2]])
 def test_a_start_that_is_not_one_token_is_left_to_transformers(start: Any) -> None:
     with pytest.raises(EngineUnavailable, match="starts with"):
-        rules.ModelRules(GenerationConfig(decoder_start_token_id=start), 12, CPU)
+        logits_processors.LogitsProcessors(GenerationConfig(decoder_start_token_id=start), 12, CPU)
 
 
 def test_the_engine_can_be_asked_for(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from handlers.engines.seq2seq.check import check_summarizer
 from handlers.image_classifier import ImageClassifier
 from handlers.summarizer import Summarizer
 from handlers.text.model_defaults import read_defaults
-from handlers.text.tokeniser import Tokeniser
+from handlers.text.tokenizer import ModelTokenizer
 from handlers.vision.labels import read_labels
 from handlers.vision.plan import processed, processor_of
 from handlers.vision.preprocess import Preprocessor
@@ -125,7 +125,7 @@ def test_spoiled_folders(kind: str, request: pytest.FixtureRequest, tmp_path: Pa
                 assert read_labels(model)
                 Preprocessor(model)
             else:
-                Tokeniser(model, read_defaults(model)).encode("rain " * 100, truncate=True)
+                ModelTokenizer(model, read_defaults(model)).encode("rain " * 100, truncate=True)
         except Exception as error:
             raise AssertionError(f"a worker fails where {change}: {error!r}") from error
     assert FOLDERS // 6 < packed < FOLDERS

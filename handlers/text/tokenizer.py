@@ -19,10 +19,10 @@ _FALLBACK_INPUT_TOKENS = 512
 
 _CHARACTERS_PER_TOKEN = 16
 _MARGIN = 64
-"""How far a cut in the text may be felt in the tokens before it; words are tokenised apart, so in fact not at all."""
+"""How far a cut in the text may be felt in the tokens before it; words are tokenized apart, so in fact not at all."""
 
 
-class Tokeniser:
+class ModelTokenizer:
     """`prefix` stands before every text; `max_tokens` counts it and the special tokens."""
 
     def __init__(self, folder: Path, defaults: ModelDefaults, max_tokens: int | None = None) -> None:
@@ -67,7 +67,7 @@ class Tokeniser:
     def _beginning(self, text: str) -> list[int] | None:
         """Tokens of the part of a long text that the model can read, or None where that part is not clear.
 
-        The cut is before a space, where words are tokenised apart: a million characters cost what a few thousand do.
+        The cut is before a space, where words are tokenized apart: a million characters cost what a few thousand do.
         """
         window = _CHARACTERS_PER_TOKEN * (self.max_tokens + _MARGIN)
         if len(text) <= window:

@@ -20,12 +20,12 @@ from handlers.engines.cuda_graph import Work
 from handlers.engines.native_seq2seq import NativeSeq2Seq
 from handlers.engines.seq2seq.bart import Bart
 from handlers.engines.seq2seq.beams import beam_search
-from handlers.engines.seq2seq.cache import MOST_STEPS, Cache
+from handlers.engines.seq2seq.cache import MAX_STEPS, Cache
+from handlers.engines.seq2seq.cuda_graph_decoder import CudaGraphDecoder
 from handlers.engines.seq2seq.greedy import greedy
 from handlers.engines.seq2seq.linear import Linear
-from handlers.engines.seq2seq.network import Network, fill
-from handlers.engines.seq2seq.recorded import RecordedSteps
-from handlers.engines.seq2seq.rules import ModelRules
+from handlers.engines.seq2seq.logits_processors import LogitsProcessors
+from handlers.engines.seq2seq.network import Network, prefill
 from handlers.engines.seq2seq.t5 import T5
 from handlers.text.batching import MAX_ROWS
 from handlers.text.generation import GeneratedTokens, GenerationBatch, GenerationParameters
@@ -47,14 +47,14 @@ class Tracer:
         return traced
 
 
-def network(name: str, folder: Any) -> tuple[Network, ModelRules]:
+def network(name: str, folder: Any) -> tuple[Network, LogitsProcessors]:
     write, load, ours = {
         "t5": (write_t5, T5ForConditionalGeneration, T5),
         "bart": (write_bart, BartForConditionalGeneration, Bart),
     }[name]
     model = load.from_pretrained(write(folder)).eval()
     with torch.no_grad():
-        return ours(model, Linear), ModelRules(GenerationConfig.from_pretrained(folder), 400, CPU)
+        return ours(model, Linear), LogitsProcessors(GenerationConfig.from_pretrained(folder), 400, CPU)
 
 
 @pytest.fixture(scope="module", params=["t5", "bart"])
@@ -62,11 +62,15 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     torch.set_num_threads(1)
     plain, rules = network(request.param, tmp_path_factory.mktemp("model"))
     tracer = Tracer()
-    return plain, rules, RecordedSteps(plain, tracer, PLACES), tracer
+    return plain, rules, CudaGraphDecoder(plain, tracer, PLACES), tracer
 
 
 def run(
-    steps: Network, rules: ModelRules, new_cache: Callable[..., Cache], texts: list[Any], requests: list[Any]
+    steps: Network,
+    rules: LogitsProcessors,
+    new_cache: Callable[..., Cache],
+    texts: list[Any],
+    requests: list[Any],
 ) -> GeneratedTokens:
     """As the engine does."""
     with torch.no_grad():
@@ -75,7 +79,7 @@ def run(
             requests[0].num_beams,
             max(each.max_new_tokens for each in requests),
         )
-        fill(steps, cache, texts)
+        prefill(steps, cache, texts)
         return (greedy if cache.beams == 1 else beam_search)(steps, cache, rules, requests)
 
 
@@ -112,7 +116,7 @@ def test_tokens_are_those_of_steps_that_are_not_recorded(
 def test_a_shape_is_recorded_once(pair: Any) -> None:
     plain, rules, _, _ = pair
     tracer = Tracer()
-    recorded = RecordedSteps(plain, tracer, PLACES)
+    recorded = CudaGraphDecoder(plain, tracer, PLACES)
     # No text ends before its time, and one after the other: steps of 4, 2 and 1 texts, of 32 or 64 tokens.
     requests = [GenerationParameters(most, most) for most in (2, 4, 6, 8)]
     for length, texts, count in ((30, 4, 3), (31, 4, 3), (20, 2, 3), (33, 4, 6), (25, 3, 6)):
@@ -126,9 +130,9 @@ def test_a_shape_is_recorded_once(pair: Any) -> None:
 @pytest.mark.full
 def test_no_more_than_some_are_kept(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, rules, _, _ = pair
-    monkeypatch.setattr("handlers.engines.seq2seq.recorded._KEPT", 2)
+    monkeypatch.setattr("handlers.engines.seq2seq.cuda_graph_decoder._MAX_GRAPHS", 2)
     tracer = Tracer()
-    recorded = RecordedSteps(plain, tracer, PLACES)
+    recorded = CudaGraphDecoder(plain, tracer, PLACES)
     for beams, count in ((1, 1), (2, 2), (1, 2), (3, 3), (1, 3), (2, 4)):
         run(recorded, rules, recorded.cache, [torch.arange(3, 9)], [GenerationParameters(3, num_beams=beams)])
         assert tracer.count == count
@@ -144,16 +148,16 @@ def test_what_is_too_large_is_not_recorded(pair: Any, lengths: list[int], beams:
 
 
 def test_steps_and_rows_are_bounded_too(pair: Any) -> None:
-    recorded = RecordedSteps(pair[0], Tracer(), 2**16)
-    assert recorded.cache([40], 1, MOST_STEPS) is not None
-    assert recorded.cache([40], 1, MOST_STEPS + 1) is None
+    recorded = CudaGraphDecoder(pair[0], Tracer(), 2**16)
+    assert recorded.cache([40], 1, MAX_STEPS) is not None
+    assert recorded.cache([40], 1, MAX_STEPS + 1) is None
     assert recorded.cache([9] * 2, MAX_ROWS // 2, 1) is not None
     assert recorded.cache([9] * 2, MAX_ROWS // 2 + 1, 1) is None
 
 
 def test_what_an_earlier_batch_left_does_not_count(pair: Any) -> None:
     plain, rules, _, _ = pair
-    recorded = RecordedSteps(plain, Tracer(), PLACES)
+    recorded = CudaGraphDecoder(plain, Tracer(), PLACES)
     texts = [torch.arange(3, 20), torch.arange(40, 45), torch.arange(7, 9)]
     requests = [GenerationParameters(9)] * 3
     expected = run(recorded, rules, recorded.cache, texts, requests)
@@ -182,7 +186,7 @@ def test_what_cannot_be_recorded_is_computed(
         asked.append(work)
         raise error
 
-    recorded = RecordedSteps(plain, record, PLACES)
+    recorded = CudaGraphDecoder(plain, record, PLACES)
     texts, requests = [torch.arange(3, 20), torch.arange(40, 45)], [GenerationParameters(9, 9)] * 2
     expected = run(plain, rules, lambda *sizes: Cache(plain.shape, *sizes), texts, requests)
     for tries in (1, 1 if problem else 2):  # once a batch where memory may be there the next time
@@ -196,11 +200,11 @@ def test_t5s_bias_is_the_same_from_everywhere(tmp_path: Any) -> None:
     steps, _ = network("t5", tmp_path)
     assert isinstance(steps, T5)
     bias = steps._decoder_bias
-    for position in (0, 40, MOST_STEPS - 1, MOST_STEPS, MOST_STEPS + 9):
+    for position in (0, 40, MAX_STEPS - 1, MAX_STEPS, MAX_STEPS + 9):
         expected = bias._of(torch.arange(-position, 1)[None])
         assert torch.equal(bias.back_from(position), expected)
-        if position < MOST_STEPS:
-            found = bias.back_from_one_of(torch.tensor([position]), torch.zeros(1, 1, 1, MOST_STEPS))
+        if position < MAX_STEPS:
+            found = bias.back_from_one_of(torch.tensor([position]), torch.zeros(1, 1, 1, MAX_STEPS))
             assert torch.equal(found[..., : position + 1], expected)
 
 

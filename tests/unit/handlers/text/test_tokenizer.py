@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from handlers.core.errors import ConfigurationError, TextTooLong
 from handlers.text.model_defaults import ModelDefaults, read_defaults
-from handlers.text.tokeniser import Tokeniser, _reader_of_plain_text
+from handlers.text.tokenizer import ModelTokenizer, _reader_of_plain_text
 from tests.unit.handlers.text.tiny import SENTENCES, unigram, write_bart, write_pegasus, write_t5
 
 FULLWIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
@@ -42,61 +42,61 @@ def defaults(folder: Path) -> ModelDefaults:
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_tokens_equal_the_models_own_tokenizer(folder: Path, defaults: ModelDefaults, text: str) -> None:
-    tokeniser, own = Tokeniser(folder, defaults), AutoTokenizer.from_pretrained(folder)
+    tokenizer, own = ModelTokenizer(folder, defaults), AutoTokenizer.from_pretrained(folder)
     whole = own("summarize: " + text, verbose=False)["input_ids"]
-    cut = own("summarize: " + text, truncation=True, max_length=tokeniser.max_tokens)["input_ids"]
-    assert tokeniser.encode(text, truncate=True) == (tuple(cut), len(whole) > tokeniser.max_tokens)
+    cut = own("summarize: " + text, truncation=True, max_length=tokenizer.max_tokens)["input_ids"]
+    assert tokenizer.encode(text, truncate=True) == (tuple(cut), len(whole) > tokenizer.max_tokens)
 
 
 def test_a_text_that_may_not_be_cut(folder: Path, defaults: ModelDefaults) -> None:
-    tokeniser = Tokeniser(folder, defaults)
-    with pytest.raises(TextTooLong, match=f"at most {tokeniser.max_tokens}"):
-        tokeniser.encode(TEXTS[2], truncate=False)
-    assert not tokeniser.encode("Rain.", truncate=False)[1]
+    tokenizer = ModelTokenizer(folder, defaults)
+    with pytest.raises(TextTooLong, match=f"at most {tokenizer.max_tokens}"):
+        tokenizer.encode(TEXTS[2], truncate=False)
+    assert not tokenizer.encode("Rain.", truncate=False)[1]
 
 
 def test_the_model_and_the_server_bound_the_input(folder: Path, defaults: ModelDefaults) -> None:
     most = {None: 64, 48: 48}[defaults.encoder_positions]
-    assert Tokeniser(folder, defaults).max_tokens == most
+    assert ModelTokenizer(folder, defaults).max_tokens == most
     if defaults.encoder_positions is None:  # relative ones
-        assert Tokeniser(folder, defaults, 10_000).max_tokens == 10_000
-        ids, truncated = Tokeniser(folder, defaults, 10_000).encode(TEXTS[2], truncate=True)
+        assert ModelTokenizer(folder, defaults, 10_000).max_tokens == 10_000
+        ids, truncated = ModelTokenizer(folder, defaults, 10_000).encode(TEXTS[2], truncate=True)
         assert len(ids) > most
         assert not truncated
     else:
         with pytest.raises(ConfigurationError, match=r"'handler\.max_input_tokens' is 10000.* at most 48"):
-            Tokeniser(folder, defaults, 10_000)
-    assert Tokeniser(folder, defaults, 40).max_tokens == 40
-    assert len(Tokeniser(folder, defaults, 40).encode(TEXTS[2], truncate=True)[0]) == 40
+            ModelTokenizer(folder, defaults, 10_000)
+    assert ModelTokenizer(folder, defaults, 40).max_tokens == 40
+    assert len(ModelTokenizer(folder, defaults, 40).encode(TEXTS[2], truncate=True)[0]) == 40
 
 
 def test_a_bound_without_room_for_a_text_is_a_configuration_error(
     folder: Path, defaults: ModelDefaults
 ) -> None:
     with pytest.raises(ConfigurationError, match="max_input_tokens"):
-        Tokeniser(folder, defaults, 3)
+        ModelTokenizer(folder, defaults, 3)
 
 
 def test_decoding_leaves_out_special_tokens(folder: Path, defaults: ModelDefaults) -> None:
-    tokeniser = Tokeniser(folder, defaults)
-    ids, _ = tokeniser.encode("The mayor.", truncate=True)
-    assert tokeniser.decode(ids) == "summarize: The mayor."
+    tokenizer = ModelTokenizer(folder, defaults)
+    ids, _ = tokenizer.encode("The mayor.", truncate=True)
+    assert tokenizer.decode(ids) == "summarize: The mayor."
 
 
 @pytest.mark.parametrize("write", [write_t5, write_bart, write_pegasus])
 def test_text_that_names_a_special_token_stays_text(write: Callable[..., Path], tmp_path: Path) -> None:
     """Case 7: `<mask>` of facebook/bart-large-cnn has no row in the embedding, and `</s>` would end the text."""
     folder = write(tmp_path, {"prefix": ""})
-    special, tokeniser = AutoTokenizer.from_pretrained(folder), Tokeniser(folder, read_defaults(folder))
+    special, tokenizer = AutoTokenizer.from_pretrained(folder), ModelTokenizer(folder, read_defaults(folder))
     numbers = set(special.all_special_ids) - {special.unk_token_id}
-    plain = [number for number in tokeniser.encode("Rain.", truncate=True)[0] if number in numbers]
+    plain = [number for number in tokenizer.encode("Rain.", truncate=True)[0] if number in numbers]
     for name in set(special.all_special_tokens):
         lookalikes = (name.translate(FULLWIDTH), "\u200b".join(name), f"\u2581{name}", f"\u00a0{name}")
         for text in (*lookalikes, *(f"Rain {each} fell." for each in lookalikes)):
-            ids, _ = tokeniser.encode(text, truncate=True)
+            ids, _ = tokenizer.encode(text, truncate=True)
             assert [number for number in ids if number in numbers] == plain, text
         for text in (name, f"Rain {name} fell.", f"a{name}b", name * 3):
-            ids, _ = tokeniser.encode(text, truncate=True)
+            ids, _ = tokenizer.encode(text, truncate=True)
             assert [number for number in ids if number in numbers] == plain, text
             assert len(ids) > len(plain) + 1  # the name's characters are there
 
