@@ -84,12 +84,12 @@ class BatchPipeline(Generic[Item, Answer]):
             self._admission,
             metrics,
         )
-        self._activity = ActivityWriter.from_environment()
 
     def start(self) -> None:
         """Warm the task up, and tell the supervisor that the worker is ready."""
         self._task.warm_up()
         # The supervisor takes a worker without this file for one that is loading.
+        self._activity = ActivityWriter.from_environment()
         self._activity.start_heartbeat()
 
     def run(self, data: Sequence[Mapping[str, Any]], headers: Sequence[Mapping[str, Any]]) -> list[Response]:
