@@ -27,7 +27,7 @@ GRPC_OUTPUTS = "outputs"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedOutput:
     """An output that the request selects; `binary` is None where it says nothing of that."""
 
     name: str
@@ -36,25 +36,28 @@ class Wanted:
 
 @dataclass(frozen=True)
 class OpenInferenceReply:
-    """`wanted` are the outputs the request selected; none means all. `binary`: how those come that do not say."""
+    """`requested_outputs` are the outputs that the request selected; none means all.
+
+    `binary`: whether outputs that do not say are sent as binary data.
+    """
 
     id: str
     model_name: str
     model_version: str
     grpc: bool = False
-    wanted: tuple[Wanted, ...] = ()
+    requested_outputs: tuple[RequestedOutput, ...] = ()
     binary: bool = False
 
     def answer(self, writer: Writer, answers: Sequence[Any]) -> Any:
         tensors = {tensor.name: tensor for tensor in writer.outputs(answers)}
-        for output in self.wanted:
+        for output in self.requested_outputs:
             if output.name not in tensors:
                 raise InvalidRequest(
                     f"unknown output '{output.name[:60]}'; this model has: {', '.join(tensors)}"
                 )
         heads: list[dict[str, Any]] = []
         contents: list[bytes] = []
-        for output in self.wanted or [Wanted(name) for name in tensors]:
+        for output in self.requested_outputs or [RequestedOutput(name) for name in tensors]:
             tensor = tensors[output.name]
             if self.binary if output.binary is None else output.binary:
                 head, content = tensor.as_binary()
@@ -90,7 +93,7 @@ class Message:
 
     payloads: Sequence[Payload]
     parameters: dict[str, Any]
-    wanted: tuple[Wanted, ...]
+    requested_outputs: tuple[RequestedOutput, ...]
     binary: bool
 
 
@@ -140,7 +143,7 @@ def read_message(
     """
     parameters = without(_mapping(message, "parameters"), OPEN_INFERENCE)
     as_binary = _flag(parameters.pop("binary_data_output", None), "binary_data_output")
-    wanted = _wanted(message)
+    requested_outputs = _read_outputs(message)
     inputs: dict[str, _Input] = {}
     start = 0
     for tensor in _list(message, "inputs"):
@@ -164,7 +167,9 @@ def read_message(
         inputs[name] = _Input(values, base64, without(own, (CONTENT_TYPE, HEADERS)))
     if grpc and GRPC_OUTPUTS in inputs and inputs[GRPC_OUTPUTS].values.datatype == "BYTES":
         names = inputs.pop(GRPC_OUTPUTS).values.data
-        wanted = tuple(Wanted(_text(GRPC_OUTPUTS, item, Base64.STRINGS)) for item in names)
+        requested_outputs = tuple(
+            RequestedOutput(_text(GRPC_OUTPUTS, item, Base64.STRINGS)) for item in names
+        )
     if binary is not None and start != len(binary):
         raise InvalidRequest(
             f"{len(binary)} bytes follow the JSON, but the inputs' 'binary_data_size' add up to {start}"
@@ -175,7 +180,7 @@ def read_message(
         parameters = joined(parameters, {name: _parameter(name, other.values, other.base64)})
     parameters = joined(parameters, payload.parameters)
     payloads = _payloads(payload_name, payload.values, payload.base64)
-    return Message(payloads, parameters, wanted, bool(as_binary))
+    return Message(payloads, parameters, requested_outputs, bool(as_binary))
 
 
 _TYPES_OF_NUMBERS = {bool: "BOOL", int: "INT64", float: "FP64"}
@@ -249,8 +254,8 @@ def _text(name: str, value: str | bytes, base64: Base64) -> str:
     return value if isinstance(value, str) else value.decode(errors="replace")
 
 
-def _wanted(message: Mapping[str, Any]) -> tuple[Wanted, ...]:
-    wanted: list[Wanted] = []
+def _read_outputs(message: Mapping[str, Any]) -> tuple[RequestedOutput, ...]:
+    requested_outputs: list[RequestedOutput] = []
     for output in _list(message, "outputs"):
         name = name_of(output)
         own = without(_mapping(output, "parameters"), (CONTENT_TYPE,))
@@ -260,10 +265,10 @@ def _wanted(message: Mapping[str, Any]) -> tuple[Wanted, ...]:
             raise InvalidParameter(
                 f"the output '{name[:60]}': unknown parameter {unknown}; outputs take: binary_data"
             )
-        if any(name == other.name for other in wanted):
+        if any(name == other.name for other in requested_outputs):
             raise InvalidRequest(f"the output '{name[:60]}' is selected twice")
-        wanted.append(Wanted(name, binary))
-    return tuple(wanted)
+        requested_outputs.append(RequestedOutput(name, binary))
+    return tuple(requested_outputs)
 
 
 def _slice(name: str, binary: memoryview | None, start: int, size: Any) -> memoryview:

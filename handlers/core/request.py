@@ -176,7 +176,7 @@ class RequestParser:
         self.reply = reply
         self.reply = reply = replace(reply, id=read_id(message))
         read = read_message(message, self.payload_fields, grpc, binary, self.parameter_names)
-        self.reply = replace(reply, wanted=read.wanted, binary=read.binary)
+        self.reply = replace(reply, requested_outputs=read.requested_outputs, binary=read.binary)
         return read.payloads, read.parameters
 
     def _raw_binary(self, binary: memoryview) -> Sequence[Payload]:

@@ -13,14 +13,14 @@ from torchserve_models.packing.archive.mar_file import Member
 from torchserve_models.packing.archive.model_config import read_model_config
 from torchserve_models.packing.archive.provenance import Provenance
 from torchserve_models.packing.artifacts.facts import summary
-from torchserve_models.packing.artifacts.preparation import Prepared, Wanted, prepare
+from torchserve_models.packing.artifacts.preparation import ArtifactRequest, Prepared, prepare
 from torchserve_models.packing.errors import BadSource, explained
 from torchserve_models.packing.models import LAYOUT, Layout
 from torchserve_models.packing.names import check_name, check_version
 from torchserve_models.packing.sources import user_handler
 from torchserve_models.packing.sources.conversion import StateDict
 from torchserve_models.packing.sources.model_files import sha256_and_size
-from torchserve_models.packing.sources.resolve import Report, Source, Weights, Wish, find
+from torchserve_models.packing.sources.resolve import PackOptions, Report, Source, Weights, find
 
 _SKIPPED = {"__pycache__", "tests"}
 
@@ -76,14 +76,16 @@ def pack(
     """
     check_name(name)
     store = layout.store if store is None else store
-    wish = Wish(name, weights, None if source is None else str(source), update, pickled, state_dict, labels)
+    options = PackOptions(
+        name, weights, None if source is None else str(source), update, pickled, state_dict, labels
+    )
     with explained(f"packing {name}"), tempfile.TemporaryDirectory(prefix="packing-") as work:
         if handler is None:
-            found = find(wish, layout, report, Path(work))
+            found = find(options, layout, report, Path(work))
             entry = layout.handlers / found.task.entry
         else:
             entry = Path(handler).expanduser()
-            found = user_handler.find(wish, entry, layout)
+            found = user_handler.find(options, entry, layout)
         return _build(found, entry, store / f"{name}.mar", calibrate, report, layout, keep)
 
 
@@ -99,8 +101,10 @@ def _build(
     name = path.stem
     config = read_model_config(name, found.task, layout)
     code = _handlers(layout, entry)
-    wanted = Wanted(name, found, config.engine, config.precision, path, layout, config.settings)
-    prepared = prepare(wanted, calibrate, report)
+    artifact_request = ArtifactRequest(
+        name, found, config.engine, config.precision, path, layout, config.settings
+    )
+    prepared = prepare(artifact_request, calibrate, report)
     found = replace(found, files=(*found.files, *prepared.files))
     content = {archiver.MODEL_CONFIG: config.content, **code}
     statement = _provenance(name, config.engine, found, prepared, content)

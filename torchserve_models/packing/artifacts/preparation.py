@@ -46,7 +46,7 @@ _CODE = ("engines", "text", "vision")  # of handlers/: what decides the bytes th
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ArtifactRequest:
     """The archive to prepare for; `archive` is its place in the store, where an earlier one may lie."""
 
     name: str
@@ -71,68 +71,75 @@ class Prepared:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Prepared:
+def prepare(artifact_request: ArtifactRequest, calibrate: str | Path | None, report: Report) -> Prepared:
     """What the archive gets beside weights and handlers; nothing for a task that has nothing to prepare.
 
     `calibrate` is a folder with images for int8, "none" for no int8, or None for what the archive in the store has:
     calibrated once, it stays so.
     Raises BadRequest, or NotPrepared with the reason that the process gave; store and cache are then as before.
     """
-    task = wanted.source.task
+    task = artifact_request.source.task
     if calibrate is not None and task != IMAGE_CLASSIFICATION:
-        raise BadRequest(f"--calibrate is for image classifiers; {wanted.name} is a model for {task.name}.")
+        raise BadRequest(
+            f"--calibrate is for image classifiers; {artifact_request.name} is a model for {task.name}."
+        )
     if task.name not in _MODULES:
         return Prepared()
-    with explained(f"preparing {wanted.name}"), cache.locked(wanted.cache):
-        images = _images(wanted, calibrate, report) if task == IMAGE_CLASSIFICATION else None
-        entry = wanted.cache / _key(wanted, images)
+    with explained(f"preparing {artifact_request.name}"), cache.locked(artifact_request.cache):
+        images = _images(artifact_request, calibrate, report) if task == IMAGE_CLASSIFICATION else None
+        entry = artifact_request.cache / _key(artifact_request, images)
         if not _is_whole(entry):
             shutil.rmtree(entry, ignore_errors=True)
-            _make(wanted, images, entry)
+            _make(artifact_request, images, entry)
         if images and images.folder:
-            cache.remember(wanted.cache, images.folder)
-        cache.prune(wanted.cache, entry)
+            cache.remember(artifact_request.cache, images.folder)
+        cache.prune(artifact_request.cache, entry)
         files = tuple(_file(path) for path in sorted(entry.iterdir()))
         facts = json.loads((entry / _FACTS).read_bytes())
-    warn_of_int8(wanted.name, facts, report)
+    warn_of_int8(artifact_request.name, facts, report)
     if task == IMAGE_CLASSIFICATION:
-        warn_of_unnamed(wanted.name, (*wanted.source.files, *files), report)
+        warn_of_unnamed(artifact_request.name, (*artifact_request.source.files, *files), report)
     if images is not None:
         facts["calibration"] = {"images": images.count, "sha256": images.sha256}
     return Prepared(files, facts)
 
 
-def _images(wanted: Wanted, calibrate: str | Path | None, report: Report) -> Images | None:
+def _images(artifact_request: ArtifactRequest, calibrate: str | Path | None, report: Report) -> Images | None:
     """The images for int8; None without int8."""
     if calibrate is None:
-        return _as_before(wanted, report)
+        return _as_before(artifact_request, report)
     if str(calibrate) == NO_CALIBRATION:
         return None
-    if wanted.engine not in _WITH_INT8:
+    if artifact_request.engine not in _WITH_INT8:
         raise BadRequest(
-            f"int8 needs OpenVINO, and {wanted.name} asks for the engine {wanted.engine}: leave --calibrate out, or "
-            f"set `engine` of its model-config.yaml to {' or '.join(_WITH_INT8)}."
+            f"int8 needs OpenVINO, and {artifact_request.name} asks for the engine "
+            f"{artifact_request.engine}: leave --calibrate out, or set `engine` of its "
+            f"model-config.yaml to {' or '.join(_WITH_INT8)}."
         )
-    return _chosen(wanted.name, Path(calibrate).expanduser(), report)
+    return _chosen(artifact_request.name, Path(calibrate).expanduser(), report)
 
 
-def _as_before(wanted: Wanted, report: Report) -> Images | None:
+def _as_before(artifact_request: ArtifactRequest, report: Report) -> Images | None:
     """What keeps the int8 of an archive that has it: from the cache, or made again with the images it came from."""
-    before = _calibration_of(wanted.archive)
+    before = _calibration_of(artifact_request.archive)
     if before is None:
         return None
-    if wanted.engine not in _WITH_INT8:
-        _without_int8(wanted.name, f"it needs OpenVINO, and the engine is {wanted.engine} now", report)
+    if artifact_request.engine not in _WITH_INT8:
+        _without_int8(
+            artifact_request.name,
+            f"it needs OpenVINO, and the engine is {artifact_request.engine} now",
+            report,
+        )
         return None
-    if (wanted.cache / _key(wanted, before)).is_dir():
-        report(f"{wanted.name}: int8 as calibrated before, with {before.count} images")
+    if (artifact_request.cache / _key(artifact_request, before)).is_dir():
+        report(f"{artifact_request.name}: int8 as calibrated before, with {before.count} images")
         return before
     try:
-        return _chosen(wanted.name, cache.remembered(wanted.cache), report)
+        return _chosen(artifact_request.name, cache.remembered(artifact_request.cache), report)
     except (OSError, BadRequest) as error:
         why = "their folder is not remembered" if isinstance(error, OSError) else str(error)
         _without_int8(
-            wanted.name,
+            artifact_request.name,
             f"it has to be made again, and the {before.count} images are not at hand: {why}",
             report,
         )
@@ -163,20 +170,24 @@ def _calibration_of(archive: Path) -> Images | None:
         return None
 
 
-def _key(wanted: Wanted, images: Images | None) -> str:
+def _key(artifact_request: ArtifactRequest, images: Images | None) -> str:
     """A digest of everything that decides what preparing makes; not NNCF or g++: what another one made is as good."""
-    folders = [wanted.layout.handlers / part for part in _CODE]
+    folders = [artifact_request.layout.handlers / part for part in _CODE]
     code = [path for each in folders for path in sorted(each.rglob("*")) if path.suffix in (".py", ".cpp")]
     inputs = {
-        "model": {file.name: file.sha256 for file in wanted.source.files},
-        "engine": wanted.engine,
-        "code": {path.relative_to(wanted.layout.handlers).as_posix(): sha256_of(path) for path in code},
+        "model": {file.name: file.sha256 for file in artifact_request.source.files},
+        "engine": artifact_request.engine,
+        "code": {
+            path.relative_to(artifact_request.layout.handlers).as_posix(): sha256_of(path) for path in code
+        },
         "libraries": provenance.libraries(),
         "images": images.sha256 if images else None,
-        "cpu": [*_cpu(), wanted.precision] if wanted.engine == _FOR_ONE_CPU else None,
-        "settings": dict(wanted.settings) if wanted.source.task == SUMMARIZATION else None,
-        "machine": [wanted.precision, platform.system(), platform.machine()]
-        if wanted.source.task == SUMMARIZATION
+        "cpu": [*_cpu(), artifact_request.precision] if artifact_request.engine == _FOR_ONE_CPU else None,
+        "settings": dict(artifact_request.settings)
+        if artifact_request.source.task == SUMMARIZATION
+        else None,
+        "machine": [artifact_request.precision, platform.system(), platform.machine()]
+        if artifact_request.source.task == SUMMARIZATION
         else None,
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
@@ -192,20 +203,20 @@ def _cpu() -> list[str]:
     return [platform.machine(), importlib.metadata.version("torch"), *sorted(described)]
 
 
-def _make(wanted: Wanted, images: Images | None, entry: Path) -> None:
+def _make(artifact_request: ArtifactRequest, images: Images | None, entry: Path) -> None:
     """Fills `entry` whole or not at all; call it with the cache locked."""
-    partial = cache.fresh(wanted.cache)
+    partial = cache.fresh(artifact_request.cache)
     try:
         with tempfile.TemporaryDirectory(prefix="packing-") as temporary:
             stage = Path(temporary)
-            _link(stage / "model", {file.name: file.path for file in wanted.source.files})
+            _link(stage / "model", {file.name: file.path for file in artifact_request.source.files})
             paths = images.paths if images else ()
             _link(stage / "images", {f"{at:04}{path.suffix}": path for at, path in enumerate(paths)})
             options = ["--images", "images"] if paths else []
-            asked = ["--engine", wanted.engine, "--precision", wanted.precision]
-            if wanted.source.task == SUMMARIZATION:
-                asked += ["--settings", json.dumps(dict(wanted.settings))]
-            _run(wanted, stage, ["model", str(partial.absolute()), *asked, *options])
+            asked = ["--engine", artifact_request.engine, "--precision", artifact_request.precision]
+            if artifact_request.source.task == SUMMARIZATION:
+                asked += ["--settings", json.dumps(dict(artifact_request.settings))]
+            _run(artifact_request, stage, ["model", str(partial.absolute()), *asked, *options])
         for path in partial.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -228,9 +239,13 @@ def _link(folder: Path, files: Mapping[str, Path]) -> None:
         (folder / name).symlink_to(path.absolute())
 
 
-def _run(wanted: Wanted, stage: Path, arguments: Sequence[str]) -> None:
-    command = [sys.executable, "-P", "-m", _MODULES[wanted.source.task.name], *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(wanted.layout.root.absolute()), "HF_HUB_OFFLINE": "1"}
+def _run(artifact_request: ArtifactRequest, stage: Path, arguments: Sequence[str]) -> None:
+    command = [sys.executable, "-P", "-m", _MODULES[artifact_request.source.task.name], *arguments]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(artifact_request.layout.root.absolute()),
+        "HF_HUB_OFFLINE": "1",
+    }
     done = subprocess.run(
         command, cwd=stage, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
@@ -241,10 +256,12 @@ def _run(wanted: Wanted, stage: Path, arguments: Sequence[str]) -> None:
         name = signal.Signals(-done.returncode).name
         words = [f"the process was ended by {name}, as the system does where memory runs out"]
     if done.returncode == REFUSED and done.stderr.strip():
-        raise BadSource(f"{wanted.source.label} cannot be served: {words[-1]}.")
+        raise BadSource(f"{artifact_request.source.label} cannot be served: {words[-1]}.")
     if any(said in words[-1] for said in _DISK_FULL):
-        raise OSError(errno.ENOSPC, "No space left on device", str(wanted.cache))
-    raise NotPrepared(f"Preparing {wanted.name} for the engine {wanted.engine} failed: {words[-1]}")
+        raise OSError(errno.ENOSPC, "No space left on device", str(artifact_request.cache))
+    raise NotPrepared(
+        f"Preparing {artifact_request.name} for the engine {artifact_request.engine} failed: {words[-1]}"
+    )
 
 
 def _file(path: Path) -> ModelFile:

@@ -38,8 +38,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What was asked for: the options of one archive. `labels` is a file of them for a classifier."""
+class PackOptions:
+    """The options of one archive. `labels` is a file of them for a classifier."""
 
     name: str
     weights: Weights
@@ -50,66 +50,68 @@ class Wish:
     labels: Path | None = None
 
 
-def find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
-    """The source that the wish means, its files checked and present on this machine; `work` takes converted ones."""
-    found = _find(wish, layout, report, work)
+def find(options: PackOptions, layout: Layout, report: Report, work: Path) -> Source:
+    """Return the source that the options name, its files checked and present; `work` takes converted files."""
+    found = _find(options, layout, report, work)
     if any(is_pickle(file.name) for file in found.files):
-        report(f"{wish.name}: {found.label} has pickled weights alone; safetensors are made of them")
+        report(f"{options.name}: {found.label} has pickled weights alone; safetensors are made of them")
         found = _unpickled(found, layout, work)
-    if wish.labels is not None:
-        found = replace(found, files=_with_labels(found, wish.labels, work))
+    if options.labels is not None:
+        found = replace(found, files=_with_labels(found, options.labels, work))
     return found
 
 
-def _find(wish: Wish, layout: Layout, report: Report, work: Path) -> Source:
-    if wish.weights not in get_args(Weights):
-        raise BadRequest(f"Unknown weights {wish.weights!r}; known are {', '.join(get_args(Weights))}.")
-    model = find_model(wish.name, layout)
-    if wish.update and wish.weights == "starter":
+def _find(options: PackOptions, layout: Layout, report: Report, work: Path) -> Source:
+    if options.weights not in get_args(Weights):
+        raise BadRequest(f"Unknown weights {options.weights!r}; known are {', '.join(get_args(Weights))}.")
+    model = find_model(options.name, layout)
+    if options.update and options.weights == "starter":
         raise BadRequest(
             "--update moves the pretrained weights on; it has no meaning with --weights starter."
         )
-    if wish.state_dict is not None and not (wish.source or "").startswith(TORCHVISION):
+    if options.state_dict is not None and not (options.source or "").startswith(TORCHVISION):
         raise BadRequest("--state-dict and --transforms belong to --from torchvision:ARCHITECTURE.")
-    if wish.source is not None:
-        found = _given(wish, model, layout, report, work)
+    if options.source is not None:
+        found = _given(options, model, layout, report, work)
     elif model is None:
-        raise unknown_model(wish.name, layout)
-    elif wish.weights != "starter" and not layout.starter(wish.name).is_dir():
-        found = _only_pretrained(wish, model, layout, report)
-    elif wish.weights == "starter" or (
-        wish.weights == "auto" and not _chooses_hub(wish, model, layout, report)
+        raise unknown_model(options.name, layout)
+    elif options.weights != "starter" and not layout.starter(options.name).is_dir():
+        found = _only_pretrained(options, model, layout, report)
+    elif options.weights == "starter" or (
+        options.weights == "auto" and not _chooses_hub(options, model, layout, report)
     ):
-        found = _starter(wish.name, layout)
+        found = _starter(options.name, layout)
     else:
         try:
-            found = _pretrained(model.hub, model.license, wish, layout, report, model.pickled)
+            found = _pretrained(model.hub, model.license, options, layout, report, model.pickled)
         except HubError as error:
             raise type(error)(
                 f"{error} The small starter weights need no network: --weights starter."
             ) from error
     if model is not None and found.task != model.task:
         raise BadSource(
-            f"{wish.name} is a model for {model.task.name}, but {found.label} is one for {found.task.name}. "
+            f"{options.name} is a model for {model.task.name}, but {found.label} is one for {found.task.name}. "
             "Pack it under another name."
         )
     return found
 
 
-def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report, work: Path) -> Source:
+def _given(
+    options: PackOptions, model: ModelSource | None, layout: Layout, report: Report, work: Path
+) -> Source:
     """What --from names. It is taken or fails: somebody who named a source does not want another one."""
-    text = str(wish.source)
-    if wish.weights == "starter":
+    text = str(options.source)
+    if options.weights == "starter":
         raise BadRequest("--from and --weights starter name two sources; leave one of them out.")
     if text.startswith(TORCHVISION):
-        return _torchvision(wish, text.removeprefix(TORCHVISION), layout, report, work)
+        return _torchvision(options, text.removeprefix(TORCHVISION), layout, report, work)
     path = Path(text).expanduser()
     if text and path.is_dir():
-        if wish.update:
+        if options.update:
             raise BadRequest("--update asks the hub; a folder is always taken as it is.")
         label = os.fsencode(path.resolve().name).decode(errors="replace")
         license = folder.license(path)
-        return _from_folder("folder", path, label, f"the folder {path}", license, wish.pickled)
+        return _from_folder("folder", path, label, f"the folder {path}", license, options.pickled)
     if text and path.exists():
         hint = f" {OF_CHECKPOINT}" if path.name.endswith(CHECKPOINTS) else ""
         raise BadSource(f"{text} is a file; --from takes a folder in the hub's layout, or a hub id.{hint}")
@@ -122,24 +124,26 @@ def _given(wish: Wish, model: ModelSource | None, layout: Layout, report: Report
             f"{text!r} is neither a folder that exists nor an id on the hub (such as owner/model)."
         )
     known = model if model is not None and model.hub == text else None
-    report(f"{wish.name}: {text} from {hub.endpoint()}")
+    report(f"{options.name}: {text} from {hub.endpoint()}")
     license, pickled = (known.license, known.pickled) if known else (None, False)
     try:
-        return _pretrained(text, license, wish, layout, report, pickled)
+        return _pretrained(text, license, options, layout, report, pickled)
     except HubOffline as error:
         raise HubOffline(f"{error} Or pack a folder that has the model: --from FOLDER.") from error
 
 
-def _torchvision(wish: Wish, architecture: str, layout: Layout, report: Report, work: Path) -> Source:
-    given = wish.state_dict
+def _torchvision(
+    options: PackOptions, architecture: str, layout: Layout, report: Report, work: Path
+) -> Source:
+    given = options.state_dict
     if given is None:
         raise BadRequest(
             f"--from {TORCHVISION}{architecture} needs --state-dict FILE (its weights) and --labels FILE."
         )
-    if wish.update:
+    if options.update:
         raise BadRequest("--update asks the hub; a file is always taken as it is.")
     made = conversion.torchvision(architecture, given, work, layout.root)
-    report(f"{wish.name}: images are resized {made.transforms}")
+    report(f"{options.name}: images are resized {made.transforms}")
     return Source(
         kind="state-dict",
         label=f"{TORCHVISION}{architecture}",
@@ -194,44 +198,45 @@ def _unpickled(found: Source, layout: Layout, work: Path) -> Source:
     return replace(found, files=tuple(sorted((*kept, weights), key=lambda file: file.name)))
 
 
-def _only_pretrained(wish: Wish, model: ModelSource, layout: Layout, report: Report) -> Source:
+def _only_pretrained(options: PackOptions, model: ModelSource, layout: Layout, report: Report) -> Source:
     """A model without a starter: from the cache or the hub, where that cannot be had, why, and a way out."""
     from torchserve_models.packing.sources import hub, pretrained
 
     locked = lock_file.read(layout.lock, model.hub)
     try:
-        if wish.weights == "auto" and (locked is None or not pretrained.is_cached(model.hub, locked)):
+        if options.weights == "auto" and (locked is None or not pretrained.is_cached(model.hub, locked)):
             problem = hub.probe(model.hub, (locked.revision, locked.files) if locked else None)
             if problem is not None:
                 raise problem
-        report(f"{wish.name}: pretrained weights ({model.hub})")
-        return _pretrained(model.hub, model.license, wish, layout, report, model.pickled)
+        report(f"{options.name}: pretrained weights ({model.hub})")
+        return _pretrained(model.hub, model.license, options, layout, report, model.pickled)
     except HubError as error:
         why = str(error).split(". ")[0].rstrip(".")
         raise type(error)(
-            f"{wish.name} has no starter weights, so it needs {model.hub} from the hub. {why}. Run the same command "
-            f"where the hub can be reached (HF_ENDPOINT names another one), or pack a folder that has the model: "
-            f"scripts/pack {wish.name} --from FOLDER."
+            f"{options.name} has no starter weights, so it needs {model.hub} from the hub. {why}. Run the same "
+            f"command where the hub can be reached (HF_ENDPOINT names another one), or pack a "
+            f"folder that has the model: "
+            f"scripts/pack {options.name} --from FOLDER."
         ) from error
 
 
-def _chooses_hub(wish: Wish, model: ModelSource, layout: Layout, report: Report) -> bool:
+def _chooses_hub(options: PackOptions, model: ModelSource, layout: Layout, report: Report) -> bool:
     """What `auto` takes, and says: the pretrained weights where they can be had, otherwise the starter."""
     from torchserve_models.packing.sources import hub, pretrained
 
-    if wish.update:  # whoever wants the newest weights is not served by the starter
+    if options.update:  # whoever wants the newest weights is not served by the starter
         return True
     locked = lock_file.read(layout.lock, model.hub)
     if locked is not None and pretrained.is_cached(model.hub, locked):
-        report(f"{wish.name}: pretrained weights ({model.hub}), from the cache")
+        report(f"{options.name}: pretrained weights ({model.hub}), from the cache")
         return True
     problem = hub.probe(model.hub, (locked.revision, locked.files) if locked else None)
     if problem is None:
-        report(f"{wish.name}: pretrained weights ({model.hub}), from {hub.endpoint()}")
+        report(f"{options.name}: pretrained weights ({model.hub}), from {hub.endpoint()}")
         return True
     why = str(problem).split(". ")[0].rstrip(".")
     report(
-        f"{wish.name}: WARNING: packing the small STARTER weights, not the pretrained ones of {model.hub}.\n"
+        f"{options.name}: WARNING: packing the small STARTER weights, not the pretrained ones of {model.hub}.\n"
         f"  Why: {why}.\n"
         "  Starters know only this repository's own drawn images and reports. "
         "For the real model: --weights pretrained, or --from FOLDER."
@@ -256,16 +261,16 @@ def _from_folder(
 
 
 def _pretrained(
-    hub_id: str, license: str | None, wish: Wish, layout: Layout, report: Report, pickled: bool
+    hub_id: str, license: str | None, options: PackOptions, layout: Layout, report: Report, pickled: bool
 ) -> Source:
     """The hub's files; `license` stands in for a card that names none."""
     from torchserve_models.packing.sources import pretrained
 
-    locked = None if wish.update else lock_file.read(layout.lock, hub_id)
+    locked = None if options.update else lock_file.read(layout.lock, hub_id)
     if locked is not None:
-        snapshot = pretrained.again(hub_id, locked, report, pickled or wish.pickled)
+        snapshot = pretrained.again(hub_id, locked, report, pickled or options.pickled)
     else:
-        snapshot = pretrained.first(hub_id, report, pickled or wish.pickled)
+        snapshot = pretrained.first(hub_id, report, pickled or options.pickled)
         lock_file.write(layout.lock, hub_id, snapshot.locked)
     return Source(
         kind="pretrained",

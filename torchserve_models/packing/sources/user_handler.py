@@ -10,7 +10,7 @@ from torchserve_models.packing.errors import BadHandler, BadRequest, BadSource, 
 from torchserve_models.packing.models import Layout, find_model
 from torchserve_models.packing.sources import folder
 from torchserve_models.packing.sources.model_files import ModelFile, sha256_and_size
-from torchserve_models.packing.sources.resolve import Source, Wish
+from torchserve_models.packing.sources.resolve import PackOptions, Source
 from torchserve_models.packing.tasks import Task
 from torchserve_models.paths import ROOT
 
@@ -21,17 +21,17 @@ _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _MAKE_RECORDS = ("NamedTuple", "namedtuple", "make_dataclass")
 
 
-def find(wish: Wish, handler: Path, layout: Layout) -> Source:
-    """The handler as the source of an archive, with every file of the folder that the wish names.
+def find(options: PackOptions, handler: Path, layout: Layout) -> Source:
+    """The handler as the source of an archive, with every file of the folder that the options name.
 
     Raises BadHandler for a file that TorchServe could not take, BadRequest and BadSource.
     """
-    if find_model(wish.name, layout) is not None:
-        raise BadRequest(f"{wish.name} is a model of models/; give your own handler another name.")
-    if wish.weights != "auto" or wish.update:
+    if find_model(options.name, layout) is not None:
+        raise BadRequest(f"{options.name} is a model of models/; give your own handler another name.")
+    if options.weights != "auto" or options.update:
         raise BadRequest("--handler goes with --from FOLDER; --weights and --update choose among our models.")
     name = check(handler)
-    data = None if wish.source is None else Path(wish.source).expanduser()
+    data = None if options.source is None else Path(options.source).expanduser()
     if data is not None and not data.is_dir():
         raise BadSource(f"There is no folder {data}; with --handler, --from takes a folder.")
     task = Task(TASK, handler.name, auto_class="", mapping="", side_files=frozenset(), needs_one_of=())

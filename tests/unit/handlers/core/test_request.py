@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from handlers.core.errors import BadRequest, HandlerError, InvalidRequest, TooManyItems
-from handlers.core.open_inference import OpenInferenceReply, Wanted
+from handlers.core.open_inference import OpenInferenceReply, RequestedOutput
 from handlers.core.request import Request, RequestParser
 
 HTTP = {"explain": "False", "url_path": "", "host": "127.0.0.1"}
@@ -240,7 +240,7 @@ def test_a_body_that_is_not_json_over_grpc_still_gets_a_whole_reply():
 def test_selected_outputs_and_id():
     message = {"id": "42", "inputs": [tensor()], "outputs": [{"name": "score"}]}
     reply = read(body(message), JSON).reply
-    assert (reply.id, reply.wanted) == ("42", (Wanted("score"),))
+    assert (reply.id, reply.requested_outputs) == ("42", (RequestedOutput("score"),))
 
 
 def test_a_proxied_form_is_opened_here():

@@ -27,8 +27,8 @@ from tests.unit.packing.test_cli import start
 from torchserve_models.packing import errors, read_provenance
 from torchserve_models.packing.artifacts import preparation
 from torchserve_models.packing.artifacts.cache import KEPT, PARTIAL
-from torchserve_models.packing.artifacts.preparation import Wanted
-from torchserve_models.packing.sources.resolve import Wish, find
+from torchserve_models.packing.artifacts.preparation import ArtifactRequest
+from torchserve_models.packing.sources.resolve import PackOptions, find
 from torchserve_models.packing.tasks import SUMMARIZATION
 
 
@@ -93,34 +93,37 @@ def test_a_fresh_cache_gives_the_same_archive(bench: Bench, own_cache: Path, pho
 def test_the_key_is_of_all_that_decides(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = find(Wish("small-net", "starter", None, False), bench.layout, lambda _: None, tmp_path)
-    wanted = Wanted("small-net", source, "auto", "auto", tmp_path / "x.mar", bench.layout)
+    source = find(PackOptions("small-net", "starter", None, False), bench.layout, lambda _: None, tmp_path)
+    artifact_request = ArtifactRequest("small-net", source, "auto", "auto", tmp_path / "x.mar", bench.layout)
     other_weights = replace(source, files=(replace(source.files[0], sha256="0" * 64), *source.files[1:]))
     keys = [
-        preparation._key(wanted, None),
-        preparation._key(wanted, preparation.Images(300, "1")),
-        preparation._key(wanted, preparation.Images(300, "2")),
-        preparation._key(replace(wanted, source=other_weights), None),
-        preparation._key(replace(wanted, engine="torch"), None),
-        preparation._key(replace(wanted, engine="torch-compiled"), None),
+        preparation._key(artifact_request, None),
+        preparation._key(artifact_request, preparation.Images(300, "1")),
+        preparation._key(artifact_request, preparation.Images(300, "2")),
+        preparation._key(replace(artifact_request, source=other_weights), None),
+        preparation._key(replace(artifact_request, engine="torch"), None),
+        preparation._key(replace(artifact_request, engine="torch-compiled"), None),
     ]
-    assert preparation._key(replace(wanted, name="another", archive=tmp_path / "y.mar"), None) == keys[0]
+    assert (
+        preparation._key(replace(artifact_request, name="another", archive=tmp_path / "y.mar"), None)
+        == keys[0]
+    )
     monkeypatch.setattr(preparation, "_cpu", lambda: ["another machine"])
-    assert preparation._key(wanted, None) == keys[0]
-    assert preparation._key(replace(wanted, precision="fp32"), None) == keys[0]
-    keys.append(preparation._key(replace(wanted, engine="torch-compiled"), None))
-    keys.append(preparation._key(replace(wanted, engine="torch-compiled", precision="fp32"), None))
+    assert preparation._key(artifact_request, None) == keys[0]
+    assert preparation._key(replace(artifact_request, precision="fp32"), None) == keys[0]
+    keys.append(preparation._key(replace(artifact_request, engine="torch-compiled"), None))
+    keys.append(preparation._key(replace(artifact_request, engine="torch-compiled", precision="fp32"), None))
     monkeypatch.setattr(preparation.provenance, "libraries", lambda: {"openvino": "1"})
-    keys.append(preparation._key(wanted, None))
-    text = replace(wanted, source=replace(source, task=SUMMARIZATION))
+    keys.append(preparation._key(artifact_request, None))
+    text = replace(artifact_request, source=replace(source, task=SUMMARIZATION))
     keys += [preparation._key(text, None), preparation._key(replace(text, precision="bf16"), None)]
     with monkeypatch.context() as patched:
         patched.setattr(preparation.platform, "machine", lambda: "another")
         keys.append(preparation._key(text, None))
     edit_engines(bench)
-    keys.append(preparation._key(wanted, None))
+    keys.append(preparation._key(artifact_request, None))
     edit_engines(bench, "seq2seq/step_attention.cpp")
-    keys.append(preparation._key(wanted, None))
+    keys.append(preparation._key(artifact_request, None))
     assert len(set(keys)) == len(keys)
 
 
