@@ -37,7 +37,7 @@ class Command:
 
     @property
     def gateway(self):
-        (found,) = [child for child in self.children if "gateway" in child.cmdline()]
+        (found,) = [child for child in self.children if "torchserve_models.gateway" in child.cmdline()]
         return found
 
     @property

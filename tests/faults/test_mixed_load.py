@@ -33,7 +33,7 @@ def bad_requests() -> list[tuple[str, dict]]:
         {"json": {}},
         {"json": {"inputs": 7}},
         {"json": {"inputs": "no base64!"}},
-        {"files": {"image": jpeg}},
+        {"files": {"photo": jpeg}},
         {"json": {"inputs": image, "parameters": {"top_k": 0}}},
         {"json": {"inputs": image, "parameters": {"top_k": "many"}}},
         {"json": {"inputs": image, "parameters": {"color": "red"}}},

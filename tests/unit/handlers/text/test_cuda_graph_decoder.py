@@ -237,17 +237,17 @@ def test_the_engine_records_what_it_can(tmp_path: Any, monkeypatch: pytest.Monke
     assert engine.run(large) == expected_of_large
     assert len(steps) == taken
 
-    recorded = engine._recorded
+    recorded = engine._graph_decoder
     assert recorded is not None
     with monkeypatch.context() as patched:
-        patched.setattr(native_seq2seq, "fill", lambda *_: raised(torch.OutOfMemoryError("no")))
+        patched.setattr(native_seq2seq, "prefill", lambda *_: raised(torch.OutOfMemoryError("no")))
         assert recorded._runs
         with pytest.raises(torch.OutOfMemoryError):
             engine.run(batch)
     assert not recorded._runs
     recorded.problem = "RuntimeError: no"
     assert engine.run(batch) == expected
-    assert (len(steps), engine._recorded) == (taken, None)
+    assert (len(steps), engine._graph_decoder) == (taken, None)
     assert engine.describe()["cuda_graphs"] == "none: RuntimeError: no"
 
     monkeypatch.setattr(native_seq2seq, "RecordedSteps", lambda *_: raised(torch.OutOfMemoryError("no")))

@@ -50,7 +50,7 @@ def filled() -> Cache:
     """Three texts of one, three and two tokens, two beams each; every number says whose it is."""
     cache = Cache(Shape(1, 1, 1, torch.float32, CPU), [1, 3, 2], beams=2, capacity=4)
     for text, length in enumerate([1, 3, 2]):
-        cache.put_source(text, torch.full((length, 1, 2, 1, 1), float(text)))
+        cache.put_cross_kv(text, torch.full((length, 1, 2, 1, 1), float(text)))
     for position in range(2):
         cache.append(0, position, torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 1, 1) + 10 * position)
     return cache
@@ -63,7 +63,7 @@ def test_a_cache_gives_up_a_text() -> None:
     keys, values = cache.append(0, 2, torch.zeros(4, 2, 1, 1))
     assert keys.shape == (4, 1, 3, 1)
     assert keys[:, 0, 0, 0].tolist() == values[:, 0, 0, 0].tolist() == [4, 5, 2, 3]
-    assert cache.source(0)[0, :, 0, 0, 0].tolist() == [2, 1]
+    assert cache.cross_kv(0)[0, :, 0, 0, 0].tolist() == [2, 1]
     assert cache.mask is not None
     assert cache.mask.isinf()[:, 0, 0].tolist() == [[False, False, True], [False] * 3]
     cache.drop(1)
