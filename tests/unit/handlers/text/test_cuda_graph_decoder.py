@@ -250,7 +250,7 @@ def test_the_engine_records_what_it_can(tmp_path: Any, monkeypatch: pytest.Monke
     assert (len(steps), engine._graph_decoder) == (taken, None)
     assert engine.describe()["cuda_graphs"] == "none: RuntimeError: no"
 
-    monkeypatch.setattr(native_seq2seq, "RecordedSteps", lambda *_: raised(torch.OutOfMemoryError("no")))
+    monkeypatch.setattr(native_seq2seq, "CudaGraphDecoder", lambda *_: raised(torch.OutOfMemoryError("no")))
     engine._record()
     assert engine.describe()["cuda_graphs"] == "none: no memory for their caches"
     assert engine.run(batch) == expected
