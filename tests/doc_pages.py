@@ -30,6 +30,7 @@ ELSEWHERE = {
     "scripts/gateway": "tests/server/test_gateway.py",
     "scripts/demo": "tests/browser/conftest.py",
     "scripts/image": "tests/image/test_image.py",
+    ".venv/bin/python -m torchserve_models.tuning": "tests/unit/tuning/test_sweep.py",
     "docker": "tests/unit/scripts/test_image.py",
 }
 """Commands that start something of their own, and the tests that run them."""
