@@ -1,4 +1,4 @@
-"""The order of a sweep and its requests, with a server and a load generator that are stubs."""
+"""`.venv/bin/python -m torchserve_models.tuning`: order and requests of a sweep, with a stub server."""
 
 import json
 import zipfile
