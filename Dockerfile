@@ -21,7 +21,7 @@ ARG PIP_INDEX_URL
 ARG TORCH_CPU_INDEX
 ENV PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1
 ARG TORCH=cpu
-COPY pyproject.toml uv.lock ./
+COPY requirements requirements
 COPY scripts/setup scripts/
 # What only installs or compiles goes again: triton and torch's headers are for torch.compile, which wants a C++ compiler.
 RUN scripts/setup --torch ${TORCH} \

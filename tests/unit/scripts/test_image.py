@@ -106,7 +106,7 @@ def test_a_build_sees_what_runs_and_nothing_else():
     assert named - {"gateway"} == (imported - {"gateway", "tests", "benchmarks", "training"}) | {
         *(
             "LICENSE",
-            "uv.lock",
+            "requirements",
             "config.properties",
             "models",
             "pyproject.toml",

@@ -1,4 +1,4 @@
-"""scripts/setup: environments from uv.lock, a torch pair that matches, and clear refusals."""
+"""scripts/setup: environments from lock files, a torch pair that matches, and clear refusals."""
 
 import functools
 import hashlib
@@ -103,21 +103,24 @@ def index(tmp_path):
 
 
 def write_project(setup, monkeypatch, url: str, extras: dict[str, list[str]]) -> None:
-    """Write pyproject.toml and uv.lock for extras whose packages the index at `url` serves."""
-    lines = "".join(f"{name} = {packages!r}\n" for name, packages in extras.items())
-    (setup.ROOT / "pyproject.toml").write_text(
-        '[project]\nname = "example"\nversion = "1"\nrequires-python = ">=3.11"\n'
-        f"[project.optional-dependencies]\n{lines}"
-    )
+    """Lock the packages of extras, which the index at `url` serves."""
+    locks = setup.ROOT / "requirements"
+    locks.mkdir()
     monkeypatch.setenv("UV_DEFAULT_INDEX", url)
     monkeypatch.setenv("UV_NO_CACHE", "1")
     monkeypatch.setenv("UV_LINK_MODE", "copy")
-    subprocess.run(
-        [Path(sys.prefix) / "bin" / "uv", "lock", "--quiet", "--python", sys.executable],
-        cwd=setup.ROOT,
-        check=True,
-    )
-    setup.locked_packages.cache_clear()
+    for extra in ("serve", "calibrate", "dev", "demo"):
+        lock = locks / f"{extra}.txt"
+        command = [
+            Path(sys.prefix) / "bin" / "uv",
+            "pip",
+            "compile",
+            "--quiet",
+            "--generate-hashes",
+            "--no-header",
+        ]
+        packages = "\n".join(extras.get(extra, ()))
+        subprocess.run([*command, "-", "--output-file", lock], input=packages, text=True, check=True)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_package_with_another_hash_is_refused(setup, monkeypatch, tmp_path, inde
     write_project(setup, monkeypatch, url, {"demo": ["pages==1.0"]})
     index([wheel(tmp_path, "pages", "1.0", {"pages.py": "changed = True"})])
     with pytest.raises(SystemExit, match="The packages could not be installed"):
-        setup.install_locked(setup.DEMO_VENV, "demo")
+        setup.install_locked(setup.DEMO_VENV, [setup.DEMO_LOCK])
     assert "Hash mismatch" in capsys.readouterr().err
     assert not list(setup.DEMO_VENV.glob("lib/*/site-packages/pages.py"))
 
@@ -192,8 +195,7 @@ def test_demo_has_its_own_environment(setup, monkeypatch, tmp_path, index, capsy
     assert not setup.VENV.exists()
     setup.main()
     assert capsys.readouterr().out == "Nothing to do: .venv-demo is up to date.\n"
-    (setup.ROOT / "uv.lock").write_text("version = 1\n")
-    setup.locked_packages.cache_clear()
+    (setup.ROOT / "requirements" / "demo.txt").write_text("missing==1.0 --hash=sha256:0\n")
     with pytest.raises(SystemExit):
         setup.main()
 
@@ -276,8 +278,12 @@ def test_linked_environment_of_another_checkout_is_not_emptied(setup, tmp_path):
     assert (other / "kept").exists()
 
 
-def test_lock_names_public_addresses_only():
-    lines = (ROOT / "uv.lock").read_text().splitlines()
-    urls = {word.strip('",') for line in lines for word in line.split() if "://" in word}
-    assert urls
-    assert {url.split("/")[2] for url in urls} == {"pypi.org", "files.pythonhosted.org"}
+def test_locks_name_no_index_and_pin_each_package_of_an_environment_once(setup):
+    texts = {path: (ROOT / path).read_text() for path in (*setup.LOCKS, setup.DEMO_LOCK)}
+    assert not [path for path, text in texts.items() if "://" in text]
+    for paths in (setup.LOCKS, (setup.DEMO_LOCK,)):
+        packages = [package for path in paths for package in setup.PACKAGE.finditer(texts[path])]
+        names = [package[1] for package in packages]
+        assert len(names) == len(set(names)) > 50
+        assert all("--hash=sha256:" in package[0] for package in packages)
+        assert "".join(package[0] for package in packages) == "".join(texts[path] for path in paths)
