@@ -1,4 +1,4 @@
-"""The way of a batch of requests through a task, whatever host the requests come from."""
+"""Run batches of requests through a task, independent of the server that they come from."""
 
 import logging
 import time
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """What a host knows about the model it runs.
+    """What the server knows about the model.
 
     Attributes:
         model_name: The name under which clients address the model.
         model_version: Its version.
-        max_items: Inputs of one request, at most.
-        response_timeout_s: Seconds after which the host gives a batch up.
+        max_items: The most inputs of one request.
+        response_timeout_s: Seconds after which the server gives up on a batch.
     """
 
     model_name: str
@@ -45,11 +45,14 @@ class PipelineSettings:
 
 @dataclass(frozen=True)
 class Response:
-    """What one request is answered.
+    """The response to one request.
 
     Attributes:
-        error: None where the request was answered; otherwise its `code` is the HTTP status.
-        is_grpc: Whether the request came by gRPC, which has no headers.
+        content: The body.
+        content_type: The body's media type.
+        headers: Further HTTP headers.
+        error: None if the request succeeded; otherwise the error, whose `code` is the HTTP status.
+        is_grpc: Whether the request came over gRPC, which has no headers.
     """
 
     content: bytes
@@ -62,8 +65,8 @@ class Response:
 class BatchPipeline(Generic[Item, Answer]):
     """Parse requests, decode their inputs, run the task in batches, and write one response for each request.
 
-    It keeps errors with the request that caused them, keeps deadlines, counts metrics, and tells the supervisor what
-    the worker does. `task` is loaded.
+    The pipeline isolates errors per request, enforces deadlines, records metrics, and reports the worker's activity
+    to the supervisor. `task` must be loaded.
     """
 
     def __init__(self, task: Task[Item, Answer], settings: PipelineSettings, metrics: Metrics) -> None:
@@ -86,7 +89,7 @@ class BatchPipeline(Generic[Item, Answer]):
         )
 
     def start(self) -> None:
-        """Warm the task up, and tell the supervisor that the worker is ready."""
+        """Warm up the task, then report to the supervisor that the worker is ready."""
         self._task.warm_up()
         # The supervisor takes a worker without this file for one that is loading.
         self._activity = ActivityWriter.from_environment()
@@ -241,11 +244,10 @@ class BatchPipeline(Generic[Item, Answer]):
                 with logging_for(request.label):
                     error = as_handler_error(failure)
         self._metrics.add(names.GENERATED_TOKENS, sum(map(self._task.generated_tokens, good)))
-        headers = dict(body.headers)
         if error is not None:
             self._metrics.add(names.FAILED_ITEMS, 1, error.type)
             body = to_body(request.reply.error(error))
-            headers = dict(body.headers)
-            if isinstance(error, Overloaded) and not request.is_grpc:
-                headers["Retry-After"] = str(self._admission.retry_after_s)
+        headers = dict(body.headers)
+        if isinstance(error, Overloaded) and not request.is_grpc:
+            headers["Retry-After"] = str(self._admission.retry_after_s)
         return Response(body.content, body.content_type, headers, error, request.is_grpc)

@@ -1,4 +1,4 @@
-"""What a handler implements: four methods, and settings with defaults."""
+"""The interface of a task: four abstract methods, and methods and attributes with defaults."""
 
 import base64
 from abc import ABC, abstractmethod
@@ -87,28 +87,28 @@ class Task(ABC, Generic[Item, Answer]):
 
     config_type: ClassVar[type[HandlerConfig]] = HandlerConfig
     payload_fields: ClassVar[tuple[str, ...]] = ("data",)
-    """Names under which a form or a tensor carries the input; the first is the documented one of the protocol."""
+    """Names of the form field or tensor that holds the input. The documentation shows the first."""
 
     input_tensor: ClassVar[TensorSpec | None] = None
-    """What the metadata say of the input; None is BYTES, under the first of `payload_fields`."""
+    """The input in the model's metadata. None: BYTES, named as the first of `payload_fields`."""
     output_tensors: ClassVar[tuple[TensorSpec, ...]] = (TensorSpec("output", "BYTES", (-1,)),)
-    """What the metadata say of `outputs`."""
+    """The tensors that `outputs` returns, for the model's metadata."""
     answer_schema: ClassVar[Mapping[str, Any]] = {}
-    """JSON Schema of what `encode` gives, for the API's documentation."""
+    """JSON Schema of what `encode` returns, for the API's documentation."""
     media_type: ClassVar[str] = "application/octet-stream"
-    """Of an input that is sent as it is. text/...: bytes are decoded by the charset that a request declares; what is
-    no text goes into JSON as base64."""
+    """Media type of an input that is sent as a raw body. Inputs of type text/... are decoded by the charset that the
+    request declares; other inputs are base64 in JSON."""
     example: ClassVar[str] = ""
-    """An input as JSON carries it, for the API's documentation."""
+    """A sample input in its JSON form, for the API's documentation and the default warm-up."""
 
     parallel_decode: ClassVar[bool] = False
     """Whether `decode` may run in several threads at once."""
     takes_numbers: ClassVar[bool] = True
-    """Whether inputs may be numeric tensors, which as JSON are lists of millions of numbers."""
+    """Whether inputs may be numeric tensors, which in JSON are long lists of numbers."""
     bf16_flags: ClassVar[Set[str]] = AMX
-    """A CPU with one of these flags computes the task's networks faster in bf16 than in fp32."""
+    """CPU flags with any of which the task's models run faster in bf16 than in fp32."""
 
     batch_size: int = 1
-    """Requests that TorchServe hands over at once, at most. Set before `load`."""
+    """The most requests of a batch. Set before `load`."""
     spread: Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]] = staticmethod(map)
-    """`map`, with the threads of the decoding pool where there is one. Set before `load`."""
+    """`map`, on the threads of the decoding pool if there is one. Set before `load`."""

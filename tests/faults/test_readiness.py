@@ -229,7 +229,7 @@ def test_a_name_that_cannot_be_described_leaves_the_others_alone(toys):
     until(lambda: readyz(toys, "?strict=1") == 200)
 
 
-def test_it_is_not_ready_from_the_moment_of_the_wish_to_stop(tmp_path):
+def test_server_is_not_ready_once_a_stop_is_requested(tmp_path):
     toy(tmp_path, "reports", REPORTING)
     server = serving.start(["reports"], pack=False, run_dir=tmp_path / "run", store=tmp_path)
     with concurrent.futures.ThreadPoolExecutor() as pool:

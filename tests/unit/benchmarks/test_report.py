@@ -10,6 +10,7 @@ from benchmarks.bars import bars
 from benchmarks.errors import BenchError
 from benchmarks.results import Results, Row
 from benchmarks.systems.catalog import PEERS
+from tests.conftest import ROOT
 from torchserve_models.loadgen import Summary
 
 
@@ -139,6 +140,13 @@ def test_texts_have_a_section_of_their_own(tmp_path):
     page.write_text("<!-- bench -->\na\n<!-- /bench -->\n<!-- bench-texts -->\nb\n<!-- /bench-texts -->\n")
     report.into_page(page, "new", report.TEXTS_SECTION)
     assert page.read_text().splitlines()[1::2] == ["a", "<!-- bench-texts -->", "<!-- /bench-texts -->"]
+
+
+@pytest.mark.parametrize("section", [report.SECTION, report.TEXTS_SECTION])
+def test_documentation_has_the_markers_of_each_section_once(section):
+    before, after = report.around_markers(ROOT / "docs" / "benchmarks.md", section)
+    assert before.startswith("# Benchmarks")
+    assert after.strip()
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,13 @@ def test_more_images_than_the_network_takes_at_once(tmp_path):
 def test_items_of_one_batch_keep_their_own_parameters(starter):
     handler, context = starter
     text = base64.b64encode(draw_image(1, 1)[1]).decode()
-    wishes = [{"top_k": 1}, {"function_to_apply": "none", "top_k": 2}, {"function_to_apply": "sigmoid"}, {}]
-    requests = [js({"inputs": text, "parameters": wish}) for wish in wishes]
+    parameter_sets = [
+        {"top_k": 1},
+        {"function_to_apply": "none", "top_k": 2},
+        {"function_to_apply": "sigmoid"},
+        {},
+    ]
+    requests = [js({"inputs": text, "parameters": parameters}) for parameters in parameter_sets]
     answers, _ = send(handler, context, *requests)
     alone = [send(handler, context, request)[0][0] for request in requests]
     assert [len(answer) for answer in answers] == [1, 2, 5, 5]

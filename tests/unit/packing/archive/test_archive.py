@@ -247,9 +247,13 @@ def test_two_packs_of_one_name_take_turns(tmp_path: Path) -> None:
         assert found.read("a") == b"second"
 
 
-def test_the_archivers_own_failure_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_archivers_own_failure_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(archiver.tempfile, "tempdir", str(temporary))
     monkeypatch.setattr(archiver, "MODEL_CONFIG", "no/such/folder.yaml")
-    monkeypatch.setattr(archiver.tempfile, "tempdir", str(archiver_tmp := Path(archiver.tempfile.mkdtemp())))
     with pytest.raises(errors.PackingError):
         archiver.lay_out("net", "1", "entry.py", b"", {"entry.py": b""})
-    assert not list(archiver_tmp.glob("packing-*"))
+    assert not list(temporary.iterdir())
