@@ -1,1 +1,1 @@
-"""Measures the product and what a user would pick instead, on the same weights and the same JPEGs, in one run."""
+"""Side-by-side benchmarks of this repository and alternative servers with the same weights and inputs."""

@@ -1,82 +1,52 @@
-"""How often our handler's first label is that of fp32 eager in PyTorch, on drawn images that no training has seen.
+"""Agreement of this repository's best labels with those of PyTorch in fp32, on images not used for training."""
 
-The packed handler is called in process, one image at a time: the network is compared, not the wire.
-"""
-
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-from benchmarks import images, in_process
-from benchmarks.errors import Unavailable
-from benchmarks.systems.base import Workplace
-from benchmarks.systems.ceiling import hosted, unpacked
-from benchmarks.systems.product import packed
+from benchmarks.scenarios import images
 from training.images import LABELS
 
-
-@dataclass(frozen=True)
-class Agreement:
-    """`same` of `images` have the same first label; `right` have the label that was drawn."""
-
-    name: str
-    precision: str
-    images: int
-    same: int
-    right: int
-
-    @property
-    def share(self) -> float:
-        return self.same / self.images
-
-    def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "share": self.share}
+AGREEMENT_IMAGES = 300
 
 
-def compare(place: Workplace, count: int, names: Sequence[tuple[str, bool]]) -> list[Agreement]:
-    """Each (name, int8) against the reference, whose own row comes first."""
-    context = get_context("spawn")
-    with ProcessPoolExecutor(1, context) as pool:
-        drawn = [images.photo(images.AGREEMENT_SEED, index) for index in range(count)]
-        wanted = pool.submit(_reference, place.model, drawn).result()
-    found = [_agreement("reference", "fp32, eager", wanted, wanted)]
-    for name, int8 in names:
-        try:
-            archive = unpacked(packed(place, int8).path, place.root / "unpacked" / f"{name}-agreement")
-            with hosted(archive, (), None) as pool:
-                precision = str(pool.submit(in_process.describe).result()["precision"])
-                labels = pool.submit(in_process.top_labels, drawn).result()
-        except (Unavailable, OSError, RuntimeError) as error:
-            place.say(f"agreement of {name}: left out: {error}")
-            continue
-        found.append(_agreement(name, precision, wanted, labels))
-    return found
+def measure_agreement(predict: Callable[[Sequence[bytes]], list[str]], model: Path) -> dict[str, int]:
+    """Return the numbers of labels that match the reference, and that are the drawn ones.
+
+    Args:
+        predict: Returns the best label of each JPEG.
+        model: The folder of the model that the reference is computed with.
+    """
+    photos = _draw_photos()
+    labels, reference = predict(photos), _compute_reference(model)
+    same = sum(label == expected for label, expected in zip(labels, reference, strict=True))
+    return {
+        "images": len(photos),
+        "same": same,
+        "correct": _count_correct(labels),
+        "reference_correct": _count_correct(reference),
+    }
 
 
-def _agreement(name: str, precision: str, wanted: Sequence[str], labels: Sequence[str]) -> Agreement:
-    same = sum(label == other for label, other in zip(labels, wanted, strict=True))
-    right = sum(label.endswith(f" {LABELS[i % len(LABELS)]}") for i, label in enumerate(labels))
-    return Agreement(name, precision, len(wanted), same, right)
+def _draw_photos() -> list[bytes]:
+    return [images.draw_photo(images.AGREEMENT_SEED, index) for index in range(AGREEMENT_IMAGES)]
 
 
-def _reference(model: Path, drawn: Sequence[bytes]) -> list[str]:
-    """As a tutorial computes it: Pillow, the model's own processor, fp32."""
-    import torch
-    from PIL import Image
-    from transformers import AutoImageProcessor, AutoModelForImageClassification
-    from transformers.utils import logging
+def _count_correct(labels: Sequence[str]) -> int:
+    return sum(label.endswith(f" {LABELS[index % len(LABELS)]}") for index, label in enumerate(labels))
 
-    logging.disable_progress_bar()
 
-    processor = AutoImageProcessor.from_pretrained(model)
-    network = AutoModelForImageClassification.from_pretrained(model, dtype=torch.float32).eval()
-    labels = []
-    for data in drawn:
-        inputs = processor(images=Image.open(io.BytesIO(data)).convert("RGB"), return_tensors="pt")
-        with torch.inference_mode():
-            labels.append(network.config.id2label[int(network(**inputs).logits[0].argmax())])
-    return labels
+@cache
+def _compute_reference(model: Path) -> list[str]:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_predict_reference, model).result()
+
+
+def _predict_reference(model: Path) -> list[str]:
+    """Compute labels in the same way as the other servers: Pillow, the processor of transformers, and fp32."""
+    from benchmarks.peers.peer_models import Classifier, open_image
+
+    classifier = Classifier(model, "cpu")
+    return [classifier.predict([open_image(photo)])[0][0]["label"] for photo in _draw_photos()]

@@ -1,158 +1,79 @@
-"""The command scripts/bench."""
+"""The command `bench`."""
 
-import argparse
-import fcntl
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from benchmarks.console import at_its_limit, now, say, tell
-from benchmarks.errors import BenchError, Unavailable
-from benchmarks.options import ROOT, parser, refuse
-from benchmarks.signals import interrupt_on_all
+from benchmarks.errors import BenchmarkError
+from benchmarks.instruction_sets import hold_to
+from benchmarks.options import BenchOptions
+from benchmarks.session import Schedule
+from torchserve_models.cli.typer_helpers import create_app, examples, expand_options, run_command
+from torchserve_models.exit_codes import ExitCode
+from torchserve_models.files import PathLock
+from torchserve_models.signals import handle_termination
+from torchserve_models.tuning.errors import TuningError
 
-PAGE = ROOT / "docs" / "benchmarks.md"
-AGREEMENT_IMAGES, AGREEMENT_IMAGES_QUICK = 1000, 100
+IMAGE_SCHEDULE = Schedule()
+QUICK_SCHEDULE = Schedule(rounds=1, warm_up=1.0, shares=(0.3, 0.7, 1.5), peer_shares=(0.5, 1.5))
+TEXT_SCHEDULE = Schedule(rounds=1, open_seconds=0.0)
+QUICK_TEXT_SCHEDULE = replace(TEXT_SCHEDULE, concurrency=(1, 8), seconds=2.0, max_answer_seconds=20.0)
+
+app = create_app()
+
+
+@app.command(
+    epilog=examples("bench --quick", "bench --texts", "bench --url http://HOST:8080 --model resnet-50")
+)
+@expand_options
+def bench(*, options: BenchOptions) -> int:
+    """Measure ResNet-50 side by side on this machine.
+
+    This repository over REST and gRPC, its handler without a server, and Flask, FastAPI, MLServer, LitServe and
+    TorchServe's image_classifier, set up as in their documentation. With --texts, measure summaries by T5-small and
+    BART-large. See docs/benchmarks.md for the method, the results, and the time that a run takes.
+    """
+    handle_termination()
+    try:
+        options.check()
+        if options.isa:
+            hold_to(options.isa)
+        with nullcontext() if options.url else _lock(options.work):  # --url needs no files of the work folder
+            _run(options)
+    except (BenchmarkError, TuningError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.FAILURE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    return ExitCode.SUCCESS
+
+
+def _run(options: BenchOptions) -> None:
+    from benchmarks import runs
+
+    if options.url:
+        runs.measure_url(options, options.adapt(QUICK_SCHEDULE, IMAGE_SCHEDULE))
+    elif options.texts:
+        runs.measure_texts(options, options.adapt(QUICK_TEXT_SCHEDULE, TEXT_SCHEDULE))
+    else:
+        runs.measure_images(options, options.adapt(QUICK_SCHEDULE, IMAGE_SCHEDULE))
+
+
+def _lock(work: Path) -> PathLock:
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        return PathLock(work, blocking=False)
+    except BlockingIOError:
+        raise BenchmarkError(f"another run uses {work}; wait until it ends, or change --work") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 when it was measured, whatever came out; 1 when it could not be; 130 interrupted."""
-    options = parser().parse_args(arguments)
-    interrupt_on_all()
-    try:
-        refuse(options)
-        if options.url:
-            return _running_server(options)
-        with _alone(options.work):
-            if options.texts:
-                return _texts(options)
-            return _side_by_side(options)
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    """Run the command and return its exit code."""
+    from typer.main import get_command
 
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Raises BenchError while another run has the folder."""
-    work.mkdir(parents=True, exist_ok=True)
-    with open(work / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BenchError(f"another run uses {work}; wait for it, or give --work another folder") from None
-        yield
-
-
-def _side_by_side(options: argparse.Namespace) -> int:
-    from benchmarks import agreement, images, machine, measure, report
-    from benchmarks.systems.catalog import INT8, REST, chosen
-    from torchserve_models.loadgen import LoadGenerator
-
-    systems = chosen(options.systems)
-    if options.write_docs:
-        report.around_markers(PAGE)
-    place = _place(options)
-    schedule = _schedule(options)
-    facts = machine.facts()
-    say(f"on {machine.sentence(facts)}; {images.sizes(place.images)}")
-    with LoadGenerator(options.processes) as generator:
-        results = measure.measured(systems, place, schedule, generator)
-    sentence = (
-        f"ResNet-50 at full size, {images.sizes(place.images)}, {machine.sentence(facts)}; medians of "
-        f"{schedule.rounds} interleaved rounds, {now():%Y-%m-%d}, `{facts['command']}`.{at_its_limit(generator)}"
+    return run_command(
+        get_command(app), sys.argv[1:] if arguments is None else arguments, "torchserve-models bench"
     )
-    extra: dict[str, Any] = {
-        "date": now().isoformat(timespec="seconds"),
-        "machine": facts,
-        "images": images.sizes(place.images),
-        "seconds": schedule.seconds,
-        "rounds": schedule.rounds,
-    }
-    _write(options.out, results, sentence, extra, [])  # whatever happens to the rest
-    wanted = [(name, int8) for name, int8 in ((REST, False), (INT8, True)) if name in results.rows]
-    count = AGREEMENT_IMAGES_QUICK if options.quick else AGREEMENT_IMAGES
-    if wanted:
-        say(f"labels of {count} images, in process, against fp32 eager")
-        agreements = agreement.compare(place, count, wanted)
-    else:
-        agreements = []
-    tell(options.out, _write(options.out, results, sentence, extra, agreements), sentence)
-    if options.write_docs:
-        report.into_page(PAGE, (options.out / "table.md").read_text())
-    try:
-        report.draw(options.out, place.root / "venvs")
-    except Unavailable as error:
-        say(f"no images: {error}")
-    return 0
-
-
-def _write(
-    folder: Path, results: Any, sentence: str, extra: dict[str, Any], agreements: Sequence[Any]
-) -> dict[str, str]:
-    """The files of a run side by side; returns the report's sections by their headings."""
-    from benchmarks import bars, report
-
-    judged = bars.bars(results, agreements, extra["machine"]["gpu"] is not None)
-    blocks = {
-        "Side by side": report.table(results),
-        "Open loop, one pass each": report.open_table(results),
-        "Agreement": report.agreement_table(agreements) if agreements else "",
-        "What is promised": report.bars_table(judged),
-    }
-    lists = {"agreement": agreements, "bars": judged}
-    extra = extra | {key: [each.as_json() for each in found] for key, found in lists.items()}
-    report.write(folder, results, sentence, extra, blocks)
-    return blocks
-
-
-def _texts(options: argparse.Namespace) -> int:
-    from benchmarks.texts import command
-
-    return command.run(options, PAGE)
-
-
-def _running_server(options: argparse.Namespace) -> int:
-    from benchmarks import images, machine, measure, report, work
-    from benchmarks.systems.running import RunningServer
-    from torchserve_models.loadgen import LoadGenerator
-
-    sent = tuple(images.sent(options.images))
-    target = work.served(options.url, options.model, sent)
-    place = _place(options, model=False)
-    schedule = replace(_schedule(options), warm_up=1.0)
-    with LoadGenerator(options.processes) as generator:
-        system = RunningServer(options.url, options.model, target)
-        results = measure.measured([system], place, schedule, generator)
-    blocks = {"Closed loop": report.table(results), "Open loop, one pass each": report.open_table(results)}
-    sentence = (
-        f"{options.model} at {options.url}, load from {machine.sentence(machine.facts())}."
-        f"{at_its_limit(generator)}"
-    )
-    extra = {"machine": machine.facts(), "url": options.url, "model": options.model}
-    report.write(options.out, results, sentence, extra, blocks)
-    tell(options.out, blocks, sentence)
-    return 0
-
-
-def _place(options: argparse.Namespace, model: bool = True) -> Any:
-    from benchmarks import images, weights
-    from benchmarks.systems.base import Workplace
-
-    options.work.mkdir(parents=True, exist_ok=True)
-    folder = weights.full_size(options.work / "model") if model else options.work
-    return Workplace(options.work, folder, tuple(images.sent(options.images)), say)
-
-
-def _schedule(options: argparse.Namespace) -> Any:
-    from benchmarks.measure import QUICK, Schedule
-
-    schedule = QUICK if options.quick else Schedule()
-    given = {key: getattr(options, key) for key in ("seconds", "rounds", "concurrency")}
-    return replace(schedule, **{key: value for key, value in given.items() if value})

@@ -1,14 +1,14 @@
-"""What keeps a benchmark, or one system of it, from running; each message is for a person."""
+"""Errors that end a benchmark or exclude one system from it. `str()` is the user-facing message."""
 
 
-class BenchError(Exception):
-    """The run cannot go on: a wrong option, a missing folder."""
+class BenchmarkError(Exception):
+    """The run cannot continue: a wrong option or a missing folder."""
 
 
-class Unavailable(BenchError):
-    """One system cannot be installed or started here: it becomes a row with this reason."""
+class SystemUnavailable(BenchmarkError):
+    """A system cannot be installed or started on this machine. The report shows the reason."""
 
 
-def last_line(text: str, otherwise: str = "it said nothing") -> str:
-    """The last line of what a program printed, which mostly tells why it failed."""
-    return (text.strip().splitlines() or [otherwise])[-1]
+def last_line(text: str, default: str = "no output") -> str:
+    """Return the last line of a program's output, which usually contains the reason for a failure."""
+    return (text.strip().splitlines() or [default])[-1]

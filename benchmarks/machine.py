@@ -1,92 +1,67 @@
-"""What the run was made on: the machine and the versions, for the results."""
+"""Facts about the machine and the versions of packages, for the results."""
 
 import platform
+import shlex
 import sys
-from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.in_process import cores
+from benchmarks.instruction_sets import held_to
+from handlers.core.device import cpu_flags, usable_cores
 
-_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx_vnni",
-    "avx512_bf16",
-    "amx_tile",
-    "amx_bf16",
-    "amx_int8",
-    "asimddp",
-)
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "transformers",
-    "openvino",
-    "nncf",
-    "simplejpeg",
-    "pillow",
-    "torchserve",
-    "grpcio",
-)
-_FOLDERS = ("--out", "--work", "--images")
+_CPU_FLAGS = ["avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16"]
+_CPU_FLAGS += ["amx_tile", "amx_bf16", "amx_int8"]
+_PACKAGES = ["torch", "torchvision", "transformers", "openvino", "nncf"]
+_PACKAGES += ["simplejpeg", "pillow", "torchserve", "grpcio"]
 
 
-def facts() -> dict[str, Any]:
-    """JSON-able; keys are always there."""
-    cpu, flags = _cpu()
+def collect_facts() -> dict[str, Any]:
+    """Return facts for the JSON results; the keys are always the same."""
     return {
-        "cpu": cpu,
-        "cores": cores(),
-        "flags": [flag for flag in _FLAGS if flag in flags],
+        "cpu": _find_cpu(),
+        "cores": usable_cores(),
+        "isa": held_to(),
+        "flags": [flag for flag in _CPU_FLAGS if flag in cpu_flags()],
         "memory_gb": round(psutil.virtual_memory().total / 2**30),
-        "gpu": _gpu(),
+        "gpu": _find_gpu(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
-        "command": command(sys.argv[1:]),
+        "versions": _list_versions(),
+        "command": f"scripts/{shlex.join(sys.argv[1:])}",
     }
 
 
-def command(arguments: Sequence[str]) -> str:
-    """What was typed, without the folders: they are nobody's business but the machine's."""
-    kept = ["scripts/bench"]
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        if before not in _FOLDERS and argument.partition("=")[0] not in _FOLDERS:
-            kept.append(argument)
-    return " ".join(kept)
+def describe_machine(facts: dict[str, Any]) -> str:
+    """Return a line about the machine for the reports."""
+    fast = [flag for flag in facts["flags"] if flag.startswith(("amx_", "avx512_", "avx_"))]
+    gpu = f", {facts['gpu']}" if facts["gpu"] else ", no GPU"
+    limit = f" limited to {facts['isa']}" if facts["isa"] else ""
+    return (
+        f"{facts['cores']} cores of {facts['cpu']}{limit} ({', '.join(fast) or 'no fast bf16 or int8'}){gpu}"
+    )
 
 
-def sentence(machine: dict[str, Any]) -> str:
-    """The machine in a line, for a person."""
-    fast = [flag for flag in machine["flags"] if flag.startswith(("amx_", "avx512_", "avx_"))]
-    gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
-    return f"{machine['cores']} cores of {machine['cpu']} ({', '.join(fast) or 'no fast bf16 or int8'}){gpu}"
+def _find_cpu() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
-def _cpu() -> tuple[str, set[str]]:
-    try:
-        with open("/proc/cpuinfo") as file:
-            lines = dict(
-                line.split(":", 1) for line in file.read().replace("\t", "").splitlines() if ":" in line
-            )
-    except OSError:
-        lines = {}
-    flags = lines.get("flags", lines.get("Features", ""))
-    return lines.get("model name", platform.processor() or platform.machine()).strip(), set(flags.split())
-
-
-def _gpu() -> str | None:
+def _find_gpu() -> str | None:
     import torch
 
     return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _list_versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -1,1 +1,1 @@
-"""Everything that runs inside a TorchServe worker; imported the same way in tests and inside an archive."""
+"""Code that runs inside a TorchServe worker. It has the same import path in tests and in a model archive."""

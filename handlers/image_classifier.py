@@ -1,4 +1,4 @@
-"""The image classifier's entry: an image to its likeliest labels."""
+"""Entry module of the image classifier, which returns the most likely labels of an image."""
 
 import logging
 import time
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from handlers.core.device import Device
+from handlers.core.device import FAST_BF16, Device
 from handlers.core.handler import Handler
 from handlers.core.parameters import Parameter
 from handlers.core.tensor import Payload, Tensor, TensorSpec
-from handlers.engines.choice import FAST_BF16, choose
-from handlers.engines.classifier_network import blank
+from handlers.engines.image.classifier_network import blank_batch
+from handlers.engines.image.engine_selection import select_engine
 from handlers.vision.labels import read_labels
-from handlers.vision.pixels import DATATYPES
+from handlers.vision.pixel_validation import DATATYPES
 from handlers.vision.preprocess import Preprocessor
 from handlers.vision.types import Image, Label, VisionConfig
 
 DEFAULT_TOP_K = 5
-WARM_UP_SECONDS = 3.0
+WARM_UP_S = 3.0
 FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "sigmoid": torch.sigmoid,
@@ -29,7 +29,7 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 ANSWER_SCHEMA = {
     "type": "array",
-    "description": "The likeliest labels of one image, the likeliest first.",
+    "description": "The most likely labels of one image, the most likely first.",
     "items": {
         "type": "object",
         "required": ["label", "score"],
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageClassifier(Handler[Image, list[Label]]):
-    """Any classifier of transformers, timm or torchvision, with its own preprocessing and labels."""
+    """A handler for image classification with any model of transformers, timm or torchvision."""
 
     config_type = VisionConfig
     payload_fields = ("image", "data", "file", "inputs")
@@ -63,14 +63,17 @@ class ImageClassifier(Handler[Image, list[Label]]):
 
     parallel_decode = True
     bf16_flags = FAST_BF16
+    fp16_on_gpu = True
 
     def load(self, folder: Path, config: VisionConfig, device: Device) -> None:
         self._labels, self._function = read_labels(folder)
         self._config = config
         self._preprocess = Preprocessor(folder)
-        self._engine, self._reason = choose(folder, config, device, self._preprocess.spec)
+        self._engine, self._reason = select_engine(
+            folder, device, self._preprocess.spec, config.engine, config.precision, config.max_batch
+        )
         logger.info("engine: %s (%s)", self._engine.describe(), self._reason)
-        self._preprocess.choose_decoder(config.decode, device.torch_device, self.spread)
+        self._preprocess.choose_decoder(config.decode, device.torch_device, self.parallel_map)
         logger.info("decoding: %s", self._preprocess.describe())
 
     def parameters(self) -> Sequence[Parameter]:
@@ -79,14 +82,14 @@ class ImageClassifier(Handler[Image, list[Label]]):
                 "top_k",
                 int,
                 low=1,
-                help="labels in the answer, the likeliest first; above the number of labels, all of them",
+                help="number of labels in the answer, the most likely first; at most the model's number of labels",
                 default=min(DEFAULT_TOP_K, len(self._labels)),
             ),
             Parameter(
                 "function_to_apply",
                 str,
                 choices=tuple(FUNCTIONS),
-                help="what makes scores of logits",
+                help="the function that converts logits to scores",
                 default=self._function,
             ),
         )
@@ -102,10 +105,10 @@ class ImageClassifier(Handler[Image, list[Label]]):
 
     def predict(self, items: Sequence[Image]) -> list[list[Label]]:
         logits = self._engine.run(self._preprocess.stack([item.content for item in items]))
-        most = max(item.top_k for item in items)
+        max_top_k = max(item.top_k for item in items)
         top: dict[str, list[list[Label]]] = {}
         for function in {item.function for item in items}:
-            scores, indices = FUNCTIONS[function](logits).topk(most)
+            scores, indices = FUNCTIONS[function](logits).topk(max_top_k)
             rows = zip(scores.tolist(), indices.tolist(), strict=True)
             top[function] = [[Label(self._labels[i], s) for s, i in zip(*row, strict=True)] for row in rows]
         return [top[item.function][row][: item.top_k] for row, item in enumerate(items)]
@@ -122,19 +125,19 @@ class ImageClassifier(Handler[Image, list[Label]]):
         ]
 
     def warm_up(self) -> None:
-        """An engine sets up each batch size at its first run; the time for that is bounded."""
+        """Run each batch size once, because engines prepare for a size at its first run. Stops after WARM_UP_S."""
         self.predict([self.decode(np.full((320, 240, 3), 127, np.uint8), {})])
-        end = time.monotonic() + WARM_UP_SECONDS
+        end = time.monotonic() + WARM_UP_S
         for count in range(1, min(self._config.max_batch, self.batch_size) + 1):
             if time.monotonic() > end:
                 break
-            self._engine.run(blank(self._preprocess.spec, count))
+            self._engine.run(blank_batch(self._preprocess.spec, count))
 
     def describe(self) -> dict[str, Any]:
-        own = {
+        settings = {
             "reason": self._reason,
             "labels": len(self._labels),
             "max_pixels": self._config.max_pixels,
             "max_bytes": self._config.max_bytes,
         }
-        return self._engine.describe() | self._preprocess.describe() | own
+        return self._engine.describe() | self._preprocess.describe() | settings

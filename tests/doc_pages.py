@@ -1,8 +1,8 @@
-"""The pages' fenced blocks, and a folder like a checkout in which their commands run against a test's server.
+"""Parse the fenced code blocks of documentation pages, and run them with the server of a test.
 
-What a fence's first line says: ```bash and ```python are run; with `file=NAME` behind it a block of any kind is
-written to that file; `fails` is for a command that ends with an error. A ```text or ```json block right behind one is
-what it prints, where `...` stands for anything.
+Blocks that start with ```bash or ```python are run. A block with `file=NAME` after the language is written to that
+file instead. `fails` marks a command that exits with an error. A ```text or ```json block directly after a block is
+its expected output, in which `...` matches any text.
 """
 
 import os
@@ -21,7 +21,7 @@ from torchserve_models.serving.commands import samples
 
 RUN = ("bash", "python")
 OUTPUT = ("text", "json")
-ELSEWHERE = {
+TESTED_ELSEWHERE = {
     "scripts/serve": "tests/server/test_readme.py",
     "scripts/stop": "tests/server/test_readme.py",
     "scripts/test": "tests/server/test_readme.py",
@@ -30,17 +30,17 @@ ELSEWHERE = {
     "scripts/gateway": "tests/server/test_gateway.py",
     "scripts/demo": "tests/browser/conftest.py",
     "scripts/image": "tests/image/test_image.py",
-    ".venv/bin/python -m torchserve_models.tuning": "tests/unit/tuning/test_sweep.py",
+    "scripts/tune": "tests/unit/tuning/test_sweep.py",
     "docker": "tests/unit/scripts/test_image.py",
 }
-"""Commands that start something of their own, and the tests that run them."""
+"""Commands that are not run from the pages because they start servers or builds, and the tests that run them."""
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NOT_LINKED = {"scripts", "model_store"}  # beside everything hidden
+_NOT_LINKED = {"scripts", "model_store"}  # in addition to hidden files
 
 
 @dataclass(frozen=True)
 class Block:
-    """`line` is where its fence stands, `output` what the page says that it prints."""
+    """A fenced code block. `line` is the number of its first line; `output` is its expected output."""
 
     page: Path
     line: int
@@ -50,7 +50,7 @@ class Block:
     output: str | None = None
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return f"{self.page.name}:{self.line}"
 
     @property
@@ -63,46 +63,46 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Of bash: a command a line, comments left out; what is indented goes on with the line before."""
+        """The commands of a bash block, one per line, without comments and indented continuation lines."""
         text = self.text.replace("\\\n", " ")
         return [line for line in text.splitlines() if line.strip() and not line.startswith(("#", " "))]
 
 
 def blocks(page: Path) -> list[Block]:
-    """All fenced blocks of a page, but those that are another one's output."""
-    text, found, end = page.read_text(), [], 0
+    """Return all fenced blocks of a page, except expected outputs."""
+    text, parsed, end = page.read_text(), [], 0
     for match in _FENCE.finditer(text):
         kind, *words = match[1].split() or [""]
-        is_next = bool(found) and not text[end : match.start()].strip()
+        is_next = bool(parsed) and not text[end : match.start()].strip()
         end = match.end()
-        if is_next and kind in OUTPUT and not words and found[-1].kind in RUN and not found[-1].file:
-            last = found.pop()
-            found.append(Block(page, last.line, last.kind, last.words, last.text, match[2]))
+        if is_next and kind in OUTPUT and not words and parsed[-1].kind in RUN and not parsed[-1].file:
+            last = parsed.pop()
+            parsed.append(Block(page, last.line, last.kind, last.words, last.text, match[2]))
             continue
-        found.append(Block(page, text.count("\n", 0, match.start()) + 1, kind, tuple(words), match[2]))
-    return found
+        parsed.append(Block(page, text.count("\n", 0, match.start()) + 1, kind, tuple(words), match[2]))
+    return parsed
 
 
-def elsewhere(block: Block) -> bool:
-    """Whether it begins with one of those commands: what follows is about what that started.
+def is_tested_elsewhere(block: Block) -> bool:
+    """Return whether the block begins with a command that another test runs.
 
-    In the middle of a block there may be none, so that nothing is left out unseen.
+    The remaining commands depend on the first one. Raises AssertionError if another test runs one of them.
     """
     if block.kind != "bash" or not block.commands:
         return False
-    first, *others = (command.startswith(tuple(ELSEWHERE)) for command in block.commands)
-    assert first or not any(others), f"{block.place}: split this block"
+    first, *others = (command.startswith(tuple(TESTED_ELSEWHERE)) for command in block.commands)
+    assert first or not any(others), f"{block.location}: split this block"
     return first
 
 
 def missing_tools(block: Block) -> list[str]:
-    """Programs that the block calls and that this machine lacks."""
+    """Return the programs that the block calls and that are not installed."""
     words = {word for command in block.commands for word in re.split(r"[\s|;&]+", command)[:1]}
     return sorted(word for word in words if word in ("curl", "unzip", "jq") and shutil.which(word) is None)
 
 
 class Checkout:
-    """A folder that looks like a checkout with a server on its usual ports: those of the server under test."""
+    """A folder with the files of the checkout, in which documented addresses are those of the server under test."""
 
     def __init__(self, folder: Path, server: serving.Server) -> None:
         self.folder, self.server = folder, server
@@ -124,10 +124,10 @@ class Checkout:
         (folder / ".run").mkdir()
         (folder / ".run" / "logs").symlink_to(server.run_dir / "logs")
         samples.write(folder / ".run" / "samples")
-        self.leads({})
+        self.add_addresses({})
 
-    def leads(self, addresses: Mapping[str, str]) -> None:
-        """Further ones: a documented `host:port` to where that is here."""
+    def add_addresses(self, addresses: Mapping[str, str]) -> None:
+        """Add addresses: the actual `host:port` of each documented one."""
         self.addresses |= addresses
         for name, content in self._wrappers():
             path = self.folder / name
@@ -136,15 +136,15 @@ class Checkout:
             path.chmod(0o755)
 
     def _wrappers(self) -> Iterator[tuple[str, str]]:
-        """The scripts with the options that lead to this server; curl that goes there, and says it where it fails."""
+        """Yield path and content of scripts that add the server's addresses to scripts/* and curl."""
         port = {name: address.rpartition(":")[2] for name, address in self.addresses.items()}
-        ask = f"--port {port['127.0.0.1:8080']} --grpc-port {port['127.0.0.1:7070']}"
+        address_options = f"--port {port['127.0.0.1:8080']} --grpc-port {port['127.0.0.1:7070']}"
         manage = (
-            f"{ask} --management-port {port['127.0.0.1:8081']} --metrics-port {port['127.0.0.1:8082']}"
+            f"{address_options} --management-port {port['127.0.0.1:8081']} --metrics-port {port['127.0.0.1:8082']}"
             f" --grpc-management-port {port['127.0.0.1:7071']}"
         )
         options = {
-            "predict": ask,
+            "predict": address_options,
             "manage": manage,
             "pack": f"--store {shlex.quote(str(self.server.store))}",
             "status": f"--run-dir {shlex.quote(str(self.server.run_dir))}",
@@ -152,16 +152,16 @@ class Checkout:
         }
         for name, added in options.items():
             yield f"scripts/{name}", f'exec {shlex.quote(str(ROOT / "scripts" / name))} "$@" {added}'
-        found = shutil.which("curl")
-        if found:
-            leads = " ".join(
+        curl = shutil.which("curl")
+        if curl:
+            connections = " ".join(
                 f"--connect-to {host}:{name.rpartition(':')[2]}:{address}"
                 for name, address in self.addresses.items()
                 for host in ("127.0.0.1", "localhost")
             )
             yield (
                 "bin/curl",
-                f'status=0; {found} -s --fail-with-body {leads} "$@" || status=$?; echo; exit $status',
+                f'status=0; {curl} -s --fail-with-body {connections} "$@" || status=$?; echo; exit $status',
             )
 
     def write(self, block: Block) -> None:
@@ -170,7 +170,7 @@ class Checkout:
         path.write_text(block.text)
 
     def run(self, block: Block) -> str:
-        """What the block prints, errors too; AssertionError where it ends otherwise than its fence says."""
+        """Run the block; return its output and errors. Raises AssertionError for an unexpected exit code."""
         if block.kind == "python":
             command = [sys.executable, "-c", self._python(block.text)]
         else:
@@ -189,11 +189,13 @@ class Checkout:
         output = done.stdout
         for name, address in self.addresses.items():
             output = output.replace(address, name)
-        assert (done.returncode != 0) == block.fails, f"{block.place}: exit code {done.returncode}\n{output}"
+        assert (done.returncode != 0) == block.fails, (
+            f"{block.location}: exit code {done.returncode}\n{output}"
+        )
         return output
 
     def _python(self, text: str) -> str:
-        """Our client gets the addresses as an argument, everything else in its URLs."""
+        """Return Python code with the actual addresses in URLs and as arguments of this project's clients."""
         for name, address in self.addresses.items():
             text = text.replace(name, address)
         text = re.sub(r"(?<![\w.])((?:Async)?Client)\((\))?", self._with_endpoints, text)
@@ -204,8 +206,8 @@ class Checkout:
         return f"{match[1]}(endpoints=ENDPOINTS{')' if match[2] else ', '}"
 
 
-def prints(expected: str, output: str) -> bool:
-    """Whether `output` is what a page shows, where `...` stands for anything; empty lines do not count."""
+def matches_output(expected: str, output: str) -> bool:
+    """Return whether `output` matches the expected output, ignoring empty lines. `...` matches any text."""
     pattern = ".*?".join(map(re.escape, _lines(expected).split("...")))
     return re.fullmatch(pattern, _lines(output), re.DOTALL) is not None
 

@@ -1,4 +1,4 @@
-"""Helpers of tests that start a server: free ports, and the processes that belong to it."""
+"""Helpers for tests that start a server: free ports and the server's processes."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from torchserve_models.serving.run_config.ports import Ports, check_free
 
 
 def processes(running: serving.Server) -> list[psutil.Process]:
-    """The front end and its workers."""
+    """Return the processes of the front end and its workers."""
     children = psutil.Process(os.getpid()).children(recursive=True)
     return [child for child in children if alive(child) and _is_of(running, child)]
 
@@ -25,7 +25,7 @@ def _is_of(running: serving.Server, process: psutil.Process) -> bool:
 
 
 def alive(process: psutil.Process) -> bool:
-    """An ended process whose parent has not waited for it yet is not."""
+    """Return whether the process runs; False for zombies."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -33,7 +33,7 @@ def alive(process: psutil.Process) -> bool:
 
 
 def free_offset() -> int:
-    """For all five ports, below those that the system gives to outgoing connections."""
+    """Return an offset with which all ports are free and below the range for outgoing connections."""
     settings = config_file.read()
     ports = Ports.from_settings(settings)
     for offset in random.sample(range(3000, 20000, 10), 100):

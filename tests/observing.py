@@ -1,4 +1,4 @@
-"""What deploy/ says, for tests: Compose's variables, the dashboard's and alerts' expressions, their metrics."""
+"""Read the files in deploy/: Compose variables, dashboard and alert expressions, and their metrics."""
 
 import json
 import re
@@ -19,12 +19,12 @@ _WORDS = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
 
 
 def metrics_of(expression: str) -> set[str]:
-    """Names of metrics in a PromQL expression: what is left without functions, labels, ranges and operators."""
+    """Return the names of the metrics in a PromQL expression."""
     return set(_NAME.findall(_NOT_METRICS.sub(" ", expression))) - _WORDS
 
 
 def panels() -> Iterator[tuple[str, str]]:
-    """Title and expression of each query of each dashboard, as Grafana sends them for all models."""
+    """Yield title and expression of each dashboard query, as Grafana sends it for all models."""
     for path in DASHBOARDS:
         for panel in json.loads(path.read_text())["panels"]:
             for target in panel["targets"]:
@@ -33,16 +33,18 @@ def panels() -> Iterator[tuple[str, str]]:
 
 
 def alerts() -> dict[str, str]:
-    """Name and expression of each alert."""
+    """Return the expression of each alert by name."""
     groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
 def configuration(folder: Path, target: str, interval: str) -> Path:
-    """The shipped configuration of Prometheus with one server to scrape, and more often."""
+    """Write deploy/prometheus/prometheus.yml with one scrape target and another interval; return the path."""
     settings = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     settings["global"] |= {"scrape_interval": interval, "scrape_timeout": interval}
-    (job,) = [each for each in settings["scrape_configs"] if each["job_name"] == "torchserve"]
+    (job,) = [
+        job_config for job_config in settings["scrape_configs"] if job_config["job_name"] == "torchserve"
+    ]
     job["static_configs"] = [{"targets": [target]}]
     settings["scrape_configs"] = [job]
     settings["rule_files"] = [str(PROMETHEUS / name) for name in settings["rule_files"]]
@@ -52,7 +54,7 @@ def configuration(folder: Path, target: str, interval: str) -> Path:
 
 
 def defaults(text: str) -> str:
-    """Text of a Compose file with each ${NAME:-value} as it is when nothing is set."""
+    """Return the text of a Compose file with each ${NAME:-value} replaced by its default value."""
     inner = re.compile(r"\$\{\w+:-([^{}]*)\}")
     while inner.search(text):
         text = inner.sub(r"\1", text)

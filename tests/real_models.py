@@ -1,19 +1,23 @@
-"""Real ImageNet weights as a folder in the hub's layout, made from what lies beside the checkout."""
+"""Real ImageNet weights in the hub's layout, converted from the shared test data."""
 
 import csv
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import load_file
-from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, MobileNetV2ImageProcessor
+if TYPE_CHECKING:
+    import torch
 
 
 def mobilenet_folder(shared_data: Path, folder: Path) -> Path:
-    """torchvision's MobileNetV2 as transformers' class of the same network.
+    """Convert torchvision's MobileNetV2 weights to transformers' model, and save it to `folder`.
 
     Both define the layers in the same order, so that their state dicts match position by position.
     """
+    # Imported here, as each process of the server tests imports this module, and torch takes seconds.
+    from safetensors.torch import load_file
+    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification, MobileNetV2ImageProcessor
+
     names = json.loads((shared_data / "imagenet_index_to_name.json").read_text())
     labels = {int(index): name for index, (_, name) in names.items()}
     config = MobileNetV2Config(
@@ -26,10 +30,10 @@ def mobilenet_folder(shared_data: Path, folder: Path) -> Path:
     model = MobileNetV2ForImageClassification(config)
     weights = load_file(shared_data / "weights" / "mobilenet_v2_imagenet.safetensors")
     ordered = _in_order(weights)
-    own = model.state_dict()
-    assert len(ordered) == len(own)
-    renamed = dict(zip(own, ordered, strict=True))
-    assert all(renamed[key].shape == own[key].shape for key in own)
+    state_dict = model.state_dict()
+    assert len(ordered) == len(state_dict)
+    renamed = dict(zip(state_dict, ordered, strict=True))
+    assert all(renamed[key].shape == state_dict[key].shape for key in state_dict)
     model.load_state_dict(renamed)
     model.save_pretrained(folder)
     MobileNetV2ImageProcessor(
@@ -42,15 +46,15 @@ def mobilenet_folder(shared_data: Path, folder: Path) -> Path:
     return folder
 
 
-def _in_order(weights: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """In torchvision's order of definition; the file has them by name."""
+def _in_order(weights: "dict[str, torch.Tensor]") -> "list[torch.Tensor]":
+    """Return the weights in torchvision's order of definition. The file is sorted by name."""
     from torchvision.models import mobilenet_v2
 
     return [weights[key] for key in mobilenet_v2(weights=None).state_dict()]
 
 
 def labeled_photos(shared_data: Path) -> list[tuple[Path, int]]:
-    """Photos whose ImageNet index is known."""
+    """Return the photos whose ImageNet index is known, with the index."""
     with open(shared_data / "photos" / "labels.tsv", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t"))[1:]
     return [(shared_data / "photos" / row[0], int(row[1])) for row in rows if row[1].isdigit()]

@@ -1,4 +1,4 @@
-"""System tools that tests need. `python3 tests/tools.py` prints the Debian packages of those that are missing."""
+"""System tools that tests need. `python3 tests/tools.py` prints the Debian packages of the missing tools."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ FIXTURES = {"browser": ("chromedriver", "chromium"), "compiled": ("g++",)}
 
 
 def needs(*tools: str) -> "pytest.MarkDecorator":
-    """Mark a test, or a module through `pytestmark`, that is skipped where one of these tools is missing."""
+    """Return a mark that skips a test, or a module through `pytestmark`, if one of these tools is missing."""
     import pytest
 
     unknown = set(tools) - set(PACKAGES)
@@ -65,7 +65,7 @@ def describe_missing(tools: list[str]) -> list[str]:
 
 
 def describe_skipped(counts: Mapping[str, int]) -> list[str]:
-    """Return what follows the collection: how many tests each missing tool skips."""
+    """Return a message with the number of tests that each missing tool skips."""
     if not counts:
         return []
     tools = ", ".join(f"{tool}: {count}" for tool, count in sorted(counts.items()))

@@ -1,1 +1,1 @@
-"""Draws the data for the starter weights and trains them."""
+"""Draw the data for the starter weights, and train them."""

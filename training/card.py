@@ -1,4 +1,4 @@
-"""Writes the model card of a trained model: its data, training and scores, and how to train it again."""
+"""Write the model card of a trained model: its data, training, scores, and the command to train it again."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,13 @@ def write_card(
     command: str,
     extra: Sequence[str] = (),
 ) -> None:
-    """Writes README.md into the model's folder, with the hub's metadata at its head.
+    """Write README.md into the model's folder, with the hub's metadata at its beginning.
 
-    `task` is the hub's name of it ("image-classification", "summarization"), `scores` maps what was measured
-    on held-out data to its value, `command` trains the same model again, `extra` are paragraphs for the end.
+    Args:
+        task: The hub's name of the task ("image-classification", "summarization").
+        scores: Measurements on held-out data by name.
+        command: The command that trains the same model again.
+        extra: Paragraphs at the end.
     """
     paragraphs = [
         f"---\nlicense: {LICENSE.lower()}\nlibrary_name: transformers\npipeline_tag: {task}\n---",
@@ -33,7 +36,7 @@ def write_card(
         description,
         f"## Data\n\n{data}",
         f"## Training\n\nSeed {seed}, {steps:,} steps, {seconds / 60:.1f} minutes on {machine}.",
-        "To train it again:",
+        "To reproduce the training:",
         f"```\n{command}\n```",
         "## Scores on held-out data",
         "\n".join(
@@ -44,13 +47,13 @@ def write_card(
             ]
         ),
         *extra,
-        f"## License\n\n{LICENSE}, as the code that trained it. No one else's data or weights went into it.",
+        f"## License\n\n{LICENSE}, like the training code. No third-party data or weights were used.",
     ]
     (folder / "README.md").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
 
 
 def machine(device: str = "cpu") -> str:
-    """The kind of machine this is, in words: the GPU's name, or how many cores of which processor."""
+    """Describe this machine: the name of its GPU, or the number of cores and the processor."""
     if device.startswith("cuda"):
         import torch
 

@@ -1,9 +1,9 @@
-"""Trains the starter weights of the image classifier on drawn images, and measures them.
+"""Train and evaluate the starter weights of the image classifier on drawn images.
 
     python -m training.classifier --out models/resnet-50/starter
     python -m training.classifier --evaluate models/resnet-50/starter --images 1000
 
-The network is ResNet-50's own arrangement (50 layers, bottleneck blocks) at a quarter of its width.
+The network is a ResNet-50 (50 layers, bottleneck blocks) at a quarter of its width.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from transformers import AutoImageProcessor, ResNetConfig, ResNetForImageClassif
 from training.card import machine, write_card
 from training.images import LABELS, draw_image
 
-HELD_OUT_SEED = 77  # of the images that a model is measured on; no choice was made by looking at them
-CROP = 0.875  # of the shorter side, as the image processor keeps
-WIDER = 1.04  # how much more than that training has, to cut from at random
+HELD_OUT_SEED = 77  # of the images for evaluation, which were not used for any choice
+CROP = 0.875  # share of the shorter side that the image processor keeps
+WIDER = 1.04  # factor by which training images are larger, for random crops
 MEAN, STD = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
-)  # of ImageNet, as microsoft/resnet-50 wants its pixels
+)  # of ImageNet, as for microsoft/resnet-50
 PROCESSOR = {
     "image_processor_type": "ConvNextImageProcessor",
     "do_resize": True,
@@ -50,7 +50,7 @@ PROCESSOR = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train: `stages` are (side in pixels, times over all images); the last is at full size."""
+    """Training settings. `stages` are (side in pixels, epochs); the last is at full size."""
 
     seed: int = 1
     images: int = 12_000
@@ -65,13 +65,13 @@ class Plan:
 
 
 def draw_all(seed: int, count: int) -> list[bytes]:
-    """The first images of a seed as JPEG files, drawn on all cores; their labels go round in order."""
+    """Draw the first images of a seed as JPEG files, on all cores. Their labels repeat in order."""
     with ProcessPoolExecutor() as pool:
         return [data for _, data in pool.map(draw_image, [seed] * count, range(count), chunksize=64)]
 
 
 def _middle(data: bytes, side: int) -> npt.NDArray[np.uint8]:
-    """The middle of an image, [side, side, 3]: resized and cut as the image processor does, and a little wider."""
+    """Return the middle of an image, [side, side, 3]: with the processor's scale, but slightly larger."""
     image: Image.Image = Image.open(io.BytesIO(data))
     scale = side / WIDER / CROP / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
@@ -81,7 +81,7 @@ def _middle(data: bytes, side: int) -> npt.NDArray[np.uint8]:
 
 
 def network() -> ResNetForImageClassification:
-    """ResNet-50 at a quarter of the width, with fresh weights."""
+    """Return a ResNet-50 at a quarter of its width, with initial weights."""
     config = ResNetConfig(
         embedding_size=16,
         hidden_sizes=[64, 128, 256, 512],
@@ -92,7 +92,7 @@ def network() -> ResNetForImageClassification:
         dtype="float32",
     )
     model = ResNetForImageClassification(config)
-    # Blocks start as the identity (Goyal et al. 2017, section 5.1): without it the first epochs learn nothing.
+    # Blocks start as the identity (Goyal et al. 2017, section 5.1): otherwise the first epochs learn nothing.
     for name, weight in model.named_parameters():
         if name.endswith("layer.2.normalization.weight"):
             torch.nn.init.zeros_(weight)
@@ -100,7 +100,7 @@ def network() -> ResNetForImageClassification:
 
 
 def train(plan: Plan, device: torch.device) -> ResNetForImageClassification:
-    """A network trained by the plan, on the CPU in fp32 and ready to be used."""
+    """Train a network. Return it on the CPU in fp32, in evaluation mode."""
     started = time.monotonic()
     drawn = draw_all(plan.seed, plan.images)
     print(f"{len(drawn)} images drawn in {time.monotonic() - started:.0f} s", flush=True)
@@ -108,7 +108,7 @@ def train(plan: Plan, device: torch.device) -> ResNetForImageClassification:
     model: Any = network().train()
     model.to(device=device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, weight_decay=plan.decay)
-    # Linear, not cosine: the step up to full size needs a rate that can still move the weights.
+    # Linear, not cosine: the last stage, at full size, needs a learning rate that still changes the weights.
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.rate, plan.steps, pct_start=0.1, anneal_strategy="linear"
     )
@@ -134,7 +134,7 @@ def train(plan: Plan, device: torch.device) -> ResNetForImageClassification:
 
 
 def _batches(plan: Plan, drawn: Sequence[bytes]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of pixels (uint8 [batch, 3, side, side]) and labels, in a new order each time over the images."""
+    """Yield batches of pixels (uint8 [batch, 3, side, side]) and labels, in a new order each epoch."""
     labels = torch.arange(len(drawn)) % len(LABELS)
     for side, times in plan.stages:
         wide = round(side * WIDER)
@@ -146,7 +146,7 @@ def _batches(plan: Plan, drawn: Sequence[bytes]) -> Iterator[tuple[torch.Tensor,
 
 
 def _varied(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """Images cut to that side at a random place, their colors exchanged, and half of them mirrored."""
+    """Return random crops of this side with permuted color channels, half of them mirrored."""
     left, top = torch.randint(pixels.shape[-1] - side + 1, (2,)).tolist()
     pixels = pixels[:, :, top : top + side, left : left + side]
     colors = torch.rand(len(pixels), 3).argsort(1)
@@ -166,9 +166,10 @@ def _fast_bf16(device: torch.device) -> bool:
 
 
 def save(model: ResNetForImageClassification, folder: Path) -> None:
-    """Writes the model in the hub's layout, its convolutions as fp16 for half the size.
+    """Write the model in the hub's layout, with convolutions in fp16 for half the size.
 
-    Normalization stays fp32, whose variances can leave fp16's range. config.json says float32, and so it loads.
+    Normalization layers stay in fp32, because their variances can exceed fp16's range. config.json says float32,
+    so the model loads in fp32.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.half() if value.ndim >= 2 else value for name, value in model.state_dict().items()}
@@ -179,19 +180,19 @@ def save(model: ResNetForImageClassification, folder: Path) -> None:
 
 
 def evaluate(folder: Path, count: int, dtype: torch.dtype = torch.float32, batch: int = 20) -> float:
-    """The share of held-out images that the saved model labels rightly, through its own image processor."""
+    """Return the accuracy of the saved model, with its image processor, on held-out images."""
     processor: Any = cast(Any, AutoImageProcessor).from_pretrained(folder)
     model: Any = ResNetForImageClassification.from_pretrained(folder, dtype=dtype)
     model.eval()
-    right = 0
+    correct = 0
     for start in range(0, count, batch):
         drawn = [draw_image(HELD_OUT_SEED, index) for index in range(start, min(start + batch, count))]
         images = [Image.open(io.BytesIO(data)) for _, data in drawn]
         with torch.inference_mode():
             logits = model(processor(images, return_tensors="pt")["pixel_values"].to(dtype)).logits
-        found = [LABELS[index] for index in logits.argmax(1).tolist()]
-        right += sum(label == wanted for label, (wanted, _) in zip(found, drawn, strict=True))
-    return right / count
+        predictions = [LABELS[index] for index in logits.argmax(1).tolist()]
+        correct += sum(label == expected for label, (expected, _) in zip(predictions, drawn, strict=True))
+    return correct / count
 
 
 def _describe(folder: Path, plan: Plan, seconds: float, where: str, scores: dict[str, float]) -> None:
@@ -201,13 +202,13 @@ def _describe(folder: Path, plan: Plan, seconds: float, where: str, scores: dict
         task="image-classification",
         description=(
             "A `ResNetForImageClassification` of 50 layers (bottleneck blocks) at a quarter of ResNet-50's width, "
-            "for the product to work, and its tests to mean something, without a network. "
-            f"It knows only drawn images of: {', '.join(LABELS)}. Use the pretrained weights for anything else."
+            "so that the server and its tests work without a network. It only classifies drawn images of: "
+            f"{', '.join(LABELS)}. Use the pretrained weights for other images."
         ),
         data=(
             f"{plan.images:,} images drawn by `training/images.py` from the seed: size, place, rotation, "
             "stretch, colors, shading, background, distractors, blur, noise and JPEG quality all vary. "
-            f"Held-out images come from another seed, {HELD_OUT_SEED}, and go through the model's own image "
+            f"Held-out images come from another seed, {HELD_OUT_SEED}, and are preprocessed by the model's image "
             "processor at 224 pixels."
         ),
         seed=plan.seed,
@@ -216,18 +217,18 @@ def _describe(folder: Path, plan: Plan, seconds: float, where: str, scores: dict
         machine=where,
         scores=scores,
         command=f"python -m training.classifier --seed {plan.seed} --out models/resnet-50/starter",
-        extra=("Convolutions are stored as fp16 and normalization as fp32; `config.json` asks for fp32.",),
+        extra=("Convolutions are stored as fp16 and normalization as fp32; `config.json` specifies fp32.",),
     )
 
 
 def main() -> None:
-    """Trains the starter weights, or measures weights that are there."""
+    """Train the starter weights, or evaluate existing weights."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--out", type=Path, help="train, and write the model into this folder")
-    what.add_argument("--evaluate", type=Path, help="measure the model in this folder")
+    what.add_argument("--evaluate", type=Path, help="evaluate the model in this folder")
     parser.add_argument("--seed", type=int, default=Plan.seed)
-    parser.add_argument("--images", type=int, default=1000, help="how many held-out images to measure on")
+    parser.add_argument("--images", type=int, default=1000, help="number of held-out images to evaluate")
     arguments = parser.parse_args()
     if arguments.evaluate:
         accuracy = evaluate(arguments.evaluate, arguments.images)

@@ -1,9 +1,9 @@
-"""Draws labeled images from a seed: one thing on a busy background, as a photograph would be compressed.
+"""Draw labeled images from a seed: one object on a busy background, compressed like a photo.
 
     python -m training.images --label heart --seed 7 --out heart.jpg
 
-The thing always lies inside the middle square that image classifiers look at (they resize the shorter side
-to 256 and keep the middle 224 pixels), so that the label stays right after preprocessing.
+The object is always inside the middle square that image classifiers use: they resize the shorter side to 256 pixels
+and crop the middle 224. The label is therefore still correct after preprocessing.
 """
 
 import argparse
@@ -17,22 +17,22 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from training.shapes import SHAPES, Points, Shape
 
-Field = npt.NDArray[np.float32]  # [height, width], 0 to 1: how much of the second of two colors
+Field = npt.NDArray[np.float32]  # [height, width], 0 to 1: the share of the second of two colors
 Color = npt.NDArray[np.float64]  # [3], 0 to 255
 
 LABELS: tuple[str, ...] = tuple(SHAPES)
-SHORT_SIDE = (160, 400)  # pixels
-LONGEST = 640  # pixels
-KEPT = 0.43  # of the shorter side, from the middle outwards; the classifier's crop keeps 0.875 / 2 = 0.4375
-RADIUS = (0.15, 0.41)  # of the shorter side
-FINE = 3  # outlines are drawn this much larger and scaled down, for smooth edges
+SHORT_SIDE_PIXELS = (160, 400)
+MAX_SIDE_PIXELS = 640
+MIDDLE_RADIUS = 0.43  # share of the shorter side; the classifier's crop keeps 0.875 / 2 = 0.4375
+RADIUS = (0.15, 0.41)  # range of the object's radius, as a share of the shorter side
+OVERSAMPLING = 3  # outlines are drawn larger by this factor and scaled down, for smooth edges
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def draw_image(seed: int, index: int) -> tuple[str, bytes]:
-    """The image of that number in the endless series of that seed: its label and a JPEG file.
+    """Return the label and JPEG file of image `index` in the endless series of a seed.
 
-    Labels follow one another in a fixed order, so any run of `len(LABELS)` images has each of them once.
+    Labels repeat in a fixed order, so that `len(LABELS)` successive images have each label once.
     """
     rng = np.random.default_rng((seed, index))
     label = LABELS[index % len(LABELS)]
@@ -40,27 +40,27 @@ def draw_image(seed: int, index: int) -> tuple[str, bytes]:
 
 
 def draw(label: str, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """An RGB image of that label, `size` = (width, height) pixels. Raises KeyError for an unknown label."""
+    """Draw an RGB image with this label and size (width, height). Raises KeyError for an unknown label."""
     shape = SHAPES[label](rng).fitted()
     one, two = _background_colors(rng)
     image = _blend(_field(rng, size), one, two)
-    _distract(rng, image, one, two)
-    _place(rng, image, shape, one, two)
+    _draw_distractors(rng, image, one, two)
+    _draw_shape(rng, image, shape, one, two)
     if rng.random() < 0.3:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.0)) * min(size) / 256))
     return _noisy(rng, image)
 
 
 def to_jpeg(image: Image.Image, quality: int) -> bytes:
-    """The image as a JPEG file."""
+    """Return the image as a JPEG file."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 
 def _size(rng: np.random.Generator) -> tuple[int, int]:
-    short = int(rng.integers(SHORT_SIDE[0], SHORT_SIDE[1] + 1))
-    long = min(LONGEST, int(short * rng.uniform(1.0, 1.8)))
+    short = int(rng.integers(SHORT_SIDE_PIXELS[0], SHORT_SIDE_PIXELS[1] + 1))
+    long = min(MAX_SIDE_PIXELS, int(short * rng.uniform(1.0, 1.8)))
     return (long, short) if rng.random() < 0.6 else (short, long)
 
 
@@ -69,11 +69,11 @@ def _background_colors(rng: np.random.Generator) -> tuple[Color, Color]:
     other = rng.uniform(0, 255, 3)
     return one, one + (other - one) * rng.uniform(
         0.1, 0.6
-    )  # not so far apart that nothing stands out from both
+    )  # similar enough that other colors differ from both
 
 
 def _contrasting(rng: np.random.Generator, one: Color, two: Color) -> Color:
-    """A color that stands out from all mixtures of two others, in brightness too."""
+    """Return a color that differs from all mixtures of two others, in brightness as well."""
     candidates = rng.uniform(0, 255, (32, 3))
     behind = np.stack([one, (one + two) / 2, two])
     apart = candidates[:, None] - behind
@@ -83,7 +83,7 @@ def _contrasting(rng: np.random.Generator, one: Color, two: Color) -> Color:
 
 
 def _field(rng: np.random.Generator, size: tuple[int, int]) -> Field:
-    """A pattern over the whole image: flat, a gradient, stripes, tiles, or clouds."""
+    """Return a pattern over the whole image: flat, a gradient, stripes, tiles, or clouds."""
     width, height = size
     turn, cell = rng.uniform(0, 2 * math.pi), rng.uniform(0.04, 0.25) * min(size)
     x = np.arange(width, dtype=np.float32)[None, :] - width * np.float32(rng.uniform(0.2, 0.8))
@@ -119,8 +119,8 @@ def _ink(color: Color) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _distract(rng: np.random.Generator, image: Image.Image, one: Color, two: Color) -> None:
-    """Scatters lines, specks and ragged patches that mean nothing, smaller than any labeled thing."""
+def _draw_distractors(rng: np.random.Generator, image: Image.Image, one: Color, two: Color) -> None:
+    """Draw random lines, specks and ragged patches, smaller than any labeled object."""
     pen = ImageDraw.Draw(image)
     short = min(image.size)
     for _ in range(int(rng.integers(0, 9))):
@@ -142,12 +142,12 @@ def _distract(rng: np.random.Generator, image: Image.Image, one: Color, two: Col
                 )
 
 
-def _place(rng: np.random.Generator, image: Image.Image, shape: Shape, one: Color, two: Color) -> None:
-    """Paints the shape somewhere in the middle square, turned and stretched, shaded, perhaps outlined."""
+def _draw_shape(rng: np.random.Generator, image: Image.Image, shape: Shape, one: Color, two: Color) -> None:
+    """Draw the shape in the middle square, rotated, stretched and shaded, sometimes with an outline."""
     short = min(image.size)
     radius = short * rng.uniform(*RADIUS)
-    room = short * KEPT - radius
-    center = np.array(image.size) / 2 + rng.uniform(-room, room, 2)
+    max_offset = short * MIDDLE_RADIUS - radius
+    center = np.array(image.size) / 2 + rng.uniform(-max_offset, max_offset, 2)
     matrix = _turn_and_stretch(rng, shape.upright)
     shape = shape.map(lambda points: points @ matrix).fitted()
 
@@ -157,16 +157,18 @@ def _place(rng: np.random.Generator, image: Image.Image, shape: Shape, one: Colo
     shade = color + (rng.uniform(0, 255, 3) - color) * 0.2
     fill = _blend(_field(rng, (side, side)), color, shade)
     body = _mask(shape.body, shape.holes, side, radius)
-    place = (int(corner[0]), int(corner[1]))
+    top_left = (int(corner[0]), int(corner[1]))
     if rng.random() < 0.3:
         rim = Image.new("RGB", fill.size, _ink(rng.choice([0.4, 1.6]) * color))
         width = 2 * max(1, round(radius * 0.03)) + 1
         fill = Image.composite(fill, rim, body.filter(ImageFilter.MinFilter(width)))
-    image.paste(fill, place, body)
+    image.paste(fill, top_left, body)
     if shape.accents:
         detail = _contrasting(rng, color, shade)
         image.paste(
-            _ink(detail), (*place, place[0] + side, place[1] + side), _mask(shape.accents, (), side, radius)
+            _ink(detail),
+            (*top_left, top_left[0] + side, top_left[1] + side),
+            _mask(shape.accents, (), side, radius),
         )
 
 
@@ -178,13 +180,13 @@ def _turn_and_stretch(rng: np.random.Generator, upright: bool) -> Points:
 
 
 def _mask(painted: tuple[Points, ...], cut: tuple[Points, ...], side: int, radius: float) -> Image.Image:
-    """Where polygons in unit coordinates cover a square of `side` pixels, with smooth edges."""
-    mask = Image.new("L", (side * FINE, side * FINE))
+    """Return the mask of polygons in unit coordinates on a square of `side` pixels, with smooth edges."""
+    mask = Image.new("L", (side * OVERSAMPLING, side * OVERSAMPLING))
     pen = ImageDraw.Draw(mask)
     for polygons, value in ((painted, 255), (cut, 0)):
         for points in polygons:
-            pen.polygon([(x, y) for x, y in ((points * radius + side / 2) * FINE).tolist()], value)
-    return mask.reduce(FINE)
+            pen.polygon([(x, y) for x, y in ((points * radius + side / 2) * OVERSAMPLING).tolist()], value)
+    return mask.reduce(OVERSAMPLING)
 
 
 def _noisy(rng: np.random.Generator, image: Image.Image) -> Image.Image:
@@ -197,7 +199,7 @@ def _noisy(rng: np.random.Generator, image: Image.Image) -> Image.Image:
 
 
 def main() -> None:
-    """Writes one drawn image to a file."""
+    """Write one drawn image to a file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--label", choices=LABELS, required=True)
     parser.add_argument("--seed", type=int, default=7)

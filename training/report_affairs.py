@@ -1,13 +1,13 @@
-"""The topics of reports on public affairs: sport, trade, science, council."""
+"""Topics of reports on public affairs: sport, trade, science, council."""
 
-from training.report_words import FEW, MANY, PLACES, Topic
+from training.report_words import FEW, MANY, TOWNS, Topic
 
 AFFAIRS = (
     Topic(
         name="sport",
         numbers=MANY,
         slots={
-            "loser": PLACES,
+            "loser": TOWNS,
             "score": (
                 "1-0",
                 "2-0",

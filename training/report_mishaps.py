@@ -1,6 +1,6 @@
-"""The topics of reports in which something went wrong: weather, fire, railway, sea rescue."""
+"""Topics of reports on accidents: weather, fire, railway, sea rescue."""
 
-from training.report_words import FEW, MANY, PLACES, Topic
+from training.report_words import FEW, MANY, TOWNS, Topic
 
 MISHAPS = (
     Topic(
@@ -105,7 +105,7 @@ MISHAPS = (
                 *("a signal failure", "a fallen tree", "a broken rail", "a landslide", "a lorry on the line"),
                 *("a staff shortage", "flooding", "a damaged bridge", "a herd of cows"),
             ),
-            "terminus": PLACES,
+            "terminus": TOWNS,
         },
         leads=(
             "Travellers between {place} and {terminus} had a hard {day}.",

@@ -1,8 +1,8 @@
-"""The words reports are drawn from, and what a `Topic` is.
+"""The words of reports, and the class `Topic`.
 
-A template names its slots in braces. Besides a topic's own slots every template may use
-`place`, `day`, `start` (a month), `number`, `first` and `last` (a person), which are facts of the report;
-asides instead use `elsewhere`, `another_day`, `another_number`, `month` and `witness`, which never are.
+Templates have slots in braces. Every template may use the slots of its topic and `place`, `day`, `start` (a month),
+`number`, `first` and `last` (a person), which are facts of the report. Asides use `elsewhere`, `another_day`,
+`another_number`, `month` and `witness` instead, which are never facts.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = _words("January February March April May June July August September October November December")
-PLACES = _words(
+TOWNS = _words(
     """
     Alston Ashby Barwick Belford Bexley Birling Bolton Brampton Calder Carrick Chester Clifton Corby
     Cromer Dalton Denholm Dover Dunmore Easton Elgin Fairford Falmouth Farnham Felton Garston Glenrow
@@ -44,9 +44,9 @@ MANY = tuple(str(number) for number in range(110, 1000, 10))
 
 @dataclass(frozen=True)
 class Topic:
-    """One field of news: a lead, then details and an outcome in any order, summed up in one sentence.
+    """A topic: a lead, then details and an outcome in any order, and a summary of one sentence.
 
-    `outcomes` maps the words of the summary to the sentences that may say so in the report.
+    `outcomes` maps the words of the summary to the sentences that may express them in the report.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The outlines of the things that the drawn images show, one function for each label."""
+"""Outlines of the objects in the drawn images, with one function for each label."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Shape:
-    """Polygons as [N, 2] arrays of x to the right and y down.
+    """A shape of polygons, which are [N, 2] arrays of x (to the right) and y (down).
 
-    `body` is painted, `holes` are cut out of it, and `accents` are painted over both in a second color.
+    `body` is filled, `holes` are cut out of it, and `accents` are drawn over both in a second color.
     """
 
     body: tuple[Points, ...]
     holes: tuple[Points, ...] = ()
     accents: tuple[Points, ...] = ()
-    upright: bool = False  # a thing that is drawn nearly upright, because people would not turn it over
+    upright: bool = False  # drawn nearly upright, as in photos
 
     def map(self, change: Callable[[Points], Points]) -> "Shape":
-        """The same shape with all of its polygons changed."""
+        """Return the shape with a function applied to all of its polygons."""
         body, holes, accents = (
             tuple(change(polygon) for polygon in part) for part in (self.body, self.holes, self.accents)
         )
         return Shape(body, holes, accents, self.upright)
 
     def fitted(self) -> "Shape":
-        """The same shape moved and scaled to just fit the unit circle around the middle of its box."""
+        """Return the shape, moved and scaled so that the unit circle around its bounding box's center contains it."""
         points = np.concatenate(self.body + self.accents)
         middle = (points.min(axis=0) + points.max(axis=0)) / 2
         reach = float(np.linalg.norm(points - middle, axis=1).max())
@@ -97,8 +97,8 @@ def _house(rng: np.random.Generator) -> Shape:
     body = [_box(-wide, -0.02, wide, tall), roof]
     if rng.random() < 0.6:
         body.append(_box(wide * 0.4, -peak * 0.95, wide * 0.65, -peak * 0.2))
-    door, window = rng.uniform(-0.4, 0.1), rng.uniform(0.12, 0.2)
-    accents = [_box(door, tall * 0.4, door + 0.28, tall)]
+    entry_left, window = rng.uniform(-0.4, 0.1), rng.uniform(0.12, 0.2)
+    accents = [_box(entry_left, tall * 0.4, entry_left + 0.28, tall)]
     if rng.random() < 0.8:
         accents.append(_box(0.45 - window, tall * 0.2, 0.45, tall * 0.2 + window))
     return Shape(tuple(body), accents=tuple(accents), upright=True)
@@ -116,7 +116,7 @@ def _spiral(rng: np.random.Generator) -> Shape:
     half = rng.uniform(0.2, 0.28) / turns
     direction = np.stack([np.cos(turn), np.sin(turn)], axis=1)
     outer, inner = direction * (radius + half)[:, None], direction * np.maximum(radius - half, 0)[:, None]
-    # Pieces that overlap: one polygon of a whole spiral is self-touching, and even-odd filling could cut it.
+    # Overlapping pieces: a single polygon would touch itself, and even-odd filling could leave gaps.
     pieces = [
         np.concatenate([outer[start : start + 12], inner[start : start + 12][::-1]])
         for start in range(0, len(turn) - 1, 11)

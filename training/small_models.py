@@ -1,4 +1,4 @@
-"""The small T5 and BART behind the starter weights: networks, generation defaults, and how they are saved."""
+"""The small T5 and BART of the starter weights: networks, generation defaults and saving."""
 
 import copy
 from pathlib import Path
@@ -14,9 +14,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from training.vocabulary import LONGEST, T5_PREFIX, bart_tokenizer, t5_tokenizer
+from training.vocabulary import MAX_TEXT_TOKENS, T5_PREFIX, bart_tokenizer, t5_tokenizer
 
-# What summaries of 15 to 32 tokens need, in the manner of bart-large-cnn.
+# For summaries of 15 to 32 tokens, like those of bart-large-cnn.
 GENERATION = {
     "num_beams": 4,
     "min_length": 12,
@@ -28,10 +28,10 @@ GENERATION = {
 
 
 def small_t5(tokenizer: PreTrainedTokenizerBase) -> T5ForConditionalGeneration:
-    """About a million parameters in two layers on each side."""
+    """Return a T5 of about a million parameters, with two encoder and two decoder layers."""
     config = T5Config(
         vocab_size=len(tokenizer),
-        n_positions=LONGEST,
+        n_positions=MAX_TEXT_TOKENS,
         d_model=128,
         d_kv=32,
         d_ff=512,
@@ -48,13 +48,14 @@ def small_t5(tokenizer: PreTrainedTokenizerBase) -> T5ForConditionalGeneration:
 
 
 def small_bart(tokenizer: PreTrainedTokenizerBase) -> BartForConditionalGeneration:
-    """About a million parameters in two layers on each side, with positions that start out as sinusoids.
+    """Return a BART of about a million parameters, with two encoder and two decoder layers.
 
-    From random positions, finding "the word before" takes most of the training.
+    Its position embeddings are initialized as sinusoids. From random ones, learning to attend to the previous word
+    takes most of the training.
     """
     config = BartConfig(
         vocab_size=len(tokenizer),
-        max_position_embeddings=LONGEST,
+        max_position_embeddings=MAX_TEXT_TOKENS,
         d_model=128,
         encoder_layers=2,
         decoder_layers=2,
@@ -63,7 +64,7 @@ def small_bart(tokenizer: PreTrainedTokenizerBase) -> BartForConditionalGenerati
         encoder_ffn_dim=512,
         decoder_ffn_dim=512,
         dropout=0.0,
-        # As wide as an average of d_model inputs asks for; BART's 0.02 is made for a width of 1024.
+        # Scaled for d_model inputs; BART's 0.02 is for a width of 1024.
         init_std=128**-0.5,
         bos_token_id=tokenizer.bos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -81,7 +82,7 @@ def small_bart(tokenizer: PreTrainedTokenizerBase) -> BartForConditionalGenerati
 
 
 def _sinusoids(count: int, width: int) -> torch.Tensor:
-    """Positions as in "Attention Is All You Need", sines first and then cosines."""
+    """Return the positions of "Attention Is All You Need", sines first and then cosines."""
     rates = 10_000 ** -torch.linspace(0, 1, width // 2)
     angles = torch.arange(count).unsqueeze(1) * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -92,12 +93,12 @@ NETWORKS = {"t5": small_t5, "bart": small_bart}
 
 
 def prefix_of(config: Any) -> str:
-    """The words in front of every text that tell the model its task; BART has none."""
+    """Return the prefix that names the task in each text, "" for BART."""
     return str(((config.task_specific_params or {}).get("summarization") or {}).get("prefix", ""))
 
 
 def generation_config(config: Any) -> GenerationConfig:
-    """The generation defaults of a model with this config."""
+    """Return the generation defaults of a model with this config."""
     special: dict[str, Any] = {
         "decoder_start_token_id": config.decoder_start_token_id,
         "eos_token_id": config.eos_token_id,
@@ -113,9 +114,9 @@ def generation_config(config: Any) -> GenerationConfig:
 
 
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes the model and its tokenizer in the hub's layout, weights as fp16.
+    """Write the model and its tokenizer in the hub's layout, with weights in fp16 for half the size.
 
-    The fp16 halves the file; config.json says float32, and so the weights load.
+    config.json says float32, so the model loads in fp32.
     """
     stored = copy.deepcopy(model).half()
     stored.generation_config = generation_config(model.config)

@@ -1,4 +1,4 @@
-"""Measures a summarizer on held-out reports by ROUGE-L and exact match."""
+"""Evaluate a summarizer on held-out reports by ROUGE-L and exact match."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from training.reports import HELD_OUT_SEED, reports
+from training.reports import HELD_OUT_SEED, draw_examples
 from training.small_models import prefix_of
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over `reports` summaries: F1 of ROUGE-L, and the share that is right to the letter."""
+    """Means over `reports` summaries: F1 of ROUGE-L, and the share of exact matches."""
 
     reports: int
     rouge_l: float
@@ -26,15 +26,15 @@ class Scores:
 
 
 def evaluate(folder: Path, count: int, seed: int = HELD_OUT_SEED) -> Scores:
-    """The scores of the model in `folder` on the first `count` reports of the series `seed`."""
+    """Return the scores of the model in `folder` on the first `count` reports of a seed."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model: Any = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
-    texts, wanted = zip(*reports(seed, count), strict=True)
-    return score(summarize(model, tokenizer, texts), wanted)
+    texts, references = zip(*draw_examples(seed, count), strict=True)
+    return score(summarize(model, tokenizer, texts), references)
 
 
 def summarize(model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 20) -> list[str]:
-    """One summary a text, with the model's prefix and its generation config."""
+    """Return a summary of each text, with the model's prefix and generation config."""
     prefix = prefix_of(model.config)
     summaries: list[str] = []
     for start in range(0, len(texts), batch):
@@ -50,12 +50,13 @@ def summarize(model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 20)
     return summaries
 
 
-def score(found: Sequence[str], wanted: Sequence[str]) -> Scores:
-    """Compares summaries with the ones that the grammar wrote."""
+def score(summaries: Sequence[str], references: Sequence[str]) -> Scores:
+    """Score summaries by the references of the grammar."""
     scorer = RougeScorer(["rougeL"])
-    pairs = list(zip(found, wanted, strict=True))
+    pairs = list(zip(summaries, references, strict=True))
     return Scores(
         reports=len(pairs),
-        rouge_l=sum(scorer.score(right, summary)["rougeL"].fmeasure for summary, right in pairs) / len(pairs),
-        exact=sum(summary == right for summary, right in pairs) / len(pairs),
+        rouge_l=sum(scorer.score(reference, summary)["rougeL"].fmeasure for summary, reference in pairs)
+        / len(pairs),
+        exact=sum(summary == reference for summary, reference in pairs) / len(pairs),
     )

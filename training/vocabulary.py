@@ -1,4 +1,4 @@
-"""Learns the starter summarizers' tokenizers from drawn reports: Unigram for T5, byte-level BPE for BART."""
+"""Train the starter summarizers' tokenizers on drawn reports: Unigram for T5, byte-level BPE for BART."""
 
 import json
 import math
@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BartTokenizer, PreTrainedTokenizerBase, T5Tokenizer
 
-from training.reports import TRAINING_SEED, reports
+from training.reports import TRAINING_SEED, draw_examples
 
-# The most tokens of a text.
-LONGEST = 512
-# T5 was trained to know its task by these words.
+# Maximum tokens of a text.
+MAX_TEXT_TOKENS = 512
+# The prefix with which T5 was trained for summarization.
 T5_PREFIX = "summarize: "
 
 _REPORTS = 20_000
-# Enough for every word of the reports to be one token, which makes copying a name one step.
+# Enough for every word of the reports to be one token, so that copying a name takes one step.
 _BPE_SIZE = 2_000
 
 
 def t5_tokenizer() -> PreTrainedTokenizerBase:
-    """T5's special tokens, then the words and characters of the reports as a Unigram model.
+    """Return a tokenizer with T5's special tokens, and the words and characters of the reports as a Unigram model.
 
-    The words are known, so their probabilities are counted; the usual learner has to guess both, by a search
-    that ends elsewhere each time. Characters spell every other word.
+    The vocabulary of the reports is fixed, so the probabilities are word frequencies. The usual Unigram training
+    estimates both with a search whose result varies. Other words are encoded as characters.
     """
     splitter = pre_tokenizers.Sequence(
         [
@@ -37,16 +37,16 @@ def t5_tokenizer() -> PreTrainedTokenizerBase:
     counts = Counter(piece for text in _texts(T5_PREFIX) for piece, _ in splitter.pre_tokenize_str(text))
     total = sum(counts.values())
     words = [(piece, math.log(count / total)) for piece, count in sorted(counts.items())]
-    # A character costs more than any word, so that a word is spelled only where there is no other way.
+    # A character costs more than any word, so that only unknown words are spelled.
     rare = math.log(0.1 / total)
     alphabet = ("▁", *sorted(string.printable.strip()))
     characters = [(character, rare) for character in alphabet if character not in counts]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    return T5Tokenizer(vocab=[*special, *words, *characters], extra_ids=0, model_max_length=LONGEST)
+    return T5Tokenizer(vocab=[*special, *words, *characters], extra_ids=0, model_max_length=MAX_TEXT_TOKENS)
 
 
 def bart_tokenizer() -> PreTrainedTokenizerBase:
-    """BART's special tokens in BART's places, then byte-level BPE of the reports."""
+    """Return a tokenizer with BART's special tokens and ids, and byte-level BPE of the reports."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -58,10 +58,10 @@ def bart_tokenizer() -> PreTrainedTokenizerBase:
     learner.train_from_iterator(_texts(), trainer)
     learned = json.loads(learner.to_str())["model"]
     merges = [tuple(pair) for pair in learned["merges"]]
-    return BartTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=LONGEST)
+    return BartTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=MAX_TEXT_TOKENS)
 
 
 def _texts(prefix: str = "") -> Iterator[str]:
-    for text, summary in reports(TRAINING_SEED, _REPORTS):
+    for text, summary in draw_examples(TRAINING_SEED, _REPORTS):
         yield prefix + text
         yield summary

@@ -1,1 +1,1 @@
-"""The systems under measurement, one module each."""
+"""The systems that are measured, and how they are started and put under load."""

@@ -1,155 +1,164 @@
-"""What every system under measurement is: a name, a way to start, and while it runs a load that it takes."""
+"""The systems that a session measures, and the load on each of their rows."""
 
-import os
+import json
 import socket
-import time
+import urllib.request
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from benchmarks.errors import Unavailable
-from benchmarks.weights import MARKER
-from torchserve_models.loadgen import LoadGenerator, LoadJob, Measurement, OpenLoop, Target, run_job
+from benchmarks.report.results import Row
+from benchmarks.scenarios.base import Scenario
+from benchmarks.systems import processes
+from handlers.core.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, GENERATED_TOKENS
+from torchserve_models.loadgen import LoadGenerator, Measurement, Target
 
-Say = Callable[[str], None]
-LABELS_ANSWERED = 5
-START_SECONDS = 180.0
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """`root` holds what is made once and used again; `model` is the folder with the weights."""
-
-    root: Path
-    model: Path
-    images: tuple[bytes, ...]
-    say: Say
-
-    def run_folder(self, name: str) -> Path:
-        folder = self.root / "run" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+START_TIMEOUT_S = 600.0
+"""Long enough for the conversion of a large model at the first start, which takes minutes."""
+BATCH_SIZE = 8
+"""The batch size of the systems that form batches."""
+MIN_REQUESTS = 3
+"""Minimum number of requests of a measurement with texts."""
 
 
-class Running(ABC):
-    """A system that answers. `facts` say what it is made of."""
+class Load(ABC):
+    """Load on a running system. `facts` describe it in the results."""
 
     facts: dict[str, Any]
 
     @abstractmethod
     def closed(self, connections: int, seconds: float) -> Measurement:
-        """Under that many clients."""
+        """Measure a closed loop."""
 
-    def open(self, rate: float, seconds: float) -> Measurement:
-        """Under that many requests a second."""
-        raise NotImplementedError
-
-    def warm_up(self, connections: int, seconds: float) -> Measurement:
-        """Before anything counts."""
-        return self.closed(connections, seconds)
-
-    def takes(self, connections: int, highest: int) -> bool:  # noqa: ARG002
-        """Whether a closed loop of that many says anything about it; `highest` is the most of this run."""
-        return True
-
-    @abstractmethod
-    def processes(self) -> list[psutil.Process]:
-        """The roots of its process trees."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """Ends all its processes; twice does no harm."""
-
-    def memory(self) -> dict[str, float]:
-        """Megabytes of the process tree: shared pages in parts (PSS), and what only it holds (USS)."""
-        found = [info for process in family(self.processes()) if (info := _memory(process)) is not None]
-        return {key: sum(getattr(info, key) for info in found) / 1e6 for key in ("pss", "uss")}
-
-    def cpu_seconds(self) -> float:
-        """What its processes have used so far."""
-        return sum(_cpu(process) for process in family(self.processes()))
+    def warm_up(self, connections: int, seconds: float) -> None:
+        self.closed(connections, seconds)
+        self.closed(1, 0.5 * seconds)
 
 
-class Served(Running):
-    """A system behind an address."""
+@dataclass
+class ImageLoad(Load):
+    """Requests whose answers are counted within a fixed window."""
 
-    def __init__(self, target: Target, generator: LoadGenerator) -> None:
-        self.target = target
-        self._generator = generator
-        self.facts = {}
+    target: Target
+    generator: LoadGenerator
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def closed(self, connections: int, seconds: float) -> Measurement:
-        return self._generator.closed_loop(self.target, connections, seconds)
+        return self.generator.closed_loop(self.target, connections, seconds)
 
     def open(self, rate: float, seconds: float) -> Measurement:
-        return self._generator.open_loop(self.target, rate, seconds)
+        return self.generator.open_loop(self.target, rate, seconds)
+
+
+@dataclass
+class TextLoad(Load):
+    """Requests of one workload, all of which are answered. Each measurement begins with the first request.
+
+    Attributes:
+        warm_up_target: Requests for short summaries of the same texts.
+        read_counters: Returns the token counters of this repository's server so far; empty for other systems.
+    """
+
+    target: Target
+    warm_up_target: Target
+    generator: LoadGenerator
+    read_counters: Callable[[], Counter[str]] = Counter
+    facts: dict[str, Any] = field(default_factory=lambda: {"drafts": {}})
+
+    def warm_up(self, connections: int, seconds: float) -> None:  # noqa: ARG002
+        self.generator.drained_loop(self.warm_up_target, min(connections, BATCH_SIZE), 0.01)
+
+    def closed(self, connections: int, seconds: float) -> Measurement:
+        before = self.read_counters()
+        measurement = self.run(connections, seconds)
+        self.facts["drafts"][str(connections)] = describe_drafts(self.read_counters() - before)
+        return measurement
+
+    def run(self, connections: int, seconds: float) -> Measurement:
+        return self.generator.drained_loop(self.target, connections, seconds, MIN_REQUESTS)
+
+
+class BatchLoad(TextLoad):
+    """Load of a library: peers/library/host.py runs batches, whose size is the number of clients."""
+
+    def warm_up(self, connections: int, seconds: float) -> None:  # noqa: ARG002
+        self.run(min(connections, BATCH_SIZE), 0.01)
+
+    def run(self, connections: int, seconds: float) -> Measurement:
+        requests = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in self.target.requests]
+        body = {"batch": connections, "seconds": seconds, "requests": requests}
+        url = f"http://{self.target.host}:{self.target.port}/run"
+        http_request = urllib.request.Request(url, json.dumps(body).encode())
+        with urllib.request.urlopen(http_request, timeout=self.target.timeout) as response:
+            return Measurement(**json.loads(response.read()))
+
+
+def describe_drafts(counters: Counter[str]) -> dict[str, float]:
+    """Return the tokens that a decoding step adds to a text, and the share of drafted tokens that are accepted.
+
+    A step adds one token to each text of its batch, in addition to the accepted ones. Without drafts, the result is
+    empty.
+    """
+    generated, drafted, accepted = (
+        counters[name] for name in (GENERATED_TOKENS, DRAFT_TOKENS, ACCEPTED_DRAFT_TOKENS)
+    )
+    if not drafted:
+        return {}
+    return {"tokens_per_step": generated / (generated - accepted), "accepted": accepted / drafted}
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Inputs for starting systems. `root` is the folder of files that several runs share."""
+
+    root: Path
+    scenario: Scenario
+    generator: LoadGenerator
+    report: Callable[[str], None]
 
 
 class System(ABC):
-    """`peer` says that it is not ours. The name is what --systems takes, the title what the table shows."""
+    """A system that is started once and measured in one or several rows.
 
-    name: str
-    title: str
-    peer: bool = False
+    Attributes:
+        rows: Its rows. Their load is on one process tree, and differs in protocol or text workload.
+        facts: Its description for the results, after its start.
+    """
+
+    def __init__(self, *rows: Row) -> None:
+        self.rows = list(rows)
+        self.facts: dict[str, Any] = {}
+
+    def start(self, context: RunContext) -> None:
+        """Start the system, unless it runs already.
+
+        Raises:
+            SystemUnavailable, OSError, RuntimeError: The system cannot be started. No process is left.
+        """
+
+    def stop(self) -> None:
+        """End all processes that `start` has started. A second call has no effect."""
+
+    def root_processes(self) -> list[psutil.Process]:
+        """Return the roots of the system's process trees, if they are known."""
+        return []
 
     @abstractmethod
-    def start(self, place: Workplace, generator: LoadGenerator) -> Running:
-        """Returns when it has answered. Raises Unavailable, with everything ended again."""
+    def connect(self, row: Row, context: RunContext) -> Load:
+        """Wait until the system answers a row's requests, and return the row's load. Raises the errors of `start`."""
+
+    def list_processes(self) -> list[psutil.Process]:
+        return processes.list_tree(self.root_processes())
 
 
-def labeled(host: str, port: int, requests: list[bytes]) -> Target:
-    """A target whose answers hold five labels of the benchmark's model."""
-    return Target(host, port, tuple(requests), MARKER.encode(), LABELS_ANSWERED)
-
-
-def wait_for_answer(target: Target, alive: Callable[[], str | None], patience: float = START_SECONDS) -> None:
-    """Until one request is answered rightly. Raises Unavailable; `alive` tells why there is no use in waiting."""
-    deadline = time.monotonic() + patience
-    while True:
-        dead = alive()
-        outcome = run_job(LoadJob(target, OpenLoop(rate=20.0), seconds=0.2, ramp_s=0.0))
-        if outcome.latencies and not outcome.errors:
-            return
-        if dead is not None:
-            raise Unavailable(dead)
-        if time.monotonic() > deadline:
-            raise Unavailable(
-                f"no right answer in {patience:.0f} s: {', '.join(outcome.errors) or 'none at all'}"
-            )
-        time.sleep(0.5)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def family(roots: list[psutil.Process]) -> list[psutil.Process]:
-    """These processes and all below them, as far as they live."""
-    found: dict[int, psutil.Process] = {}
-    for root in roots:
-        try:
-            found |= {process.pid: process for process in (root, *root.children(recursive=True))}
-        except psutil.Error:
-            continue
-    found.pop(os.getpid(), None)
-    return list(found.values())
-
-
-def _memory(process: psutil.Process) -> Any:
-    try:
-        return process.memory_full_info()
-    except psutil.Error:
-        return None
-
-
-def _cpu(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.Error:
-        return 0.0
-    return float(times.user + times.system)
+def find_free_ports(count: int) -> list[int]:
+    """Return different free ports of 127.0.0.1."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(server.getsockname()[1]) for server in servers]

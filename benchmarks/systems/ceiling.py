@@ -1,129 +1,98 @@
-"""The in-process ceiling: the best of several ways to go from JPEG bytes to labels without a server."""
+"""The ceiling: the fastest of several methods to compute labels from JPEGs without a server."""
 
 import shutil
 import statistics
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from benchmarks import in_process
-from benchmarks.systems.base import Running, System, Workplace
-from benchmarks.systems.product import packed
-from torchserve_models.loadgen import LoadGenerator, Measurement, merge_measurements
+from benchmarks.agreement import measure_agreement
+from benchmarks.report.results import Row
+from benchmarks.scenarios.base import ImageScenario
+from benchmarks.systems import in_process
+from benchmarks.systems.base import Load, RunContext, System
+from benchmarks.systems.product import DESCRIBED, pack_image_model
+from handlers.core.device import usable_cores
+from torchserve_models.loadgen import Measurement, merge_measurements
 
-BATCHES = (1, 4, 8, 32)
-LANE_BATCHES = (1, 4)
-_TRIAL, _TRIALS = 1.5, 3  # seconds for each way, and how often: in turns, before the rounds
-Way = Callable[[float], Measurement]
-
-
-class Ceiling(System):
-    """At concurrency 1 one image after the other; at any other the best way, found before the rounds."""
-
-    def __init__(self, name: str, title: str, int8: bool) -> None:
-        self.name, self.title, self._int8 = name, title, int8
-
-    def start(self, place: Workplace, _generator: LoadGenerator) -> "_Ceiling":
-        archive = unpacked(packed(place, self._int8).path, place.root / "unpacked" / self.name)
-        with ExitStack() as stack:
-            wide = _Hosts(archive, place.images, 1, None)
-            stack.callback(wide.stop)
-            lanes = _Hosts(archive, place.images, in_process.cores(), 1)
-            stack.callback(lanes.stop)
-            found = _Ceiling(wide, lanes)
-            stack.pop_all()
-        return found
+PREFETCHED_BATCH_SIZES, SERIAL_BATCH_SIZES = (1, 4, 8, 32), (1, 4)
+TRIAL_S, TRIALS = 1.5, 3
 
 
-class _Hosts:
-    """Processes that do the same at the same time, each with a handler of its own."""
+class Ceiling(System, Load):
+    """Upper bound without a server: single images for one client, the fastest method for more clients."""
 
-    def __init__(self, archive: Path, images: tuple[bytes, ...], count: int, threads: int | None) -> None:
-        self._hosts = [hosted(archive, images, threads) for _ in range(count)]
+    def __init__(self, row: Row, int8: bool) -> None:
+        super().__init__(row)
+        self._int8 = int8
 
-    def describe(self) -> list[dict[str, Any]]:
-        waiting = [host.submit(in_process.describe) for host in self._hosts]
-        return [each.result() for each in waiting]
+    def start(self, context: RunContext) -> None:
+        assert isinstance(context.scenario, ImageScenario)
+        archive = unpack(pack_image_model(context, self._int8), context.root / "unpacked" / self.rows[0].name)
+        start_process = partial(in_process.start_process, archive, context.scenario.images)
+        single, per_core = [start_process()], [start_process(threads=1) for _ in range(usable_cores())]
+        self._processes, self._lone_image = [*single, *per_core], partial(_run, single, 1, False)
+        try:
+            facts = [process.submit(in_process.describe).result() for process in self._processes]
+            prefetched = {
+                f"batches of {size}, decoded by a pool": partial(_run, single, size, True)
+                for size in PREFETCHED_BATCH_SIZES
+            }
+            methods = prefetched | {
+                f"one process per core, batches of {size}": partial(_run, per_core, size, False)
+                for size in SERIAL_BATCH_SIZES
+            }
+            trials = [{name: run(TRIAL_S).summary() for name, run in methods.items()} for _ in range(TRIALS)]
+        except BaseException:
+            self.stop()
+            raise
+        rates = {
+            name: statistics.median(trial[name].requests_per_second for trial in trials) for name in methods
+        }
+        best = max(rates, key=lambda name: rates[name])
+        if best in prefetched:
+            _shut_down(per_core)  # to free memory
+        self._pids, self._fastest = [process["pid"] for process in facts], methods[best]
+        self.facts = {key: facts[0].get(key) for key in DESCRIBED} | {"way": best, "ways": rates}
+        context.report(f"{self.rows[0].name}: comparing labels with those of fp32 eager")
+        self.facts["agreement"] = measure_agreement(self._predict_labels, context.scenario.folder)
 
-    def run(self, way: Way, seconds: float) -> Measurement:
-        """Raises what any of them raised."""
-        waiting = [host.submit(way, seconds) for host in self._hosts]
-        return merge_measurements([each.result() for each in waiting])
+    def _predict_labels(self, photos: Sequence[bytes]) -> list[str]:
+        return self._processes[0].submit(in_process.predict_labels, photos).result()
 
     def stop(self) -> None:
-        for host in self._hosts:
-            host.shutdown(cancel_futures=True)
+        _shut_down(self._processes)
 
+    def root_processes(self) -> list[psutil.Process]:
+        return [psutil.Process(pid) for pid in self._pids if psutil.pid_exists(pid)]
 
-class _Ceiling(Running):
-    def __init__(self, wide: _Hosts, lanes: _Hosts) -> None:
-        self._wide, self._lanes = wide, lanes
-        [described] = wide.describe()
-        self._pids = [described["pid"]]
-        ways: dict[str, tuple[_Hosts, Way]] = {
-            f"batches of {size}, decoded by a pool": (wide, partial(in_process.batches, size))
-            for size in BATCHES
-        }
-        ways |= {
-            f"a process a core, batches of {size}": (lanes, partial(in_process.serial, size))
-            for size in LANE_BATCHES
-        }
-        lane_pids = [each["pid"] for each in lanes.describe()]
-        tried = _tried({name: partial(hosts.run, way) for name, (hosts, way) in ways.items()})
-        best = max(tried, key=lambda name: tried[name])
-        self._hosts, self._best = ways[best]
-        self.facts = {
-            key: described.get(key) for key in ("engine", "precision", "reason", "threads", "device")
-        }
-        self.facts |= {"way": best, "ways": tried}
-        if self._hosts is lanes:
-            self._pids += lane_pids
-        else:
-            lanes.stop()  # they only take memory now
+    def connect(self, row: Row, context: RunContext) -> Load:  # noqa: ARG002
+        return self
 
     def closed(self, connections: int, seconds: float) -> Measurement:
         if connections == 1:
-            return self._wide.run(partial(in_process.serial, 1), seconds)
-        outcome = self._hosts.run(self._best, seconds)
-        outcome.latencies.clear()  # of batches: nobody waits for a request here
-        return outcome
-
-    def takes(self, connections: int, highest: int) -> bool:
-        return connections in (1, highest)
-
-    def processes(self) -> list[psutil.Process]:
-        return [psutil.Process(pid) for pid in self._pids if psutil.pid_exists(pid)]
-
-    def stop(self) -> None:
-        self._wide.stop()
-        self._lanes.stop()
+            return self._lone_image(seconds)
+        measurement = self._fastest(seconds)
+        measurement.latencies.clear()  # latencies of batches, not of requests
+        return measurement
 
 
-def _tried(ways: Mapping[str, Way]) -> dict[str, float]:
-    """Images/s of each way: the median of trials in turns."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(_TRIALS):
-        for name, way in ways.items():
-            found[name].append(way(_TRIAL).summary().requests_per_second)
-    return {name: statistics.median(rates) for name, rates in found.items()}
+def _run(processes: Sequence[ProcessPoolExecutor], size: int, prefetch: bool, seconds: float) -> Measurement:
+    """Run batches in all processes at the same time."""
+    futures = [process.submit(in_process.run_batches, size, prefetch, seconds) for process in processes]
+    return merge_measurements([future.result() for future in futures])
 
 
-def hosted(
-    archive: Path, images: tuple[bytes, ...], threads: int | None, precision: str | None = None
-) -> ProcessPoolExecutor:
-    """A process in which the handler of an unpacked archive is loaded; see in_process.py for what it can be asked."""
-    context = get_context("spawn")
-    return ProcessPoolExecutor(1, context, in_process.load, (archive, images, threads, precision))
+def _shut_down(processes: Sequence[ProcessPoolExecutor]) -> None:
+    for process in processes:
+        process.shutdown(cancel_futures=True)
 
 
-def unpacked(archive: Path, folder: Path) -> Path:
+def unpack(archive: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     with zipfile.ZipFile(archive) as content:
         content.extractall(folder)

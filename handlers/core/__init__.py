@@ -1,1 +1,1 @@
-"""What both tasks share: the base handler, request parsing, errors, typed configuration, metrics."""
+"""The parts that all tasks share: the base handler, request parsing, errors, configuration and metrics."""

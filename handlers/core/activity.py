@@ -1,16 +1,16 @@
-"""What a worker is doing, in a small shared file that the supervisor reads without asking the worker.
+"""Report a worker's state in a small shared file, which the supervisor reads without a request to the worker.
 
-A worker that computes a long batch and a worker that hangs look the same to TorchServe. Here they differ: a thread
-updates `heartbeat` twice a second as long as the process runs Python code, and the handler updates `progress` while
-it works on a batch.
+TorchServe cannot distinguish a worker that computes a long batch from a worker that hangs. The file makes this
+possible: a thread updates `heartbeat` twice a second as long as the process runs Python code, and the handler updates
+`progress` while it computes a batch.
 
 | heartbeat | batch | progress | meaning |
 |---|---|---|---|
-| young | none | - | idle |
-| young | running | young | computing: batches, sub-batches or decoding steps go on |
-| young | running | old | one long operation, or a hang that leaves Python running (a lock, a system call) |
-| old | - | - | stopped (SIGSTOP), starved of CPU, or native code that hangs while it holds the interpreter lock |
-| no file | - | - | loading, or a handler that is not based on `Handler` |
+| recent | none | - | idle |
+| recent | running | recent | computing: batches, sub-batches or decoding steps advance |
+| recent | running | old | one long operation, or a hang outside of the interpreter lock (a lock, a system call) |
+| old | - | - | stopped (SIGSTOP), without CPU time, or native code that hangs and holds the interpreter lock |
+| no file | - | - | loading, or a handler that is not a subclass of `Handler` |
 """
 
 import mmap
@@ -23,21 +23,27 @@ from pathlib import Path
 from typing import Self
 
 DIRECTORY_VARIABLE = "WORKER_ACTIVITY_DIR"
-"""Environment variable that names the folder; the file in it is named after the worker's process id."""
+"""Environment variable with the folder of the activity files. A file's name is its worker's process id."""
 
 HEARTBEAT_INTERVAL_S = 0.5
 
-# heartbeat, batch_started, progress, last_answer; requests in the batch, batches, answers; held.
+# heartbeat, batch_started, progress, last_answer; requests in the batch, batches, answers; on_hold.
 _LAYOUT = struct.Struct("<4d3Q?")
 
 
 @dataclass(frozen=True)
 class Activity:
-    """One worker's state. Times are `time.monotonic()` seconds, which all processes of a machine share.
+    """The state of one worker. Times are `time.monotonic()` seconds, which all processes of a machine share.
 
-    `batch_started` is 0 while the worker is idle. `progress` is the last time that the current batch moved on: its
-    start, the end of a sub-batch, or a decoding step. `answers` counts requests that were answered, errors included.
-    `held`: the worker keeps a describe call, so that it gets no requests (holding.py).
+    Attributes:
+        heartbeat: The last time that the process ran Python code.
+        batch_started: When the current batch started; 0 while the worker is idle.
+        progress: When the current batch last advanced: its start, the end of a sub-batch, or a decoding step.
+        last_answer: When the last batch ended.
+        batch_requests: Requests in the current or last batch.
+        batches: Batches that have ended.
+        answers: Answered requests, including those that were answered with an error.
+        on_hold: Whether the worker delays a describe call so that it receives no requests (worker_hold.py).
     """
 
     heartbeat: float
@@ -47,7 +53,7 @@ class Activity:
     batch_requests: int
     batches: int
     answers: int
-    held: bool = False
+    on_hold: bool = False
 
     @property
     def is_computing(self) -> bool:
@@ -55,9 +61,9 @@ class Activity:
 
 
 class ActivityWriter:
-    """Writes one worker's state through a memory map: a few hundred nanoseconds for each update.
+    """A writer of one worker's state through a memory map. An update takes a few hundred nanoseconds.
 
-    Without a path the state is kept in memory and nobody reads it, so that a handler need not check.
+    Without a path, the writer keeps the state in memory only, so that a handler can use it without a supervisor.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -65,7 +71,9 @@ class ActivityWriter:
         self._buffer: mmap.mmap | bytearray = bytearray(_LAYOUT.size)
         if path is not None:
             with open(path, "w+b") as file:
-                file.write(bytes(_LAYOUT.size))  # a page that a full disk does not hold would end the worker
+                file.write(
+                    bytes(_LAYOUT.size)
+                )  # without these bytes, a write on a full disk would kill the worker
                 file.flush()
                 self._buffer = mmap.mmap(file.fileno(), _LAYOUT.size)
         self._values = [time.monotonic(), 0.0, 0.0, 0.0, 0, 0, 0, False]
@@ -74,11 +82,11 @@ class ActivityWriter:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """For this process, in the folder that the supervisor names; in memory where it names none."""
+        """Return the writer of this process. It writes to memory only if `WORKER_ACTIVITY_DIR` is not set."""
         folder = os.environ.get(DIRECTORY_VARIABLE)
         try:
             return cls(Path(folder) / str(os.getpid()) if folder else None)
-        except OSError:  # a full disk must not keep a worker from serving
+        except OSError:  # a full disk must not stop a worker from serving
             return cls(None)
 
     def start_heartbeat(self) -> None:
@@ -89,13 +97,13 @@ class ActivityWriter:
         self._update(batch_started=now, progress=now, requests=requests)
 
     def advance(self) -> None:
-        """The current batch has moved on."""
+        """Record that the current batch has advanced."""
         self._update(progress=time.monotonic())
 
-    def set_held(self, held: bool) -> None:
-        """Whether the current batch, a describe call, is kept on purpose."""
+    def set_on_hold(self, on_hold: bool) -> None:
+        """Record whether the current batch, a describe call, is delayed on purpose."""
         with self._lock:
-            self._values[7] = held
+            self._values[7] = on_hold
             self._write()
 
     def end_batch(self) -> None:
@@ -124,12 +132,12 @@ class ActivityWriter:
             time.sleep(HEARTBEAT_INTERVAL_S)
 
     def _write(self) -> None:
-        # One copy: `pack_into` fills the buffer with zeros first, which a reader would see now and then.
+        # Copy once: `pack_into` fills the buffer with zeros first, and a reader could see them.
         self._buffer[:] = _LAYOUT.pack(*self._values)
 
 
 def read_activity(path: Path) -> Activity | None:
-    """The state in the file, or None where there is none, as for a handler that is not based on ours."""
+    """Return the state in an activity file; None if the file is missing or too short."""
     try:
         return Activity(*_LAYOUT.unpack(path.read_bytes()))
     except (OSError, struct.error):

@@ -1,29 +1,33 @@
-"""Base64 as clients write it: with line breaks, URL-safe, without padding, or as a data URL."""
+"""Decode base64 in the variants that clients send: with line breaks, URL-safe, without padding, or as a data URL."""
 
 import base64
 import re
 
 _DATA_URL = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
-_ADDRESS = re.compile(r"(?:https?|ftp|file)://", re.IGNORECASE)
+_URL = re.compile(r"(?:https?|ftp|file)://", re.IGNORECASE)
 _TO_STANDARD = str.maketrans("-_", "+/")
 _LINE_LENGTHS = (60, 64, 72, 76)
-"""Of encoders that break lines. A shell may have made spaces of the line breaks."""
+"""Line lengths of common encoders. A shell may replace the line breaks with spaces."""
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode a string. Raises ValueError, whose message completes "the input ... " with what is wrong."""
+    """Return the decoded bytes.
+
+    Raises:
+        ValueError: The text is not base64. The message is a predicate, to follow a subject such as "the input".
+    """
     text = text.strip()
     if match := _DATA_URL.match(text):
         if not match[1].lower().endswith(";base64"):
             raise ValueError(
-                "is a data URL that is not in base64, which would begin like data:image/png;base64,"
+                "is a data URL without base64; it must begin with its type and base64, as in data:image/png;base64,"
             )
         text = text[match.end() :].strip()
-    if _ADDRESS.match(text):
-        raise ValueError("is an address, which is not fetched; send the file itself in base64")
+    if _URL.match(text):
+        raise ValueError("is a URL, and URLs are not downloaded; send the file itself in base64")
     lines = text.split()
-    if any(" " in line.strip() for line in text.splitlines()) and not _are_lines(lines):
-        raise ValueError("is base64 with spaces in it; in a form, write '+' as %2B")
+    if any(" " in line.strip() for line in text.splitlines()) and not _have_line_length(lines):
+        raise ValueError("is base64 that contains spaces; in a form, encode '+' as %2B")
     content = "".join(lines)
     is_standard = "+" in content or "/" in content
     if not is_standard and ("-" in content or "_" in content):
@@ -36,7 +40,7 @@ def decode_base64(text: str) -> bytes:
         raise ValueError("is not base64") from None
 
 
-def _are_lines(lines: list[str]) -> bool:
+def _have_line_length(lines: list[str]) -> bool:
     length = len(lines[0])
     return (
         length in _LINE_LENGTHS

@@ -1,4 +1,4 @@
-"""Compressed bodies (`Content-Encoding`), decompressed within bounds."""
+"""Decompress request bodies (`Content-Encoding`) up to a size limit."""
 
 import zlib
 from collections.abc import Callable
@@ -9,20 +9,20 @@ from handlers.core.errors import InvalidRequest, TooLarge
 T = TypeVar("T")
 
 MAX_DECOMPRESSED_BYTES = 16 * 2**20
-"""As a body that is not compressed (max_request_size in config.properties)."""
+"""Maximum size of a decompressed body, the same as that of any body (max_request_size in config.properties)."""
 ENCODINGS = ("gzip", "deflate")
 CHUNK_BYTES = 2**18
-"""Most that is decompressed at a time where it is not kept."""
+"""Bytes that are decompressed at a time to count them."""
 GZIP_OR_ZLIB, RAW_DEFLATE = zlib.MAX_WBITS | 32, -zlib.MAX_WBITS
-"""Window bits of zlib. Some clients send deflate without zlib's header."""
+"""Values of zlib's `wbits`. Some clients send deflate without the zlib header."""
 
 
 def decompress(body: Any, encoding: str) -> Any:
-    """`body` without the compression that the header Content-Encoding names.
+    """Return the decompressed body.
 
     Raises:
-        InvalidRequest: The encoding is unknown, the body is not in it, or it is incomplete.
-        TooLarge: It has more than MAX_DECOMPRESSED_BYTES.
+        InvalidRequest: The encoding is not supported, or the body is incomplete or not in this encoding.
+        TooLarge: The decompressed body has more than MAX_DECOMPRESSED_BYTES.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):
@@ -31,15 +31,16 @@ def decompress(body: Any, encoding: str) -> Any:
         raise unsupported(encoding)
     if not isinstance(body, bytes | bytearray):
         raise InvalidRequest(
-            "TorchServe decodes the body of this Content-Type before it is decompressed; send it uncompressed"
+            "a body of this Content-Type cannot be compressed, because TorchServe parses it first; send it "
+            "uncompressed"
         )
     return _with_either_header(_inflate, body, name)
 
 
 def decompressed_size(body: bytes | bytearray, encoding: str) -> int:
-    """How many bytes `decompress` would give, without keeping them.
+    """Return the size of the decompressed body in bytes, without keeping the body in memory.
 
-    Raises what `decompress` raises, except for a body that is cut off or has more behind it.
+    Raises what `decompress` raises, except that it accepts a body that is truncated or followed by further bytes.
     """
     name = encoding.strip().lower()
     if name not in ENCODINGS:
@@ -48,7 +49,7 @@ def decompressed_size(body: bytes | bytearray, encoding: str) -> int:
 
 
 def _with_either_header(read: Callable[[bytes | bytearray, int], T], body: bytes | bytearray, name: str) -> T:
-    """Call `read` with the window bits that fit the body. Raises InvalidRequest where none do."""
+    """Call `read` with the window bits that fit the body. Raises InvalidRequest if none do."""
     try:
         return read(body, GZIP_OR_ZLIB)
     except zlib.error as error:
@@ -65,15 +66,15 @@ def unsupported(encoding: str) -> InvalidRequest:
 
 
 def not_compressed(name: str, error: zlib.error) -> InvalidRequest:
-    return InvalidRequest(f"the body is not {name}, as its Content-Encoding says ({error})")
+    return InvalidRequest(f"the body is not valid {name}, its Content-Encoding ({error})")
 
 
 def incomplete_body() -> InvalidRequest:
-    return InvalidRequest("the compressed body is incomplete")
+    return InvalidRequest("the compressed body is truncated")
 
 
 def trailing_bytes() -> InvalidRequest:
-    return InvalidRequest("there are further bytes after the compressed body")
+    return InvalidRequest("the compressed body is followed by further bytes; remove them")
 
 
 def too_large(max_bytes: int = MAX_DECOMPRESSED_BYTES) -> TooLarge:
@@ -81,24 +82,24 @@ def too_large(max_bytes: int = MAX_DECOMPRESSED_BYTES) -> TooLarge:
 
 
 def _size(body: bytes | bytearray, window_bits: int) -> int:
-    """Raises zlib.error and TooLarge."""
-    inflating = zlib.decompressobj(window_bits)
-    size, left = 0, bytes(body)
-    while left and not inflating.eof:
-        size += len(inflating.decompress(left, CHUNK_BYTES))
+    """Return the decompressed size in bytes. Raises zlib.error and TooLarge."""
+    decompressor = zlib.decompressobj(window_bits)
+    size, remaining = 0, bytes(body)
+    while remaining and not decompressor.eof:
+        size += len(decompressor.decompress(remaining, CHUNK_BYTES))
         if size > MAX_DECOMPRESSED_BYTES:
             raise too_large()
-        left = inflating.unconsumed_tail
+        remaining = decompressor.unconsumed_tail
     return size
 
 
 def _inflate(body: bytes | bytearray, window_bits: int) -> bytes:
-    inflating = zlib.decompressobj(window_bits)
-    content = inflating.decompress(body, MAX_DECOMPRESSED_BYTES + 1)
+    decompressor = zlib.decompressobj(window_bits)
+    content = decompressor.decompress(body, MAX_DECOMPRESSED_BYTES + 1)
     if len(content) > MAX_DECOMPRESSED_BYTES:
         raise too_large()
-    if not inflating.eof:
+    if not decompressor.eof:
         raise incomplete_body()
-    if inflating.unused_data:
+    if decompressor.unused_data:
         raise trailing_bytes()
     return content

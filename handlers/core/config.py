@@ -1,4 +1,4 @@
-"""The `handler:` section of `model-config.yaml`, typed; a key nobody knows is an error that names the known ones."""
+"""Parse the `handler:` section of `model-config.yaml` into typed settings. Unknown keys are errors."""
 
 import math
 from collections.abc import Mapping
@@ -14,26 +14,31 @@ MAX_THREADS = 1024
 
 @dataclass(frozen=True)
 class HandlerConfig:
-    """Settings that every handler has."""
+    """Settings of every handler."""
 
     engine: Literal["auto", "torch", "torch-compiled", "openvino", "native"] = "auto"
-    """What executes the network."""
+    """Engine that runs the network."""
 
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """`auto` is bf16 where the hardware has it fast, fp32 otherwise; int8 where the archive was calibrated for it."""
+    """Precision of the network. `auto`: int8 if the archive is calibrated, else bf16 if the hardware computes it
+    fast, else fp32."""
 
     threads: int | Literal["auto"] = "auto"
-    """Threads of one worker; `auto` divides the cores that the process may really use by the workers."""
+    """Threads of one worker. `auto`: the cores that the process may use, divided by the number of workers."""
 
     gpu_memory: float | Literal["auto"] = "auto"
-    """Share of one GPU's memory for one worker, above 0 and at most 1; `auto` divides 0.9 by its workers."""
+    """Share of a GPU's memory for one worker, above 0 and at most 1. `auto`: 0.9 divided by the GPU's workers."""
 
     max_items: int = 32
-    """Inputs in one request."""
+    """Maximum number of inputs in one request."""
 
     @classmethod
     def from_mapping(cls, section: Mapping[str, Any] | None) -> Self:
-        """Raises ConfigurationError naming the key, what it takes, and for an unknown key all known ones."""
+        """Return the settings of a mapping.
+
+        Raises:
+            ConfigurationError: A key is unknown, or a value has the wrong type or is out of range.
+        """
         if section is None:
             section = {}
         if not isinstance(section, Mapping):
@@ -48,7 +53,8 @@ class HandlerConfig:
                 )
             if not _matches(value, hints[key]):
                 raise ConfigurationError(
-                    f"model-config.yaml: 'handler.{key}' must be {_words(hints[key])}, not {shown(value)}"
+                    f"model-config.yaml: 'handler.{key}' must be {_describe_type(hints[key])}, "
+                    f"not {format_setting(value)}"
                 )
             values[key] = _converted(value, hints[key])
         return cls(**values)
@@ -57,50 +63,47 @@ class HandlerConfig:
         if self.gpu_memory != "auto" and not 0 < self.gpu_memory <= 1:
             raise ConfigurationError(
                 "model-config.yaml: 'handler.gpu_memory' must be above 0 and at most 1 (the share of one GPU), "
-                f"not {shown(self.gpu_memory)}"
+                f"not {format_setting(self.gpu_memory)}"
             )
         for field in fields(self):
             value = getattr(self, field.name)
             if type(value) is not int:
                 continue
-            highest = MAX_THREADS if field.name == "threads" else MAX_INTEGER
-            if value < 1:
+            maximum = MAX_THREADS if field.name == "threads" else MAX_INTEGER
+            if not 1 <= value <= maximum:
+                limit = "at least 1" if value < 1 else f"at most {maximum}"
                 raise ConfigurationError(
-                    f"model-config.yaml: 'handler.{field.name}' must be at least 1, not {shown(value)}"
-                )
-            if value > highest:
-                raise ConfigurationError(
-                    f"model-config.yaml: 'handler.{field.name}' must be at most {highest}, not {shown(value)}"
+                    f"model-config.yaml: 'handler.{field.name}' must be {limit}, not {format_setting(value)}"
                 )
 
 
 def server_setting(settings: Mapping[str, Any], key: str, default: float) -> float:
-    """A number that TorchServe reads from model-config.yaml as well, above 0; `default` if it is unset or 0.
+    """Return a setting of TorchServe in model-config.yaml, which must be a number; `default` if unset or 0.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is not a number of at least 0.
     """
     value = settings.get(key)
     if value is None:
         return default
     if not _matches(value, float) or value < 0:
         raise ConfigurationError(
-            f"model-config.yaml: '{key}' must be a number of at least 0, not {shown(value)}"
+            f"model-config.yaml: '{key}' must be a number of at least 0, not {format_setting(value)}"
         )
     return float(value) or default
 
 
-def shown(value: Any) -> str:
-    """A setting as an error message repeats it."""
+def format_setting(value: Any) -> str:
+    """Return a setting's value as text for error messages, at most 60 characters long."""
     try:
         text = repr(value)
     except ValueError:  # Python refuses to print integers of thousands of digits
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """An integer for a setting that is a number becomes a float, which torch insists on."""
+    """Convert an integer to a float if the setting is a float, because torch requires floats."""
     takes_float = hint is float or (get_origin(hint) in (Union, UnionType) and float in get_args(hint))
     return float(value) if takes_float and type(value) is int else value
 
@@ -120,11 +123,11 @@ def _matches(value: Any, hint: Any) -> bool:
     return type(value) is hint
 
 
-def _words(hint: Any) -> str:
+def _describe_type(hint: Any) -> str:
     origin = get_origin(hint)
     if origin is Literal:
         return " or ".join(repr(choice) for choice in get_args(hint))
     if origin in (Union, UnionType):
-        return " or ".join(_words(part) for part in get_args(hint))
+        return " or ".join(_describe_type(part) for part in get_args(hint))
     names = {int: "an integer", float: "a number", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(hint, str(hint))

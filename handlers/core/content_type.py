@@ -1,8 +1,9 @@
-"""What a Content-Type header says: the media types it names, and the charset of a text."""
+"""Parse Content-Type headers, and decode text from its charset."""
 
 import codecs
 from dataclasses import dataclass
 from email.message import Message
+from functools import lru_cache
 
 from handlers.core.errors import InvalidRequest, InvalidText
 
@@ -17,58 +18,71 @@ _CODECS = frozenset(
     utf-8 utf-8-sig
     """.split()  # noqa: SIM905
 )
-"""Python's codecs of charsets in which texts are sent; not those that transform text, such as rot13 and zip."""
+"""Python's codecs of charsets, without those that transform text, such as rot13 and zip."""
 _ALIASES = {"windows-31j": "cp932", "x-sjis": "cp932", "windows-874": "cp874"}
-"""Registered names that Python does not know."""
-_MAX_NAME = 40
+"""Registered charset names that Python does not know, with their codecs."""
+_MAX_NAME_LENGTH = 40
 _MAX_CHARSETS = 4
+_CACHED_HEADERS = 64
+_MAX_CACHED_LENGTH = 200
+"""Maximum number and length of the headers whose parsed types are kept. Clients send few different ones."""
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like the mark of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is its beginning
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_DEFAULTS_OF_LIBRARIES = ("iso8859-1", "cp1252", "iso8859-15")
-"""Charsets that libraries declare by default. Text in them is hardly ever valid UTF-8 by chance."""
-_SEPARATORS = " \n、。，"
-"""In most languages one of these separates words or sentences."""
+_LIBRARY_DEFAULTS = ("iso8859-1", "cp1252", "iso8859-15")
+"""Charsets that HTTP libraries declare by default. Text in one of them is rarely valid UTF-8 by chance."""
+_COMMON_SEPARATORS = " \n、。，"
+"""Characters that separate words or sentences in most languages."""
 _IDEOGRAPHIC_SPACE = "\u3000"
-"""The digit 0 of the other byte order, so that it counts only where nothing else tells."""
+"""Space of CJK texts. In the other byte order its bytes are the digit 0, so it is only a tie-breaker."""
 
 
 @dataclass(frozen=True)
 class ContentType:
-    """`mime`: media types in lower case; several where a client or proxy has merged two headers into one.
-    `charset`: as the client wrote it, "" if it named none; all of them where it named several.
+    """A parsed Content-Type header.
+
+    Attributes:
+        mime: Media types in lower case. There are several if a client or proxy merged two headers into one.
+        charset: The charset in the client's spelling, "" if the header has none. Several are separated by commas.
     """
 
     mime: tuple[str, ...] = ()
     charset: str = ""
 
-    @classmethod
-    def parse(cls, header: str) -> "ContentType":
-        """Read a header as it was sent; what is not a media type is left out."""
-        parts = [part.strip() for part in header.split(",")]
-        mime = tuple(name for part in parts if (name := part.partition(";")[0].strip().lower()))
-        charsets = {charset.lower(): charset for part in parts for charset in _charsets(part)}
-        return cls(mime, ", ".join(charsets.values()))
+    @staticmethod
+    def parse(header: str) -> "ContentType":
+        """Parse the value of a header. Parts that are not media types are ignored."""
+        return (_parse_and_keep if len(header) <= _MAX_CACHED_LENGTH else _parse)(header)
 
     @property
     def is_json(self) -> bool:
-        """Whether it says JSON in one of the ways that clients do: application/json, text/json, .../...+json, ..."""
+        """True if a media type is a variant of JSON, such as application/json, text/json or application/x+json."""
         return any("json" in mime for mime in self.mime)
 
 
+def _parse(header: str) -> ContentType:
+    parts = [part.strip() for part in header.split(",")]
+    mime = tuple(name for part in parts if (name := part.partition(";")[0].strip().lower()))
+    charsets = {charset.lower(): charset for part in parts for charset in _charsets(part)}
+    return ContentType(mime, ", ".join(charsets.values()))
+
+
+_parse_and_keep = lru_cache(_CACHED_HEADERS)(_parse)
+
+
 def header_parameter(header: str, value: str, name: str) -> str:
-    """A parameter of a header such as Content-Type or Content-Disposition, "" where it has none."""
+    """Return a parameter of a header such as Content-Type, "" if the header does not have it."""
     message = Message()
     message[header] = value.replace("\r", " ").replace("\n", " ")
     try:
-        found = message.get_param(name, header=header)
-    except (ValueError, TypeError):  # RFC 2231 numbers of thousands of digits, or only some with a number
+        parameter = message.get_param(name, header=header)
+    except (ValueError, TypeError):  # invalid section numbers (RFC 2231)
         return ""
-    return found if isinstance(found, str) else ""
+    return parameter if isinstance(parameter, str) else ""
 
 
 def _charsets(header: str) -> list[str]:
@@ -76,7 +90,7 @@ def _charsets(header: str) -> list[str]:
     message["content-type"] = header.replace("\r", " ").replace("\n", " ")
     try:
         parameters = message.get_params(failobj=[])
-    except (ValueError, TypeError):  # RFC 2231 numbers of thousands of digits, or only some with a number
+    except (ValueError, TypeError):  # invalid section numbers (RFC 2231)
         return []
     values = (value for name, value in parameters if name.lower() == "charset")
     # RFC 2231 writes charset*=utf-8''latin1, which are three parts here.
@@ -85,26 +99,31 @@ def _charsets(header: str) -> list[str]:
 
 
 def needs_decoding(content: bytes | bytearray | memoryview, charset: str) -> bool:
-    """Whether a text is not UTF-8, by its declared charset or its byte order mark. Raises InvalidRequest."""
+    """Return True unless the declared charset and the byte order mark indicate UTF-8. Raises InvalidRequest."""
     return not is_utf8(charset) or bytes(content[:2]) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def is_utf8(charset: str) -> bool:
-    """Whether a text of this charset is UTF-8, as it is where none is declared. Raises InvalidRequest."""
+    """Return True if a charset is UTF-8 or "", for which UTF-8 is the default. Raises InvalidRequest."""
     return not charset or _codec(charset) in ("utf-8", "utf-8-sig")
 
 
 def decode_text(content: bytes | bytearray | memoryview, charset: str) -> str:
-    """Decode by the byte order mark, or else by the declared charset; the mark is left out.
+    """Decode a text from the charset of its byte order mark, or else from its declared charset. Removes the mark.
 
-    Raises InvalidRequest for a charset that is not known, InvalidText where the bytes are not of that charset.
+    Raises:
+        InvalidRequest: The charset is unknown.
+        InvalidText: The bytes are not valid in the charset.
     """
     content = bytes(content)
     codec = next((codec for mark, codec in _BYTE_ORDER_MARKS if content.startswith(mark)), "")
+    origin = "the charset of its byte order mark" if codec else "its declared charset"
     if codec:
         charset = codec
         if codec == "utf-16" and len(content) > 2 and _is_utf8_text(content[2:]):
-            raise InvalidText("the text begins with the byte order mark of UTF-16, and is not UTF-16")
+            raise InvalidText(
+                "the text begins with the byte order mark of UTF-16 but is UTF-8; remove the mark"
+            )
     else:
         codec = _codec(charset)
         _check_not_utf8(content, codec, charset)
@@ -113,23 +132,23 @@ def decode_text(content: bytes | bytearray | memoryview, charset: str) -> str:
     try:
         text = content.decode(codec)
     except UnicodeDecodeError as error:
-        raise InvalidText(
-            f"the text is not in the charset {charset} that is declared: byte {error.start} cannot be read"
-        ) from None
+        raise InvalidText(f"the text is not valid {charset}, {origin} (byte {error.start})") from None
     return text.removeprefix("\ufeff")
 
 
 def _check_not_utf8(content: bytes, codec: str, charset: str) -> None:
-    """Raise InvalidText where UTF-8 was sent, and another charset was declared that would read other characters."""
+    """Raise InvalidText if the text is UTF-8, and decoding it from the declared charset would change it."""
     is_wide = codec.startswith(("utf-16", "utf-32"))
-    if not is_wide and (content.isascii() or codec not in _DEFAULTS_OF_LIBRARIES):
+    if not is_wide and (content.isascii() or codec not in _LIBRARY_DEFAULTS):
         return
     if _is_utf8_text(content):
-        raise InvalidText(f"the text is UTF-8, and its Content-Type says {charset}; declare charset=utf-8")
+        raise InvalidText(
+            f"the text is UTF-8, but its Content-Type declares {charset}; declare charset=utf-8"
+        )
 
 
 def _is_utf8_text(content: bytes) -> bool:
-    """UTF-16 and UTF-32 of almost any text have NULs, or are no valid UTF-8."""
+    """Return True if the bytes are UTF-8 without NUL, which UTF-16 and UTF-32 texts almost never are."""
     try:
         return bool(content.decode()) and 0 not in content
     except UnicodeDecodeError:
@@ -137,37 +156,41 @@ def _is_utf8_text(content: bytes) -> bool:
 
 
 def _with_byte_order(content: bytes, codec: str, charset: str) -> str:
-    """UTF-16 or UTF-32 without a mark, in the order in which it has more of the commonest characters."""
+    """Append the byte order to a codec: the order in which a text without a mark has more common characters."""
     ranks: dict[str, tuple[bool, int, int]] = {}
     for order in ("-le", "-be"):
         try:
             text = content.decode(codec + order)
         except UnicodeDecodeError:
             continue
-        common = sum(map(text.count, _SEPARATORS))
+        common = sum(map(text.count, _COMMON_SEPARATORS))
         ranks[codec + order] = text.isascii(), common, text.count(_IDEOGRAPHIC_SPACE)
-    likeliest = max(ranks, key=lambda order: ranks[order], default=codec)
-    if likeliest in ranks and list(ranks.values()).count(ranks[likeliest]) > 1:
+    most_likely = max(ranks, key=lambda order: ranks[order], default=codec)
+    if most_likely in ranks and list(ranks.values()).count(ranks[most_likely]) > 1:
         raise InvalidText(
-            f"the charset {charset} leaves the order of bytes open; declare {codec}le or {codec}be"
+            f"the charset {charset} does not define the byte order; declare {codec}le or {codec}be"
         )
-    return likeliest
+    return most_likely
 
 
 def _codec(charset: str) -> str:
-    """The name of Python's codec. Raises InvalidRequest."""
+    """Return the name of the Python codec. Raises InvalidRequest."""
     if "," in charset:
         names = {_codec(part.strip()) for part in charset.split(",")[:_MAX_CHARSETS]}
         if len(names) == 1 and charset.count(",") < _MAX_CHARSETS:
             return names.pop()
         raise InvalidRequest(f"the Content-Type names several charsets ({charset[:80]}); name one")
     try:
-        name = codecs.lookup(_ALIASES.get(charset.lower(), charset)).name if len(charset) <= _MAX_NAME else ""
+        name = (
+            codecs.lookup(_ALIASES.get(charset.lower(), charset)).name
+            if len(charset) <= _MAX_NAME_LENGTH
+            else ""
+        )
     except (LookupError, ValueError):
         name = ""
     if name not in _CODECS:
         raise InvalidRequest(
-            f"the charset {charset[:_MAX_NAME]!r} is not known; send the text in UTF-8, or in another charset of the "
-            "IANA list, such as ISO-8859-1, windows-1252, UTF-16LE or Shift_JIS"
+            f"the charset {charset[:_MAX_NAME_LENGTH]!r} is not known; send the text in UTF-8, or in another charset "
+            "of the IANA list, such as ISO-8859-1, windows-1252, UTF-16LE or Shift_JIS"
         )
     return name

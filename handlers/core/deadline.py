@@ -1,7 +1,7 @@
-"""Request deadlines: how old a request is, how long its client waits, and from which headers that is read.
+"""Read a request's start time and timeout.
 
-REST requests carry HTTP headers. TorchServe's gRPC passes no metadata on, so `Predictions` calls carry the same names
-as reserved keys of their input map.
+REST requests carry these values in HTTP headers. TorchServe does not forward gRPC metadata, so `Predictions` calls
+carry them as reserved keys of their input map.
 """
 
 import math
@@ -14,9 +14,9 @@ from typing import Any
 from handlers.core.errors import InvalidRequest
 
 TIMEOUT_HEADER = "x-request-timeout"
-"""Seconds that the client waits for the answer, counted from the request's start."""
+"""Header with the seconds that the client waits for the answer, counted from the start of the request."""
 START_HEADER = "x-request-start"
-"""Unix time in seconds at which the request reached the proxy or left the client."""
+"""Header with the Unix time in seconds at which the client sent the request or the proxy received it."""
 EDGE_ID_HEADER = "x-edge-id"
 REQUEST_ID_HEADER = "x-request-id"
 RESERVED_KEYS = (TIMEOUT_HEADER, START_HEADER, EDGE_ID_HEADER, REQUEST_ID_HEADER)
@@ -24,23 +24,23 @@ RESERVED_KEYS = (TIMEOUT_HEADER, START_HEADER, EDGE_ID_HEADER, REQUEST_ID_HEADER
 MAX_CLOCK_SKEW_S = 5.0
 MAX_AGE_S = 3600.0
 MAX_TIMEOUT_S = 1e6
-_MAX_REQUEST_ID = 64
+_MAX_REQUEST_ID_LENGTH = 64
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,9})?")
 _EDGE_ID = re.compile(r"[0-9a-f]{32}")
 _NOT_IN_REQUEST_ID = re.compile(r"[^A-Za-z0-9._:/=+@-]")
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """When a request started and until when its answer is of use, in `time.monotonic()` seconds.
+class RequestTiming:
+    """The start time, deadline and ids of a request. Times are `time.monotonic()` seconds.
 
     Attributes:
-        started: When the request reached the proxy, or this worker if that is not known.
-        deadline: When its client stops waiting; None if the client did not say.
+        started: When the request started; the time of its arrival in this worker if the request has no start time.
+        deadline: When the client stops waiting; None if the request has no timeout.
         edge_id: The proxy's id of the request, 32 hexadecimal digits; "" without a proxy.
-        request_id: The client's id, safe to log; "" if there is none.
-        error: Why the timeout of the request is not valid.
-        has_start: Whether the request itself says when it started.
+        request_id: The client's id of the request, safe to log; "" if the client sent none.
+        error: The error if the timeout is invalid, otherwise None.
+        has_start: Whether the request carries its start time.
     """
 
     started: float
@@ -57,15 +57,19 @@ class Arrival:
         return self.deadline is not None and now >= self.deadline
 
 
-def read_arrival(values: Mapping[str, str], now: float | None = None, wall: float | None = None) -> Arrival:
+def read_timing(
+    values: Mapping[str, str], now: float | None = None, wall: float | None = None
+) -> RequestTiming:
     """Read the `RESERVED_KEYS` of one request.
 
     Args:
-        values: Lower-case names and their text. An empty text counts as absent.
+        values: Values by lower-case name. An empty value means that the key is absent.
         now: The time of arrival in this worker, in `time.monotonic()` seconds.
-        wall: The same moment in Unix seconds.
+        wall: The same time in Unix seconds.
 
-    A start that lies in the future or is older than an hour is ignored. An invalid timeout is in `Arrival.error`.
+    Returns:
+        The timing. A start time more than MAX_CLOCK_SKEW_S in the future or MAX_AGE_S in the past is ignored. An
+        invalid timeout sets `RequestTiming.error`.
     """
     now = time.monotonic() if now is None else now
     wall = time.time() if wall is None else wall
@@ -77,21 +81,21 @@ def read_arrival(values: Mapping[str, str], now: float | None = None, wall: floa
         if timeout is not None:
             deadline = now - age + timeout
     except InvalidRequest as invalid:
-        error = InvalidRequest(invalid.message)  # a new one holds no traceback
+        error = InvalidRequest(invalid.message)  # a new error without a traceback
     edge_id = values.get(EDGE_ID_HEADER, "").strip().lower()
-    request_id = _NOT_IN_REQUEST_ID.sub("", values.get(REQUEST_ID_HEADER, "")[: 2 * _MAX_REQUEST_ID])
-    return Arrival(
+    request_id = _NOT_IN_REQUEST_ID.sub("", values.get(REQUEST_ID_HEADER, "")[: 2 * _MAX_REQUEST_ID_LENGTH])
+    return RequestTiming(
         started=now - age,
         deadline=deadline,
         edge_id=edge_id if _EDGE_ID.fullmatch(edge_id) else "",
-        request_id=request_id[:_MAX_REQUEST_ID],
+        request_id=request_id[:_MAX_REQUEST_ID_LENGTH],
         error=error,
         has_start=known_age is not None,
     )
 
 
 def parse_timeout(text: str) -> float | None:
-    """Seconds, or None for an empty text. Raises InvalidRequest."""
+    """Parse a timeout in seconds. Return None for an empty text. Raises InvalidRequest."""
     text = text.strip()
     if not text:
         return None
@@ -104,25 +108,25 @@ def parse_timeout(text: str) -> float | None:
 
 
 def format_timeout(seconds: float) -> str:
-    """A text that `parse_timeout` reads; what is longer than MAX_TIMEOUT_S is shortened to that."""
+    """Format a timeout in seconds for `parse_timeout`. Longer timeouts become MAX_TIMEOUT_S."""
     return f"{min(seconds, MAX_TIMEOUT_S):.9f}"
 
 
 def reserved_values(
     fields: Mapping[str, Any], headers: Mapping[str, Any], is_grpc: bool
 ) -> tuple[dict[str, str], Mapping[str, Any]]:
-    """The reserved values of a request, and its fields without them."""
+    """Split a request into its reserved values and its other fields."""
     if not is_grpc:
-        found = {
+        reserved = {
             name.lower(): value
             for name, value in headers.items()
             if isinstance(value, str) and name.lower() in RESERVED_KEYS
         }
-        return found, fields
+        return reserved, fields
     if not any(name in fields for name in RESERVED_KEYS):
         return {}, fields
-    found = {name: _text(fields[name]) for name in RESERVED_KEYS if name in fields}
-    return found, {name: value for name, value in fields.items() if name not in RESERVED_KEYS}
+    reserved = {name: _text(fields[name]) for name in RESERVED_KEYS if name in fields}
+    return reserved, {name: value for name, value in fields.items() if name not in RESERVED_KEYS}
 
 
 def _text(value: Any) -> str:
@@ -130,7 +134,7 @@ def _text(value: Any) -> str:
 
 
 def _age(text: str, wall: float) -> float | None:
-    """Seconds since the start that `text` names; None if it names none that is plausible."""
+    """Return the seconds since the start time in `text`; None if the time is implausible."""
     text = text.strip().removeprefix("t=")
     if not _NUMBER.fullmatch(text):
         return None

@@ -1,16 +1,17 @@
-"""Where a worker computes: device, precision and threads."""
+"""Choose a worker's device, precision and threads."""
 
 import contextlib
 import logging
 import math
 import os
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from handlers.core.config import HandlerConfig
+from handlers.core.instruction_sets import without_limited_flags
 
 if TYPE_CHECKING:
     import torch
@@ -18,22 +19,28 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AMX = frozenset({"amx_bf16"})
-"""The CPU flag of bf16 tiles."""
+"""CPU flag of matrix tiles (AMX) for bf16."""
+
+FAST_BF16 = AMX | {"avx512_bf16"}
+"""CPU flags of instructions that multiply bf16. Without them, bf16 is several times slower than fp32."""
 
 FAST_INT8 = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
-"""CPU flags with which products of int8 are faster than of wider types, and exact."""
+"""CPU flags of instructions that multiply int8 exactly, and faster than wider types."""
 
 NICE_VARIABLE = "HANDLER_CPU_NICE"
-"""Environment variable with the nice value of a worker that computes on the CPU, 0 to 19; unset: unchanged."""
+"""Environment variable with the nice value (0 to 19) of workers that compute on the CPU. Unset: no change."""
 
-GPU_SHARE = 0.9
-"""Of one GPU's memory for all workers of a model; CUDA's own context, which no limit counts, needs the rest."""
+GPU_MEMORY_SHARE = 0.9
+"""Share of one GPU's memory for all workers of a model. The CUDA context needs the rest."""
+
+BF16_CAPABILITY, FP16_CAPABILITY = (8, 0), (7, 0)
+"""Compute capabilities from which a GPU of Nvidia multiplies bf16 (Ampere) and fp16 (Volta) in tensor cores."""
 
 
 def _lower_priority() -> None:
-    """Let the front end, proxies and probes run before computation, which keeps every core busy for long.
+    """Lower the priority of this process, so that the front end, proxies and probes run before computation.
 
-    Threads that are started later inherit the nice value.
+    Threads that start later inherit the nice value.
     """
     value = os.environ.get(NICE_VARIABLE, "")
     if not value:
@@ -41,59 +48,88 @@ def _lower_priority() -> None:
     if not (value.isascii() and value.isdigit() and int(value) <= 19):
         logger.warning("%s must be an integer from 0 to 19, not %r: priority unchanged", NICE_VARIABLE, value)
         return
-    with contextlib.suppress(OSError):  # a higher priority than the process has takes a privilege
+    with contextlib.suppress(OSError):  # raising the priority needs a privilege
         os.setpriority(os.PRIO_PROCESS, 0, int(value))
 
 
 @dataclass(frozen=True)
 class Device:
-    """`torch_device` and `dtype` for the network's weights; `threads` for one operation on the CPU.
+    """A worker's device, precision, threads and memory limit.
 
-    `gpu_memory` is the share of one GPU's memory that this process may take. An item that comes alone may have
-    `lone_threads` where they are more than `threads`.
+    Attributes:
+        torch_device: Device of the network's weights.
+        dtype: Data type of the weights.
+        threads: Threads of one operation on the CPU.
+        gpu_memory: Share of one GPU's memory that this process may use.
+        single_item_threads: Threads for a batch of one item, at least `threads`.
+        warning: Why the precision differs from the configured one; empty if it does not.
     """
 
     torch_device: "torch.device"
     dtype: "torch.dtype"
     threads: int
     gpu_memory: float = 1.0
-    lone_threads: int = 1
+    single_item_threads: int = 1
+    warning: str = ""
 
     @classmethod
     def choose(
-        cls, gpu_id: int | None, config: HandlerConfig, workers: int = 1, bf16_flags: Set[str] = AMX
+        cls,
+        gpu_id: int | None,
+        config: HandlerConfig,
+        workers: int = 1,
+        bf16_flags: Set[str] = AMX,
+        device_ids: Sequence[int] | None = None,
+        fp16_on_gpu: bool = False,
     ) -> "Device":
-        """The worker's GPU where TorchServe gives one (`gpu_id`), else the CPU.
+        """Return the GPU that TorchServe assigns to the worker, or else the CPU.
 
-        `workers` is how many processes of this model share the cores and the GPUs. `bf16_flags`: a CPU with one of
-        them has bf16 fast for the task. The precision "int8" is an engine's own; for all else it is "auto".
+        Args:
+            gpu_id: The assigned GPU; None for the CPU.
+            config: The handler's settings. The precision "int8" is treated as "auto", because only engines use it;
+                "bf16" is replaced by fp32, with a warning, on a CPU without instructions for it.
+            workers: Processes of this model, which share the cores and the GPUs.
+            bf16_flags: CPU flags. The task is faster in bf16 on a CPU that has at least one of them.
+            device_ids: The GPUs of this model (`deviceIds`); None for all GPUs.
+            fp16_on_gpu: Whether the task computes in fp16 on a GPU without bf16.
         """
         import torch
 
         on_gpu = gpu_id is not None and torch.cuda.is_available()
         if gpu_id is not None and not on_gpu:
             logger.warning(
-                "TorchServe gives GPU %s, but this torch cannot use it: computing on the CPU", gpu_id
+                "TorchServe assigns GPU %s, but this build of PyTorch cannot use it: computing on the CPU",
+                gpu_id,
             )
         device = torch.device(f"cuda:{gpu_id}" if on_gpu else "cpu")
-        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+        dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         dtype = dtypes.get(config.precision)
         if dtype is None:
-            fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else has_any(bf16_flags)
-            dtype = dtypes["bf16" if fast else "fp32"]
+            cpu_precision = "bf16" if has_any(bf16_flags) else "fp32"
+            dtype = dtypes[_gpu_precision(device, fp16_on_gpu) if on_gpu else cpu_precision]
+        warning = ""
+        if config.precision == "bf16" and not on_gpu and cpu_flags() and not has_any(FAST_BF16):
+            dtype = torch.float32
+            warning = f"bf16 requires a CPU with one of {', '.join(sorted(FAST_BF16))}"
+            logger.warning("%s: computing in fp32", warning)
         workers = max(1, workers)
         if config.threads == "auto":
-            lone_threads = usable_cores()
-            threads = max(1, lone_threads // workers)
+            single_item_threads = usable_cores()
+            threads = max(1, single_item_threads // workers)
         else:
-            threads = lone_threads = config.threads
+            threads = single_item_threads = config.threads
         share = config.gpu_memory
         if share == "auto":
-            share = GPU_SHARE / math.ceil(workers / torch.cuda.device_count()) if on_gpu else 1.0
-        return cls(device, dtype, threads, share, lone_threads)
+            share = 1.0
+            if gpu_id is not None and on_gpu:
+                share = GPU_MEMORY_SHARE / _workers_on_gpu(
+                    gpu_id, workers, device_ids, torch.cuda.device_count()
+                )
+        # torch requires a float.
+        return cls(device, dtype, threads, float(share), single_item_threads, warning)
 
     def apply(self) -> None:
-        """Set this process's thread count, priority and memory limit; once, before the first operation."""
+        """Set this process's thread count, priority and memory limit. Call once, before the first operation."""
         import torch
 
         torch.set_num_threads(self.threads)
@@ -103,7 +139,7 @@ class Device:
             _lower_priority()
 
     def pool(self) -> ThreadPoolExecutor | None:
-        """`threads` threads, in each of which torch computes with that one thread; None where one is all there is."""
+        """Return a pool of `threads` threads whose torch operations use one thread each; None for one thread."""
         import torch
 
         if self.threads == 1:
@@ -116,26 +152,52 @@ class Device:
             "device": str(self.torch_device),
             "precision": self.precision,
             "threads": self.threads,
+            "cores": usable_cores(),
         } | memory
 
     @property
     def precision(self) -> str:
-        """`dtype` in the words of the configuration."""
-        return {"float32": "fp32", "bfloat16": "bf16"}[str(self.dtype).removeprefix("torch.")]
+        """The name of `dtype` in the configuration."""
+        names = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+        return names[str(self.dtype).removeprefix("torch.")]
+
+
+def _gpu_precision(device: "torch.device", allows_fp16: bool) -> str:
+    """Return the fastest precision of this GPU, which may differ from that of the process's current GPU."""
+    import torch
+
+    if torch.version.hip is not None:  # AMD: all GPUs that torch supports
+        return "bf16"
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= BF16_CAPABILITY:
+        return "bf16"
+    return "fp16" if allows_fp16 and capability >= FP16_CAPABILITY else "fp32"
+
+
+def _workers_on_gpu(gpu_id: int, workers: int, device_ids: Sequence[int] | None, num_gpus: int) -> int:
+    """Return the maximum number of a model's workers on a GPU.
+
+    TorchServe assigns workers in turn to the GPUs of `deviceIds`, or to all GPUs if one of the IDs does not exist.
+    """
+    ids = list(device_ids) if isinstance(device_ids, list | tuple) else []
+    if not ids or not all(type(device_id) is int and 0 <= device_id < num_gpus for device_id in ids):
+        ids = list(range(num_gpus))
+    return math.ceil(workers / len(ids)) * max(1, ids.count(gpu_id))
 
 
 def limit_kernel_caches(entries: int) -> None:
-    """Keep at most so many compiled operations in each of oneDNN's and torch's caches; before the first operation.
+    """Limit the caches of compiled operations of oneDNN and torch to `entries` each. Call before the first operation.
 
-    They keep 1,024 by default, one for each shape of each operation. With texts of every length that is 0.75 MB each,
-    about 1 GB in all, and no faster. What the environment says stays.
+    The default is 1,024 entries, one for each shape of each operation. With texts of all lengths, an entry takes
+    0.75 MB and the caches take about 1 GB, without any gain in speed. Environment variables that are already set take
+    precedence.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(entries))
 
 
 def usable_cores() -> int:
-    """Cores this process may really use: its affinity, cut by the control group's quota (v2, then v1)."""
+    """Return the number of cores that this process may use: its affinity, limited by its cgroup quota (v2 or v1)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_cores()
     return max(1, min(cores, int(quota)) if quota else cores)
@@ -159,13 +221,18 @@ def _cgroup_cores() -> float | None:
 
 
 def has_any(flags: Set[str]) -> bool:
-    """Whether the CPU has one of these flags."""
+    """Return True if the CPU has at least one of these flags, and no limit excludes it."""
     return not flags.isdisjoint(cpu_flags())
 
 
-@cache
 def cpu_flags() -> frozenset[str]:
-    """The CPU's instruction sets as Linux names them in /proc/cpuinfo; empty elsewhere."""
+    """Return the CPU's flags without those that ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY exclude."""
+    return without_limited_flags(hardware_flags(), os.environ)
+
+
+@cache
+def hardware_flags() -> frozenset[str]:
+    """Return the CPU's flags from /proc/cpuinfo; an empty set if the file is missing."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(

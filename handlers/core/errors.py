@@ -1,28 +1,26 @@
-"""The one error tree: what a client is told, and with which status.
+"""Errors that are returned to clients, each with its HTTP status.
 
 HandlerError
   ├─ BadRequest (400)
   │    ├─ InvalidRequest      the body or its fields
   │    ├─ InvalidParameter    a parameter: unknown, of the wrong type or out of range
-  │    ├─ InvalidImage        bytes that are no readable image
+  │    ├─ InvalidImage        bytes that are not a readable image
   │    └─ InvalidText         text that is empty or not UTF-8
   ├─ TooLarge (413)
   │    ├─ ImageTooLarge       bytes or pixels
-  │    ├─ TextTooLong         characters, or tokens where truncation is off
+  │    ├─ TextTooLong         characters, or tokens if truncation is off
   │    └─ TooManyItems        inputs in one request
-  ├─ InternalError (500)      our fault; the reason is in the worker's log, not in the answer
-  ├─ Overloaded (503)         not computed before the worker's time for its batch was over
-  ├─ DeadlineExceeded (504)   not begun: the client's time was over, or the client had left
+  ├─ InternalError (500)      an unexpected exception; the worker's log has the reason
+  ├─ Overloaded (503)         not computed within the worker's time for the batch
+  ├─ DeadlineExceeded (504)   not computed: the deadline has passed, or the client has disconnected
   └─ OutOfMemory (507)        this item does not fit into memory
-
-The status is on the class, as it is the class that decides it.
 """
 
 from typing import Any, ClassVar
 
 
 class HandlerError(Exception):
-    """An error with an answer of its own. `message` is for the client: no traceback, no path."""
+    """Base class of the errors that clients receive. `message` contains no traceback and no path."""
 
     code: ClassVar[int] = 500
 
@@ -35,7 +33,7 @@ class HandlerError(Exception):
         return type(self).__name__
 
     def as_dict(self) -> dict[str, Any]:
-        """TorchServe's own error shape; `error` is where the Open Inference Protocol and Hugging Face look."""
+        """Return TorchServe's error object, plus `error` for Open Inference Protocol and Hugging Face clients."""
         return {"code": self.code, "type": self.type, "message": self.message, "error": self.message}
 
 
@@ -92,4 +90,4 @@ class OutOfMemory(HandlerError):
 
 
 class ConfigurationError(Exception):
-    """The archive's `model-config.yaml` is wrong: the worker does not start, and the log says why."""
+    """An invalid configuration or model in the archive. The worker does not start; the log has the reason."""

@@ -12,17 +12,17 @@ from handlers.core.config import server_setting
 from handlers.core.device import Device
 from handlers.core.metrics import Metrics
 from handlers.core.pipeline import BatchPipeline, PipelineSettings, Response
-from handlers.core.reply import to_json
+from handlers.core.response_encoder import to_json
 from handlers.core.task import Answer, Item, Task
 
 logger = logging.getLogger(__name__)
 
 
 class Handler(Task[Item, Answer]):
-    """A task that TorchServe serves: it calls `initialize` once and `handle` for each batch."""
+    """Base class of handlers. TorchServe calls `initialize` once and `handle` for each batch."""
 
     def initialize(self, context: Any) -> None:
-        """Load from the archive's folder and warm up. Raises ConfigurationError and whatever loading raises."""
+        """Load the model from the archive's folder and warm up. Raises ConfigurationError and errors of `load`."""
         request_log.install()
         repeated_fields.install()
         properties = context.system_properties
@@ -30,9 +30,16 @@ class Handler(Task[Item, Answer]):
         settings = context.model_yaml_config or {}
         config = self.config_type.from_mapping(settings.get("handler"))
         workers = int(server_setting(settings, "minWorkers", 1))
-        self._device = Device.choose(properties.get("gpu_id"), config, workers, self.bf16_flags)
+        self._device = Device.choose(
+            properties.get("gpu_id"),
+            config,
+            workers,
+            self.bf16_flags,
+            settings.get("deviceIds"),
+            self.fp16_on_gpu,
+        )
         self._device.apply()
-        self.spread = _spread_over(self._device.pool() if self.parallel_decode else None)
+        self.parallel_map = _parallel_map_over(self._device.pool() if self.parallel_decode else None)
         self.batch_size = int(properties.get("batch_size") or 1)
         provenance = folder / "provenance.json"
         self._provenance = json.loads(provenance.read_text()) if provenance.exists() else {}
@@ -51,34 +58,37 @@ class Handler(Task[Item, Answer]):
         logger.info("%s is loaded: %s", context.model_name, self._origin())
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """Return one body for each request of the batch; status, content type and headers are set on `context`."""
+        """Return the response bodies of a batch. Sets statuses, content types and headers on `context`."""
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         if len(data) == 1 and not data[0] and headers[0].get("describe") == "True":
             return [to_json(self.description())]
         responses = self._pipeline.run(data, headers)
-        return [_write(response, index, context) for index, response in enumerate(responses)]
+        return [_write_response(response, index, context) for index, response in enumerate(responses)]
 
     def description(self) -> dict[str, Any]:
-        """Return what the describe API answers: provenance, device, engine, inputs, outputs and parameters."""
+        """Return the model's description: provenance, device, engine, inputs, outputs and parameters."""
         return self._origin() | self._pipeline.describe()
 
     def _origin(self) -> dict[str, Any]:
-        return self._provenance | self._device.describe() | self.describe()
+        description = self._provenance | self._device.describe() | self.describe()
+        if self._device.warning:
+            description["reason"] = "; ".join(filter(None, (self._device.warning, description.get("reason"))))
+        return description
 
 
-def _spread_over(pool: ThreadPoolExecutor | None) -> Callable[..., Iterable[Any]]:
-    """Return `map` with the threads of a pool. Results are in order; a single input is not worth a thread."""
+def _parallel_map_over(pool: ThreadPoolExecutor | None) -> Callable[..., Iterable[Any]]:
+    """Return a `map` that processes several inputs in the threads of a pool, with results in order."""
 
-    def spread(work: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterable[Any]:
-        return pool.map(work, inputs) if pool and len(inputs) > 1 else map(work, inputs)
+    def map_inputs(function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterable[Any]:
+        return pool.map(function, inputs) if pool and len(inputs) > 1 else map(function, inputs)
 
-    return spread
+    return map_inputs
 
 
-def _write(response: Response, index: int, context: Any) -> bytes:
-    """Set what TorchServe sends beside the body, and return the body."""
+def _write_response(response: Response, index: int, context: Any) -> bytes:
+    """Set the response's status, content type and headers on `context`, and return its body."""
     if response.is_grpc:
-        # Without it a StreamPredictions call, which any client may make, kills the worker.
+        # Without this header, a StreamPredictions call kills the worker.
         context.set_response_header(index, "ts_stream_next", "false")
     if response.error is not None:
         context.set_response_status(response.error.code, response.error.type, index)

@@ -1,32 +1,39 @@
-"""Parse a JSON message strictly, and take its fields, with errors that a client can act on."""
+"""Parse JSON messages strictly and select their fields."""
 
 import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from handlers.core.errors import InvalidRequest
-from handlers.core.raw_parameters import refuse_constant
+from handlers.core.raw_parameters import reject_constant
 
 
 def parse_json(body: Any, label: str = "the body") -> Any:
-    """Strict JSON: no NaN, no infinity, no name twice. Raises InvalidRequest, which calls the text `label`.
+    """Parse strict JSON: no NaN, no infinity, and no repeated names in an object.
 
-    A server that is set to decode bodies itself hands on what it found in one.
+    Args:
+        body: The text, or a list or object that the server has already parsed.
+        label: The name of the text in error messages.
+
+    Raises:
+        InvalidRequest: The text is not valid JSON.
     """
     if isinstance(body, dict | list):
         return body
     try:
         text = body if isinstance(body, str) else bytes(body).decode("utf-8-sig")
-        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=_unique)
+        return json.loads(text, parse_constant=reject_constant, object_pairs_hook=_reject_repeated_names)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"{label} is not UTF-8, as JSON is: byte {error.start} cannot be read") from None
+        raise InvalidRequest(
+            f"{label} is not UTF-8, as JSON must be: byte {error.start} is invalid"
+        ) from None
     except RecursionError:
         raise InvalidRequest(f"{label} is JSON that is nested too deeply") from None
     except ValueError as error:
         raise InvalidRequest(f"{label} is not valid JSON: {error}") from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_repeated_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in pairs:
         if name in result:
@@ -35,29 +42,30 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def only_fields(
+def select_fields(
     message: Mapping[str, Any], fields: tuple[str, ...], parameter_names: Collection[str]
 ) -> dict[str, Any]:
-    """The fields that are not null. Raises InvalidRequest for one that is none of `fields`."""
-    given = {name: value for name, value in message.items() if value is not None}
-    for name in given:
+    """Return the fields that are not null. Raises InvalidRequest for a field that is not in `fields`."""
+    values = {name: value for name, value in message.items() if value is not None}
+    for name in values:
         if name in fields:
             continue
         if name in parameter_names:
-            raise InvalidRequest(f"'{name}' is a parameter; it goes into the field 'parameters'")
+            raise InvalidRequest(f"'{name}' is a parameter; send it in the field 'parameters'")
         names = "' and '".join(fields[:2])
-        raise InvalidRequest(f"unknown field '{name[:60]}'; the body has '{names}'")
-    return given
+        raise InvalidRequest(f"unknown field '{name[:60]}'; use the fields '{names}'")
+    return values
 
 
-def parameters_of(message: dict[str, Any]) -> dict[str, Any]:
+def get_parameters(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the field `parameters`, {} if it is missing. Raises InvalidRequest if it is not an object."""
     parameters = message.get("parameters", {})
     if not isinstance(parameters, dict):
-        raise InvalidRequest(f"the field 'parameters' must be an object, not {kind_of(parameters)}")
+        raise InvalidRequest(f"the field 'parameters' must be an object, not {json_type_name(parameters)}")
     return parameters
 
 
-_KINDS: dict[type, str] = {
+_TYPE_NAMES: dict[type, str] = {
     dict: "an object",
     list: "a list",
     str: "a string",
@@ -66,5 +74,6 @@ _KINDS: dict[type, str] = {
 }
 
 
-def kind_of(value: Any) -> str:
-    return _KINDS.get(type(value), "a number")
+def json_type_name(value: Any) -> str:
+    """Return the name of a value's JSON type with an article, such as "an object"."""
+    return _TYPE_NAMES.get(type(value), "a number")

@@ -1,8 +1,7 @@
-"""The Open Inference Protocol: tensors in, tensors out, as JSON or with the binary data extension.
+"""Parse requests of the Open Inference Protocol, in JSON or with the binary data extension.
 
-TorchServe's gRPC service turns a ModelInferRequest into the JSON (BYTES in base64; `parameters`, `outputs` and
-`raw_input_contents` dropped) and reads the answer back from JSON. There a reply without `id`, `model_name`,
-`model_version` or `outputs` kills the worker, so that an error, too, has to be a whole reply.
+TorchServe's gRPC service converts a ModelInferRequest to JSON. It encodes BYTES in base64, and drops `parameters`,
+`outputs` and `raw_input_contents`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,84 +11,40 @@ from typing import Any, cast
 
 import numpy as np
 
-from handlers.core.errors import HandlerError, InvalidParameter, InvalidRequest
-from handlers.core.json_source import is_json_source
-from handlers.core.open_inference_tensors import Values, name_of, read_values, unbase64
-from handlers.core.parameters import shown
-from handlers.core.passed_over import BASE64_CONTENT_TYPES, CONTENT_TYPE, HEADERS, OPEN_INFERENCE, without
-from handlers.core.raw_parameters import joined
-from handlers.core.reply import Body, Writer, to_json
-from handlers.core.tensor import Payload, Tensor
+from handlers.core.errors import InvalidParameter, InvalidRequest
+from handlers.core.ignored_parameters import (
+    BASE64_CONTENT_TYPES,
+    CONTENT_TYPE,
+    HEADERS,
+    OPEN_INFERENCE,
+    drop_ignored,
+)
+from handlers.core.json_detection import looks_like_json
+from handlers.core.open_inference_response import HEADER_LENGTH, RequestedOutput
+from handlers.core.open_inference_tensors import (
+    TensorValues,
+    decode_base64_element,
+    parse_values,
+    tensor_name,
+)
+from handlers.core.parameters import format_value
+from handlers.core.raw_parameters import merge_parameters
+from handlers.core.tensor import Payload
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
 GRPC_OUTPUTS = "outputs"
-"""The input that selects outputs over gRPC, where TorchServe drops the field of this name."""
+"""Name of the input that selects outputs over gRPC, where TorchServe drops the field `outputs`."""
 
 
 @dataclass(frozen=True)
-class RequestedOutput:
-    """An output that the request selects; `binary` is None where it says nothing of that."""
+class InferRequest:
+    """A parsed request.
 
-    name: str
-    binary: bool | None = None
-
-
-@dataclass(frozen=True)
-class OpenInferenceReply:
-    """`requested_outputs` are the outputs that the request selected; none means all.
-
-    `binary`: whether outputs that do not say are sent as binary data.
+    Attributes:
+        payloads: The elements of the input tensor.
+        parameters: The parameters before they are checked.
+        requested_outputs: The outputs that the request selects; empty for all outputs.
+        binary: True if outputs are binary data by default.
     """
-
-    id: str
-    model_name: str
-    model_version: str
-    grpc: bool = False
-    requested_outputs: tuple[RequestedOutput, ...] = ()
-    binary: bool = False
-
-    def answer(self, writer: Writer, answers: Sequence[Any]) -> Any:
-        tensors = {tensor.name: tensor for tensor in writer.outputs(answers)}
-        for output in self.requested_outputs:
-            if output.name not in tensors:
-                raise InvalidRequest(
-                    f"unknown output '{output.name[:60]}'; this model has: {', '.join(tensors)}"
-                )
-        heads: list[dict[str, Any]] = []
-        contents: list[bytes] = []
-        for output in self.requested_outputs or [RequestedOutput(name) for name in tensors]:
-            tensor = tensors[output.name]
-            if self.binary if output.binary is None else output.binary:
-                head, content = tensor.as_binary()
-                contents.append(content)
-            else:
-                head = tensor.as_dict()
-            heads.append(head)
-        message = self._whole(heads)
-        if not contents:
-            return message
-        header = to_json(message)
-        headers = {HEADER_LENGTH: str(len(header))}
-        return Body(b"".join([header, *contents]), "application/octet-stream", headers)
-
-    def error(self, error: HandlerError) -> Any:
-        if self.grpc:
-            text = to_json(error.as_dict()).decode()
-            return self._whole([Tensor("error", "BYTES", (1,), [text]).as_dict()])
-        return error.as_dict()
-
-    def _whole(self, outputs: list[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "model_name": self.model_name,
-            "model_version": self.model_version,
-            "outputs": outputs,
-        }
-
-
-@dataclass(frozen=True)
-class Message:
-    """A request that was read. `binary`: whether outputs that say nothing of it are wanted as binary data."""
 
     payloads: Sequence[Payload]
     parameters: dict[str, Any]
@@ -97,8 +52,8 @@ class Message:
     binary: bool
 
 
-def read_id(message: Mapping[str, Any]) -> str:
-    """Raises InvalidRequest."""
+def parse_id(message: Mapping[str, Any]) -> str:
+    """Return the request's id, "" if the field is missing. Raises InvalidRequest."""
     value = message.get("id")
     if value is not None and not isinstance(value, str):
         raise InvalidRequest("the field 'id' must be a string")
@@ -106,65 +61,78 @@ def read_id(message: Mapping[str, Any]) -> str:
 
 
 class Base64(Enum):
-    """Which elements of BYTES are in base64: none, those of JSON (TorchServe's gRPC), or binary data, too."""
+    """The BYTES elements in base64: none, those in JSON (TorchServe's gRPC), or all, including binary data."""
 
     NONE = "none"
     STRINGS = "strings"
     ALL = "all"
 
     def decode(self, name: str, item: str | bytes) -> str | bytes:
-        """Raises InvalidRequest."""
+        """Return the decoded element of the input `name`. Raises InvalidRequest."""
         if self is Base64.NONE or (self is Base64.STRINGS and isinstance(item, bytes)):
             return item
-        return unbase64(name, item if isinstance(item, str) else item.decode("latin-1"))
+        return decode_base64_element(name, item if isinstance(item, str) else item.decode("latin-1"))
 
 
 @dataclass(frozen=True)
 class _Input:
-    """An input that was read, before it is known whether it is the payload or a parameter."""
+    """A parsed input, which is either the payload or a parameter."""
 
-    values: Values
+    values: TensorValues
     base64: Base64
     parameters: dict[str, Any]
 
 
-def read_message(
+def parse_infer_request(
     message: Mapping[str, Any],
     payload_fields: tuple[str, ...],
     grpc: bool,
     binary: memoryview | None = None,
     parameter_names: Collection[str] = (),
-) -> Message:
-    """Raises InvalidRequest, InvalidParameter. `binary` is what followed the JSON, None where nothing may.
+) -> InferRequest:
+    """Parse a request.
 
-    Parameters are the request's and the input's `parameters`, and further one-element tensors under one of
-    `parameter_names`: the only way through TorchServe's gRPC, which drops `parameters`. The one tensor that is no
-    parameter is the input, whatever its name.
+    Parameters are the `parameters` of the request and of the input, and tensors of one element whose names are in
+    `parameter_names`. TorchServe's gRPC supports only such tensors, because it drops `parameters`. The remaining
+    tensor is the input and may have any name.
+
+    Args:
+        message: The JSON object.
+        payload_fields: Names of the input tensor.
+        grpc: True if the request came over TorchServe's gRPC.
+        binary: The binary data after the JSON; None if the request has no header for binary data.
+        parameter_names: Names of tensors that are parameters.
+
+    Raises:
+        InvalidRequest: The message is not a valid request.
+        InvalidParameter: A parameter is invalid, or an input is neither the payload nor a parameter.
     """
-    parameters = without(_mapping(message, "parameters"), OPEN_INFERENCE)
+    parameters = drop_ignored(_mapping(message, "parameters"), OPEN_INFERENCE)
     as_binary = _flag(parameters.pop("binary_data_output", None), "binary_data_output")
     requested_outputs = _read_outputs(message)
     inputs: dict[str, _Input] = {}
     start = 0
     for tensor in _list(message, "inputs"):
-        name = name_of(tensor)
+        name = tensor_name(tensor)
         if name in inputs:
             raise InvalidRequest(f"two inputs are named '{name[:60]}'")
-        own = dict(_mapping(tensor, "parameters"))
-        size = own.pop("binary_data_size", None)
+        input_parameters = dict(_mapping(tensor, "parameters"))
+        size = input_parameters.pop("binary_data_size", None)
         content = None
         if size is not None:
             content = _slice(name, binary, start, size)
             start += size
-        if "shared_memory_region" in own:
-            raise InvalidRequest(f"the input '{name[:60]}': shared memory is not offered; send the data")
-        content_type = own.get("content_type")
+        if "shared_memory_region" in input_parameters:
+            raise InvalidRequest(f"the input '{name[:60]}': shared memory is not supported; send the data")
+        content_type = input_parameters.get("content_type")
         base64 = Base64.STRINGS if grpc else Base64.NONE
         if content_type in BASE64_CONTENT_TYPES:
             base64 = Base64.ALL
-            del own["content_type"]
-        values = read_values(name, _typed(tensor) if content_type == "raw" else tensor, content, grpc)
-        inputs[name] = _Input(values, base64, without(own, (CONTENT_TYPE, HEADERS)))
+            del input_parameters["content_type"]
+        values = parse_values(
+            name, _with_number_datatype(tensor) if content_type == "raw" else tensor, content, grpc
+        )
+        inputs[name] = _Input(values, base64, drop_ignored(input_parameters, (CONTENT_TYPE, HEADERS)))
     if grpc and GRPC_OUTPUTS in inputs and inputs[GRPC_OUTPUTS].values.datatype == "BYTES":
         names = inputs.pop(GRPC_OUTPUTS).values.data
         requested_outputs = tuple(
@@ -177,68 +145,68 @@ def read_message(
     payload_name = _payload_name(inputs, payload_fields, parameter_names)
     payload = inputs.pop(payload_name)
     for name, other in inputs.items():
-        parameters = joined(parameters, {name: _parameter(name, other.values, other.base64)})
-    parameters = joined(parameters, payload.parameters)
+        parameters = merge_parameters(parameters, {name: _parameter(name, other.values, other.base64)})
+    parameters = merge_parameters(parameters, payload.parameters)
     payloads = _payloads(payload_name, payload.values, payload.base64)
-    return Message(payloads, parameters, requested_outputs, bool(as_binary))
+    return InferRequest(payloads, parameters, requested_outputs, bool(as_binary))
 
 
-_TYPES_OF_NUMBERS = {bool: "BOOL", int: "INT64", float: "FP64"}
+_NUMBER_DATATYPES = {bool: "BOOL", int: "INT64", float: "FP64"}
 
 
-def _typed(tensor: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An input of MLServer's RawCodec, which calls one number BYTES as well, with the number's own datatype."""
+def _with_number_datatype(tensor: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Correct the datatype of an input if MLServer's RawCodec declares its number as BYTES."""
     data = tensor.get("data")
     if not (isinstance(data, list) and len(data) == 1 and tensor.get("datatype") == "BYTES"):
         return tensor
-    datatype = _TYPES_OF_NUMBERS.get(type(data[0]))
+    datatype = _NUMBER_DATATYPES.get(type(data[0]))
     return tensor if datatype is None else {**tensor, "datatype": datatype}
 
 
-_KINDS_OF_INPUTS = ("image", "text")
-"""A tensor of another name may be of any kind; one of these names says of which it is."""
+_INPUT_NAMES = ("image", "text")
+"""Input names that imply a type. A model of another input type rejects them, and accepts all other names."""
 
 
 def _payload_name(
     names: Collection[str], payload_fields: tuple[str, ...], parameter_names: Collection[str]
 ) -> str:
-    """The input that is no parameter. Raises InvalidRequest unless there is exactly one."""
-    named = [name for name in names if name in payload_fields]
+    """Return the name of the input that is not a parameter. Raises InvalidRequest unless there is exactly one."""
+    payload_names = [name for name in names if name in payload_fields]
     others = [name for name in names if name not in payload_fields and name not in parameter_names]
-    if len(named) > 1:
-        raise InvalidRequest(f"several inputs: '{named[0]}' and '{named[1]}'; send one")
-    if not named and not others:
+    if len(payload_names) > 1:
+        raise InvalidRequest(f"several inputs: '{payload_names[0]}' and '{payload_names[1]}'; send one")
+    if not payload_names and not others:
         raise InvalidRequest(f"no input: expected a tensor named '{payload_fields[0]}'")
-    if others and not named and others[0] in _KINDS_OF_INPUTS:
+    if others and not payload_names and others[0] in _INPUT_NAMES:
         raise InvalidRequest(
             f"this model takes no input '{others[0]}'; name the tensor '{payload_fields[0]}'"
         )
-    if len(named) + len(others) > 1:
+    if len(payload_names) + len(others) > 1:
         known = ", ".join(sorted(parameter_names)) or "none"
         raise InvalidParameter(
-            f"the input '{others[-1][:60]}' is unknown: beside the one input '{payload_fields[0]}', inputs have the "
-            f"name of a parameter ({known})"
+            f"the input '{others[-1][:60]}' is unknown: inputs other than '{payload_fields[0]}' must have "
+            f"the name of a parameter ({known})"
         )
-    return (named or others)[0]
+    return (payload_names or others)[0]
 
 
-def _payloads(name: str, values: Values, base64: Base64) -> Sequence[Payload]:
-    """BYTES: one payload an element. Numbers: one array, or of four axes one for each of the first."""
-    if len(values.data) == 0:  # of a shape such as [1000000, 0, 0, 3], as well
+def _payloads(name: str, values: TensorValues, base64: Base64) -> Sequence[Payload]:
+    """Return the payloads: the elements of BYTES, one array of numbers, or the arrays in an array of four axes."""
+    if len(values.data) == 0:  # also for a shape such as [1000000, 0, 0, 3]
         raise InvalidRequest(f"the input '{name}' is empty")
     if values.datatype == "BYTES":
         payloads = tuple(base64.decode(name, item) for item in values.data)
-        if any(map(is_json_source, payloads)):
+        if any(map(looks_like_json, payloads)):
             raise InvalidRequest(
-                f"the input '{name}' holds JSON; send the text or image itself, and parameters as 'parameters'"
+                f"the input '{name}' holds JSON; send the text or image itself, and parameters in 'parameters'"
             )
         return payloads
     array = values.array(name)
-    # An array of several is their sequence as it is: there may be more than are allowed, too many for a view of each.
+    # The array itself is the sequence: there may be more images than allowed, too many to create a view of each.
     return cast(Sequence[Payload], array) if array.ndim == 4 else (array,)
 
 
-def _parameter(name: str, values: Values, base64: Base64) -> Any:
+def _parameter(name: str, values: TensorValues, base64: Base64) -> Any:
     if len(values.data) != 1:
         raise InvalidRequest(
             f"the parameter '{name[:60]}' must be a tensor of one element, not {len(values.data)}"
@@ -257,11 +225,11 @@ def _text(name: str, value: str | bytes, base64: Base64) -> str:
 def _read_outputs(message: Mapping[str, Any]) -> tuple[RequestedOutput, ...]:
     requested_outputs: list[RequestedOutput] = []
     for output in _list(message, "outputs"):
-        name = name_of(output)
-        own = without(_mapping(output, "parameters"), (CONTENT_TYPE,))
-        binary = _flag(own.pop("binary_data", None), "binary_data")
-        if own:
-            unknown = shown(next(iter(own)))
+        name = tensor_name(output)
+        output_parameters = drop_ignored(_mapping(output, "parameters"), (CONTENT_TYPE,))
+        binary = _flag(output_parameters.pop("binary_data", None), "binary_data")
+        if output_parameters:
+            unknown = format_value(next(iter(output_parameters)))
             raise InvalidParameter(
                 f"the output '{name[:60]}': unknown parameter {unknown}; outputs take: binary_data"
             )
@@ -276,7 +244,7 @@ def _slice(name: str, binary: memoryview | None, start: int, size: Any) -> memor
     if type(size) is not int or size < 0:
         raise InvalidRequest(f"{label}: 'binary_data_size' must be an integer of at least 0")
     if binary is None:
-        raise InvalidRequest(f"{label}: 'binary_data_size' needs the header {HEADER_LENGTH}")
+        raise InvalidRequest(f"{label}: 'binary_data_size' requires the header {HEADER_LENGTH}")
     if start + size > len(binary):
         raise InvalidRequest(
             f"{label}: 'binary_data_size' is {size}, but only {len(binary) - start} bytes are left"
@@ -286,7 +254,7 @@ def _slice(name: str, binary: memoryview | None, start: int, size: Any) -> memor
 
 def _flag(value: Any, name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise InvalidParameter(f"'{name}' must be true or false, not {shown(value)}")
+        raise InvalidParameter(f"'{name}' must be true or false, not {format_value(value)}")
     return value
 
 
@@ -301,6 +269,6 @@ def _list(message: Mapping[str, Any], key: str) -> list[Any]:
     value = message.get(key)
     if value is not None and not isinstance(value, list):
         raise InvalidRequest(
-            f"the field '{key}' must be a list of objects with a 'name', as the Open Inference Protocol has it"
+            f"the field '{key}' must be a list of objects with a 'name', as the Open Inference Protocol defines it"
         )
     return value or []

@@ -1,4 +1,4 @@
-"""One input tensor of the Open Inference Protocol, checked: its datatype, shape and elements."""
+"""Parse input tensors of the Open Inference Protocol: datatype, shape and elements."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,28 +14,42 @@ from handlers.core.tensor import NUMPY_TYPES, unpack_bytes
 
 
 @dataclass(frozen=True)
-class Values:
-    """`data` is flat, in row-major order: a list from JSON or of BYTES, else an array of the datatype."""
+class TensorValues:
+    """A tensor with flat elements in row-major order: a list from JSON or of BYTES, an array from binary data."""
 
     datatype: str
     shape: tuple[int, ...]
     data: Sequence[Any] | np.ndarray
 
     def array(self, name: str) -> np.ndarray:
-        """In its shape and type; binary data are not copied. Raises InvalidRequest."""
+        """Return the elements as an array of the tensor's shape and type. Does not copy binary data.
+
+        Raises InvalidRequest.
+        """
         try:
             with np.errstate(over="ignore"):
                 return np.asarray(self.data, dtype=NUMPY_TYPES[self.datatype]).reshape(self.shape)
         except (ValueError, OverflowError):
             raise InvalidRequest(
-                f"the input '{name}': its data do not fit {self.datatype} of that shape"
+                f"the input '{name}': its data do not fit its datatype {self.datatype} and shape"
             ) from None
 
 
-def read_values(
+def parse_values(
     name: str, tensor: Mapping[str, Any], content: memoryview | None, grpc: bool = False
-) -> Values:
-    """A tensor's values, from `content` where that is its binary data. Raises InvalidRequest or TooManyItems."""
+) -> TensorValues:
+    """Parse the elements of a tensor.
+
+    Args:
+        name: The tensor's name.
+        tensor: The tensor's JSON object.
+        content: The tensor's binary data; None if its data are in JSON.
+        grpc: True if the request came over TorchServe's gRPC.
+
+    Raises:
+        InvalidRequest: The tensor is malformed.
+        TooManyItems: The tensor has too many elements of BYTES.
+    """
     label = f"the input '{name[:60]}'"
     datatype, shape = tensor.get("datatype"), _shape(label, tensor.get("shape"))
     if not isinstance(datatype, str) or (datatype != "BYTES" and datatype not in NUMPY_TYPES):
@@ -45,38 +59,38 @@ def read_values(
     if content is None:
         return _from_json(label, datatype, shape, tensor.get("data"), grpc)
     if tensor.get("data") is not None:
-        raise InvalidRequest(f"{label}: it has both 'data' and 'binary_data_size'")
+        raise InvalidRequest(f"{label} has both 'data' and 'binary_data_size'; send one of them")
     return _from_binary(label, datatype, shape, content)
 
 
-def _from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any, grpc: bool) -> Values:
+def _from_json(label: str, datatype: str, shape: tuple[int, ...], data: Any, grpc: bool) -> TensorValues:
     if not isinstance(data, list):
         raise InvalidRequest(f"{label}: 'data' must be a list")
     data = _flatten(data)
     if any(isinstance(item, list) for item in data):
-        raise InvalidRequest(f"{label}: the lists within 'data' are not of one length and depth")
+        raise InvalidRequest(f"{label}: the lists within 'data' differ in length or depth")
     count = math.prod(shape)
     if count != len(data):
         hint = (
-            "; TorchServe's gRPC hands on 'contents', not 'raw_input_contents'" if grpc and not data else ""
+            "; TorchServe's gRPC forwards 'contents', not 'raw_input_contents'" if grpc and not data else ""
         )
         raise InvalidRequest(
             f"{label}: the shape {list(shape)} has {count} elements, the data {len(data)}{hint}"
         )
     _check_elements(label, datatype, data)
-    return Values(datatype, shape, data)
+    return TensorValues(datatype, shape, data)
 
 
-def _from_binary(label: str, datatype: str, shape: tuple[int, ...], content: memoryview) -> Values:
+def _from_binary(label: str, datatype: str, shape: tuple[int, ...], content: memoryview) -> TensorValues:
     count = math.prod(shape)
     if datatype == "BYTES":
         if count > MAX_ELEMENTS:
-            raise TooManyItems(f"{label}: {count} elements of BYTES; at most {MAX_ELEMENTS} are read")
+            raise TooManyItems(f"{label}: {count} elements of BYTES; at most {MAX_ELEMENTS} are allowed")
         try:
-            return Values(datatype, shape, unpack_bytes(content, count))
+            return TensorValues(datatype, shape, unpack_bytes(content, count))
         except ValueError as error:
             raise InvalidRequest(
-                f"{label}: its binary data are not {count} elements behind their lengths ({error})"
+                f"{label}: its binary data are not {count} elements, each preceded by its length ({error})"
             ) from None
     size = count * NUMPY_TYPES[datatype].itemsize
     if len(content) != size:
@@ -84,8 +98,8 @@ def _from_binary(label: str, datatype: str, shape: tuple[int, ...], content: mem
             f"{label}: {datatype} of the shape {list(shape)} takes {size} bytes, not {len(content)}"
         )
     if datatype == "BOOL" and size and np.frombuffer(content, np.uint8).max() > 1:
-        raise InvalidRequest(f"{label}: a BOOL is the byte 0 or 1")
-    return Values(datatype, shape, np.frombuffer(content, NUMPY_TYPES[datatype]))
+        raise InvalidRequest(f"{label}: each BOOL must be the byte 0 or 1")
+    return TensorValues(datatype, shape, np.frombuffer(content, NUMPY_TYPES[datatype]))
 
 
 def _shape(label: str, shape: Any) -> tuple[int, ...]:
@@ -117,7 +131,7 @@ def _check_elements(label: str, datatype: str, data: list[Any]) -> None:
 
 
 def _flatten(data: list[Any]) -> list[Any]:
-    """Nested lists flatten in row-major order, as the protocol allows."""
+    """Return the elements of nested lists in row-major order."""
     while data and isinstance(data[0], list):
         if not all(isinstance(row, list) for row in data):
             break
@@ -125,16 +139,16 @@ def _flatten(data: list[Any]) -> list[Any]:
     return data
 
 
-def unbase64(name: str, text: str) -> bytes:
-    """Raises InvalidRequest."""
+def decode_base64_element(name: str, text: str) -> bytes:
+    """Decode a base64 element of the input `name`. Raises InvalidRequest."""
     try:
         return decode_base64(text)
     except ValueError as error:
         raise InvalidRequest(f"the input '{name}': an element {error}") from None
 
 
-def name_of(tensor: Any) -> str:
-    """Of an input or output. Raises InvalidRequest."""
+def tensor_name(tensor: Any) -> str:
+    """Return the name of an input or output. Raises InvalidRequest if the name is missing."""
     if not isinstance(tensor, Mapping) or not isinstance(tensor.get("name"), str) or not tensor["name"]:
         raise InvalidRequest("every input and output must be an object with a 'name'")
     return str(tensor["name"])

@@ -1,4 +1,4 @@
-"""Request parameters: their types and ranges, declared once and checked in one place."""
+"""Declare request parameters, and check their types and ranges."""
 
 import json
 import math
@@ -11,11 +11,17 @@ from handlers.core.errors import InvalidParameter
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter a request may set.
+    """A parameter that a request may set.
 
-    `low` and `high` are inclusive; `choices` lists further values that are allowed beside `kind`
-    (`early_stopping` is a bool or "never"), or, for `str`, all of them. `default` is what holds for a request that
-    does not set it; None where that depends on other parameters.
+    Attributes:
+        name: The parameter's name.
+        kind: The type of its values.
+        low: The minimum; None for no limit.
+        high: The maximum; None for no limit.
+        choices: For `str`, all allowed values. For other types, additional values (`early_stopping` is a bool or
+            "never").
+        help: A description.
+        default: The value for requests that do not set it; None if it depends on other parameters.
     """
 
     name: str
@@ -27,21 +33,21 @@ class Parameter:
     default: Any = None
 
     def check(self, value: Any) -> Any:
-        """`value` in this parameter's type. Raises InvalidParameter naming the parameter and its range."""
+        """Check a value and convert it to this parameter's type. Raises InvalidParameter with the allowed values."""
         if any(type(value) is type(choice) and value == choice for choice in self.choices):
             return value
         if not self._has_kind(value):
-            raise InvalidParameter(f"'{self.name}' must be {self.expected()}, not {shown(value)}")
+            raise InvalidParameter(f"'{self.name}' must be {self.expected()}, not {format_value(value)}")
         if self.kind is float:
             value = self._finite(value)
-        low_ok = self.low is None or value >= self.low
-        high_ok = self.high is None or value <= self.high
-        if not (low_ok and high_ok):
-            raise InvalidParameter(f"'{self.name}' must be {self.expected()}, not {shown(value)}")
+        is_above_low = self.low is None or value >= self.low
+        is_below_high = self.high is None or value <= self.high
+        if not (is_above_low and is_below_high):
+            raise InvalidParameter(f"'{self.name}' must be {self.expected()}, not {format_value(value)}")
         return value
 
     def expected(self) -> str:
-        """What is allowed, in words."""
+        """Return the allowed values in words."""
         names = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
         words = [] if self.kind is str and self.choices else [names[self.kind]]
         if self.low is not None and self.high is not None:
@@ -56,7 +62,7 @@ class Parameter:
         return " or ".join(words)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the model's metadata; the names are JSON Schema's, except for `choices` and `expected` (in words)."""
+        """Return the metadata with keys of JSON Schema, `choices`, and `expected` (the allowed values in words)."""
         types = {int: "integer", float: "number", bool: "boolean", str: "string"}
         values = {
             "name": self.name,
@@ -85,21 +91,21 @@ class Parameter:
         except OverflowError:
             number = math.inf
         if not math.isfinite(number):
-            raise InvalidParameter(f"'{self.name}' must be {self.expected()}, not {shown(value)}")
+            raise InvalidParameter(f"'{self.name}' must be {self.expected()}, not {format_value(value)}")
         return number
 
 
-def shown(value: Any) -> str:
-    """A client's value as an error message repeats it: short, and safe to print."""
+def format_value(value: Any) -> str:
+    """Return a client's value as text for error messages, at most 60 characters long and safe to print."""
     text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def parse_parameters(raw: Mapping[str, Any], allowed: Sequence[Parameter]) -> dict[str, Any]:
-    """The checked values of `raw`; null means unset. Raises InvalidParameter."""
+    """Check parameters and return their converted values without nulls. Raises InvalidParameter."""
     known = {parameter.name: parameter for parameter in allowed}
     for name in raw:
         if name not in known:
             names = ", ".join(sorted(known)) or "none"
-            raise InvalidParameter(f"unknown parameter {shown(name)}; this model takes: {names}")
+            raise InvalidParameter(f"unknown parameter {format_value(name)}; this model takes: {names}")
     return {name: known[name].check(value) for name, value in raw.items() if value is not None}

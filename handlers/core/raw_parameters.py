@@ -1,4 +1,4 @@
-"""Parameters as a request carries them, before their names and ranges are checked."""
+"""Collect the parameters of a request. Their names and values are checked later."""
 
 import json
 from collections.abc import Mapping
@@ -8,43 +8,51 @@ from handlers.core.body_limits import check_bounds
 from handlers.core.errors import InvalidRequest
 
 
-def joined(some: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the query and the body, or of two places of a form: what is said twice would be ignored once.
+def merge_parameters(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the parameters of two sources, such as query and body. Raises InvalidRequest if a name repeats."""
+    for name in second:
+        if name in first:
+            raise InvalidRequest(f"'{name[:60]}' is sent twice; send it once")
+    return {**first, **second}
+
+
+def expand_parameters_field(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace the field `parameters`, a JSON object, with its fields. All other fields are also parameters.
 
     Raises InvalidRequest.
     """
-    for name in others:
-        if name in some:
-            raise InvalidRequest(f"'{name[:60]}' is given twice")
-    return {**some, **others}
-
-
-def parameters_field(values: dict[str, Any]) -> dict[str, Any]:
-    """A field `parameters` holds a JSON object; the others are parameters themselves."""
     parameters = values.pop("parameters", None)
     if parameters is None:
         return values
     if not isinstance(parameters, dict):
         raise InvalidRequest("the field 'parameters' must be a JSON object of parameters and their values")
-    return joined(values, parameters)
+    return merge_parameters(values, parameters)
 
 
-def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """`generate_parameters`, nested as huggingface_hub's client sends them, become parameters like the others."""
-    flat = dict(parameters)
-    nested = flat.pop("generate_parameters", None)
+def flatten_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace `generate_parameters`, an object that huggingface_hub's client sends, with its fields.
+
+    Raises InvalidRequest.
+    """
+    flattened = dict(parameters)
+    nested = flattened.pop("generate_parameters", None)
     if nested is None:
-        return flat
+        return flattened
     if not isinstance(nested, dict):
         raise InvalidRequest("'generate_parameters' must be an object")
     for name in nested:
-        if name in flat:
-            raise InvalidRequest(f"'{name[:60]}' is given twice: in 'generate_parameters' and beside it")
-    return flat | nested
+        if name in flattened:
+            raise InvalidRequest(
+                f"'{name[:60]}' is sent twice, inside and outside 'generate_parameters'; send it once"
+            )
+    return flattened | nested
 
 
-def scalar(name: str, value: Any) -> Any:
-    """A form field's text as JSON reads it (`3`, `0.5`, `true`, `{...}`), else, and for `null`, as it is."""
+def parse_scalar(name: str, value: Any) -> Any:
+    """Parse a form field as JSON (`3`, `0.5`, `true`, `{...}`). Return the text of `null` and of invalid JSON.
+
+    Raises InvalidRequest.
+    """
     if not isinstance(value, str):
         try:
             value = bytes(value).decode()
@@ -53,12 +61,12 @@ def scalar(name: str, value: Any) -> Any:
     if value.lstrip()[:1] in ("[", "{"):
         check_bounds(value, takes_numbers=False)
     try:
-        found = json.loads(value, parse_constant=refuse_constant)
+        parsed = json.loads(value, parse_constant=reject_constant)
     except (ValueError, RecursionError):
         return value
-    return value if found is None else found
+    return value if parsed is None else parsed
 
 
-def refuse_constant(name: str) -> Any:
-    """For `json.loads`: NaN and Infinity are not JSON. Raises ValueError."""
-    raise ValueError(f"{name} is not a number")
+def reject_constant(name: str) -> Any:
+    """Raise ValueError for NaN or Infinity, which JSON does not allow. Use as `parse_constant` of `json.loads`."""
+    raise ValueError(f"{name} is not a JSON number")

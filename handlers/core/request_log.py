@@ -1,4 +1,4 @@
-"""The request id in the worker's log: every warning and error that is logged for a request names it."""
+"""Add the request's label to all warnings and errors that a worker logs for a request."""
 
 import logging
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ _MAX_LABELS = 8
 
 
 @contextmanager
-def logging_for(*labels: str) -> Iterator[None]:
-    """Name these requests in every warning and error that this thread logs within the block."""
-    shown = ", ".join(labels[:_MAX_LABELS])
-    token = _label.set(shown + (", ..." if len(labels) > _MAX_LABELS else ""))
+def log_context(*labels: str) -> Iterator[None]:
+    """Add these labels to all warnings and errors that this thread logs in the `with` block."""
+    shown_labels = ", ".join(labels[:_MAX_LABELS])
+    token = _label.set(shown_labels + (", ..." if len(labels) > _MAX_LABELS else ""))
     try:
         yield
     finally:
@@ -21,14 +21,14 @@ def logging_for(*labels: str) -> Iterator[None]:
 
 
 class RequestFilter(logging.Filter):
-    """Puts the label in front of the message."""
+    """A logging filter that inserts the request's label before the message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         label = _label.get()
         if label and record.levelno >= logging.WARNING and not hasattr(record, "request"):
             try:
                 message = record.getMessage()
-            except (TypeError, ValueError):  # not for a filter to report: the handler does
+            except (TypeError, ValueError):  # the logging handler reports this
                 return True
             record.request = label
             record.msg, record.args = f"[{label}] {message}", ()
@@ -36,7 +36,7 @@ class RequestFilter(logging.Filter):
 
 
 def install() -> None:
-    """Add the filter to the handlers of the root logger, which write the worker's log; once."""
+    """Add the filter to the root logger's handlers, which write the worker's log. Further calls have no effect."""
     for handler in logging.getLogger().handlers:
-        if not any(isinstance(each, RequestFilter) for each in handler.filters):
+        if not any(isinstance(log_filter, RequestFilter) for log_filter in handler.filters):
             handler.addFilter(RequestFilter())

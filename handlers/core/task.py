@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 from handlers.core.config import HandlerConfig
 from handlers.core.device import AMX, Device
 from handlers.core.errors import HandlerError
+from handlers.core.ignored_parameters import IgnoredParameter
 from handlers.core.parameters import Parameter
-from handlers.core.passed_over import PassedOver
-from handlers.core.reply import to_json
+from handlers.core.response_encoder import to_json
 from handlers.core.tensor import Payload, Tensor, TensorSpec
 
 Item = TypeVar("Item")
@@ -19,7 +19,7 @@ Answer = TypeVar("Answer")
 
 
 class Task(ABC, Generic[Item, Answer]):
-    """Turn inputs into items, items into answers, and answers into JSON.
+    """Base class of tasks, which convert inputs to items, items to answers, and answers to JSON.
 
     A subclass implements `load`, `decode`, `predict` and `encode`. The batch pipeline (`pipeline.py`) calls them.
     Attributes at the end of the class describe the task's input and output.
@@ -37,7 +37,7 @@ class Task(ABC, Generic[Item, Answer]):
 
     @abstractmethod
     def decode(self, payload: Payload, parameters: dict[str, Any]) -> Item:
-        """Turn one input into an item of a batch. Raises HandlerError, which fails this request only."""
+        """Convert one input to an item of a batch. Raises HandlerError, which affects only this request."""
 
     @abstractmethod
     def predict(self, items: Sequence[Item]) -> Sequence[Answer | HandlerError]:
@@ -48,19 +48,19 @@ class Task(ABC, Generic[Item, Answer]):
         """Return the native JSON value of one answer."""
 
     def parameters(self) -> Sequence[Parameter]:
-        """Return what a request may set, within the server's limits. Called once, after `load`."""
+        """Return the parameters that a request may set, within the server's limits. Called once, after `load`."""
         return ()
 
-    def passed_over(self) -> Sequence[PassedOver]:
-        """Return parameters that clients send and that change nothing. Called once, after `load`."""
+    def ignored_parameters(self) -> Sequence[IgnoredParameter]:
+        """Return parameters that are accepted and have no effect. Called once, after `load`."""
         return ()
 
     def batches(self, items: Sequence[Item]) -> list[list[int]]:
-        """Return the indices of the items that go through the model together, each index in exactly one batch."""
+        """Return the batches of the model as lists of item indices. Each index is in exactly one batch."""
         return [list(range(len(items)))]
 
     def outputs(self, answers: Sequence[Answer]) -> list[Tensor]:
-        """Return answers as tensors of the Open Inference Protocol: by default, one of the answers as JSON."""
+        """Encode answers as Open Inference Protocol tensors. The default is one tensor with the answers as JSON."""
         return [
             Tensor(
                 "output",
@@ -71,44 +71,47 @@ class Task(ABC, Generic[Item, Answer]):
         ]
 
     def warm_up(self) -> None:
-        """Run the model once in each way it will run: by default, on the example, if there is one."""
+        """Run the model once on all code paths that requests use. By default, run it on `example` if that is set."""
         if self.example:
             is_text = self.media_type.startswith("text/")
             payload = self.example if is_text else base64.b64decode(self.example)
             self.predict([self.decode(payload, {})])
 
     def generated_tokens(self, answer: Answer) -> int:  # noqa: ARG002
-        """Return the number of new tokens in `answer`, for the metric."""
+        """Return the number of generated tokens in `answer`, for the metrics."""
         return 0
 
     def describe(self) -> dict[str, Any]:
-        """Return what the describe API adds for this task."""
+        """Return the task's part of the model's description."""
         return {}
 
     config_type: ClassVar[type[HandlerConfig]] = HandlerConfig
     payload_fields: ClassVar[tuple[str, ...]] = ("data",)
-    """Names of the form field or tensor that holds the input. The documentation shows the first."""
+    """Allowed names of the form field or tensor that contains the input. The API documentation shows the first."""
 
     input_tensor: ClassVar[TensorSpec | None] = None
-    """The input in the model's metadata. None: BYTES, named as the first of `payload_fields`."""
+    """The input in the model's metadata. None: a BYTES tensor with the first name of `payload_fields`."""
     output_tensors: ClassVar[tuple[TensorSpec, ...]] = (TensorSpec("output", "BYTES", (-1,)),)
     """The tensors that `outputs` returns, for the model's metadata."""
     answer_schema: ClassVar[Mapping[str, Any]] = {}
-    """JSON Schema of what `encode` returns, for the API's documentation."""
+    """JSON Schema of the results of `encode`, for the API documentation."""
     media_type: ClassVar[str] = "application/octet-stream"
-    """Media type of an input that is sent as a raw body. Inputs of type text/... are decoded by the charset that the
-    request declares; other inputs are base64 in JSON."""
+    """Media type of a raw body. Inputs of type text/... are decoded from the charset that the request declares; all
+    other inputs are base64 in JSON."""
     example: ClassVar[str] = ""
-    """A sample input in its JSON form, for the API's documentation and the default warm-up."""
+    """A sample input in its JSON form, for the API documentation and the default warm-up."""
 
     parallel_decode: ClassVar[bool] = False
-    """Whether `decode` may run in several threads at once."""
+    """True if `decode` is thread-safe, so that several threads may run it at once."""
     takes_numbers: ClassVar[bool] = True
-    """Whether inputs may be numeric tensors, which in JSON are long lists of numbers."""
+    """True if inputs may be numeric tensors, which are long lists of numbers in JSON."""
     bf16_flags: ClassVar[Set[str]] = AMX
-    """CPU flags with any of which the task's models run faster in bf16 than in fp32."""
+    """CPU flags. On a CPU with at least one of them, the task's models run faster in bf16 than in fp32."""
+    fp16_on_gpu: ClassVar[bool] = False
+    """True if `load` accepts fp16, which a GPU without bf16 (V100, T4) computes faster than fp32. Values above 65,504
+    overflow in fp16."""
 
     batch_size: int = 1
-    """The most requests of a batch. Set before `load`."""
-    spread: Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]] = staticmethod(map)
-    """`map`, on the threads of the decoding pool if there is one. Set before `load`."""
+    """Maximum number of requests in a batch. Set before `load`."""
+    parallel_map: Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]] = staticmethod(map)
+    """Replacement for `map` that uses the threads of the decoding pool, if one exists. Set before `load`."""

@@ -1,4 +1,4 @@
-"""Plain data of requests and answers: payloads in, tensors out, and how the Open Inference Protocol writes them."""
+"""Payloads of requests, tensors of responses, and the Open Inference Protocol's tensor encoding."""
 
 import struct
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 Payload = bytes | str | np.ndarray
-"""bytes: as sent; str: from JSON; array: a numeric Open Inference tensor, in its shape and type."""
+"""An undecoded input: bytes of a body or field, a string from JSON, or an array from a numeric tensor."""
 
 NUMPY_TYPES: Mapping[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
@@ -24,14 +24,18 @@ NUMPY_TYPES: Mapping[str, np.dtype] = {
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
 }
-"""The protocol's datatypes, in the byte order of its binary data; BYTES has elements of any length."""
+"""The protocol's numeric datatypes, in the byte order of its binary data."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a model's metadata says of a tensor; -1 in `shape` is any size.
+    """A tensor in a model's metadata.
 
-    `also`: further datatypes and shapes in which an input of this name is taken.
+    Attributes:
+        name: The tensor's name.
+        datatype: The tensor's datatype.
+        shape: The tensor's shape; -1 means any size.
+        also: Alternative datatypes and shapes of an input.
     """
 
     name: str
@@ -40,11 +44,11 @@ class TensorSpec:
     also: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        own = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        spec = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
         if not self.also:
-            return own
+            return spec
         also = [{"datatype": datatype, "shape": list(shape)} for datatype, shape in self.also]
-        return own | {"parameters": {"also": also}}
+        return spec | {"parameters": {"also": also}}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Tensor:
         return self._head() | {"data": self.data}
 
     def as_binary(self) -> tuple[dict[str, Any], bytes]:
-        """As the binary data extension has it: the tensor without its data, and those as bytes."""
+        """Encode the tensor for the binary data extension: its JSON without the data, and the data as bytes."""
         if self.datatype == "BYTES":
             content = pack_bytes([_encoded(item) for item in self.data])
         else:
@@ -72,19 +76,19 @@ class Tensor:
 
 
 def pack_bytes(items: list[bytes]) -> bytes:
-    """BYTES elements one after the other, each behind its length in four bytes, little-endian."""
+    """Concatenate BYTES elements, each after its length in four bytes (little-endian)."""
     return b"".join(struct.pack("<I", len(item)) + item for item in items)
 
 
 def unpack_bytes(content: memoryview, count: int) -> list[bytes]:
-    """The other way round. Raises ValueError unless it is exactly `count` elements."""
+    """Split packed BYTES data into `count` elements. Raises ValueError if the lengths do not match."""
     items: list[bytes] = []
     start = 0
     while start < len(content) and len(items) < count:
         (length,) = struct.unpack_from("<I", content, start) if start + 4 <= len(content) else (len(content),)
         start += 4 + length
         if start > len(content):
-            raise ValueError("an element ends behind the data")
+            raise ValueError("an element is longer than the data")
         items.append(bytes(content[start - length : start]))
     if len(items) != count or start != len(content):
         raise ValueError(f"not {count} elements")
@@ -92,5 +96,5 @@ def unpack_bytes(content: memoryview, count: int) -> list[bytes]:
 
 
 def _encoded(item: str | bytes) -> bytes:
-    """Half a surrogate pair, which a text may hold, stays an escape."""
+    """Encode a string in UTF-8, with escapes for lone surrogates."""
     return item if isinstance(item, bytes) else item.encode("utf-8", "backslashreplace")

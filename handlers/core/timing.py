@@ -1,18 +1,18 @@
-"""How long a piece of work takes, for choices that are measured at load."""
+"""Measure durations, to choose between implementations when a model is loaded."""
 
 import time
 from collections.abc import Callable
 
 MIN_SPEEDUP = 1.25
-"""How many times faster the less usual way has to be; less could be noise, and workers should agree."""
+"""Minimum speedup for choosing an alternative. A smaller one could be noise, and all workers should choose alike."""
 
-_SECONDS = 0.3
+_MEASUREMENT_S = 0.3
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """The fastest of the runs that fit into a fraction of a second, after one that is not counted."""
+def measure_seconds(work: Callable[[], object]) -> float:
+    """Return the duration of the fastest run in seconds. Repeats `work` for 0.3 s after one warm-up run."""
     work()
-    best, end = float("inf"), time.perf_counter() + _SECONDS
+    best, end = float("inf"), time.perf_counter() + _MEASUREMENT_S
     while (start := time.perf_counter()) < end:
         work()
         best = min(best, time.perf_counter() - start)

@@ -1,1 +1,1 @@
-"""What executes a network: one file an engine, behind the small protocol in `base.py`."""
+"""Engines, which execute networks: a package for each kind of model, and the parts that both use."""

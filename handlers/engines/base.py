@@ -1,36 +1,46 @@
-"""The engine seam: what a handler knows of whatever executes its network."""
+"""The interface between a handler and the engine that executes its network."""
 
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from handlers.core.device import Device
 
-PREPARED, FACTS = "prepared", "prepared.json"
-"""The folder beside a model's weights with what packing has prepared for the engines; in it, what it says of it."""
-
-REFUSED = 3
-"""The exit code of preparing where the model's files are to blame; its last line is then the whole message."""
+PREPARED_DIR, FACTS_FILE = "prepared", "prepared.json"
+"""The folder of the files that packing prepares, next to a model's weights, and the file in it that describes them.
+"""
 
 Inputs = TypeVar("Inputs", contravariant=True)
 Outputs = TypeVar("Outputs", covariant=True)
 
 
 class EngineUnavailable(Exception):
-    """This engine cannot be had here; the message says why, and another engine takes over."""
+    """Raised if an engine cannot be used on this machine or for this model. Operators see its message."""
+
+
+def summarize(error: Exception) -> str:
+    """Return a short reason for operators: the type and message, or only the message of `EngineUnavailable`."""
+    return str(error) if isinstance(error, EngineUnavailable) else f"{type(error).__name__}: {error}"[:200]
 
 
 class Engine(Protocol[Inputs, Outputs]):
-    """At most five methods. `run` takes and gives a task's own plain types; all else is the engine's business."""
+    """The interface of an engine, which executes batches of one network.
+
+    `run` takes and returns plain types of the task, so that a handler does not depend on the engine's library.
+    """
 
     name: str
 
     def load(self, folder: Path, device: Device) -> None:
-        """Load the weights of `folder`, which is in the hub's layout, onto `device`. May raise EngineUnavailable."""
+        """Load the weights of a folder in the hub's layout onto `device`.
+
+        Raises:
+            EngineUnavailable: The engine cannot be used on this machine or for this model.
+        """
 
     def run(self, batch: Inputs) -> Outputs:
         """Execute one batch."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Name, precision where the engine decides it, and what else of it an operator wants to know."""
+        """Return the engine's name, its precision if the engine selects it, and other information for operators."""
         ...

@@ -1,20 +1,20 @@
-"""Work recorded on a GPU as a CUDA graph, and replayed without a launch for each kernel."""
+"""CUDA graphs: GPU work that is captured once and replayed without launching each of its kernels."""
 
 from collections.abc import Callable
 
 import torch
 
-from handlers.engines.fixed_sizes import stage
+_WARM_UP_RUNS = 3
 
-_WARM_UPS = 3
-
-Work = Callable[[], torch.Tensor]
-"""On memory that stays."""
+GraphFunction = Callable[[], torch.Tensor]
+"""A function that reads and writes the same memory at every call."""
 
 
 class CudaGraphs:
-    """Graphs that share a stream and a pool of memory, and never run at the same time: a pool gives memory again to
-    the stream alone that it was freed on.
+    """CUDA graphs that share a stream and a memory pool.
+
+    Only one graph may run at a time. The graphs share a stream because a pool reuses memory only on the stream on
+    which it was freed.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -22,55 +22,31 @@ class CudaGraphs:
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, work: Work) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-        """What replays `work`, and where its result then lies.
+    def capture(self, function: GraphFunction) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+        """Return a graph that replays `function`, and the tensor that holds its result afterwards.
 
-        As PyTorch's notes on CUDA graphs have it: warm-up runs on a side stream, then one under capture.
+        Follows PyTorch's notes on CUDA graphs: warm-up runs on a side stream, then one run under capture.
         """
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
         try:
-            # Around the capture too: where that fails, it does not put back the stream that was current before.
+            # The capture is inside this context, because a failed capture does not restore the current stream.
             with torch.cuda.device(self.stream.device), torch.cuda.stream(self.stream):
-                for _ in range(_WARM_UPS):
-                    work()
+                for _ in range(_WARM_UP_RUNS):
+                    function()
                 self.stream.synchronize()
                 with torch.cuda.graph(graph, pool=self._pool, stream=self.stream):
-                    result = work()
+                    result = function()
         finally:
-            current.wait_stream(self.stream)  # work that is done eagerly instead is in the same memory
+            current.wait_stream(self.stream)  # eager work that follows a failure uses the same memory
         return graph, result
 
-    def replaying(self, work: Work) -> Work:
-        """What replays `work`; its result is overwritten each time."""
-        graph, result = self.record(work)
+    def capture_replay(self, function: GraphFunction) -> GraphFunction:
+        """Return a function that replays `function`. Each call overwrites the previous result."""
+        graph, result = self.capture(function)
 
         def replay() -> torch.Tensor:
             graph.replay()
             return result
 
         return replay
-
-
-class CudaGraphRun:
-    """A `FixedRun` of a network, for one batch size, with pinned memory on the host."""
-
-    def __init__(
-        self, network: Callable[[torch.Tensor], torch.Tensor], blank: torch.Tensor, graphs: CudaGraphs
-    ) -> None:
-        self._stream = graphs.stream
-        self._staging = blank.pin_memory()
-        self._pixels = self._staging.to(self._stream.device)
-        self._graph, self._logits = graphs.record(lambda: network(self._pixels))
-        self._results = torch.empty(self._logits.shape, dtype=self._logits.dtype, pin_memory=True)
-
-    def run(self, batch: torch.Tensor) -> torch.Tensor:
-        results = self._results[: len(batch)]
-        # A batch that is on the GPU may still be in the making there.
-        self._stream.wait_stream(torch.cuda.current_stream(self._pixels.device))
-        with torch.cuda.stream(self._stream):
-            stage(batch, self._staging, self._pixels)
-            self._graph.replay()
-            results.copy_(self._logits[: len(batch)], non_blocking=True)
-        self._stream.synchronize()
-        return results

@@ -1,4 +1,4 @@
-"""Loads a network from a folder in the hub's layout: safetensors alone, no code, every weight in its place."""
+"""Loading of a network from a folder in the hub's layout: only from safetensors, and without code from the folder."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,15 @@ import torch
 
 
 def load_network(auto_class: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """A network in evaluation mode. Raises ValueError for weights that do not fill the architecture.
+    """Return a network in evaluation mode.
 
-    `auto_class` is one of transformers' AutoModel classes, which would fill what is missing with random numbers.
+    Args:
+        auto_class: One of transformers' AutoModel classes, which fill missing weights with random numbers.
+        folder: The model.
+        dtype: The type of the weights.
+
+    Raises:
+        ValueError: Weights are missing or have another shape.
     """
     from transformers.utils import logging
 
@@ -23,21 +29,26 @@ def load_network(auto_class: Any, folder: Path, dtype: torch.dtype) -> Any:
         use_safetensors=True,
         trust_remote_code=False,
         output_loading_info=True,
-        **_timm(folder),
+        **_timm_options(folder),
     )
-    if keys := unfilled(network, report):
+    if keys := find_missing_weights(network, report):
         raise ValueError(
-            f"the weights do not fit {type(network).__name__}: {len(keys)} are missing, such as {keys[0]}"
+            f"the weights do not fit {type(network).__name__}: {len(keys)} are missing or have another shape, "
+            f"such as {keys[0]}"
         )
     for module in network.modules():
         if config := getattr(module, "config", None):
-            config.return_dict = True  # some are saved without, for torch.jit, and would answer with tuples
+            config.return_dict = (
+                True  # some models are saved without it, for torch.jit, and would return tuples
+            )
     return network.eval()
 
 
-def unfilled(network: Any, report: Mapping[str, Any]) -> list[str]:
-    """What transformers filled with random numbers: all that its report calls missing or of another shape, but for
-    sinusoidal positions, which it computes. Older files, such as google/pegasus-xsum's, do not hold those.
+def find_missing_weights(network: Any, report: Mapping[str, Any]) -> list[str]:
+    """Return the names of the weights that transformers filled with random numbers, sorted.
+
+    These are the weights that its loading report lists as missing or of another shape. Sinusoidal position embeddings
+    are excluded because transformers computes them. Older files, such as those of google/pegasus-xsum, lack them.
     """
     missing = (
         key
@@ -47,9 +58,10 @@ def unfilled(network: Any, report: Mapping[str, Any]) -> list[str]:
     return sorted(str(key) for key in (*missing, *report["mismatched_keys"]))
 
 
-def _timm(folder: Path) -> dict[str, Any]:
-    """What loading a model in timm's format takes beside: newer versions write the number of labels into its
-    `model_args` too, where transformers trips over it.
+def _timm_options(folder: Path) -> dict[str, Any]:
+    """Return the additional arguments for loading a model in timm's format.
+
+    Newer versions of timm also write the number of labels into `model_args`; transformers would pass it twice.
     """
     path = folder / "config.json"
     if not path.exists() or "pretrained_cfg" not in json.loads(path.read_text()):

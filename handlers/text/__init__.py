@@ -1,1 +1,1 @@
-"""Text to tokens and back: cleaning, tokenization, generation parameters, batches of equal parameters."""
+"""Text before and after the network: cleaning, tokenization, generation parameters and batches."""

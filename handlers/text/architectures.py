@@ -1,7 +1,7 @@
-"""Which architectures of `AutoModelForSeq2SeqLM` can be summarized with, and what is particular about each.
+"""The architectures of `AutoModelForSeq2SeqLM` that the summarizer serves, and their limits.
 
-Every entry was compared with the library's own `generate()` on tiny models (tests/unit/handlers/text). A model type
-that is not listed is refused: it may need inputs that a text alone does not give, and would then answer wrongly.
+Each of them was compared with transformers' `generate()` on tiny models (tests/unit/handlers/text). Other model types
+are rejected: they may require inputs other than text, and would then generate wrong summaries.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 from handlers.core.errors import ConfigurationError
 
-SERVED = frozenset(
+SUPPORTED_MODEL_TYPES = frozenset(
     {
         "bart",
         "bigbird_pegasus",
@@ -36,9 +36,9 @@ SERVED = frozenset(
     }
 )
 
-_AUDIO = "it reads audio; the summarizer reads text alone"
-_SEAMLESS = "it translates, and needs a target language with each call of `generate()`"
-REFUSED: Mapping[str, str] = {
+_AUDIO = "its input is audio, and the summarizer accepts only text"
+_SEAMLESS = "it requires a target language for each call of `generate()`"
+REJECTED_MODEL_TYPES: Mapping[str, str] = {
     "audioflamingo3": _AUDIO,
     "glmasr": _AUDIO,
     "granite_speech": _AUDIO,
@@ -50,59 +50,65 @@ REFUSED: Mapping[str, str] = {
     "qwen3_asr": _AUDIO,
     "seamless_m4t": _SEAMLESS,
     "seamless_m4t_v2": _SEAMLESS,
-    "t5gemma2": "it reads images as well as text; the summarizer reads text alone",
+    "t5gemma2": "its input includes images, and the summarizer accepts only text",
     "vibevoice_asr": _AUDIO,
     "voxtral": _AUDIO,
     "voxtral_realtime": _AUDIO,
 }
-"""Model types that the auto class loads and that are refused, with the reason."""
+"""Model types that the auto class loads and the summarizer rejects, with the reason."""
 
-SEPARATE_TEXTS = frozenset({"bigbird_pegasus", "nllb-moe"})
-"""Model types whose answer to a text depends on what it is padded to or batched with: one text a run."""
-
-ENCODERS = frozenset({"bert", "bert-generation", "camembert", "electra", "roberta", "xlm-roberta"})
-DECODERS = ENCODERS | {"gpt2"}
-"""Model types of the two halves of an `encoder-decoder`."""
+SUPPORTED_ENCODERS = frozenset({"bert", "bert-generation", "camembert", "electra", "roberta", "xlm-roberta"})
+SUPPORTED_DECODERS = SUPPORTED_ENCODERS | {"gpt2"}
+"""The supported model types of encoder and decoder in an `encoder-decoder` model."""
 
 _OFFSET_POSITIONS = frozenset({"camembert", "roberta", "xlm-roberta"})
-"""Their first position is the row behind that of padding."""
+"""Model types whose first position is in the row after the row of the padding token."""
 
 
-def check_served(config: Mapping[str, Any], source: str = "config.json") -> None:
-    """Check that a `config.json` describes an architecture that the summarizer serves correctly.
+def check_architecture(config: Mapping[str, Any], source: str = "config.json") -> None:
+    """Check that the summarizer supports the architecture in a `config.json`.
 
-    Raises ConfigurationError with the reason; `source` is named in it.
+    Args:
+        config: The content of the file.
+        source: Its name in error messages.
+
+    Raises:
+        ConfigurationError: The architecture is not supported.
     """
-    kind: Any = config.get("model_type")
-    if kind in REFUSED:
-        raise ConfigurationError(f"{source}: model type {kind!r} is not served: {REFUSED[kind]}")
-    if kind not in SERVED:
+    model_type: Any = config.get("model_type")
+    if model_type in REJECTED_MODEL_TYPES:
         raise ConfigurationError(
-            f"{source}: model type {kind!r} is not served: its answers were never compared with the library's; "
-            f"served are {', '.join(sorted(SERVED))}"
+            f"{source}: model type {model_type!r} is not supported: {REJECTED_MODEL_TYPES[model_type]}"
         )
-    if kind == "encoder-decoder":
-        for half, allowed in (("encoder", ENCODERS), ("decoder", DECODERS)):
+    if model_type not in SUPPORTED_MODEL_TYPES:
+        raise ConfigurationError(
+            f"{source}: model type {model_type!r} is not supported; "
+            f"supported types: {', '.join(sorted(SUPPORTED_MODEL_TYPES))}"
+        )
+    if model_type == "encoder-decoder":
+        for half, allowed in (("encoder", SUPPORTED_ENCODERS), ("decoder", SUPPORTED_DECODERS)):
             part = config.get(half)
-            part_kind = part.get("model_type") if isinstance(part, Mapping) else None
-            if part_kind not in allowed:
+            part_type = part.get("model_type") if isinstance(part, Mapping) else None
+            if part_type not in allowed:
                 raise ConfigurationError(
-                    f"{source}: {half} of model type {part_kind!r} is not served; served are "
+                    f"{source}: {half} of model type {part_type!r} is not supported; supported types: "
                     f"{', '.join(sorted(allowed))}"
                 )
 
 
 def position_limits(config: Any) -> tuple[int | None, int | None]:
-    """How many tokens encoder and decoder have positions for; None where positions are relative.
+    """Return the number of tokens that encoder and decoder have positions for; None if positions are relative.
 
-    `config` is transformers' own. The decoder's start token takes a position, the last new token does not.
+    The decoder's start token takes a position; the last new token does not.
+
+    Args:
+        config: The configuration of transformers.
     """
-    kind = config.model_type
-    if kind in ("encoder-decoder", "t5gemma"):
+    if config.model_type in ("encoder-decoder", "t5gemma"):
         return _rows(config.encoder), _rows(config.decoder)
     both = _rows(config)
-    if kind == "prophetnet" and both:
-        # It looks up the position behind a token's as well, and its encoder clamps.
+    if config.model_type == "prophetnet" and both:
+        # The decoder also looks up the position after that of a token; the encoder clamps positions.
         return both, both - (config.pad_token_id or 0) - 2
     encoder = getattr(config, "max_encoder_position_embeddings", None) or both
     decoder = (
@@ -114,33 +120,10 @@ def position_limits(config: Any) -> tuple[int | None, int | None]:
 
 
 def _rows(config: Any) -> int | None:
-    """`max_position_embeddings`, by whatever name, less the rows that no token has."""
+    """Return the number of position embeddings, without unused rows."""
     rows: int | None = getattr(config, "max_position_embeddings", None)
     if config.model_type == "gpt2":
         rows = config.n_positions
     if rows and config.model_type in _OFFSET_POSITIONS:
         rows -= (config.pad_token_id or 0) + 1
     return rows
-
-
-def check_start(kind: str, generation: Any) -> None:
-    """Check that a generation config says how decoding starts, as the library's documentation has it for `kind`.
-
-    Raises ConfigurationError naming the setting.
-    """
-    start, forced = generation.decoder_start_token_id, generation.forced_bos_token_id
-    if start is None and (kind in ("mbart", "plbart", "encoder-decoder") or generation.bos_token_id is None):
-        raise _no_setting("decoder_start_token_id", "the token that decoding starts with")
-    if not isinstance(start, int | None) or isinstance(start, bool):
-        raise ConfigurationError(
-            f"generation_config.json: 'decoder_start_token_id' must be one token id, not {start!r}"
-        )
-    language = kind in ("m2m_100", "nllb-moe") or (kind == "mbart" and start == generation.eos_token_id)
-    if language and forced is None:
-        raise _no_setting("forced_bos_token_id", "the code of the language to write")
-
-
-def _no_setting(name: str, meaning: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"generation_config.json: {name!r} is missing; set it to the id of {meaning}, which the tokenizer knows"
-    )

@@ -1,26 +1,25 @@
-"""Batches out of items: one way to search, similar lengths, bounded size."""
+"""Batches of items with equal search parameters and similar lengths, of bounded size."""
 
 from collections.abc import Sequence
 
-from handlers.text.generation import GenerationParameters
+from handlers.engines.seq2seq.generation_types import MAX_BATCH_BEAMS, GenerationParameters
 from handlers.text.types import TextItem
 
 MAX_PADDED_RATIO = 4.0
-"""Of a batch's input, at most three quarters are padding: it costs memory, and time where the source is read."""
-
-MAX_ROWS = 256
-"""Texts x beams of a batch: each has a score for every word of the vocabulary."""
+"""Largest ratio of a batch's padded input to its tokens. Padding costs memory, and time in cross-attention."""
 
 
-def plan(items: Sequence[TextItem], max_tokens: int) -> list[list[int]]:
-    """Indices of the items of each batch; every item is in exactly one.
+def plan_batches(items: Sequence[TextItem], max_tokens: int) -> list[list[int]]:
+    """Return the indices of the items of each batch. Each item is in exactly one batch.
 
-    `max_tokens` bounds texts x (longest input + beams x longest output), which the key/value cache grows with; an
-    item above it makes a batch of its own.
+    Args:
+        items: The items.
+        max_tokens: The largest texts x (longest input + beams x longest output), which determines the size of the
+            key/value cache. A larger item gets a separate batch.
     """
     groups: dict[GenerationParameters, list[int]] = {}
     for index, item in enumerate(items):
-        groups.setdefault(item.parameters.search(), []).append(index)
+        groups.setdefault(item.parameters.without_lengths(), []).append(index)
     batches: list[list[int]] = []
     for indices in groups.values():
         batch: list[int] = []
@@ -37,7 +36,7 @@ def _fits(items: Sequence[TextItem], max_tokens: int) -> bool:
     lengths = [len(item.input_ids) for item in items]
     longest, output = max(lengths), max(item.parameters.max_new_tokens for item in items)
     beams = items[0].parameters.num_beams
-    if len(items) * beams > MAX_ROWS:
+    if len(items) * beams > MAX_BATCH_BEAMS:
         return False
-    held = len(items) * (longest + beams * output)
-    return held <= max_tokens and len(lengths) * longest <= MAX_PADDED_RATIO * sum(lengths)
+    cache_tokens = len(items) * (longest + beams * output)
+    return cache_tokens <= max_tokens and len(lengths) * longest <= MAX_PADDED_RATIO * sum(lengths)

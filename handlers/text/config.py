@@ -1,4 +1,4 @@
-"""The summarizer's settings in `model-config.yaml`: a server's limits on what a request may ask for."""
+"""The summarizer's settings in `model-config.yaml`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,29 +8,36 @@ from handlers.core.config import HandlerConfig
 
 @dataclass(frozen=True)
 class SummarizerConfig(HandlerConfig):
-    """Limits are the server's: a request beyond them is refused, a model's own default is cut to them."""
+    """The engine and the limits. A request above a limit is rejected. A model's default above a limit is reduced."""
 
     engine: Literal["auto", "native", "torch"] = "auto"
-    """`native` is our own generation, for T5 and BART; `torch` is transformers'."""
+    """`native` generates for T5, BART and related models with the code of this project, `torch` with transformers'
+    `generate()`."""
 
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """`auto` is bf16 where the hardware has it fast (a GPU, AMX, AVX512-BF16), fp32 otherwise; int8 is the engine
-    native's on a CPU, and only where it is asked for."""
+    """`auto` is bf16 on hardware that is fast in it (a GPU, AMX, AVX512-BF16), and fp32 otherwise. int8 requires the
+    engine `native` on a CPU and is never selected by `auto`."""
 
     max_items: int = 16
     """Texts in one request."""
 
     max_characters: int = 1_000_000
-    """Characters of one text; a model reads a few thousand of them."""
+    """Characters of one text. Models read a few thousand of them."""
 
     max_input_tokens: int | None = None
-    """Tokens of one text, its prefix and special tokens included; unset: the length of the model's tokenizer. It may
-    be above that, up to the model's positions; T5 and its relatives have relative ones, and no such bound."""
+    """Tokens of one text, including prefix and special tokens. The default is the length of the model's tokenizer. It
+    may be higher, up to the number of the model's positions; T5 and related models have relative positions and no
+    such limit."""
 
     max_new_tokens: int = 512
     """Tokens of one summary."""
 
     max_num_beams: int = 8
+    """Beams of one summary."""
+
+    prompt_lookup_num_tokens: int | None = None
+    """Maximum number of tokens that greedy search drafts from the text for one decoding step. null disables drafts.
+    They require the engine `native` on a CPU."""
 
     max_batch_tokens: int = 16_384
-    """What one run of the model may hold: texts x (longest input + beams x longest output)."""
+    """Size of one batch: texts x (longest input + beams x longest output)."""

@@ -1,31 +1,39 @@
-"""What a model's own files say about summarizing: prefix, generation defaults, and how many positions it has.
+"""The summarization defaults in a model's files: prefix, generation parameters, and number of positions.
 
-transformers 5 has no summarization pipeline and ignores `task_specific_params`. Both are followed here as that
-pipeline did up to transformers 4: the `summarization` entry of `config.json` goes over the generation config, and the
-`prefix` is put before each text.
+transformers 5 has no summarization pipeline and ignores `task_specific_params`. As in the pipeline of transformers 4,
+the `summarization` entry of `config.json` overrides the generation config, and its `prefix` is put before each text.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoConfig, GenerationConfig
 
-from handlers.core.passed_over import GENERATION, PassedOver
-from handlers.text.architectures import check_served, position_limits
-from handlers.text.generation import GenerationParameters
+from handlers.core.ignored_parameters import GENERATION, IgnoredParameter
+from handlers.engines.seq2seq.generation_config import (
+    read_config_json,
+    read_generation_config,
+    summarization_settings,
+)
+from handlers.engines.seq2seq.generation_types import GenerationParameters
+from handlers.text.architectures import check_architecture, position_limits
 
-_OBEYED = ("repetition_penalty", "encoder_no_repeat_ngram_size")
+_MODEL_SETTINGS = ("repetition_penalty", "encoder_no_repeat_ngram_size")
 FALLBACK_NEW_TOKENS = 256
-"""For a model that names no length at all, where transformers would stop after 20 tokens, in mid-sentence."""
+"""The default for a model whose files set no length. transformers would stop after 20 tokens."""
 
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """`encoder_positions`, `decoder_positions`: how many there are, None where positions are relative.
+    """The defaults of one model.
 
-    `passed_over`: what a request may send besides, as it is what the model does anyway.
+    Attributes:
+        prefix: The text before each input.
+        parameters: The generation parameters.
+        encoder_positions: The number of tokens that the encoder has positions for; None if they are relative.
+        decoder_positions: The number of tokens that the decoder has positions for; None if they are relative.
+        suggested_input_tokens: `n_positions` of a model with relative positions: the length it was trained with.
+        ignored_parameters: Parameters that a request may contain although they have no effect.
     """
 
     prefix: str
@@ -33,44 +41,34 @@ class ModelDefaults:
     encoder_positions: int | None
     decoder_positions: int | None
     suggested_input_tokens: int | None
-    """`n_positions` of a model with relative positions: what it was trained on, not a bound."""
-    passed_over: tuple[PassedOver, ...] = GENERATION
+    ignored_parameters: tuple[IgnoredParameter, ...] = GENERATION
 
 
 def read_defaults(folder: Path) -> ModelDefaults:
     """Read `config.json` and `generation_config.json` of a folder in the hub's layout.
 
-    Raises ConfigurationError for an architecture that is not served.
+    Raises:
+        ConfigurationError: The architecture is not supported.
     """
-    check_served(_config_json(folder))
+    config_json = read_config_json(folder)
+    check_architecture(config_json)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     encoder_positions, decoder_positions = position_limits(config)
-    generation = generation_config(folder)
+    generation = read_generation_config(folder)
     return ModelDefaults(
-        prefix=str(_merged(folder).get("prefix") or ""),
+        prefix=str((config_json | summarization_settings(config_json)).get("prefix") or ""),
         parameters=_parameters(generation),
         encoder_positions=encoder_positions,
         decoder_positions=decoder_positions,
         suggested_input_tokens=getattr(config, "n_positions", None),
-        passed_over=tuple(each for each in GENERATION if _changes_nothing(each, generation)),
+        ignored_parameters=tuple(
+            parameter for parameter in GENERATION if _has_no_effect(parameter, generation)
+        ),
     )
 
 
-def generation_config(folder: Path) -> GenerationConfig:
-    """The model's generation config with its summarization parameters over it."""
-    if (folder / "generation_config.json").exists():
-        config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    else:
-        # As loading a model does: generation settings of older models stand in `config.json` itself.
-        config = GenerationConfig.from_pretrained(
-            folder, config_file_name="config.json", _from_model_config=True, local_files_only=True
-        )
-    config.update(**_task_parameters(_config_json(folder)))
-    return config
-
-
 def _parameters(config: GenerationConfig) -> GenerationParameters:
-    """Unset ones are transformers' own defaults: greedy, no minimum, no penalty."""
+    """Return the parameters, with the defaults of transformers for those that are not set."""
     max_new = config.max_new_tokens
     if max_new is None:
         # `max_length` counts the decoder's start token as well.
@@ -88,22 +86,10 @@ def _parameters(config: GenerationConfig) -> GenerationParameters:
     )
 
 
-def _changes_nothing(parameter: PassedOver, config: GenerationConfig) -> bool:
-    """Whether its values are what the model does anyway: its files are obeyed for the parameters of _OBEYED."""
-    own = getattr(config, parameter.name, None)
-    return parameter.name not in _OBEYED or own is None or own in parameter.values
+def _has_no_effect(parameter: IgnoredParameter, config: GenerationConfig) -> bool:
+    """Return whether the accepted values of a parameter do not change the output of the model.
 
-
-def _merged(folder: Path) -> dict[str, Any]:
-    config = _config_json(folder)
-    return config | _task_parameters(config)
-
-
-def _task_parameters(config: dict[str, Any]) -> dict[str, Any]:
-    tasks = config.get("task_specific_params") or {}
-    return dict(tasks.get("summarization") or {})
-
-
-def _config_json(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
+    The model's files may set the parameters of _MODEL_SETTINGS to other values.
+    """
+    setting = getattr(config, parameter.name, None)
+    return parameter.name not in _MODEL_SETTINGS or setting is None or setting in parameter.values

@@ -1,8 +1,9 @@
-"""Generation parameters of a request: what may be set, and how it joins with the model's defaults.
+"""The generation parameters of a request, and how they are combined with the model's defaults.
 
-`max_length` and `min_length` count the decoder's start token, `max_new_tokens` and `min_new_tokens` do not; where a
-request sets both, the latter count, as in transformers. What a request sets goes before what the model's files say,
-also across the two ways to say it (transformers lets a model's `max_new_tokens` go before a call's `max_length`).
+`max_length` and `min_length` count the decoder's start token, `max_new_tokens` and `min_new_tokens` do not. If a
+request sets both, the latter take precedence, as in transformers. A request takes precedence over the model's files,
+even if one sets `max_length` and the other `max_new_tokens` (in transformers a model's `max_new_tokens` takes
+precedence over a call's `max_length`).
 """
 
 from collections.abc import Mapping
@@ -11,51 +12,54 @@ from typing import Any
 
 from handlers.core.errors import InvalidParameter
 from handlers.core.parameters import Parameter
-from handlers.text.generation import GenerationParameters
+from handlers.engines.seq2seq.generation_types import GenerationParameters
 
 
 @dataclass(frozen=True)
 class GenerationLimits:
-    """The server's and the model's bounds on one summary."""
+    """The limits of server and model for one summary."""
 
     max_new_tokens: int
     max_num_beams: int
 
     def parameters(self, defaults: GenerationParameters | None = None) -> tuple[Parameter, ...]:
-        """What a request may set, and a model's defaults where they are given."""
+        """Return the parameters that a request may set, with the model's `defaults` in their descriptions."""
         tokens, length = self.max_new_tokens, self.max_new_tokens + 1
         all_parameters = (
-            Parameter("max_new_tokens", int, 1, tokens, help="tokens of the summary, at most"),
-            Parameter("min_new_tokens", int, 0, tokens, help="tokens of the summary, at least"),
-            Parameter("max_length", int, 2, length, help="max_new_tokens + 1: counts the start token"),
-            Parameter("min_length", int, 0, length, help="min_new_tokens + 1: counts the start token"),
-            Parameter("num_beams", int, 1, self.max_num_beams, help="1 is greedy, more is beam search"),
-            # Beyond these the penalized scores leave the range in which beam search compares them.
-            Parameter("length_penalty", float, -2, 5, help="of beam search; above 0 favors longer summaries"),
-            Parameter("no_repeat_ngram_size", int, 0, tokens, help="no n-gram of this size twice; 0 is off"),
+            Parameter("max_new_tokens", int, 1, tokens, help="maximum number of tokens of the summary"),
+            Parameter("min_new_tokens", int, 0, tokens, help="minimum number of tokens of the summary"),
+            Parameter("max_length", int, 2, length, help="max_new_tokens + 1, for the start token"),
+            Parameter("min_length", int, 0, length, help="min_new_tokens + 1, for the start token"),
+            Parameter("num_beams", int, 1, self.max_num_beams, help="number of beams; 1 is greedy search"),
+            # Beyond these limits the penalized scores leave the range in which beam search compares them.
+            Parameter("length_penalty", float, -2, 5, help="beam search: above 0 favors longer summaries"),
             Parameter(
-                "early_stopping", bool, choices=("never",), help="of beam search: when to stop looking"
+                "no_repeat_ngram_size", int, 0, tokens, help="size of n-grams that may not repeat; 0 for none"
             ),
+            Parameter("early_stopping", bool, choices=("never",), help="when beam search stops"),
             Parameter(
                 "truncation",
                 bool,
                 choices=("do_not_truncate", "longest_first", "only_first", "only_second"),
-                help="cut a text that is too long for the model (the default), or refuse it",
+                help="truncate a text that is too long for the model (the default), or reject it",
                 default=True,
             ),
             Parameter(
                 "clean_up_tokenization_spaces",
                 bool,
-                help="no space before punctuation; default: the tokenizer's",
+                help="remove spaces before punctuation; default: the tokenizer's",
             ),
         )
-        own = asdict(defaults) if defaults else {}
-        return tuple(replace(each, default=own.get(each.name, each.default)) for each in all_parameters)
+        values = asdict(defaults) if defaults else {}
+        return tuple(
+            replace(parameter, default=values.get(parameter.name, parameter.default))
+            for parameter in all_parameters
+        )
 
     def clamp(self, defaults: GenerationParameters) -> GenerationParameters:
-        """A model's defaults, cut to the limits."""
+        """Return a model's defaults, reduced to the limits."""
         longest = min(defaults.max_new_tokens, self.max_new_tokens)
-        return _simplest(
+        return _normalize(
             replace(
                 defaults,
                 max_new_tokens=longest,
@@ -65,38 +69,48 @@ class GenerationLimits:
         )
 
 
-def resolve(request: Mapping[str, Any], defaults: GenerationParameters) -> GenerationParameters:
-    """One item's parameters, from checked request values. Raises InvalidParameter for a minimum above the maximum."""
-    longest, longest_words = _length(request, "max", defaults.max_new_tokens)
-    shortest, shortest_words = _length(request, "min", defaults.min_new_tokens)
-    if shortest > longest:
+def resolve_parameters(request: Mapping[str, Any], defaults: GenerationParameters) -> GenerationParameters:
+    """Return the parameters of one item.
+
+    Args:
+        request: The checked parameters of the request.
+        defaults: The model's defaults within the limits.
+
+    Raises:
+        InvalidParameter: The request's minimum length is above the maximum.
+    """
+    max_new_tokens, max_source = _length(request, "max", defaults.max_new_tokens)
+    min_new_tokens, min_source = _length(request, "min", defaults.min_new_tokens)
+    if min_new_tokens > max_new_tokens:
         if "min_new_tokens" in request or "min_length" in request:
-            raise InvalidParameter(f"{shortest_words} must not be above {longest_words}")
-        # The model's own minimum gives way: generation ends at the maximum, as in transformers.
-        shortest = longest
+            raise InvalidParameter(f"{min_source} must not be above {max_source}")
+        # The model's minimum has no effect above the maximum, at which generation ends as in transformers.
+        min_new_tokens = max_new_tokens
     names = ("num_beams", "length_penalty", "no_repeat_ngram_size", "early_stopping")
-    chosen = {name: request[name] for name in names if name in request}
-    return _simplest(replace(defaults, max_new_tokens=longest, min_new_tokens=shortest, **chosen))
+    search_parameters = {name: request[name] for name in names if name in request}
+    return _normalize(
+        replace(defaults, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, **search_parameters)
+    )
 
 
-def truncates(request: Mapping[str, Any]) -> bool:
-    """Whether a text that is too long is cut; the strings are those of huggingface_hub's client.
+def should_truncate(request: Mapping[str, Any]) -> bool:
+    """Return whether a text that is too long is truncated.
 
-    `only_second` cuts the second of two texts, and there is only one.
+    The strings are those of huggingface_hub's client. `only_second` would truncate the second of two texts.
     """
     return request.get("truncation", True) not in (False, "do_not_truncate", "only_second")
 
 
 def _length(request: Mapping[str, Any], bound: str, default: int) -> tuple[int, str]:
-    """A length in new tokens, and the parameter that set it in words."""
+    """Return a length in new tokens, and the parameter that set it for error messages."""
     for name, start_tokens in ((f"{bound}_new_tokens", 0), (f"{bound}_length", 1)):
         if name in request:
             return max(0, request[name] - start_tokens), f"'{name}' ({request[name]})"
     return default, f"'{bound}_new_tokens' ({default}, the model's default)"
 
 
-def _simplest(parameters: GenerationParameters) -> GenerationParameters:
-    """Without what has no effect, so that more items share a batch."""
+def _normalize(parameters: GenerationParameters) -> GenerationParameters:
+    """Reset parameters that have no effect, so that more items can share a batch."""
     if parameters.num_beams == 1:
         return replace(parameters, length_penalty=1.0, early_stopping=False)
     return parameters

@@ -1,13 +1,20 @@
-"""What the summarizer hands on: an item before the model, a summary after it."""
+"""The summarizer's input and output types."""
 
 from dataclasses import dataclass
 
-from handlers.text.generation import GenerationParameters
+from handlers.engines.seq2seq.generation_types import GenerationParameters
 
 
 @dataclass(frozen=True)
 class TextItem:
-    """One text, ready for the model. `clean_up`: no space before punctuation; None is the tokenizer's own choice."""
+    """One text, ready for the model.
+
+    Attributes:
+        input_ids: The token ids of the text.
+        truncated: Whether the text was truncated to the model's length.
+        parameters: The generation parameters.
+        clean_up: Whether to remove spaces before punctuation; None is the tokenizer's default.
+    """
 
     input_ids: tuple[int, ...]
     truncated: bool
@@ -17,7 +24,13 @@ class TextItem:
 
 @dataclass(frozen=True)
 class Summary:
-    """`truncated`: the model could not read the whole text. `token_ids`: as generated, the end token included."""
+    """One summary.
+
+    Attributes:
+        text: The summary.
+        truncated: Whether the text was truncated to the model's length.
+        token_ids: The generated tokens, including the end token.
+    """
 
     text: str
     truncated: bool

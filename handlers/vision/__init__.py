@@ -1,1 +1,1 @@
-"""Images: bytes to an upright RGB image, and that to the network's input."""
+"""Decode images to upright RGB, and preprocess them for the network."""

@@ -1,4 +1,4 @@
-"""The image classifier's settings in `model-config.yaml`; apart, so that packing reads them without torch."""
+"""The image classifier's settings in `model-config.yaml`. Importing this module does not import torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,13 +13,13 @@ class VisionConfig(HandlerConfig):
     engine: Literal["auto", "torch", "torch-compiled", "openvino"] = "auto"
 
     max_pixels: int = 50_000_000
-    """Pixels of one image; more is refused by the header, before anything is decoded."""
+    """Maximum number of pixels of an image. The header of a file is checked before the image is decoded."""
 
     max_bytes: int = 16 * 2**20
-    """Bytes of one image's file."""
+    """Maximum size of an image file in bytes."""
 
     max_batch: int = 32
-    """Images that go through the network at once; what a batch holds beyond that follows in a further run."""
+    """Maximum number of images in one run of the network. Larger batches take several runs."""
 
     decode: Literal["auto", "cpu", "gpu"] = "auto"
-    """Where JPEGs are decoded; `auto` is the GPU where a worker has one and it is clearly faster than its cores."""
+    """Device that decodes JPEGs. `auto`: the worker's GPU if it is clearly faster than the CPU, else the CPU."""

@@ -1,4 +1,4 @@
-"""JPEG pixels by libjpeg-turbo alone: no copy on the way, and smaller than stored where that is enough."""
+"""Decode JPEGs with libjpeg-turbo, without a copy, and at a reduced size if possible."""
 
 import logging
 
@@ -9,38 +9,43 @@ try:
     import simplejpeg
 except ImportError:
     simplejpeg = None
-    logger.warning("simplejpeg is not installed: Pillow decodes JPEGs, which takes longer")
+    logger.warning("simplejpeg is not installed: Pillow decodes JPEGs, which is slower")
 
-_END = b"\xff\xd9"
-# Between a half and the whole, libjpeg-turbo's slower code for it costs what fewer pixels save.
+_END_MARKER = b"\xff\xd9"
+# Above half the size, libjpeg-turbo's code for reduced sizes is so slow that fewer pixels save nothing.
 _SMALLEST_FACTOR = 2
 
 
-def with_end_marker(data: bytes) -> bytes:
-    """A JPEG with the end marker (EOI) that some encoders leave out.
+def append_end_marker(data: bytes) -> bytes:
+    """Append the end marker (EOI), which some encoders omit, to a JPEG without it.
 
-    The decoder still finds a file of one scan that is cut off before its last block. One of several (progressive) it
-    would not, where it is cut off between two.
+    Use only for files with one scan, because the decoder still detects that such a file is truncated. It does not
+    detect a truncation between two scans of a progressive file.
     """
-    return data if bytes(data[-len(_END) :]) == _END else bytes(data) + _END
+    return data if bytes(data[-len(_END_MARKER) :]) == _END_MARKER else bytes(data) + _END_MARKER
 
 
-def decode_jpeg(data: bytes, size: tuple[int, int], at_least: tuple[int, int] | None) -> np.ndarray | None:
-    """RGB uint8 [height, width, 3] of a JPEG of one or three components, or None: another decoder shall decide.
+def decode_jpeg(data: bytes, size: tuple[int, int], min_size: tuple[int, int] | None) -> np.ndarray | None:
+    """Decode a JPEG of one or three components.
 
-    `size` = (height, width) is what has been checked: a file that says otherwise here is not decoded. With
-    `at_least` = (height, width) the decoder may leave out fine detail and give one to four eighths of the size (it
-    codes blocks of 8 x 8: ITU T.81, A.3), no smaller than that. Without it the pixels are bit for bit Pillow's.
+    Args:
+        data: The file.
+        size: The checked (height, width). A file of another size is not decoded.
+        min_size: Minimum (height, width). The decoder may reduce the size to between one and four eighths (JPEG codes
+            blocks of 8 x 8: ITU T.81, A.3), but not below this minimum. None: full size, with Pillow's exact pixels.
+
+    Returns:
+        RGB uint8 [height, width, 3], or None if another decoder must process the file.
     """
     if simplejpeg is None:
         return None
-    height, width = at_least or (0, 0)
+    height, width = min_size or (0, 0)
     try:
         if simplejpeg.decode_jpeg_header(data)[:2] != size:
             return None
         pixels: np.ndarray = simplejpeg.decode_jpeg(
-            data, min_height=height, min_width=width, min_factor=_SMALLEST_FACTOR if at_least else 1
+            data, min_height=height, min_width=width, min_factor=_SMALLEST_FACTOR if min_size else 1
         )
         return pixels
-    except ValueError:  # damaged, cut off, or odd
+    except ValueError:  # damaged, truncated or unusual
         return None

@@ -1,4 +1,4 @@
-"""A classifier's labels, and what makes scores of its outputs, from the model's folder."""
+"""Read a classifier's labels and score function from the model's folder."""
 
 import json
 from contextlib import suppress
@@ -8,34 +8,37 @@ from typing import Any
 from handlers.core.errors import ConfigurationError
 
 PREPARED_LABELS = Path("prepared", "labels.json")
-"""Where packing leaves the labels that config.json leaves to a library's own lists, inside the model's folder."""
+"""File in the model's folder to which packing writes labels that config.json does not contain."""
 
 
 def read_labels(folder: Path) -> tuple[list[str], str]:
-    """The labels by their index, and the name of the function that makes scores of the network's outputs.
+    """Return the labels by index, and the name of the function that converts the network's outputs to scores.
 
-    Without transformers where that is possible: it takes a second to import, and timm two more. Raises
-    ConfigurationError for labels that are none.
+    Imports transformers only if necessary: it takes a second, and timm two more.
+
+    Raises:
+        ConfigurationError: The labels are invalid.
     """
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     prepared = folder / PREPARED_LABELS
-    if own := own_labels(config):
-        labels = own
+    if labels_in_config := config_labels(config):
+        labels = labels_in_config
     elif prepared.exists():
         labels = json.loads(prepared.read_text())
     else:
         from transformers import AutoConfig
 
-        read = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        labels = [str(read.id2label[index]) for index in range(len(read.id2label))]
-    several_may_be_right = config.get("problem_type") == "multi_label_classification" or len(labels) == 1
-    return labels, "sigmoid" if several_may_be_right else "softmax"
+        model_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        labels = [str(model_config.id2label[index]) for index in range(len(model_config.id2label))]
+    is_multi_label = config.get("problem_type") == "multi_label_classification" or len(labels) == 1
+    return labels, "sigmoid" if is_multi_label else "softmax"
 
 
-def own_labels(config: dict[str, Any]) -> list[str]:
-    """What config.json itself says, as transformers (`id2label`) or timm (`label_names`) writes it; else none.
+def config_labels(config: dict[str, Any]) -> list[str]:
+    """Return the labels in config.json: `id2label` of transformers or `label_names` of timm; [] if neither is set.
 
-    Raises ConfigurationError unless that is a text or a number for each index from 0 on.
+    Raises:
+        ConfigurationError: An index has no label, or a label is not a text or number.
     """
     for key in ("id2label", "label_names"):
         if names := config.get(key):
@@ -52,7 +55,8 @@ def _in_order(key: str, names: Any) -> list[Any]:
     missing = next((index for index in range(len(names)) if index not in by_index), None)
     if missing is not None:
         raise ConfigurationError(
-            f"config.json: {key!r} has {len(names)} labels and none for index {missing}; name each output"
+            f"config.json: {key!r} has {len(names)} labels, but no label for index {missing}; add a label for each "
+            "index"
         )
     return [by_index[index] for index in range(len(names))]
 
@@ -63,4 +67,7 @@ def _label(key: str, index: int, name: Any) -> str:
         with suppress(UnicodeEncodeError):
             label.encode()
             return label
-    raise ConfigurationError(f"config.json: {key!r} has {name!r} for index {index}; give that output a text")
+    raise ConfigurationError(
+        f"config.json: {key!r} has {name!r} for index {index}; each label must be a text that is not empty, or a "
+        "number"
+    )

@@ -1,21 +1,21 @@
-"""Netpbm's images (PBM, PGM, PPM) of any depth; Pillow reads most of them in Python, one sample at a time."""
+"""Decode Netpbm images (PBM, PGM, PPM) of any depth. Pillow reads most of them one sample at a time in Python."""
 
 import re
 
 import numpy as np
 
 from handlers.core.errors import InvalidImage
-from handlers.vision.rgb import scaled
+from handlers.vision.rgb import scale_to_uint8
 
 MAX_HEADER_BYTES = 65_536
-"""Of a header with its comments."""
+"""Maximum size of a header with its comments in bytes."""
 MAX_COMMENTS = 1000
-"""Among the samples of a plain file, each of which takes time and memory to cut out."""
+"""Maximum number of comments among the samples of a plain file. Removing each takes time and memory."""
 _SPACE = rb"(?:\s|#[^\r\n]*+[\r\n])++"
 _SIZE = _SPACE + rb"(\d{1,9})" + _SPACE + rb"(\d{1,9})"
 _BITMAP = re.compile(rb"P([14])" + _SIZE + rb"\s")
 # The largest value of PGM and PPM; the scale of a gray PFM, whose samples are floats.
-_OTHERS = re.compile(
+_GRAY_OR_COLOR = re.compile(
     rb"P(?:([2356])" + _SIZE + _SPACE + rb"(\d{1,5})|(f)" + _SIZE + _SPACE + rb"([\d.eE+-]{1,10}))\s"
 )
 _COMMENT = re.compile(rb"#[^\r\n]*+")
@@ -24,8 +24,8 @@ _WHITESPACE = b" \t\n\r\v\f"
 _PLAIN, _COLOR = b"123", b"36"
 
 
-def without_comments(data: bytes) -> bytes | None:
-    """A Netpbm file with the shortest header, as Pillow reads comments one byte at a time; None for other files."""
+def strip_comments(data: bytes) -> bytes | None:
+    """Remove comments, which Pillow reads slowly, from the header of a Netpbm file. Return None for other files."""
     head = _head(data)
     if head is None:
         return None
@@ -34,9 +34,13 @@ def without_comments(data: bytes) -> bytes | None:
 
 
 def netpbm_pixels(data: bytes) -> np.ndarray:
-    """uint8 RGB [height, width, 3] of a PBM, PGM or PPM whose header has been checked: white is its largest value.
+    """Decode a PBM, PGM or PPM whose header has been checked.
 
-    Raises InvalidImage for samples that are missing, no numbers, or above the largest value.
+    Returns:
+        uint8 RGB [height, width, 3]. The largest value by the header is white.
+
+    Raises:
+        InvalidImage: Samples are missing, not numbers, or above the largest value.
     """
     head = _head(data)
     if head is None:
@@ -51,24 +55,24 @@ def netpbm_pixels(data: bytes) -> np.ndarray:
         else:
             samples = _samples(body, kind, white, width * height * (3 if kind in _COLOR else 1))
     except ValueError:
-        raise InvalidImage("the Netpbm image is damaged or cut off") from None
+        raise InvalidImage("the Netpbm image is damaged or truncated") from None
     if samples.max() > white:
         raise InvalidImage(
-            f"the Netpbm image has the value {samples.max()} and says that {white} is the largest"
+            f"the Netpbm image has the value {samples.max()}, above {white}, the largest value by its header"
         )
     samples = samples.reshape(height, width, -1)
-    levels = samples if white == 255 and samples.dtype == np.uint8 else scaled(samples, white)
+    levels = samples if white == 255 and samples.dtype == np.uint8 else scale_to_uint8(samples, white)
     if head.re is _BITMAP:  # in which 1 is black
         levels = 255 - levels
     return np.repeat(levels, 3 // levels.shape[2], axis=2)
 
 
 def _head(data: bytes) -> re.Match[bytes] | None:
-    return _BITMAP.match(data, 0, MAX_HEADER_BYTES) or _OTHERS.match(data, 0, MAX_HEADER_BYTES)
+    return _BITMAP.match(data, 0, MAX_HEADER_BYTES) or _GRAY_OR_COLOR.match(data, 0, MAX_HEADER_BYTES)
 
 
 def _samples(body: bytes, kind: bytes, white: int, count: int) -> np.ndarray:
-    """[count]. Raises ValueError where there are not as many, InvalidImage for more than MAX_COMMENTS comments."""
+    """Return `count` samples. Raises ValueError if samples are missing, InvalidImage for too many comments."""
     if kind not in _PLAIN:
         return np.frombuffer(body, ">u2" if white > 255 else np.uint8, count)
     if body.count(b"#") > MAX_COMMENTS:

@@ -6,30 +6,17 @@ import torch
 
 from handlers.vision.config import VisionConfig
 
-__all__ = ["Image", "InputSpec", "Label", "Normalization", "VisionConfig"]
-
-
-class Normalization(NamedTuple):
-    """A level 0..255 of each channel becomes (level * scale - mean) / std."""
-
-    scale: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-class InputSpec(NamedTuple):
-    """What an engine gets: with a normalization, which is then the engine's, uint8 [n, height, width, 3]; without
-    one float32 [n, 3, height, width], ready for the network.
-    """
-
-    height: int
-    width: int
-    normalization: Normalization | None
+__all__ = ["Image", "Label", "VisionConfig"]
 
 
 class Image(NamedTuple):
-    """`content`: uint8 [height, width, 3] or float32 [3, height, width], as the `InputSpec` says, or the file of a
-    JPEG that the GPU shall decode.
+    """The classifier's item: one image and its parameters.
+
+    Attributes:
+        content: uint8 [height, width, 3] or float32 [3, height, width], depending on the `InputSpec`; or a JPEG file
+            that the GPU will decode.
+        top_k: The number of labels in the answer.
+        function: The name of the function that converts logits to scores.
     """
 
     content: torch.Tensor | bytes
@@ -38,5 +25,7 @@ class Image(NamedTuple):
 
 
 class Label(NamedTuple):
+    """A label with its score."""
+
     label: str
     score: float

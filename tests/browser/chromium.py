@@ -1,4 +1,4 @@
-"""A headless Chromium: pages at a size, what their consoles said, what they fetched, and an axe-core scan."""
+"""A headless Chromium that checks pages for console errors, external requests and accessibility (axe-core)."""
 
 import importlib.util
 import json
@@ -16,9 +16,9 @@ from selenium.webdriver.remote.webelement import WebElement
 
 T = TypeVar("T")
 SIZES = {"phone": (390, 844), "desktop": (1280, 760)}
-LOOKS = (*SIZES, "dark")
-PATIENCE = 30.0  # seconds
-SHOTS = "DEMO_SCREENSHOTS"  # a folder: the tests save the images of the docs there
+PRESENTATIONS = (*SIZES, "dark")
+WAIT_TIMEOUT_S = 60.0
+SHOTS = "DEMO_SCREENSHOTS"  # the folder for the screenshots of the docs
 SHOWN = ("image-desktop", "server-desktop", "text-phone", "streamlit-phone")
 FLAGS = (
     "--headless=new",
@@ -39,19 +39,19 @@ FLAGS = (
 AXE = """
 const done = arguments[0];
 axe.run(document, {resultTypes: ['violations']}).then(
-  found => done(found.violations),
+  result => done(result.violations),
   error => done([{id: String(error), impact: 'critical', nodes: []}]));
 """
 
-# Colors on their way from one to another are nobody's choice; what turns for ever does not count.
+# Colors in the middle of a transition must not be checked. Endless animations do not count.
 STILL = """
 return document.getAnimations().every(
-  each => each.playState !== 'running' || each.effect.getComputedTiming().endTime === Infinity);
+  animation => animation.playState !== 'running' || animation.effect.getComputedTiming().endTime === Infinity);
 """
 
 
 class Browser:
-    """Every page that it shows is checked for what must not be there by `check`."""
+    """A headless Chromium. `check` checks the current page."""
 
     def __init__(self, chromium: str, driver: str, folder: Path) -> None:
         options = webdriver.ChromeOptions()
@@ -66,9 +66,9 @@ class Browser:
     def close(self) -> None:
         self.driver.quit()
 
-    def open(self, url: str, look: str) -> None:
-        """`look`: phone, desktop, or dark (a desktop that asks for dark pages)."""
-        size, dark = ("desktop", True) if look == "dark" else (look, False)
+    def open(self, url: str, presentation: str) -> None:
+        """Open a page. `presentation` is phone, desktop, or dark (a desktop that prefers dark pages)."""
+        size, dark = ("desktop", True) if presentation == "dark" else (presentation, False)
         width, height = SIZES[size]
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
@@ -81,28 +81,29 @@ class Browser:
         self.driver.get(url)
 
     def until(self, find: Callable[[], T], what: str) -> T:
-        """What `find` gives as soon as it is something."""
-        end = time.monotonic() + PATIENCE
+        """Return the result of `find` once it is truthy."""
+        end = time.monotonic() + WAIT_TIMEOUT_S
         while True:
             try:
-                found = find()
-            except StaleElementReferenceException:  # the page was just drawn anew
-                found = None
-            if found:
-                return found
+                result = find()
+            except StaleElementReferenceException:  # the page has just been rendered again
+                result = None
+            if result:
+                return result
             if time.monotonic() > end:
-                raise AssertionError(f"{what} did not come; the page says: {self.text()[:2000]}")
+                raise AssertionError(f"{what} did not appear; the page's text: {self.text()[:2000]}")
             time.sleep(0.05)
 
     def text(self) -> str:
         return str(self.driver.execute_script("return document.body.innerText"))
 
     def all(self, selector: str) -> list[WebElement]:
-        """Those that can be seen."""
-        return [each for each in self.driver.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed()]
+        """Return the visible elements."""
+        elements = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return [element for element in elements if element.is_displayed()]
 
     def one(self, selector: str, text: str | None = None) -> WebElement:
-        """The first that can be seen, with exactly that text where one is given."""
+        """Wait for the first visible element, with exactly this text if it is not None."""
 
         def find() -> WebElement | None:
             return next((e for e in self.all(selector) if text is None or e.text.strip() == text), None)
@@ -119,63 +120,63 @@ class Browser:
         self.until(press, f"a click on {selector} {text or ''}")
 
     def send(self, selector: str, value: str) -> None:
-        """To an input that may be hidden, as those for files are."""
-        found = self.until(
+        """Type into an input, which may be hidden, such as a file input."""
+        inputs = self.until(
             lambda: self.driver.find_elements(By.CSS_SELECTOR, selector), f"the input {selector}"
         )
-        found[0].send_keys(value)
+        inputs[0].send_keys(value)
 
     def check(self) -> None:
-        """No console error, nothing fetched from elsewhere, no sideways scrolling, nothing serious for axe."""
+        """Check for console errors, external requests, horizontal scrolling and serious axe-core findings."""
         errors = [entry for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
         assert not errors, errors
-        elsewhere = self._elsewhere()
-        assert not elsewhere, elsewhere
+        external = self._external_urls()
+        assert not external, external
         wide, inner = self.driver.execute_script(
             "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
         )
         assert wide <= inner, f"{wide} pixels wide in {inner}"
-        self.until(lambda: self.driver.execute_script(STILL), "an end of what moves")
+        self.until(lambda: self.driver.execute_script(STILL), "the end of the animations")
         serious = self.serious()
         assert not serious, json.dumps(serious, indent=1)
 
     def serious(self) -> list[dict[str, Any]]:
-        """axe-core's serious and critical findings, each with the elements."""
+        """Return axe-core's serious and critical findings with their elements."""
         spec = importlib.util.find_spec("axe_playwright_python")
         assert spec
         assert spec.origin
         if not self.driver.execute_script("return window.axe !== undefined"):
             self.driver.execute_script(Path(spec.origin).with_name("axe.min.js").read_text())
-        found = self.driver.execute_async_script(AXE)
+        violations = self.driver.execute_async_script(AXE)
         return [
             {
-                "rule": each["id"],
-                "where": [(node["html"][:300], node["failureSummary"]) for node in each["nodes"][:4]],
+                "rule": violation["id"],
+                "where": [(node["html"][:300], node["failureSummary"]) for node in violation["nodes"][:4]],
             }
-            for each in found
-            if each["impact"] in ("serious", "critical")
+            for violation in violations
+            if violation["impact"] in ("serious", "critical")
         ]
 
     def save(self, name: str) -> None:
-        """An image of what is seen, where images are asked for and the docs show it."""
+        """Save a screenshot for the docs, if DEMO_SCREENSHOTS is set."""
         folder = os.environ.get(SHOTS)
         if folder and name in SHOWN:
             Path(folder).mkdir(parents=True, exist_ok=True)
             shrink(self.driver.get_screenshot_as_png(), Path(folder) / f"demo-{name}.png")
 
-    def _elsewhere(self) -> list[str]:
-        """Addresses that the page asked for and that are not its own."""
+    def _external_urls(self) -> list[str]:
+        """Return the requested URLs of other origins."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        asked = [
+        urls = [
             message["params"]["request"]["url"]
             for message in messages
             if message["method"] == "Network.requestWillBeSent"
         ]
-        return [url for url in asked if url.startswith("http") and urlsplit(url).netloc != self._origin]
+        return [url for url in urls if url.startswith("http") and urlsplit(url).netloc != self._origin]
 
 
 def shrink(png: bytes, path: Path) -> None:
-    """With a palette: a page has few colors."""
+    """Save a screenshot with a palette, because a page has few colors."""
     import io
 
     from PIL import Image

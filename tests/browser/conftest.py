@@ -1,4 +1,4 @@
-"""The pages of torchserve_models/demo/ in front of the server under test, and a browser to look at them with."""
+"""Fixtures: the browser, and the pages of torchserve_models/demo/ for the server under test."""
 
 import os
 import shutil
@@ -35,8 +35,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:  #
 
 
 @pytest.fixture(scope="session")
-def served(server, browser) -> Iterator[Callable[[str], str]]:
-    """The address of a page of torchserve_models/demo/, started by the first test that asks for it."""
+def page_url(server, browser) -> Iterator[Callable[[str], str]]:
+    """Return a function that starts a demo page at its first call and returns its address."""
     if not PYTHON.exists():
         pytest.skip(".venv-demo is not there (scripts/setup --demo)")
     addresses: dict[str, str] = {}
@@ -48,15 +48,15 @@ def served(server, browser) -> Iterator[Callable[[str], str]]:
                 command = [str(ROOT / "scripts" / "demo"), page, "--port", str(port)]
                 for name in ("inference", "management", "metrics"):
                     command += [f"--{name}-port", getattr(server, name).rpartition(":")[2]]
-                addresses[page] = stack.enter_context(started(command, f"http://127.0.0.1:{port}"))
+                addresses[page] = stack.enter_context(run_page(command, f"http://127.0.0.1:{port}"))
             return addresses[page]
 
         yield address
 
 
 @contextmanager
-def started(command: list[str], url: str) -> Iterator[str]:
-    """`url` as soon as the command answers there; the command is ended afterwards."""
+def run_page(command: list[str], url: str) -> Iterator[str]:
+    """Run a command in this context, and return `url` once it responds."""
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
         end = time.monotonic() + 60
@@ -85,6 +85,6 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def api(server) -> Iterator[Client]:
-    """What the pages must agree with."""
+    """A client of the server, for the expected results."""
     with Client(endpoints=server.endpoints) as client:
         yield client

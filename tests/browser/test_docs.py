@@ -1,10 +1,10 @@
-"""The page of the API's documentation, on a phone and on a desktop: it shows the models, and asks them."""
+"""The API documentation page shows the models and sends requests to them, on a phone and on a desktop."""
 
 import pytest
 
 from tests.browser.chromium import SIZES
 from tests.server.fronted import in_front_of, needs_nginx
-from training.reports import report
+from training.reports import draw_example
 
 every_size = pytest.mark.parametrize("size", SIZES)
 
@@ -26,7 +26,7 @@ def page(browser, front, size):
 
 
 @every_size
-def test_it_lists_what_is_served(page, size):
+def test_page_lists_models_and_routes(page, size):
     text = page.text()
     for path in (
         "/predictions/resnet-50",
@@ -39,7 +39,7 @@ def test_it_lists_what_is_served(page, size):
 
 
 @every_size
-def test_it_asks_a_model(page, size):
+def test_page_sends_a_request_to_a_model(page, size):
     operation = "#operations-t5-small-predict-t5-small"
     page.click(f"{operation} .opblock-summary-control")
     page.one(f"{operation} .opblock-body")
@@ -51,10 +51,10 @@ def test_it_asks_a_model(page, size):
         "set.call(arguments[0], arguments[1]);"
         "arguments[0].dispatchEvent(new Event('input', {bubbles: true}));",
         area,
-        report(5, 1)[0],
+        draw_example(5, 1)[0],
     )
     page.click(f"{operation} .execute")
-    answer = page.one(f"{operation} .live-responses-table tbody .response-col_status")
-    assert answer.text.strip().startswith("200")
-    assert report(5, 1)[1] in page.one(f"{operation} .live-responses-table tbody .highlight-code").text
+    status = page.one(f"{operation} .live-responses-table tbody .response-col_status")
+    assert status.text.strip().startswith("200")
+    assert draw_example(5, 1)[1] in page.one(f"{operation} .live-responses-table tbody .highlight-code").text
     page.check()

@@ -1,17 +1,17 @@
-"""The Gradio page: what it shows is what the API answers, on a phone, on a desktop, and in dark colors."""
+"""The Gradio page shows the results of the API on a phone, on a desktop, and in dark mode."""
 
 import re
 
 import pytest
 
-from tests.browser.chromium import LOOKS
+from tests.browser.chromium import PRESENTATIONS
 from torchserve_models.client import ClientError
-from torchserve_models.client.cli_options import explain
+from torchserve_models.client.error_messages import explain
 from torchserve_models.demo import examples
 from torchserve_models.sample_inputs import IMAGES
 from training.images import draw_image
 
-every_look = pytest.mark.parametrize("look", LOOKS)
+every_presentation = pytest.mark.parametrize("presentation", PRESENTATIONS)
 LABEL = "arrow"
 IMAGE = IMAGES[LABEL].read_bytes()
 MODEL = "bart-large-cnn"
@@ -19,8 +19,8 @@ PLAYS = "return Array.from(document.querySelectorAll('video')).some(video => vid
 
 
 @pytest.fixture
-def page(browser, served, look):
-    browser.open(served("gradio"), look)
+def page(browser, page_url, presentation):
+    browser.open(page_url("gradio"), presentation)
     browser.one("#image-model label")
     return browser
 
@@ -34,7 +34,7 @@ def labels(page):
 
 
 def expected(api, content):
-    return [[each.label, f"{each.score:.1%}"] for each in api.classify("resnet-50", content)]
+    return [[label.label, f"{label.score:.1%}"] for label in api.classify("resnet-50", content)]
 
 
 def value(page, selector):
@@ -42,29 +42,28 @@ def value(page, selector):
 
 
 def put(page, selector, number):
-    """A number into a field, as one would type it."""
+    """Type a number into a field."""
     field = page.one(selector)
     page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'}); arguments[0].select()", field)
     field.send_keys(str(number), "\t")
     page.until(lambda: value(page, selector) == str(number), f"{number} in {selector}")
 
 
-@every_look
-def test_an_example_image_has_the_labels_of_the_api(page, api, look):
-    """Case 21."""
+@every_presentation
+def test_labels_of_an_example_match_the_api(page, api, presentation):
     page.until(lambda: len(page.all("button.gallery-item[aria-label] img")) == 4, "four thumbnails")
     page.click(f"button.gallery-item[aria-label='{LABEL}']")
-    wanted = expected(api, IMAGE)
-    page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
-    assert wanted[0][0] == LABEL
-    assert len(wanted) == 5
-    assert re.fullmatch(r"Answered in \d+\.\d\d s", page.one("#labels .took").text)
+    expected_labels = expected(api, IMAGE)
+    page.until(lambda: labels(page) == expected_labels, f"the labels {expected_labels}")
+    assert expected_labels[0][0] == LABEL
+    assert len(expected_labels) == 5
+    assert re.fullmatch(r"Answered in \d+\.\d\d s", page.one("#labels .response-time").text)
     page.check()
-    page.save(f"image-{look}")
+    page.save(f"image-{presentation}")
 
 
-@every_look
-def test_a_file_that_is_no_image_is_refused_in_the_words_of_the_server(page, api, look, tmp_path):
+@every_presentation
+def test_invalid_image_shows_the_error_of_the_server(page, api, presentation, tmp_path):
     file = tmp_path / "broken.jpg"
     file.write_bytes(IMAGE[: len(IMAGE) // 2])
     with pytest.raises(ClientError) as caught:
@@ -75,19 +74,19 @@ def test_a_file_that_is_no_image_is_refused_in_the_words_of_the_server(page, api
     page.check()
 
 
-@pytest.mark.parametrize("look", ["phone"])
-def test_a_file_that_is_sent_reaches_the_server_as_it_is(page, api, look, tmp_path):
+@pytest.mark.parametrize("presentation", ["phone"])
+def test_uploaded_file_reaches_the_server_unchanged(page, api, presentation, tmp_path):
     content = draw_image(91, 6)[1]
     file = tmp_path / "an image.jpg"
     file.write_bytes(content)
     page.send("#image input[type=file]", str(file))
-    wanted = expected(api, content)
-    page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
+    expected_labels = expected(api, content)
+    page.until(lambda: labels(page) == expected_labels, f"the labels {expected_labels}")
 
 
-@pytest.mark.parametrize("look", ["phone"])
-def test_a_photo_of_the_camera_is_classified(page, api, look):
-    """Chromium's make-believe camera shows nothing that the model knows; what counts is that five labels come."""
+@pytest.mark.parametrize("presentation", ["phone"])
+def test_camera_photo_is_classified(page, api, presentation):
+    """Check only the number of labels, because the image of Chromium's fake camera fits no label."""
     page.click("button[aria-label='Capture from camera']")
     page.click("[title='grant webcam access'] button")
     page.until(lambda: page.driver.execute_script(PLAYS), "the camera's image")
@@ -98,9 +97,8 @@ def test_a_photo_of_the_camera_is_classified(page, api, look):
     page.check()
 
 
-@every_look
-def test_a_text_has_the_summary_of_the_api(page, api, look):
-    """Case 21."""
+@every_presentation
+def test_summary_matches_the_api(page, api, presentation):
     tab(page, "Text")
     text = examples.reports()[0]
     page.click("button.gallery-item", f"{text[:60]}...")
@@ -109,28 +107,28 @@ def test_a_text_has_the_summary_of_the_api(page, api, look):
     page.click("button", "Summarize")
     [summary] = api.summarize(MODEL, text)
     page.until(lambda: value(page, "#summary textarea") == summary.text, summary.text)
-    page.one("#took .took")
+    page.one("#response-time .response-time")
     for part in ("input[type=range]", "input[type=number]"):
-        boxes = [page.one(f"#{name} {part}").rect for name in ("longest", "shortest", "beams")]
+        boxes = [page.one(f"#{name} {part}").rect for name in ("max-tokens", "min-tokens", "beams")]
         assert len({(box["x"], box["width"]) for box in boxes}) == 1, boxes
     page.check()
-    page.save(f"text-{look}")
+    page.save(f"text-{presentation}")
 
 
-@pytest.mark.parametrize("look", ["desktop"])
-def test_lengths_and_beams_reach_the_model_and_errors_come_back(page, api, look):
+@pytest.mark.parametrize("presentation", ["desktop"])
+def test_parameters_reach_the_model_and_errors_are_shown(page, api, presentation):
     tab(page, "Text")
     text = examples.reports()[1]
     page.click("button.gallery-item", f"{text[:60]}...")
     page.until(lambda: value(page, "#text textarea") == text, "the example")
-    put(page, "#longest input[type=number]", 9)
+    put(page, "#max-tokens input[type=number]", 9)
     put(page, "#beams input[type=number]", 3)
     page.click("button", "Summarize")
     parameters = {"max_new_tokens": 9, "num_beams": 3}
     [summary] = api.summarize(MODEL, text, **parameters)
     assert summary.text != api.summarize(MODEL, text)[0].text
     page.until(lambda: value(page, "#summary textarea") == summary.text, summary.text)
-    put(page, "#shortest input[type=number]", 99)
+    put(page, "#min-tokens input[type=number]", 99)
     page.click("button", "Summarize")
     with pytest.raises(ClientError) as caught:
         api.summarize(MODEL, text, min_new_tokens=99, **parameters)
@@ -138,12 +136,12 @@ def test_lengths_and_beams_reach_the_model_and_errors_come_back(page, api, look)
     assert value(page, "#summary textarea") == ""
 
 
-@every_look
-def test_the_server_and_its_models(page, api, look):
+@every_presentation
+def test_server_tab_shows_models_and_traffic(page, api, presentation):
     tab(page, "Server")
     names = sorted(entry.name for entry in api.list_models())
     page.until(
-        lambda: [each.get_attribute("data-model") for each in page.all(".model")] == names, "the models"
+        lambda: [card.get_attribute("data-model") for card in page.all(".model")] == names, "the models"
     )
     text = page.one("#server").text
     for name in names:
@@ -153,7 +151,7 @@ def test_the_server_and_its_models(page, api, look):
     counted = api.metrics().total("handler_requests_total", ModelName="resnet-50")
     page.until(lambda: requests(page, "resnet-50") == counted, f"{counted} requests")
     page.check()
-    page.save(f"server-{look}")
+    page.save(f"server-{presentation}")
 
 
 def requests(page, model):
@@ -161,8 +159,8 @@ def requests(page, model):
     return int(lines[lines.index("requests") + 1].replace(",", ""))
 
 
-@pytest.mark.parametrize("look", ["desktop"])
-def test_scaling_changes_the_workers(page, api, look):
+@pytest.mark.parametrize("presentation", ["desktop"])
+def test_scaling_changes_the_workers(page, api, presentation):
     tab(page, "Server")
     page.click("#scale-model label", "t5-small")
     try:

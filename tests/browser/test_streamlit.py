@@ -1,25 +1,25 @@
-"""The Streamlit page: what it shows is what the API answers, on a phone, on a desktop, and in dark colors."""
+"""The Streamlit page shows the results of the API on a phone, on a desktop, and in dark mode."""
 
 import re
 
 import pytest
 
-from tests.browser.chromium import LOOKS, SIZES
+from tests.browser.chromium import PRESENTATIONS, SIZES
 from torchserve_models.client import ClientError
-from torchserve_models.client.cli_options import explain
+from torchserve_models.client.error_messages import explain
 from torchserve_models.demo import examples
 from torchserve_models.sample_inputs import IMAGES
 from training.images import draw_image
 
-every_look = pytest.mark.parametrize("look", LOOKS)
+every_presentation = pytest.mark.parametrize("presentation", PRESENTATIONS)
 LABEL = "arrow"
 IMAGE = IMAGES[LABEL].read_bytes()
 MODEL = "bart-large-cnn"
 
 
 @pytest.fixture
-def page(browser, served, look):
-    browser.open(served("streamlit"), look)
+def page(browser, page_url, presentation):
+    browser.open(page_url("streamlit"), presentation)
     browser.one(".bars li")
     return browser
 
@@ -28,44 +28,42 @@ def labels(page):
     return [(row.text.split("\n")) for row in page.all(".bars li")]
 
 
-@every_look
-def test_an_example_image_has_the_labels_of_the_api(page, api, look):
-    wanted = [[each.label, f"{each.score:.1%}"] for each in api.classify("resnet-50", IMAGE)]
-    page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
-    assert re.fullmatch(r"Answered in \d+\.\d\d s", page.one(".took").text)
+@every_presentation
+def test_labels_of_an_example_match_the_api(page, api, presentation):
+    expected_labels = [[label.label, f"{label.score:.1%}"] for label in api.classify("resnet-50", IMAGE)]
+    page.until(lambda: labels(page) == expected_labels, f"the labels {expected_labels}")
+    assert re.fullmatch(r"Answered in \d+\.\d\d s", page.one(".response-time").text)
     page.check()
-    page.save(f"streamlit-{look}")
+    page.save(f"streamlit-{presentation}")
 
 
-@pytest.mark.parametrize("look", ["desktop"])
-def test_a_file_is_shown_beside_its_labels(page, api, look, tmp_path):
-    """Case 21."""
+@pytest.mark.parametrize("presentation", ["desktop"])
+def test_uploaded_image_is_shown_beside_its_labels(page, api, presentation, tmp_path):
     content = draw_image(91, 6)[1]
     file = tmp_path / "mine.jpg"
     file.write_bytes(content)
     page.send("input[type=file]", str(file))
-    wanted = [[each.label, f"{each.score:.1%}"] for each in api.classify("resnet-50", content)]
-    page.until(lambda: labels(page) == wanted, f"the labels {wanted}")
+    expected_labels = [[label.label, f"{label.score:.1%}"] for label in api.classify("resnet-50", content)]
+    page.until(lambda: labels(page) == expected_labels, f"the labels {expected_labels}")
     image = page.one("img.image")
     assert image.get_attribute("alt") == "mine.jpg"
     assert page.driver.execute_script("return arguments[0].naturalWidth", image) > 100
     bars = page.one(".bars").rect
     assert image.rect["x"] + image.rect["width"] <= bars["x"]
     assert abs(image.rect["y"] - bars["y"]) < 30
-    # Nothing of a third of the page's width is empty: the columns fill it.
+    # The columns fill the width of the page.
     assert bars["x"] + bars["width"] > 0.9 * SIZES["desktop"][0]
     page.check()
 
 
-def test_the_limit_that_it_shows_is_the_servers(browser, served, api):
-    """Case 21."""
-    browser.open(served("streamlit"), "desktop")
+def test_upload_limit_comes_from_the_server(browser, page_url, api):
+    browser.open(page_url("streamlit"), "desktop")
     limit = api.describe("resnet-50", customized=True).metadata["max_bytes"] >> 20
     browser.until(lambda: f"{limit}MB per file" in browser.text(), f"a limit of {limit} MB")
 
 
-@pytest.mark.parametrize("look", ["desktop"])
-def test_a_file_that_is_no_image_is_refused_in_the_words_of_the_server(page, api, look, tmp_path):
+@pytest.mark.parametrize("presentation", ["desktop"])
+def test_invalid_image_shows_the_error_of_the_server(page, api, presentation, tmp_path):
     file = tmp_path / "broken.jpg"
     file.write_bytes(IMAGE[: len(IMAGE) // 2])
     with pytest.raises(ClientError) as caught:
@@ -76,8 +74,8 @@ def test_a_file_that_is_no_image_is_refused_in_the_words_of_the_server(page, api
     page.check()
 
 
-@every_look
-def test_a_text_has_the_summary_of_the_api(page, api, look):
+@every_presentation
+def test_summary_matches_the_api(page, api, presentation):
     page.click("[role=tab]", "Text")
     text = examples.reports()[0]
     page.until(lambda: page.one("textarea").get_attribute("value") == text, "the example")

@@ -1,1 +1,1 @@
-"""Runs a server under faults and hostile clients, and checks every answer and readiness against what is true."""
+"""Chaos test: run a server under faults and hostile clients, and check every answer and every readiness probe."""

@@ -1,4 +1,4 @@
-"""python -m tests.chaos"""
+"""Entry point of `python -m tests.chaos`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Clients that leave early, send slowly or send what no client should: one function for each kind."""
+"""Abusive clients: they disconnect early, send slowly, or send invalid data."""
 
 import gzip
 import json
@@ -12,25 +12,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import grpc
 
 from tests.chaos import raw_socket
-from tests.chaos.cases import JSON, OCTETS, TEXT, Good, Request, request_of
+from tests.chaos.cases import JSON, OCTETS, TEXT, GoodCase, Request, request_of
 from tests.chaos.outcomes import Category, Record, Reply, classify
 from tests.chaos.plan import Event
 from tests.chaos.send import http_client, now, send
-from tests.chaos.traffic import Log
+from tests.chaos.traffic import RecordLog
 from torchserve_models.client import Endpoints
-from torchserve_models.client.calls import stubs
+from torchserve_models.client.call_types import import_stubs
 
 SOURCE = "127.0.0.66"
-"""Their address, so that limits of one address do not hit the good clients."""
+"""Source address of abusive clients, so that per-address limits do not affect the good clients."""
 AT_ONCE = 8
 BRACKETS_BYTES = 2 * 2**20
 ANSWER_TIMEOUT_S = 30.0
 
 
-class Abuse:
-    """Does events as they come, AT_ONCE at most; what comes while all are busy is left out and counted."""
+class AbuseRunner:
+    """Runner of up to AT_ONCE concurrent abuse events; events beyond that are skipped and counted in `left_out`."""
 
-    def __init__(self, endpoints: Endpoints, good: Sequence[Good], seed: int, log: Log) -> None:
+    def __init__(self, endpoints: Endpoints, good: Sequence[GoodCase], seed: int, log: RecordLog) -> None:
         self._endpoints, self._good, self._log, self._seed = endpoints, good, log, seed
         self._pool = ThreadPoolExecutor(AT_ONCE)
         self._free = threading.Semaphore(AT_ONCE)
@@ -60,11 +60,11 @@ class Abuse:
         if not done.cancelled() and (error := done.exception()):
             self.errors.append(f"{type(error).__name__}: {error}")
 
-    def _case(self, model: str, rng: random.Random) -> Good:
+    def _case(self, model: str, rng: random.Random) -> GoodCase:
         return rng.choice([case for case in self._good if case.model == model] or list(self._good))
 
     def _disconnect(self, event: Event, rng: random.Random) -> None:
-        """A good request whose client does not wait for the answer."""
+        """Send a good request, and disconnect before the answer."""
         case, started = self._case(event.target, rng), now()
         if event.action == "grpc":
             with grpc.insecure_channel(self._endpoints.grpc_inference) as channel:
@@ -83,17 +83,17 @@ class Abuse:
         self._note(started, event, Category.ABANDONED, "left")
 
     def _slow(self, event: Event, rng: random.Random) -> None:
-        """A header or a body in single bytes, which is never finished."""
+        """Send an unfinished header or body byte by byte."""
         request, started = request_of(self._case(event.target, rng), "native"), now()
-        whole = raw_socket.head(request.path, len(request.body), request.headers)
-        data = whole if event.action == "header" else request.body
+        head = raw_socket.head(request.path, len(request.body), request.headers)
+        data = head if event.action == "header" else request.body
         label = "unfinished"
         try:
             with self._connect() as connection:
                 if event.action == "body":
-                    connection.sendall(whole)
-                for place in range(int(event.seconds / 0.2)):
-                    connection.sendall(data[place : place + 1])
+                    connection.sendall(head)
+                for offset in range(int(event.seconds / 0.2)):
+                    connection.sendall(data[offset : offset + 1])
                     time.sleep(0.2)
         except OSError:
             label = "closed by the server"
@@ -108,7 +108,7 @@ class Abuse:
             reply = self._garbage(raw_socket.address_of(target), rng)
         elif event.action == "stream":
             reply = self._stream(self._case(event.target, rng))
-            # The stream of our own models has one answer, or the method is not offered: both are right.
+            # Either the model streams one answer, or the server does not offer the method.
             category = Category.RIGHT if reply.status == 200 else classify("hostile", reply, may_close=True)
             self._note(started, event, category, reply.label, reply.message)
             return
@@ -152,10 +152,10 @@ class Abuse:
             status = None
         return Reply(status) if status else Reply(failure="broken")
 
-    def _stream(self, case: Good) -> Reply:
+    def _stream(self, case: GoodCase) -> Reply:
         with grpc.insecure_channel(self._endpoints.grpc_inference) as channel:
             path = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/StreamPredictions"
-            module = stubs("inference")
+            module = import_stubs("inference")
             method = channel.unary_stream(
                 path,
                 request_serializer=module.PredictionsRequest.SerializeToString,
@@ -179,18 +179,18 @@ class Abuse:
 
 
 def brackets(size: int) -> bytes:
-    """JSON of about that many bytes which becomes as many Python objects as it can: {"inputs": [[],[],...]}."""
+    """Return JSON of about `size` bytes with as many lists as possible: {"inputs": [[],[],...]}."""
     inner = b"[]," * ((size - 20) // 3)
     return b'{"inputs": [' + inner + b"[]]}"
 
 
-def _message(case: Good) -> object:
+def _message(case: GoodCase) -> object:
     entries = {"data": case.content}
-    return stubs("inference").PredictionsRequest(model_name=case.model, input=entries)
+    return import_stubs("inference").PredictionsRequest(model_name=case.model, input=entries)
 
 
 def _predictions(channel: grpc.Channel) -> grpc.UnaryUnaryMultiCallable:
-    module = stubs("inference")
+    module = import_stubs("inference")
     return channel.unary_unary(
         "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions",
         request_serializer=module.PredictionsRequest.SerializeToString,

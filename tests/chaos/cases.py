@@ -1,4 +1,4 @@
-"""Requests with a known answer: good ones, each input with its own label or summary, and bad ones (4xx)."""
+"""Requests with a known answer: good requests with their label or summary, and bad requests, which get a 4xx."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ from tests.chaos.errors import ChaosError
 from torchserve_models.client import Endpoints
 
 SCORE_TOLERANCE = 0.02
-"""Another batch may change a score in its last digits; two inputs differ by at least three times as much."""
+"""Maximum difference of scores for the same input in different batches; other inputs differ more."""
 INPUTS_PER_MODEL = 6
 JSON = {"content-type": "application/json"}
 OCTETS = {"content-type": "application/octet-stream"}
@@ -25,7 +25,7 @@ Form = Literal["native", "json", "open-inference", "known-route"]
 
 @dataclass(frozen=True)
 class Answer:
-    """A label with its score, or a summary."""
+    """Label with its score, or summary."""
 
     text: str
     score: float = 0.0
@@ -39,8 +39,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Good:
-    """An input of a model and what it is answered. `key` is the model's name on the gateway's known route."""
+class GoodCase:
+    """Input of a model, with the known answer. `key` is the model's name on the gateway's /predict route."""
 
     name: str
     model: str
@@ -52,7 +52,7 @@ class Good:
 
 @dataclass(frozen=True)
 class Request:
-    """Over REST. `may_close`: closing the connection is an answer, too."""
+    """REST request. With `may_close`, the server may close the connection instead of answering."""
 
     name: str
     model: str
@@ -65,7 +65,7 @@ class Request:
 
 @dataclass(frozen=True)
 class BadCall:
-    """A bad request by the Python client, in any of its protocols."""
+    """Bad request for the Python client, over any of its protocols."""
 
     name: str
     model: str
@@ -74,8 +74,8 @@ class BadCall:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def request_of(good: Good, form: Form) -> Request:
-    """The REST request of an input in one of its forms."""
+def request_of(good: GoodCase, form: Form) -> Request:
+    """Return the REST request for an input in the given form."""
     encoded = base64.b64encode(good.content).decode()
     name = f"{good.name}/{form}"
     path = f"/predictions/{good.model}"
@@ -100,7 +100,7 @@ def request_of(good: Good, form: Form) -> Request:
 
 
 def read_answer(body: bytes) -> Answer | None:
-    """The first label or summary of a REST answer in any of the forms; None where there is none."""
+    """Return the first label or summary in a REST answer of any form; None if the body contains neither."""
     try:
         value = json.loads(body)
         if isinstance(value, dict) and "outputs" in value:
@@ -116,33 +116,39 @@ def read_answer(body: bytes) -> Answer | None:
         return None
 
 
-def find_good(endpoints: Endpoints, models: Sequence[str]) -> list[Good]:
-    """Asks a quiet server for the answers. Raises ChaosError when it gives fewer than two different ones."""
+def find_good(endpoints: Endpoints, models: Sequence[str]) -> list[GoodCase]:
+    """Return good requests with their answers, which an idle server gives.
+
+    Raises:
+        ChaosError: A request failed, or a model gives the same answer to every input.
+    """
     from training.images import draw_image
-    from training.reports import report
+    from training.reports import draw_example
 
     keys = {"t5-small": "t5", "bart-large-cnn": "bart"}
-    cases: list[Good] = []
+    cases: list[GoodCase] = []
     with httpx.Client(base_url=endpoints.inference, timeout=120) as connection:
         for model in models:
             text = model in keys
             task: Task = "text" if text else "image"
-            distinct: list[Good] = []
+            distinct: list[GoodCase] = []
             for number in range(4 * INPUTS_PER_MODEL):
-                content = report(31, number)[0].encode() if text else draw_image(31, number)[1]
-                case = Good(f"{model}/{number}", model, task, content, Answer(""), keys.get(model, ""))
-                answer = _ask(connection, request_of(case, "native"))
+                content = draw_example(31, number)[0].encode() if text else draw_image(31, number)[1]
+                case = GoodCase(f"{model}/{number}", model, task, content, Answer(""), keys.get(model, ""))
+                answer = _request_answer(connection, request_of(case, "native"))
                 if all(_differs(answer, other.answer) for other in distinct):
-                    distinct.append(Good(case.name, model, task, content, answer, case.key))
+                    distinct.append(GoodCase(case.name, model, task, content, answer, case.key))
                 if len(distinct) == INPUTS_PER_MODEL:
                     break
             if len(distinct) < 2:
-                raise ChaosError(f"{model} gives every input the same answer, so a mix-up would not be seen")
+                raise ChaosError(
+                    f"{model} gives the same answer to every input, so swapped answers are undetectable"
+                )
             cases += distinct
     return cases
 
 
-def _ask(connection: httpx.Client, request: Request) -> Answer:
+def _request_answer(connection: httpx.Client, request: Request) -> Answer:
     response = connection.post(request.path, headers=dict(request.headers), content=request.body)
     answer = read_answer(response.content) if response.status_code == 200 else None
     if answer is None:
@@ -154,8 +160,8 @@ def _differs(one: Answer, other: Answer) -> bool:
     return one.text != other.text or abs(one.score - other.score) > 3 * SCORE_TOLERANCE
 
 
-def bad_requests(cases: Sequence[Good], with_front: bool) -> list[Request]:
-    """REST requests that are the client's fault; each has to get a 4xx."""
+def bad_requests(cases: Sequence[GoodCase], with_front: bool) -> list[Request]:
+    """Return invalid REST requests; the server must answer each with a 4xx status."""
     requests: list[Request] = []
     for model in dict.fromkeys(case.model for case in cases):
         case = next(case for case in cases if case.model == model)
@@ -189,8 +195,8 @@ def bad_requests(cases: Sequence[Good], with_front: bool) -> list[Request]:
     return requests
 
 
-def bad_calls(cases: Sequence[Good]) -> list[BadCall]:
-    """Requests that the Python client can send, and the server has to reject."""
+def bad_calls(cases: Sequence[GoodCase]) -> list[BadCall]:
+    """Return requests that the Python client sends but the server must reject."""
     calls = []
     for model in dict.fromkeys(case.model for case in cases):
         case = next(case for case in cases if case.model == model)

@@ -1,103 +1,188 @@
-"""The command scripts/chaos."""
+"""The command `chaos`."""
 
-import argparse
 import json
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import Annotated, Any
+
+from typer import Option
+from typer.main import get_command
 
 from tests.chaos.errors import ChaosError
 from tests.chaos.plan import KINDS
-from tests.chaos.traffic import CLIENTS, VIAS
-from torchserve_models.client.cli_options import add_port_offset, add_run_dir
+from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.traffic import CLIENTS, Via
+from torchserve_models.cli.options import parse_positive, parse_timeout
+from torchserve_models.cli.typer_helpers import create_app, examples, expand_options, run_command
+from torchserve_models.exit_codes import ExitCode
+from torchserve_models.signals import handle_termination
 
-LONGEST_MINUTES = 120.0
-MINUTES = 3.0
+MAX_MINUTES = 120.0
+DEFAULT_MINUTES = 3.0
+
+_ALL_KINDS = ",".join(KINDS)
+
+
+def parse_minutes(value: Any) -> float:
+    """Return a number of minutes. Raises ValueError."""
+    minutes = float(value)
+    if not 0 < minutes <= MAX_MINUTES:
+        raise ValueError(f"{value} is not a number of minutes (above 0, at most {MAX_MINUTES:g})")
+    return minutes
+
+
+def parse_kinds(value: Any) -> tuple[str, ...]:
+    """Return the kinds of faults that a comma-separated list names. Raises ValueError."""
+    kinds = tuple(part.strip() for part in str(value).split(",") if part.strip())
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"unknown kind {unknown[0]!r}; known: {', '.join(KINDS)}")
+    return kinds
+
+
+def parse_scenario(value: Any) -> str:
+    """Return the name of a scenario. Raises ValueError."""
+    name = str(value)
+    if name not in SCENARIOS:
+        raise ValueError(f"unknown scenario {name!r}; known: {', '.join(sorted(SCENARIOS))}")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChaosOptions:
+    """The options of `chaos`; `kinds` is a tuple of names. Raises ValueError for options that exclude each other."""
+
+    seed: Annotated[int, Option(metavar="N", help="Seed of the schedule and the requests.")] = 1
+    minutes: Annotated[
+        float | None,
+        Option(
+            parser=parse_minutes,
+            metavar="N",
+            help=f"Duration; default: {DEFAULT_MINUTES:g}, for the scenarios long-batches and impatient: 1.",
+        ),
+    ] = None
+    via: Annotated[
+        Via, Option(help="raw: TorchServe itself; nginx; client: the Python client, through nginx.")
+    ] = "nginx"
+    kinds: Annotated[Any, Option(parser=parse_kinds, metavar="KIND,...", help="Kinds of faults.")] = (
+        _ALL_KINDS
+    )
+    deadline: Annotated[
+        float,
+        Option(parser=parse_timeout, metavar="S", help="Seconds after which an unanswered request is lost."),
+    ] = 30.0
+    clients: Annotated[
+        int, Option(parser=parse_positive, metavar="N", help="Number of concurrent clients.")
+    ] = CLIENTS
+    scenario: Annotated[
+        list[str] | None,
+        Option(
+            parser=parse_scenario,
+            metavar="NAME",
+            help=f"Run this scenario instead; can be repeated: {', '.join(sorted(SCENARIOS))}.",
+        ),
+    ] = None
+    run_dir: Annotated[
+        Path | None, Option(metavar="FOLDER", help="Folder for the logs; default: a temporary folder.")
+    ] = None
+    port_offset: Annotated[
+        int | None,
+        Option(metavar="N", help="Added to every default port of the server; default: free ports."),
+    ] = None
+    store: Annotated[Path | None, Option(metavar="FOLDER", help="Archives; default: in the run folder.")] = (
+        None
+    )
+    json: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the results to this file.")] = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        if self.scenario and self.port_offset is not None:
+            raise ValueError(
+                "--port-offset cannot be used with --scenario, which starts several servers; omit it"
+            )
+
+
+app = create_app()
+
+
+@app.command(epilog=examples("chaos --minutes 10 --seed 3", "chaos --scenario impatient"))
+@expand_options
+def chaos(*, options: ChaosOptions) -> int:
+    """Check every answer, and readiness, of a server under faults.
+
+    Starts a server with starter weights, sends good, bad and hostile requests while it kills, stops and changes parts
+    of the server, and checks every answer and readiness. Exit code 0: passed.
+    """
+    handle_termination()
+    try:
+        with _run_dir(options.run_dir) as folder:
+            return _run_scenarios(options, folder) if options.scenario else _run_chaos(options, folder)
+    except ChaosError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.FAILURE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 passed, 1 failed or could not run, 2 wrong command line, 130 interrupted."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.scenario and options.port_offset is not None:
-        parser.error("--port-offset is not for --scenario, which starts one server after the other")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        with _run_dir(options.run_dir) as folder:
-            return _scenario(options, folder) if options.scenario else _chaos(options, folder)
-    except ChaosError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    """Run the command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return run_command(get_command(app), arguments, "torchserve-models chaos")
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _chaos(options: argparse.Namespace, folder: Path) -> int:
+def _run_chaos(options: ChaosOptions, folder: Path) -> int:
     from tests.chaos import report
-    from tests.chaos.run import Options, run
+    from tests.chaos.run import RunOptions, run
     from tests.chaos.stack import Stack
 
     with Stack(
         folder,
-        _store(options, folder),
+        options.store or folder / "store",
         with_front=options.via != "raw",
         port_offset=options.port_offset,
     ) as stack:
-        chosen = Options(
+        run_options = RunOptions(
             seed=options.seed,
-            seconds=60 * (options.minutes or MINUTES),
+            seconds=60 * (options.minutes or DEFAULT_MINUTES),
             via=options.via,
             kinds=options.kinds,
             deadline=options.deadline,
             clients=options.clients,
         )
-        result = run(stack, chosen, _say)
+        result = run(stack, run_options, _info)
     summary = report.summarize(result)
     _write(options.json, report.as_json(result, summary))
     print(report.table(result, summary))
-    return 1 if summary.problems else 0
+    return ExitCode.FAILURE if summary.problems else ExitCode.SUCCESS
 
 
-def _scenario(options: argparse.Namespace, folder: Path) -> int:
-    from tests.chaos.scenarios import SCENARIOS, table
+def _run_scenarios(options: ChaosOptions, folder: Path) -> int:
+    from tests.chaos.scenarios import table
 
     results = []
-    for name in options.scenario:
-        result = SCENARIOS[name](
-            folder / name,
-            _store(options, folder),
-            _say,
-            None if options.minutes is None else 60 * options.minutes,
-        )
+    seconds = None if options.minutes is None else 60 * options.minutes
+    for name in options.scenario or ():
+        result = SCENARIOS[name](folder / name, options.store or folder / "store", _info, seconds)
         print(table(result), flush=True)
         results.append(result)
     _write(options.json, [result.as_json() for result in results])
-    return 0 if all(result.passed for result in results) else 1
-
-
-def _store(options: argparse.Namespace, folder: Path) -> Path:
-    return options.store or folder / "store"
+    return ExitCode.SUCCESS if all(result.is_ok for result in results) else ExitCode.FAILURE
 
 
 @contextmanager
-def _run_dir(named: Path | None) -> Iterator[Path]:
-    """A temporary folder, removed after the run, where none is named."""
-    if named is not None:
-        named.mkdir(parents=True, exist_ok=True)
-        yield named.resolve()
+def _run_dir(folder: Path | None) -> Iterator[Path]:
+    """Yield the folder, or a temporary one that is removed after the run."""
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder.resolve()
         return
-    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as temporary:
+        yield Path(temporary)
 
 
 def _write(path: Path | None, value: object) -> None:
@@ -105,66 +190,5 @@ def _write(path: Path | None, value: object) -> None:
         path.write_text(json.dumps(value, indent=2, default=str) + "\n", "utf-8")
 
 
-def _say(text: str) -> None:
+def _info(text: str) -> None:
     print(f"chaos: {text}", file=sys.stderr, flush=True)
-
-
-def _minutes(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= LONGEST_MINUTES:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of minutes (0-{LONGEST_MINUTES:g})")
-    return value
-
-
-def _kinds(text: str) -> tuple[str, ...]:
-    chosen = tuple(part.strip() for part in text.split(",") if part.strip())
-    if unknown := [kind for kind in chosen if kind not in KINDS]:
-        raise argparse.ArgumentTypeError(f"unknown kind {unknown[0]!r}; known: {', '.join(KINDS)}")
-    return chosen
-
-
-def _parser() -> argparse.ArgumentParser:
-    from tests.chaos.scenarios import SCENARIOS
-
-    parser = argparse.ArgumentParser(
-        prog="scripts/chaos",
-        description="Starts a server of its own with starter weights, sends good, bad and hostile requests while it "
-        "kills, stops and changes parts of it, and checks every answer and readiness. Exit code 0: passed.",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="of the schedule and the requests; 1"
-    )
-    parser.add_argument(
-        "--minutes",
-        type=_minutes,
-        metavar="N",
-        help=f"{MINUTES:g}; of the scenarios long-batches and impatient 1",
-    )
-    parser.add_argument(
-        "--via",
-        choices=VIAS,
-        default="nginx",
-        help="raw: straight to TorchServe; nginx; client: Python, through nginx",
-    )
-    parser.add_argument(
-        "--kinds", type=_kinds, default=KINDS, metavar="KIND,...", help=f"default: {','.join(KINDS)}"
-    )
-    parser.add_argument(
-        "--deadline",
-        type=float,
-        default=30.0,
-        metavar="S",
-        help="a request without an answer then is lost; 30",
-    )
-    parser.add_argument("--clients", type=int, default=CLIENTS, metavar="N", help=f"at once; {CLIENTS}")
-    parser.add_argument(
-        "--scenario",
-        action="append",
-        choices=sorted(SCENARIOS),
-        help="measure this load instead; may be repeated",
-    )
-    add_run_dir(parser, None, "keep logs there; a temporary folder")
-    add_port_offset(parser, None, "of its server, added to every default port; free ports")
-    parser.add_argument("--store", type=Path, metavar="FOLDER", help="archives; in the run folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
-    return parser

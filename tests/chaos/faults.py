@@ -1,4 +1,4 @@
-"""Does faults to a running stack: kills and stops processes, scales models, replaces versions under load."""
+"""Faults in a running stack: kill and stop processes, scale models, and replace versions under load."""
 
 import json
 import signal
@@ -20,12 +20,12 @@ from torchserve_models.client import Client
 MANAGEMENT_TIMEOUT_S = 90.0
 PAUSE_BETWEEN_SCALES_S = 1.5
 USUAL_VERSIONS = ("chaos-1", "chaos-2")
-"""What a model is replaced by in turn, unless one of them is left from an interrupted replacement."""
+"""Versions that replace a model in turn, unless an interrupted replacement has left one of them."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What was done, from `at` to `until`; `problem` is why it could not be."""
+    """Fault injected from `at` to `until`; `problem` is the error if the injection failed."""
 
     at: float
     kind: str
@@ -40,14 +40,14 @@ class Fault:
 
 
 class Faults:
-    """Call `do` from one thread. Stopped processes are continued after the event's time, if they still exist."""
+    """Injector of faults. Call `do` from one thread. Stopped processes are continued after the event's duration."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._timers: list[threading.Timer] = []
         self.done: list[Fault] = []
         self.versions: dict[str, str] = {}
-        """Of each model that was replaced: the version that answers now."""
+        """Current version of each replaced model."""
         self._actions: dict[str, Callable[[Event], str]] = {
             "worker": self._worker,
             "java": lambda event: self._signal_role("java", event),
@@ -68,7 +68,7 @@ class Faults:
         return fault
 
     def close(self) -> None:
-        """Continues what is still stopped."""
+        """Continue the processes that are still stopped."""
         for timer in self._timers:
             timer.cancel()
             timer.function(*timer.args)
@@ -88,7 +88,7 @@ class Faults:
         return ""
 
     def _nginx(self, event: Event) -> str:
-        """The master, which orphans its workers; one worker; or all of them."""
+        """Signal nginx's master (which orphans its workers), one worker, or all processes."""
         processes = self._stack.processes().get("nginx", [])
         masters = [process for process in processes if "master" in " ".join(process.cmdline())]
         workers = [process for process in processes if process not in masters]
@@ -111,7 +111,7 @@ class Faults:
             self._timers.append(timer)
 
     def _scale(self, event: Event) -> str:
-        """One worker more, and back."""
+        """Scale the model to two workers and back to one."""
         with Client(endpoints=self._stack.direct, timeout=MANAGEMENT_TIMEOUT_S) as connection:
             connection.scale(event.target, 2)
             time.sleep(PAUSE_BETWEEN_SCALES_S)
@@ -145,7 +145,7 @@ def replace_version(connection: Client, store: Path, name: str) -> str:
 
 
 def copy_archive(store: Path, name: str, version: str) -> str:
-    """The file name of a copy of `name`.mar under another version; made where it is missing or older."""
+    """Copy `name`.mar under another model version, unless an up-to-date copy exists; return the file name."""
     first, target = store / f"{name}.mar", store / f"{name}.{version}.mar"
     if not target.exists() or target.stat().st_mtime < first.stat().st_mtime:
         written = target.with_suffix(".new")

@@ -1,4 +1,4 @@
-"""What came back for a request, and which category that is: the classification table."""
+"""Classification of replies into categories."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,9 +8,12 @@ from torchserve_models import client
 
 
 class Category(StrEnum):
-    """RIGHT: the known answer, or a 4xx to a bad request. WRONG: another answer, a good request rejected as bad, or
-    200 or 500 to a bad one. REFUSED: 429, 503 or no connection, so that it may be sent again. LOST: accepted, and
-    then no answer. ABANDONED: the client left on purpose."""
+    """Category of a reply.
+
+    RIGHT: the known answer, or a 4xx to a bad request. WRONG: another answer, a 4xx to a good request, or 200 or 500
+    to a bad request. REFUSED: 429, 503 or no connection; the client may send the request again. LOST: accepted but
+    not answered. ABANDONED: the client disconnected on purpose.
+    """
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -19,17 +22,17 @@ class Category(StrEnum):
     ABANDONED = "abandoned"
 
 
-# unsent: no connection, the server received nothing; broken: the connection broke after that.
+# unsent: no connection, so the server received nothing; broken: the connection broke after the request was sent.
 Failure = Literal["unsent", "broken", "timeout"]
 
 
 PLAIN = "http"
-"""The protocol of a request that was sent by plain HTTP where the others are sent by the Python client."""
+"""Protocol name of requests that are sent by plain HTTP even if the Python client sends the others."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a client saw: a status with its message, or a failure of the connection. `value` is a good answer's."""
+    """Reply to a client: a status with its message and, for a good answer, its `value`; or a connection failure."""
 
     status: int | None = None
     message: str = ""
@@ -39,7 +42,7 @@ class Reply:
 
     @property
     def label(self) -> str:
-        """Short, for counting."""
+        """Short description of the reply, for counts."""
         if self.failure:
             return self.failure
         if "Worker died" in self.message:
@@ -49,7 +52,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request. Times are on the monotonic clock; `kind` is "good", "bad" or "hostile"."""
+    """Record of one request. Times are `time.monotonic()` seconds; `kind` is good, bad, hostile or abandoned."""
 
     started: float
     ended: float
@@ -63,7 +66,14 @@ class Record:
 
 
 def classify(kind: str, reply: Reply, matches: bool = False, may_close: bool = False) -> Category:
-    """`matches`: a good answer is the known one. `may_close`: the server may answer by closing the connection."""
+    """Return the category of a reply.
+
+    Args:
+        kind: "good", "bad" or "hostile".
+        reply: Reply to classify.
+        matches: Whether the answer to a good request is the known answer.
+        may_close: Whether the server may close the connection instead of answering.
+    """
     good = kind == "good"
     if reply.failure is not None:
         if reply.failure == "unsent":
@@ -82,7 +92,7 @@ def classify(kind: str, reply: Reply, matches: bool = False, may_close: bool = F
 
 
 def reply_of(error: client.TorchServeError) -> Reply:
-    """What the Python client raised, as a reply."""
+    """Return an error of the Python client as a reply."""
     if isinstance(error, client.Unavailable):
         return Reply(message=error.message, failure="broken" if error.sent else "unsent")
     if isinstance(error, client.Timeout) and error.code is None:

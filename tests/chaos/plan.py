@@ -1,4 +1,4 @@
-"""The schedule of a run: which fault or abuse happens when, decided by the seed alone."""
+"""Schedule of faults and abuse for a run, determined by the seed."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ FRONT_ONLY = ("gateway", "nginx")
 
 FIRST_FAULT_S = 4.0
 QUIET_END_S = 25.0
-"""Seconds without faults at the end of a run, in which everything has to recover."""
+"""Time without faults at the end of a run, in which all parts must recover."""
 MAX_EVENTS = 20_000
 
-# How often each kind is in the deck that is shuffled and dealt, and seconds until the next fault after it.
+# Number of faults of each kind in a shuffled deck, and seconds from a fault of each kind to the next fault.
 _DECK = {"worker": 3, "java": 1, "gateway": 1, "nginx": 1, "scale": 2, "version": 1}
 _PAUSE_S = {"worker": 9.0, "java": 35.0, "gateway": 9.0, "nginx": 9.0, "scale": 12.0, "version": 12.0}
-# Mean number of events a second.
+# Mean number of events per second.
 _RATE = {"disconnect": 1.5, "slow": 0.5, "hostile": 0.4}
 _ACTIONS = {
     "worker": ("kill", "kill", "kill", "stop"),
@@ -34,7 +34,7 @@ _ACTIONS = {
 
 @dataclass(frozen=True)
 class Event:
-    """Something that is done `at` seconds after the start; `target` is a model, `seconds` how long it lasts."""
+    """Fault or abuse that starts `at` seconds after the start of the run and lasts `seconds`; `target` is a model."""
 
     at: float
     kind: str
@@ -46,7 +46,11 @@ class Event:
 def schedule(
     seed: int, seconds: float, kinds: Sequence[str], models: Sequence[str], with_front: bool = True
 ) -> tuple[Event, ...]:
-    """All events in order of time; the same for the same arguments. Raises ValueError for an unknown kind."""
+    """Return all events in order of time. Equal arguments give equal events.
+
+    Raises:
+        ValueError: `kinds` contains an unknown kind.
+    """
     if unknown := sorted(set(kinds) - set(KINDS)):
         raise ValueError(f"unknown kind {unknown[0]!r}; known: {', '.join(KINDS)}")
     chosen = [kind for kind in KINDS if kind in kinds and (with_front or kind not in FRONT_ONLY)]
@@ -60,7 +64,7 @@ def schedule(
 def _faults(
     rng: random.Random, seconds: float, kinds: Sequence[str], models: Sequence[str]
 ) -> Iterator[Event]:
-    """One at a time, so that each can recover before the next; every kind once before any comes again."""
+    """Yield faults with pauses for recovery; each kind occurs once before any kind occurs again."""
     at = FIRST_FAULT_S
     deck: list[str] = []
     while kinds:

@@ -1,7 +1,7 @@
-"""Asks probe URLs at a fixed pace, in a process of its own, so that no other thread delays it; ends with its stdin.
+"""Prober: request URLs at a fixed interval in a separate process, so that other threads cause no delay.
 
-python -m tests.chaos.prober INTERVAL URL ...; prints a JSON line for each answer:
-[number of the URL, start on the monotonic clock in seconds, milliseconds, status or 0].
+`python -m tests.chaos.prober INTERVAL URL ...` runs until its stdin is closed, and prints a JSON line per answer:
+[index of the URL, start in `time.monotonic()` seconds, milliseconds, status or 0 without an answer].
 """
 
 import http.client
@@ -29,7 +29,7 @@ def _probe(number: int, url: str, interval: float, lock: threading.Lock) -> None
     due = time.monotonic()
     while True:
         started = time.monotonic()
-        status = _ask(connection, parts.path)
+        status = _request_status(connection, parts.path)
         took = time.monotonic() - started
         with lock:
             print(json.dumps([number, round(started, 4), round(1000 * took, 2), status]), flush=True)
@@ -37,8 +37,8 @@ def _probe(number: int, url: str, interval: float, lock: threading.Lock) -> None
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-def _ask(connection: http.client.HTTPConnection, path: str) -> int:
-    for attempt in range(2):  # an idle connection may have been closed: then once more on a new one
+def _request_status(connection: http.client.HTTPConnection, path: str) -> int:
+    for attempt in range(2):  # the server may have closed an idle connection: retry once on a new connection
         fresh = connection.sock is None
         try:
             connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""Starts the prober on the readiness routes that the server has, and keeps what it saw."""
+"""Readiness probes: run the prober on the server's readiness routes and collect its results."""
 
 import json
 import subprocess
@@ -19,8 +19,8 @@ MAX_SAMPLES = 400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One answer of a probe; status 0 where there was none."""
+class ProbeSample:
+    """Result of one probe; `status` is 0 without an answer."""
 
     at: float
     milliseconds: float
@@ -32,12 +32,12 @@ class Sample:
 
 
 class Probes:
-    """Use it in a `with`. `samples` are by model, and under "" those of the whole server."""
+    """Context manager that probes readiness. `samples` has the results by model; the key "" is the whole server."""
 
     def __init__(self, bases: Sequence[str], models: Sequence[str], interval: float = INTERVAL_S) -> None:
         self.urls = {name: url for name in ("", *models) if (url := _find(bases, name))}
         self._interval = interval
-        self._samples: dict[str, list[Sample]] = {name: [] for name in self.urls}
+        self._samples: dict[str, list[ProbeSample]] = {name: [] for name in self.urls}
         self._count = 0
 
     def __enter__(self) -> Self:
@@ -68,7 +68,7 @@ class Probes:
         self._process.stdout.close()
 
     @property
-    def samples(self) -> dict[str, list[Sample]]:
+    def samples(self) -> dict[str, list[ProbeSample]]:
         return {name: list(samples) for name, samples in self._samples.items()}
 
     def _read(self) -> None:
@@ -77,17 +77,17 @@ class Probes:
         for line in self._process.stdout:
             number, at, milliseconds, status = json.loads(line)
             if self._count < MAX_SAMPLES:
-                self._samples[names[number]].append(Sample(at, milliseconds, status))
+                self._samples[names[number]].append(ProbeSample(at, milliseconds, status))
                 self._count += 1
 
 
 def bases_of(direct: Endpoints, edge: Endpoints) -> list[str]:
-    """Where readiness may be asked, in order of preference: nginx, the supervisor, TorchServe itself."""
+    """Return the base URLs for readiness probes, in order of preference: nginx, supervisor, TorchServe."""
     return list(dict.fromkeys([edge.inference, direct.health, direct.inference]))
 
 
 def _find(bases: Sequence[str], model: str) -> str | None:
-    """The first route that exists. TorchServe's own /ping knows nothing of models, so it is the last."""
+    """Return the URL of the first readiness route that exists. /ping, which ignores the models, is last."""
     paths = (
         (f"/readyz/{model}", f"/v2/models/{model}/ready")
         if model

@@ -1,4 +1,4 @@
-"""HTTP written by hand on plain sockets, for clients that do not behave as a library would let them."""
+"""HTTP over plain sockets, for clients that violate the protocol in ways that HTTP libraries do not allow."""
 
 import socket
 from collections.abc import Mapping
@@ -6,25 +6,25 @@ from urllib.parse import urlsplit
 
 
 def address_of(url: str) -> tuple[str, int]:
-    """Host and port of `http://host:port` or of `host:port`."""
+    """Return host and port of `http://host:port` or `host:port`."""
     parts = urlsplit(url if "//" in url else f"//{url}")
     return parts.hostname or "127.0.0.1", parts.port or 80
 
 
 def head(path: str, length: int, headers: Mapping[str, str] | None = None, method: str = "POST") -> bytes:
-    """The header of a request with a body of that length."""
+    """Return the header of a request whose body has `length` bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {length}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 def connect(address: tuple[str, int], timeout: float = 5.0, source: str = "") -> socket.socket:
-    """A connection from the loopback address `source`. Raises OSError."""
+    """Return a connection from the loopback address `source`. Raises OSError."""
     return socket.create_connection(address, timeout, (source, 0) if source else None)
 
 
 def read_status(connection: socket.socket, timeout: float) -> int | None:
-    """The status of the answer; None where the connection is closed instead. Raises TimeoutError."""
+    """Return the status of the response; None if the server closes the connection instead. Raises TimeoutError."""
     connection.settimeout(timeout)
     received = b""
     try:

@@ -1,31 +1,34 @@
-"""Compares what probes said with what was answered at that time: false alarms, and outages that they missed."""
+"""Compare readiness probes with the answers at that time, to find false alarms and missed outages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from tests.chaos.outcomes import Category, Record
-from tests.chaos.probes import Sample
+from tests.chaos.probes import ProbeSample
 from torchserve_models.loadgen import percentile
 
 Interval = tuple[float, float]
 
 GAP_S = 1.0
-"""A model whose right answers follow each other within this time is answering."""
+"""Maximum time between right answers of a model that is answering."""
 SETTLE_S = 2.0
-"""Readiness may turn true so long before the first answer, as an answer takes its time, or so long after it."""
+"""Maximum time between the first answer after an outage and the change of readiness, in either order."""
 SILENT_S = 10.0
-"""A model that is asked and answers nothing for longer than this cannot answer within its time..."""
+"""Minimum time without an answer, while requests are pending, after which a model is silent."""
 SILENT_TIMES = 3.0
-"""...if that is so many times as long as nine of ten of its right answers took."""
+"""Factor: a model is silent only after this many times the p90 latency of its right answers."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Of one probe. Seconds in which it said no to a model that answered, and yes to one that did not.
+class ProbeVerdict:
+    """Evaluation of the probes of one model or of the server.
 
-    The milliseconds are of the time in which nothing was being started again; a probe without an answer then says
-    nothing.
+    Latencies exclude the periods in which a component was down.
+
+    Attributes:
+        false_alarm_s: Seconds in which probes reported not ready while the model answered requests.
+        missed_s: Seconds in which probes reported ready while the model answered no request.
     """
 
     probes: int
@@ -37,15 +40,19 @@ class Verdict:
 
 
 def judge(
-    samples: Mapping[str, Sequence[Sample]],
+    samples: Mapping[str, Sequence[ProbeSample]],
     records: Sequence[Record],
     gap: float = GAP_S,
     down: Sequence[Interval] = (),
-) -> dict[str, Verdict]:
-    """By model, and under "" for the server, which answers when all models do.
+) -> dict[str, ProbeVerdict]:
+    """Return the verdict for each model; the key "" is the server, which answers while all models answer.
 
-    `down`: when something had been killed or stopped: the proxies that answer probes, or workers, which take every
-    core to load their models again.
+    Args:
+        samples: Results of the probes by model.
+        records: Records of the requests.
+        gap: Maximum time between right answers of a model that is answering.
+        down: Periods in which a process was killed, stopped or starting again, which delays or prevents answers to
+            probes.
     """
     good = [record for record in records if record.kind == "good"]
     models = sorted({record.model for record in good})
@@ -60,7 +67,7 @@ def judge(
 
 
 def answering_intervals(records: Sequence[Record], gap: float = GAP_S) -> list[Interval]:
-    """When a model surely answered: right answers closely one after another, and none lost or refused meanwhile."""
+    """Return the periods with right answers in short intervals and without lost or refused requests."""
     ends = sorted(record.ended for record in records if record.category is Category.RIGHT)
     failed = [(record.started, record.ended) for record in records if record.category is not Category.RIGHT]
     intervals: list[Interval] = []
@@ -75,7 +82,7 @@ def answering_intervals(records: Sequence[Record], gap: float = GAP_S) -> list[I
 
 
 def silent_intervals(records: Sequence[Record]) -> list[Interval]:
-    """When a model was asked and had answered nothing for longer than its time."""
+    """Return the periods in which requests were pending and the model had not answered for longer than its limit."""
     took = [record.ended - record.started for record in records if record.category is Category.RIGHT]
     limit = max(SILENT_S, SILENT_TIMES * percentile(took, 0.9)) if took else SILENT_S
     ends = sorted(record.ended for record in records if record.category is Category.RIGHT)
@@ -83,10 +90,10 @@ def silent_intervals(records: Sequence[Record]) -> list[Interval]:
     last = max((record.ended for record in records), default=0.0)
     intervals = []
     for before, after in pairwise([float("-inf"), *ends, last]):
-        asked = next((start for start in starts if before <= start < after), None)
+        pending_since = next((start for start in starts if before <= start < after), None)
         end = after - SETTLE_S if after in ends else after
-        if asked is not None and end - asked > limit:
-            intervals.append((asked + limit, end))
+        if pending_since is not None and end - pending_since > limit:
+            intervals.append((pending_since + limit, end))
     return intervals
 
 
@@ -95,11 +102,11 @@ def _of(records: Sequence[Record], model: str) -> list[Record]:
 
 
 def _verdict(
-    samples: Sequence[Sample],
+    samples: Sequence[ProbeSample],
     answering: Sequence[Interval],
     silent: Sequence[Interval],
     down: Sequence[Interval],
-) -> Verdict:
+) -> ProbeVerdict:
     false_alarm = missed = 0.0
     times = [
         sample.milliseconds
@@ -108,14 +115,14 @@ def _verdict(
     ]
     for sample, after in pairwise(samples):
         lasts = min(after.at - sample.at, 1.0)
-        # The state is of some moment until the answer: it is false only if it was false all the time.
+        # A probe reports the state at some moment before its answer: it is wrong only if wrong at every moment.
         end = sample.at + sample.milliseconds / 1000
         is_answer = sample.status in (200, 503) or not _overlaps(down, sample.at, end)
         if is_answer and not sample.ready and _holds(answering, sample.at, end):
             false_alarm += lasts
         if sample.ready and _holds(silent, sample.at, end):
             missed += lasts
-    return Verdict(
+    return ProbeVerdict(
         len(samples),
         percentile(times, 0.5),
         percentile(times, 0.99),

@@ -1,4 +1,4 @@
-"""Counts, the verdict and its reasons, as JSON and as a short table."""
+"""Report of a run: counts, failed checks and the overall result, as JSON and as a table."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,30 +7,30 @@ from typing import Any
 
 from tests.chaos.faults import Fault
 from tests.chaos.outcomes import Category, Record
-from tests.chaos.readiness import Verdict
-from tests.chaos.resources import MB, Usage
-from tests.chaos.windows import Window, explain, near, windows
+from tests.chaos.readiness import ProbeVerdict
+from tests.chaos.resources import MB, ResourceUsage
+from tests.chaos.windows import FaultWindow, explain, near, windows
 from torchserve_models.loadgen import percentile
 
 EXAMPLES = 12
 READY_P99_MS = 50.0
 LAG_S = 0.5
-"""A readiness that lags by a few probes is neither a false alarm nor missed anything."""
+"""Maximum lag of readiness, a few probes, that is neither a false alarm nor a missed outage."""
 RESTORE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Result:
-    """All that a run observed. `structure` are differences of models, versions and worker counts."""
+class RunResult:
+    """Observations of a run. `structure` lists differences in models, versions and worker counts."""
 
     seed: int
     seconds: float
     via: str
     records: Sequence[Record]
     faults: Sequence[Fault]
-    readiness: Mapping[str, Verdict]
-    before: Mapping[str, Usage]
-    after: Mapping[str, Usage]
+    readiness: Mapping[str, ProbeVerdict]
+    before: Mapping[str, ResourceUsage]
+    after: Mapping[str, ResourceUsage]
     leaks: Sequence[str] = ()
     structure: Sequence[str] = ()
     left_out: int = 0
@@ -39,8 +39,15 @@ class Result:
 
 
 @dataclass
-class Summary:
-    """`counts` by kind and category; `lost` outside of kills; `lost_in_kill` by kind of kill."""
+class RunSummary:
+    """Summary of a run.
+
+    Attributes:
+        counts: Number of requests by kind and category.
+        lost: Number of lost requests that no kill explains.
+        lost_in_kill: Number of lost requests that a kill explains, by kind of kill.
+        problems: Failed checks; empty if the run passed.
+    """
 
     counts: dict[str, dict[str, int]]
     labels: dict[str, int]
@@ -53,7 +60,7 @@ class Summary:
     problems: list[str] = field(default_factory=list)
 
 
-def summarize(result: Result) -> Summary:
+def summarize(result: RunResult) -> RunSummary:
     fault_windows = windows(result.faults, result.records)
     counts: dict[str, Counter[str]] = {}
     labels: Counter[str] = Counter()
@@ -73,7 +80,7 @@ def summarize(result: Result) -> Summary:
     ]
     shown = [*wrong, *unexplained, *excused][:EXAMPLES]
     start = min((record.started for record in result.records), default=0.0)
-    summary = Summary(
+    summary = RunSummary(
         counts={kind: dict(item) for kind, item in counts.items()},
         labels=dict(labels.most_common()),
         lost=len(unexplained),
@@ -89,8 +96,8 @@ def summarize(result: Result) -> Summary:
     return summary
 
 
-def problems(result: Result, summary: Summary, fault_windows: Sequence[Window]) -> list[str]:
-    """What speaks against the server; empty when it passed."""
+def problems(result: RunResult, summary: RunSummary, fault_windows: Sequence[FaultWindow]) -> list[str]:
+    """Return the failed checks."""
     findings = []
     if not summary.counts.get("good", {}).get(Category.RIGHT):
         findings.append("no good request was answered")
@@ -105,7 +112,7 @@ def problems(result: Result, summary: Summary, fault_windows: Sequence[Window]) 
         if verdict.missed_s > LAG_S:
             findings.append(f"readiness of {what}: {verdict.missed_s:.1f} s true while it answered nothing")
     server = result.readiness.get("")
-    if server and not server.p99_ms <= result.ready_p99_ms:  # NaN, where nothing was measured, is no pass
+    if server and not server.p99_ms <= result.ready_p99_ms:  # without measurements (NaN), the check fails
         findings.append(f"readiness took {server.p99_ms:.0f} ms (p99; {result.ready_p99_ms:.0f} allowed)")
     for window in fault_windows:
         if window.seconds is None or window.seconds > RESTORE_S:
@@ -115,7 +122,7 @@ def problems(result: Result, summary: Summary, fault_windows: Sequence[Window]) 
     return [*findings, *result.structure, *result.leaks]
 
 
-def as_json(result: Result, summary: Summary) -> dict[str, Any]:
+def as_json(result: RunResult, summary: RunSummary) -> dict[str, Any]:
     return {
         "seed": result.seed,
         "seconds": round(result.seconds, 1),
@@ -131,8 +138,8 @@ def as_json(result: Result, summary: Summary) -> dict[str, Any]:
     }
 
 
-def table(result: Result, summary: Summary) -> str:
-    """For people."""
+def table(result: RunResult, summary: RunSummary) -> str:
+    """Return the report as a table."""
     lines = [f"{result.seconds:.0f} s, seed {result.seed}, via {result.via}", ""]
     columns = [category.value for category in Category]
     lines.append(f"{'requests':12}" + "".join(f"{name:>11}" for name in columns))
@@ -143,7 +150,7 @@ def table(result: Result, summary: Summary) -> str:
     excused = sum(summary.lost_in_kill.values())
     if excused:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(summary.lost_in_kill.items()))
-        lines.append(f"of the lost, {excused} in a kill that nothing in between could hide: {kinds}")
+        lines.append(f"lost during a kill that no retry could hide: {excused} ({kinds})")
     lines.append(f"latency of right answers: {_milliseconds(summary.latency_ms)}")
     lines += [
         "",
@@ -158,15 +165,15 @@ def table(result: Result, summary: Summary) -> str:
         lines.append(f"{item['fault']:34}{'never' if seconds is None else f'{seconds:.1f} s':>20}")
     lines += ["", f"{'processes':12}{'before':>24}{'after':>24}"]
     for role, old in result.before.items():
-        lines.append(f"{role:12}{_used(old):>24}{_used(result.after.get(role, Usage(0, 0, 0))):>24}")
+        lines.append(f"{role:12}{_used(old):>24}{_used(result.after.get(role, ResourceUsage(0, 0, 0))):>24}")
     if summary.labels:
-        lines += ["", "what was not right:", *(f"  {n:>6} {label}" for label, n in summary.labels.items())]
+        lines += ["", "failed requests:", *(f"  {n:>6} {label}" for label, n in summary.labels.items())]
     lines += ["", *_examples(summary)]
     verdict_line = "PASSED" if not summary.problems else "FAILED"
     return "\n".join([*lines, verdict_line, *(f"  - {problem}" for problem in summary.problems)])
 
 
-def _examples(summary: Summary) -> list[str]:
+def _examples(summary: RunSummary) -> list[str]:
     findings = [
         f"  {item['category']} after {item['at']:.1f} s: {item['case']} by {item['protocol']}, {item['took']:.2f} s,"
         f" {item['label']}; {item['near']}; {item['message'][:120]}"
@@ -189,11 +196,11 @@ def _example(record: Record, faults: Sequence[Fault], start: float) -> dict[str,
     }
 
 
-def _recovery(window: Window) -> dict[str, Any]:
+def _recovery(window: FaultWindow) -> dict[str, Any]:
     return {"fault": window.fault.name, "seconds": window.seconds}
 
 
-def _used(usage: Usage) -> str:
+def _used(usage: ResourceUsage) -> str:
     return f"{usage.count} x, {usage.memory // MB} MB, {usage.fds} fds"
 
 

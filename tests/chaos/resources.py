@@ -1,4 +1,4 @@
-"""What the processes of a stack use: number, memory and file descriptors by role, and what grew."""
+"""Resource usage of a stack's processes: number, memory and file descriptors by role, and their growth."""
 
 import time
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ POLL_S = 1.0
 
 
 @dataclass(frozen=True)
-class Usage:
-    """Of all processes of one role. Memory is what they do not share (USS), in bytes."""
+class ResourceUsage:
+    """Resource usage of all processes of one role. `memory` is unshared memory (USS) in bytes."""
 
     count: int
     memory: int
     fds: int
 
 
-def usage(stack: Stack) -> dict[str, Usage]:
+def usage(stack: Stack) -> dict[str, ResourceUsage]:
     usages = {}
     for role, processes in stack.processes().items():
         memory = fds = count = 0
@@ -35,15 +35,15 @@ def usage(stack: Stack) -> dict[str, Usage]:
                 count += 1
             except psutil.Error:  # it ended just now
                 continue
-        usages[role] = Usage(count, memory, fds)
+        usages[role] = ResourceUsage(count, memory, fds)
     return usages
 
 
-def problems(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> list[str]:
-    """What is not as it was; growth within GROWTH and a role's slack does not count."""
+def problems(before: Mapping[str, ResourceUsage], after: Mapping[str, ResourceUsage]) -> list[str]:
+    """Return the differences in usage; growth within GROWTH and the role's slack is ignored."""
     differences = []
     for role, old in before.items():
-        new = after.get(role, Usage(0, 0, 0))
+        new = after.get(role, ResourceUsage(0, 0, 0))
         if new.count != old.count:
             differences.append(f"{role}: {new.count} processes instead of {old.count}")
         if new.memory > old.memory * GROWTH + SLACK_MB.get(role, 50) * MB:
@@ -53,8 +53,10 @@ def problems(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> list[st
     return differences
 
 
-def settled(stack: Stack, before: Mapping[str, Usage], timeout: float) -> tuple[dict[str, Usage], list[str]]:
-    """The usage once nothing differs any more, or when the time is over; and what still differs."""
+def settled(
+    stack: Stack, before: Mapping[str, ResourceUsage], timeout: float
+) -> tuple[dict[str, ResourceUsage], list[str]]:
+    """Wait until the usage is as before, or `timeout` seconds; return the usage and the remaining differences."""
     end = time.monotonic() + timeout
     while True:
         after = usage(stack)

@@ -1,4 +1,4 @@
-"""One run: warm-up, faults and abuse under traffic by the schedule, a quiet end, and then everything is compared."""
+"""One chaos run: warm-up, scheduled faults and abuse under traffic, a quiet end, and the comparison afterwards."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,24 +8,24 @@ from threading import Event as Flag
 from threading import Thread
 
 from tests.chaos import cases, readiness, resources, windows
-from tests.chaos.abuse import Abuse
+from tests.chaos.abuse import AbuseRunner
 from tests.chaos.faults import USUAL_VERSIONS, Faults, copy_archive
 from tests.chaos.plan import FAULTS, KINDS, Event, schedule
 from tests.chaos.probes import Probes, bases_of
-from tests.chaos.report import Result
-from tests.chaos.stack import Stack, Workers
-from tests.chaos.traffic import Load, Log, Traffic, Via
+from tests.chaos.report import RunResult
+from tests.chaos.stack import Stack, VersionWorkers
+from tests.chaos.traffic import RecordLog, Traffic, TrafficOptions, Via
 from torchserve_models.client import Endpoints
 
 WARM_UP_S = 12.0
 SETTLE_S = 40.0
 STRUCTURE_S = 30.0
 
-Say = Callable[[str], None]
+InfoFunction = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     seed: int = 1
     seconds: float = 180.0
     via: Via = "nginx"
@@ -35,29 +35,33 @@ class Options:
     warm_up: float = WARM_UP_S
 
 
-def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
-    """Raises ChaosError when the server does not answer before the chaos already."""
+def run(stack: Stack, options: RunOptions, info: InfoFunction = lambda _: None) -> RunResult:
+    """Run the schedule against the stack; return the observations.
+
+    Raises:
+        ChaosError: The server does not give usable answers before the first fault.
+    """
     good = cases.find_good(stack.direct, stack.models)
     with_front = options.via != "raw"
     edge = stack.edge if with_front else stack.direct
     bad = cases.bad_requests(good, with_front)
-    load = Load(options.via, good, bad, cases.bad_calls(good), options.deadline, options.clients)
+    load = TrafficOptions(options.via, good, bad, cases.bad_calls(good), options.deadline, options.clients)
     events = schedule(options.seed, options.seconds, options.kinds, stack.models, with_front)
     if "version" in options.kinds:
         for name, version in product(stack.models, USUAL_VERSIONS):
             copy_archive(stack.store, name, version)
-    say(f"{len(good)} good requests with known answers, {len(bad) + len(load.bad_calls)} bad ones")
+    info(f"{len(good)} good requests with known answers, {len(bad) + len(load.bad_calls)} bad ones")
     _warm_up(edge, load, options)
     before, expected = resources.usage(stack), stack.describe(30)
-    log = Log()
+    log = RecordLog()
     traffic = Traffic(edge, load, options.seed, log)
-    abuse, faults = Abuse(edge, good, options.seed, log), Faults(stack)
+    abuse, faults = AbuseRunner(edge, good, options.seed, log), Faults(stack)
     started = time.monotonic()
     with Probes(bases_of(stack.direct, edge), stack.models) as probes:
-        say(f"readiness is asked at {', '.join(probes.urls.values())}")
+        info(f"readiness routes: {', '.join(probes.urls.values())}")
         traffic.start()
         try:
-            _play(events, started, options.seconds, abuse, faults, say)
+            _play(events, started, options.seconds, abuse, faults, info)
         finally:
             traffic.stop()
             abuse.stop()
@@ -67,7 +71,7 @@ def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
     records = log.records
     structure = _structure(stack, expected, faults)
     after, leaks = resources.settled(stack, before, SETTLE_S)
-    return Result(
+    return RunResult(
         seed=options.seed,
         seconds=seconds,
         via=options.via,
@@ -83,18 +87,23 @@ def run(stack: Stack, options: Options, say: Say = lambda _: None) -> Result:
     )
 
 
-def _warm_up(edge: Endpoints, load: Load, options: Options) -> None:
-    """The same traffic without faults, large bodies included, so that memory has grown to its usual size."""
-    traffic = Traffic(edge, load, options.seed + 1000, Log())
+def _warm_up(edge: Endpoints, load: TrafficOptions, options: RunOptions) -> None:
+    """Send the same traffic without faults, including large bodies, so that memory reaches its usual size."""
+    traffic = Traffic(edge, load, options.seed + 1000, RecordLog())
     traffic.start()
     time.sleep(options.warm_up)
     traffic.stop()
 
 
 def _play(
-    events: Sequence[Event], started: float, seconds: float, abuse: Abuse, faults: Faults, say: Say
+    events: Sequence[Event],
+    started: float,
+    seconds: float,
+    abuse: AbuseRunner,
+    faults: Faults,
+    info: InfoFunction,
 ) -> None:
-    """Faults in a thread of their own: one that takes long delays the next, but not the abuse."""
+    """Run the events. Faults run in a separate thread, so that a long fault does not delay the abuse."""
     over = Flag()
     planned = [event for event in events if event.kind in FAULTS]
 
@@ -104,7 +113,7 @@ def _play(
                 return
             done = faults.do(event)
             problem = f": {done.problem}" if done.problem else ""
-            say(f"{done.at - started:6.1f} s  {done.name}{problem}")
+            info(f"{done.at - started:6.1f} s  {done.name}{problem}")
 
     thread = Thread(target=one_by_one, daemon=True)
     thread.start()
@@ -116,8 +125,8 @@ def _play(
     thread.join(120)
 
 
-def _structure(stack: Stack, expected: Sequence[Workers], faults: Faults) -> list[str]:
-    """How models, versions and worker counts differ from before; a version that was changed may have changed."""
+def _structure(stack: Stack, expected: Sequence[VersionWorkers], faults: Faults) -> list[str]:
+    """Return the differences in models, versions and worker counts, except for intended version changes."""
     expected = [
         replace(version, version=faults.versions[version.name])
         if version.default and version.name in faults.versions
@@ -127,9 +136,9 @@ def _structure(stack: Stack, expected: Sequence[Workers], faults: Faults) -> lis
     if stack.wait_described(expected, STRUCTURE_S):
         return []
     try:
-        found = stack.describe(10)
-    except Exception as error:  # a server that is gone is a finding, not a mistake of this program
+        actual = stack.describe(10)
+    except Exception as error:  # a server that has ended is a failed check, not an error of this program
         return [f"models cannot be described after the run: {error}"]
-    return [f"{version} is missing" for version in expected if version not in found] + [
-        f"{version} is new" for version in found if version not in expected
+    return [f"{version} is missing" for version in expected if version not in actual] + [
+        f"{version} is new" for version in actual if version not in expected
     ]

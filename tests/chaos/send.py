@@ -1,4 +1,4 @@
-"""Sends one request and returns the reply: plain HTTP, plain gRPC, or the Python client with its retries."""
+"""Send one request and return the reply, over plain HTTP or with the Python client and its retries."""
 
 import time
 from types import TracebackType
@@ -15,7 +15,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 class Sender:
-    """For one thread. `retries` are the Python client's; plain HTTP never sends anything twice."""
+    """Sender for one thread. `retries` applies to the Python client; plain HTTP requests are never sent again."""
 
     def __init__(self, endpoints: Endpoints, deadline: float, retries: int = 0, source: str = "") -> None:
         self._endpoints, self._deadline, self._retries = endpoints, deadline, retries
@@ -29,16 +29,16 @@ class Sender:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._http.close()
-        for each in self._clients.values():
-            each.close()
+        for model_client in self._clients.values():
+            model_client.close()
 
-    def rest(self, request: Request) -> Reply:
+    def send_rest(self, request: Request) -> Reply:
         return send(self._http, request)
 
     def call(
         self, protocol: Protocol, task: Task, model: str, content: bytes, parameters: dict[str, Any]
     ) -> Reply:
-        """By the Python client."""
+        """Send a request with the Python client."""
         if protocol not in self._clients:
             self._clients[protocol] = Client(
                 endpoints=self._endpoints,
@@ -61,7 +61,7 @@ class Sender:
 
 
 def http_client(url: str, deadline: float, source: str = "") -> httpx.Client:
-    """Plain HTTP without any retry, from the loopback address `source`."""
+    """Return a plain HTTP client without retries that connects from the loopback address `source`."""
     timeout = httpx.Timeout(deadline, connect=CONNECT_TIMEOUT_S)
     transport = httpx.HTTPTransport(local_address=source or None, retries=0)
     return httpx.Client(base_url=url, timeout=timeout, transport=transport, trust_env=False)
@@ -90,5 +90,5 @@ def read(response: httpx.Response) -> Reply:
 
 
 def now() -> float:
-    """Seconds of the clock that all processes of the machine share."""
+    """Return `time.monotonic()`, a clock that all processes of the machine share."""
     return time.monotonic()

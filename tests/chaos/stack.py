@@ -1,4 +1,4 @@
-"""The server under test, as an operator runs it: scripts/serve and scripts/gateway as processes of their own."""
+"""Server under test, started as an operator would: scripts/serve and scripts/gateway in separate processes."""
 
 import os
 import random
@@ -22,17 +22,17 @@ from torchserve_models.serving.errors import PortTaken
 from torchserve_models.serving.run_config import config_file
 from torchserve_models.serving.run_config.ports import Ports, check_free
 from torchserve_models.serving.run_config.run_dir import RunDir
-from torchserve_models.serving.run_config.state import State
+from torchserve_models.serving.run_config.state import RunState
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_TIMEOUT_S = 420.0
-"""Packing the starters included."""
+"""Limit for the start, including packing of the starter archives."""
 STOP_TIMEOUT_S = 90.0
 
 
 @dataclass(frozen=True)
-class Workers:
-    """One version of a model, as management describes it."""
+class VersionWorkers:
+    """Worker counts of one version of a model, as reported by the management API."""
 
     name: str
     version: str
@@ -43,9 +43,12 @@ class Workers:
 
 
 class Stack:
-    """Use it in a `with`. Raises ChaosError when it does not start.
+    """Context manager that runs the server, and nginx with the gateway if `with_front`.
 
-    `direct` are TorchServe's own addresses, `edge` those of nginx where there is one.
+    `direct` contains TorchServe's addresses; `edge` contains those of nginx if it runs, otherwise TorchServe's.
+
+    Raises:
+        ChaosError: The server or nginx does not start.
     """
 
     direct: Endpoints
@@ -59,14 +62,14 @@ class Stack:
         environment: Mapping[str, str] | None = None,
         port_offset: int | None = None,
     ) -> None:
-        """`port_offset`: of the server's ports; one at which all are free if None."""
+        """Create the stack. By default, `port_offset` is chosen so that all ports are free."""
         self.run_dir, self.store, self.with_front = run_dir.resolve(), store.resolve(), with_front
         self._port_offset = port_offset
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.front: subprocess.Popen[bytes] | None = None
         self._logs: list[IO[bytes]] = []
-        self._seen: set[psutil.Process] = set()
+        self._known_processes: set[psutil.Process] = set()
         self.models: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -83,7 +86,7 @@ class Stack:
         self.stop()
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """The living ones by role: supervisor, java, worker, front, gateway, nginx."""
+        """Return the live processes by role: supervisor, java, worker, front, gateway, nginx."""
         by_role: dict[str, list[psutil.Process]] = {"supervisor": [], "java": [], "worker": []}
         if self.with_front:
             by_role |= {"front": [], "gateway": [], "nginx": []}
@@ -95,13 +98,13 @@ class Stack:
             for child in _children(process):
                 if kind := _role(child):
                     by_role.setdefault(kind, []).append(child)
-        self._seen.update(process for several in by_role.values() for process in several)
+        self._known_processes.update(process for several in by_role.values() for process in several)
         return by_role
 
     def orphans(self) -> list[psutil.Process]:
-        """Java, workers and nginx of this stack that outlived what started them."""
+        """Return processes of this stack (Java, workers, nginx) that have outlived their parents."""
         known = {process for several in self.processes().values() for process in several}
-        left = {process for process in self._seen - known if _alive(process)}
+        left = {process for process in self._known_processes - known if _alive(process)}
         for process in psutil.process_iter():
             if (
                 process not in known
@@ -111,34 +114,34 @@ class Stack:
                 left.add(process)
         return list(left)
 
-    def describe(self, timeout: float = 5.0) -> list[Workers]:
-        """Every version of every model. Raises client.TorchServeError."""
+    def describe(self, timeout: float = 5.0) -> list[VersionWorkers]:
+        """Return the worker counts of every version of every model. Raises client.TorchServeError."""
         with Client(endpoints=self.direct, timeout=timeout, retries=0) as connection:
             versions = []
             for name in sorted(entry.name for entry in connection.list_models()):
                 default = connection.describe(name).version
-                for each in connection.describe_versions(name):
-                    ready = sum(worker.ready for worker in each.workers)
+                for version in connection.describe_versions(name):
+                    ready = sum(worker.ready for worker in version.workers)
                     versions.append(
-                        Workers(
+                        VersionWorkers(
                             name,
-                            each.version,
-                            each.version == default,
-                            each.min_workers,
-                            each.max_workers,
+                            version.version,
+                            version.version == default,
+                            version.min_workers,
+                            version.max_workers,
                             ready,
                         )
                     )
         return versions
 
     def worker_pids(self, model: str, timeout: float = 3.0) -> list[int]:
-        """Of the default version. Raises client.TorchServeError."""
+        """Return the process ids of the default version's workers. Raises client.TorchServeError."""
         with Client(endpoints=self.direct, timeout=timeout, retries=0) as connection:
             described: Model = connection.describe(model)
         return [worker.pid for worker in described.workers if worker.pid > 0]
 
-    def wait_described(self, expected: list[Workers], timeout: float) -> bool:
-        """Waits until models, versions and worker counts are those; False when the time is over."""
+    def wait_described(self, expected: list[VersionWorkers], timeout: float) -> bool:
+        """Wait until models, versions and worker counts are as expected; return False after `timeout` seconds."""
         end = time.monotonic() + timeout
         while True:
             try:
@@ -151,7 +154,7 @@ class Stack:
             time.sleep(0.25)
 
     def stop(self) -> None:
-        """Ends everything; nothing that names the run folder is left. Twice does no harm."""
+        """End all processes of the stack. May be called twice."""
         for process in [*self._all(), *self.orphans()]:
             _send(process, signal.SIGCONT)
         for parent in (self.front, self.supervisor):
@@ -177,7 +180,7 @@ class Stack:
     def _start(self) -> None:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.store.mkdir(parents=True, exist_ok=True)
-        line = ["serving", "serve", "--weights", "starter", "--store", str(self.store)]
+        line = ["serve", "--weights", "starter", "--store", str(self.store)]
         offset = free_offset() if self._port_offset is None else self._port_offset
         line += ["--run-dir", str(self.run_dir), "--port-offset", str(offset)]
         self.supervisor = self._spawn(line, "serve.log")
@@ -188,7 +191,7 @@ class Stack:
             if shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None:
                 raise ChaosError("nginx is not installed")
             http, grpc = _free_port(), _free_port()
-            line = ["gateway.front", "--port", str(http), "--grpc-port", str(grpc)]
+            line = ["gateway", "--port", str(http), "--grpc-port", str(grpc)]
             self.front = self._spawn([*line, "--run-dir", str(self.run_dir)], "front.log")
             self._wait_listening(self.front, http)
             self.edge = replace(
@@ -199,7 +202,7 @@ class Stack:
         output = open(self.run_dir / log, "ab")  # noqa: SIM115
         self._logs.append(output)
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", *arguments],
+            [sys.executable, "-P", "-m", "torchserve_models", *arguments],
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -208,14 +211,14 @@ class Stack:
             start_new_session=True,
         )
 
-    def _wait_ready(self, process: "subprocess.Popen[bytes]") -> State:
+    def _wait_ready(self, process: "subprocess.Popen[bytes]") -> RunState:
         end = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < end and process.poll() is None:
-            state = State.read(RunDir(self.run_dir).state)
+            state = RunState.read(RunDir(self.run_dir).state)
             if state and state.phase == "ready" and state.supervisor.pid == process.pid:
                 return state
             time.sleep(0.2)
-        raise ChaosError(f"the server did not start; its reason: {self.run_dir / 'serve.log'}")
+        raise ChaosError(f"the server did not start; its log: {self.run_dir / 'serve.log'}")
 
     def _wait_listening(self, process: "subprocess.Popen[bytes]", port: int) -> None:
         end = time.monotonic() + 60
@@ -225,11 +228,11 @@ class Stack:
                 return
             except OSError:
                 time.sleep(0.1)
-        raise ChaosError(f"nginx did not start; its reason: {self.run_dir / 'front.log'}")
+        raise ChaosError(f"nginx did not start; its log: {self.run_dir / 'front.log'}")
 
 
 def free_offset() -> int:
-    """An offset at which every port of config.properties is free now, below the ports of outgoing connections."""
+    """Return an offset for which all ports are currently free and below the ports of outgoing connections."""
     settings = config_file.read()
     ports = Ports.from_settings(settings)
     for offset in random.sample(range(3000, 20000, 10), 100):
@@ -242,7 +245,7 @@ def free_offset() -> int:
 
 
 def send_signal(process: psutil.Process, number: int) -> bool:
-    """False when the process has ended."""
+    """Send a signal; return False if the process has ended."""
     return _send(process, number)
 
 
@@ -283,8 +286,8 @@ def _role(process: psutil.Process) -> str | None:
     if "model_service_worker.py" in line:
         return "worker"
     if "nginx" in line.split(" ", 1)[0]:
-        return None if "cache loader" in line else "nginx"  # which ends by itself after a minute
-    return "gateway" if "-m torchserve_models.gateway " in f"{line} " else None
+        return None if "cache loader" in line else "nginx"  # the cache loader ends after a minute
+    return "gateway" if "-m torchserve_models gateway-app" in line else None
 
 
 def _names(process: psutil.Process, folder: Path) -> bool:

@@ -1,18 +1,17 @@
-"""Clients that send good and bad requests at once, and note for each one what came back."""
+"""Concurrent clients that send good and bad requests, and record every reply."""
 
 import random
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from tests.chaos.cases import BadCall, Form, Good, Request, request_of
+from tests.chaos.cases import BadCall, Form, GoodCase, Request, request_of
 from tests.chaos.outcomes import PLAIN, Category, Record, Reply, classify
 from tests.chaos.send import Sender, now
 from torchserve_models.client import Endpoints, Protocol
 
 Via = Literal["raw", "nginx", "client"]
-VIAS: tuple[str, ...] = get_args(Via)
 CLIENTS = 12
 MAX_RECORDS = 300_000
 GOOD_SHARE = 0.8
@@ -24,11 +23,11 @@ _REST: tuple[Protocol, ...] = ("rest", "open-inference")
 
 
 @dataclass(frozen=True)
-class Load:
-    """What the clients send, and how. `retries` are those of the Python client."""
+class TrafficOptions:
+    """Requests and settings of the clients."""
 
     via: Via
-    good: Sequence[Good]
+    good: Sequence[GoodCase]
     bad: Sequence[Request]
     bad_calls: Sequence[BadCall]
     deadline: float = 30.0
@@ -40,8 +39,8 @@ class Load:
         return ("native", "json", "open-inference") + (("known-route",) if self.via != "raw" else ())
 
 
-class Log:
-    """Records of all threads; no more than MAX_RECORDS."""
+class RecordLog:
+    """Thread-safe list of at most MAX_RECORDS records."""
 
     def __init__(self) -> None:
         self._records: list[Record] = []
@@ -63,9 +62,9 @@ class Log:
 
 
 class Traffic:
-    """Call `start`, later `stop`, which waits until every request has its answer or its deadline has passed."""
+    """Client threads. Call `start`, then `stop`, which waits until all requests are answered or have timed out."""
 
-    def __init__(self, endpoints: Endpoints, load: Load, seed: int, log: Log) -> None:
+    def __init__(self, endpoints: Endpoints, load: TrafficOptions, seed: int, log: RecordLog) -> None:
         self._endpoints, self._load, self._log = endpoints, load, log
         self._over = threading.Event()
         self._threads = [
@@ -100,7 +99,7 @@ class Traffic:
             return self._bad_call(sender, rng, rng.choice(_REST))
         request = rng.choice(self._load.bad)
         started = now()
-        reply = sender.rest(request)
+        reply = sender.send_rest(request)
         category = classify("bad", reply, may_close=request.may_close)
         return self._note(started, "bad", request.name, request.model, PLAIN, category, reply)
 
@@ -112,10 +111,10 @@ class Traffic:
             reply = sender.call(protocol, case.task, case.model, case.content, {})
             name, how = case.name, str(protocol)
         else:
-            # Through the gateway's routes only the models that it knows.
+            # The gateway's /predict routes serve only some models.
             forms = [form for form in self._load.forms if form != "known-route" or _has_route(case)]
             form = rng.choice(forms)
-            reply = sender.rest(request_of(case, form))
+            reply = sender.send_rest(request_of(case, form))
             name, how = case.name, form
         category = classify("good", reply, matches=case.answer.matches(reply.value))
         return self._note(started, "good", name, case.model, how, category, reply)
@@ -142,5 +141,5 @@ class Traffic:
         return category
 
 
-def _has_route(case: Good) -> bool:
+def _has_route(case: GoodCase) -> bool:
     return case.model == "resnet-50" or bool(case.key)

@@ -1,4 +1,4 @@
-"""Which lost requests a fault explains: those that were under way while what held them had been killed."""
+"""Time windows of faults, which explain lost requests: those in flight while a process on their path was killed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,22 +9,25 @@ from tests.chaos.outcomes import PLAIN, Category, Record
 LONGEST_S = 60.0
 AROUND_S = 1.0
 NEAR_S = 10.0
-"""A lost request names the faults of so many seconds before its end."""
+"""A lost request is reported with the faults from this many seconds before its start until its end."""
 
-# By way to the server: kinds of faults in which a client cannot but lose what is under way, as nothing between it
-# and the killed process can send the request again.
+# By path to the server: kinds of faults in which a client inevitably loses requests in flight, because nothing
+# between the client and the killed process can send a request again.
 EXCUSES: Mapping[str, tuple[str, ...]] = {
     "raw": ("worker", "java"),
     "nginx": ("nginx",),
     "client": (),
 }
-# nginx cannot see the status of a gRPC call, and so not send it again after a worker's death.
+# nginx does not see the status of a gRPC call, so it cannot send the call again after a worker's death.
 GRPC_EXCUSES: Mapping[str, tuple[str, ...]] = {"nginx": ("worker",)}
 
 
 @dataclass(frozen=True)
-class Window:
-    """From a fault until every model that it hits has answered a request sent after it, or None for never."""
+class FaultWindow:
+    """Time window from a fault until every affected model has answered a request sent after the fault.
+
+    `recovered` is None if a model has not answered again.
+    """
 
     fault: Fault
     recovered: float | None
@@ -35,7 +38,7 @@ class Window:
 
     @property
     def seconds(self) -> float | None:
-        """Until the recovery."""
+        """Seconds from the fault to the recovery; None without recovery."""
         return None if self.recovered is None else round(self.recovered - self.fault.at, 2)
 
     def holds(self, record: Record) -> bool:
@@ -43,8 +46,8 @@ class Window:
         return same and record.ended >= self.fault.at - AROUND_S and record.started <= self.end + AROUND_S
 
 
-def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
-    """Of every fault that was done, in order."""
+def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[FaultWindow]:
+    """Return the window of every fault that did not fail, in order."""
     right = [r for r in records if r.kind == "good" and r.category is Category.RIGHT]
     models = sorted({record.model for record in records if record.kind == "good"})
     fault_windows = []
@@ -57,12 +60,12 @@ def windows(faults: Sequence[Fault], records: Sequence[Record]) -> list[Window]:
             for model in hit
         ]
         known = [at for at in first if at is not None]
-        fault_windows.append(Window(fault, max(known) if len(known) == len(first) and known else None))
+        fault_windows.append(FaultWindow(fault, max(known) if len(known) == len(first) and known else None))
     return fault_windows
 
 
 def outages(faults: Sequence[Fault], records: Sequence[Record]) -> list[tuple[float, float]]:
-    """When something had been killed or stopped and was being started again, on the monotonic clock."""
+    """Return the periods from each kill or stop to the recovery, in `time.monotonic()` seconds."""
     return [
         (window.fault.at, window.end + AROUND_S)
         for window in windows(faults, records)
@@ -70,10 +73,10 @@ def outages(faults: Sequence[Fault], records: Sequence[Record]) -> list[tuple[fl
     ]
 
 
-def explain(record: Record, fault_windows: Sequence[Window], via: str) -> str | None:
-    """The kind of kill in which it was lost, if that excuses it."""
+def explain(record: Record, fault_windows: Sequence[FaultWindow], via: str) -> str | None:
+    """Return the kind of kill that explains the lost request; None if no kill explains it."""
     if via == "client" and record.protocol == PLAIN:
-        via = "nginx"  # a bad request, which the Python client would not send
+        via = "nginx"  # a bad request that the Python client cannot send
     for window in fault_windows:
         kinds = EXCUSES[via] + (GRPC_EXCUSES.get(via, ()) if "grpc" in record.protocol else ())
         if window.fault.kind in kinds and window.holds(record):
@@ -82,7 +85,7 @@ def explain(record: Record, fault_windows: Sequence[Window], via: str) -> str | 
 
 
 def near(record: Record, faults: Sequence[Fault]) -> str:
-    """The faults shortly before the end of a request, for diagnosis."""
+    """Return a description of the faults shortly before the end of a request."""
     names = [
         f"{fault.name} {record.ended - fault.at:.1f} s before"
         for fault in faults

@@ -1,4 +1,4 @@
-// node's own fetch, with no header set: the arguments are TorchServe's or nginx's URL, an image and a text.
+// Node's built-in fetch without headers. Arguments: the URL of TorchServe or nginx, an image and a text.
 import { readFileSync } from "node:fs";
 
 const [base, imagePath, textPath] = process.argv.slice(2);

@@ -1,4 +1,4 @@
-"""MLServer's codecs, as its documentation shows them: the arguments are a server's URL, an image and a text."""
+"""MLServer's codecs as in its documentation. Arguments: the URL of a server, an image and a text."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import requests
 from mlserver.codecs import Base64Codec, NumpyCodec, NumpyRequestCodec, StringCodec, StringRequestCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-warnings.simplefilter("ignore")  # of pydantic, for the methods that MLServer's own pages use
+warnings.simplefilter("ignore")  # pydantic's, for methods in MLServer's documentation
 base, image_path, text_path = sys.argv[1:]
 array = np.load(image_path.replace(".jpg", ".npy"))
 image, text = Path(image_path).read_bytes(), Path(text_path).read_text()

@@ -1,4 +1,4 @@
-"""`requests` with `data=json.dumps(...)`, which sets no Content-Type: arguments are a URL, an image and a text."""
+"""`requests` with `data=json.dumps(...)`, which sets no Content-Type. Arguments: a URL, an image and a text."""
 
 import base64
 import json

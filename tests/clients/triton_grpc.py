@@ -1,4 +1,4 @@
-"""tritonclient's gRPC, and KServe's stubs in it: the arguments are nginx's gRPC address, an image and a text."""
+"""tritonclient over gRPC, with its KServe stubs. Arguments: nginx's gRPC address, an image and a text."""
 
 import json
 import sys
@@ -67,7 +67,7 @@ print(
             "ready": client.is_server_ready(),
             "model ready": [client.is_model_ready(name) for name in ("t5-small", "nobody")],
             "server": client.get_server_metadata().name,
-            "metadata": [[each.name, each.datatype, list(each.shape)] for each in metadata.outputs],
+            "metadata": [[output.name, output.datatype, list(output.shape)] for output in metadata.outputs],
             "version ready": client.is_model_ready("t5-small", metadata.versions[0]),
             "labels": words(plain.as_numpy("label")),
             "id": plain.get_response().id,

@@ -1,4 +1,4 @@
-"""nginx alone in front of a fake TorchServe and a fake gateway: fast, and it counts what reaches them."""
+"""Helpers that run nginx in front of a fake TorchServe and a fake gateway, which record their requests."""
 
 import asyncio
 import contextlib
@@ -14,8 +14,10 @@ import psutil
 
 from tests.tools import needs
 from torchserve_models.client import Endpoints
-from torchserve_models.gateway.nginx import NginxConfig, command
-from torchserve_models.gateway.work_folder import WorkFolder
+from torchserve_models.gateway.nginx.config import NginxConfig
+from torchserve_models.gateway.nginx.executable import start_command
+from torchserve_models.gateway.nginx.work_dir import WorkDir
+from torchserve_models.gateway.supervision.addresses import with_free_ports
 
 needs_nginx = needs("nginx")
 
@@ -30,16 +32,20 @@ class Received:
 
 @dataclass
 class Answer:
-    """`status` 0: the connection breaks instead."""
+    """The response to a request, after `seconds` and after `release` is set (for at most 60 s).
+
+    `status` 0 closes the connection without a response.
+    """
 
     status: int = 200
     body: bytes = b"ok"
     seconds: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
+    release: threading.Event | None = None
 
 
 class FakeServer:
-    """A small HTTP/1.1 server on a thread of its own. `answer` decides, `received` keeps requests in order."""
+    """A small HTTP/1.1 server in a thread. `answer` returns the responses; `received` lists the requests in order."""
 
     def __init__(self, answer: Callable[[Received], Answer] | None = None) -> None:
         self.answer = answer or (lambda request: Answer(body=str(len(request.body)).encode()))
@@ -91,6 +97,8 @@ class FakeServer:
                 try:
                     answer = self.answer(request)
                     await asyncio.sleep(answer.seconds)
+                    if answer.release is not None and not answer.release.is_set():
+                        await asyncio.to_thread(answer.release.wait, 60)
                 finally:
                     self.in_progress -= 1
                 if not answer.status:
@@ -104,18 +112,18 @@ class FakeServer:
 
 @dataclass
 class Edge:
-    """A running nginx. `url` is REST."""
+    """A running nginx. `url` is the address of its REST API."""
 
-    front: NginxConfig
+    config: NginxConfig
     process: subprocess.Popen[bytes]
-    folder: WorkFolder
+    folder: WorkDir
 
     @property
     def url(self) -> str:
-        return f"http://{self.front.http}"
+        return f"http://{self.config.http}"
 
     def memory(self) -> int:
-        """Bytes that its processes have to themselves."""
+        """Return the unshared memory (USS) of all nginx processes in bytes."""
         family = [psutil.Process(self.process.pid)]
         family += family[0].children(recursive=True)
         return sum(process.memory_full_info().uss for process in family)
@@ -123,35 +131,31 @@ class Edge:
 
 @contextlib.contextmanager
 def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: object) -> Iterator[Edge]:
-    """nginx with two worker processes on free ports."""
+    """Run nginx on free ports; `changes` are fields of its NginxConfig."""
+    http, grpc, internal = with_free_ports(*["127.0.0.1:0"] * 3)
     defaults = {
-        "http": free_address(),
-        "grpc": free_address(),
-        "internal": free_address(),
+        "http": http,
+        "grpc": grpc,
+        "internal": internal,
         "gateway": gateway.address if gateway else "127.0.0.1:1",
         "endpoints": Endpoints(inference=f"http://{torchserve.address}", health="http://127.0.0.1:9"),
     }
-    front = NginxConfig(**{**defaults, **changes})  # type: ignore[arg-type]
-    folder = WorkFolder()
+    config = NginxConfig(**{**defaults, **changes})  # type: ignore[arg-type]
+    folder = WorkDir()
     try:
-        with subprocess.Popen(command(front, folder.path), stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(start_command(config, folder.path), stderr=subprocess.DEVNULL) as process:
             try:
                 end = time.monotonic() + 10
-                while not listens(front.http):
+                while not listens(config.http):
                     assert time.monotonic() < end
                     assert process.poll() is None
                     time.sleep(0.02)
-                yield Edge(front, process, folder)
+                yield Edge(config, process, folder)
             finally:
                 process.terminate()
                 process.wait(10)
     finally:
         folder.remove()
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 def listens(at: str) -> bool:

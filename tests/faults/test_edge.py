@@ -1,4 +1,4 @@
-"""Attacks on nginx that a few addresses can afford: others are answered as before, and its memory stays bounded."""
+"""Attacks on nginx from a few addresses: other clients get fast answers, and nginx's memory stays bounded."""
 
 import http.client
 import resource
@@ -16,7 +16,7 @@ import pytest
 from tests.faults.edge import Answer, Edge, FakeServer, address, edge, needs_nginx
 from torchserve_models.client import Endpoints
 from torchserve_models.client._stubs import inference_pb2, inference_pb2_grpc
-from torchserve_models.gateway.nginx import Limits
+from torchserve_models.gateway.nginx.config import Limits
 
 pytestmark = needs_nginx
 MB = 1_000_000
@@ -27,7 +27,7 @@ ATTACKERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
 def latency(running: Edge, count: int = 100) -> float:
-    """The median of requests on connections of their own, from 127.0.0.1. All of them have to be answered."""
+    """Return the median latency of requests from 127.0.0.1, each on a new connection. Every request must succeed."""
     times = []
     for _ in range(count):
         begin = time.monotonic()
@@ -41,7 +41,7 @@ def latency(running: Edge, count: int = 100) -> float:
 
 @contextmanager
 def sockets(target: tuple[str, int], count: int, data: bytes, sources: tuple[str, ...]) -> Iterator[list]:
-    """So many connections, in turn from the sources, each of which has sent `data`."""
+    """Open `count` connections from alternating source addresses, and send `data` on each."""
     opened: list[socket.socket] = []
     try:
         for number in range(count):
@@ -59,7 +59,7 @@ def sockets(target: tuple[str, int], count: int, data: bytes, sources: tuple[str
 
 
 def upload(path: str, length: int, sent: int) -> bytes:
-    """The begin of a request whose body never ends."""
+    """Return the head of a request and the first `sent` bytes of its body of `length` bytes."""
     return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode() + bytes(sent)
 
 
@@ -69,7 +69,7 @@ def running() -> Iterator[Edge]:
         yield started
 
 
-def test_three_hundred_unfinished_uploads(running):
+def test_unfinished_uploads_delay_no_other_client(running):
     before, memory = latency(running), running.memory()
     addresses = tuple(f"127.0.0.{number}" for number in range(2, 22))
     with sockets(address(running.url), 300, upload(PATH, 1_500_000, 900_000), addresses):
@@ -82,7 +82,7 @@ def test_three_hundred_unfinished_uploads(running):
     assert running.memory() < MEMORY_LIMIT
 
 
-def test_an_address_has_only_so_many_uploads(running):
+def test_uploads_are_limited_per_address(running):
     with sockets(address(running.url), 40, upload(PATH, 5 * MB, 1000), ATTACKERS[:1]) as opened:
         time.sleep(0.5)
         statuses = Counter(answered(connection) for connection in opened)
@@ -90,7 +90,7 @@ def test_an_address_has_only_so_many_uploads(running):
 
 
 def answered(connection: socket.socket) -> bytes | None:
-    """The status of an answer that is there already."""
+    """Return the status of a response that has already arrived, or None."""
     connection.setblocking(False)
     try:
         return connection.recv(1000).split(b" ")[1]
@@ -111,7 +111,7 @@ def answered(connection: socket.socket) -> bytes | None:
     ],
     ids=["silent", "unfinished header", "long unfinished header", "kept alive"],
 )
-def test_idle_sockets_from_three_addresses(running, sent):
+def test_idle_connections_delay_no_other_client(running, sent):
     before = latency(running)
     with sockets(address(running.url), 8400, sent, ATTACKERS):
         assert latency(running) < 2 * before + 0.02
@@ -149,7 +149,7 @@ def grpc_edge(target: str, **changes) -> Iterator[tuple[Edge, inference_pb2_grpc
         at = Endpoints(inference=f"http://{torchserve.address}", grpc_inference=target)
         with (
             edge(torchserve, endpoints=at, **changes) as running,
-            grpc.insecure_channel(running.front.grpc) as channel,
+            grpc.insecure_channel(running.config.grpc) as channel,
         ):
             yield running, inference_pb2_grpc.InferenceAPIsServiceStub(channel)
 
@@ -158,7 +158,7 @@ def message(size: int) -> inference_pb2.PredictionsRequest:
     return inference_pb2.PredictionsRequest(model_name="resnet-50", input={"data": bytes(size)})
 
 
-def test_one_grpc_connection_with_250_calls(fake_grpc):
+def test_250_calls_on_one_grpc_connection_are_answered(fake_grpc):
     fake, target = fake_grpc
     with grpc_edge(target, limits=Limits(body_bytes=2**30)) as (running, stub):
         stub.Predictions(message(10), timeout=20)
@@ -170,11 +170,11 @@ def test_one_grpc_connection_with_250_calls(fake_grpc):
             time.sleep(0.02)
         assert [call.code() for call in calls] == [grpc.StatusCode.OK] * 250
     assert peak - memory < 40 * MB  # 250 MB with a buffer of 1 MiB for each
-    assert during < 2 * before + 0.1  # this machine also makes and reads 250 MB meanwhile
+    assert during < 2 * before + 0.1  # meanwhile this machine also sends and receives the 250 MB
     assert fake.sizes.count(990_000) == 250
 
 
-def test_torchserve_holds_few_large_grpc_messages(fake_grpc):
+def test_large_grpc_messages_in_progress_are_limited(fake_grpc):
     fake, target = fake_grpc
     with grpc_edge(target) as (_, stub):
         calls = [stub.Predictions.future(message(15 * MB), timeout=60) for _ in range(12)]
@@ -184,18 +184,18 @@ def test_torchserve_holds_few_large_grpc_messages(fake_grpc):
     assert len(fake.sizes) == codes[grpc.StatusCode.OK]
 
 
-def test_a_grpc_call_that_torchserve_does_not_answer_in_time_is_late(fake_grpc):
-    """And not lost: what is lost is sent again, to a server that hangs."""
+def test_grpc_call_that_times_out_is_not_resent(fake_grpc):
+    """A hanging server would otherwise receive the call a second time."""
     fake, target = fake_grpc
     fake.seconds = 3
-    with grpc_edge(target, upstream_timeout=1) as (_, stub):
+    with grpc_edge(target, upstream_timeout_s=1) as (_, stub):
         with pytest.raises(grpc.RpcError) as late:
             stub.Predictions(message(10), timeout=20)
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert len(fake.sizes) == 1
 
 
-def test_grpc_streams_are_closed_unless_opened(fake_grpc):
+def test_grpc_streams_require_the_streaming_setting(fake_grpc):
     _, target = fake_grpc
     with grpc_edge(target) as (_, stub):
         with pytest.raises(grpc.RpcError) as refused:
@@ -205,8 +205,8 @@ def test_grpc_streams_are_closed_unless_opened(fake_grpc):
         assert [part.prediction for part in stub.StreamPredictions(message(10), timeout=20)] == [b"done"]
 
 
-def test_two_hundred_of_the_largest_bodies():
-    """TorchServe gets as many at a time as its memory has room for; the rest are refused, small ones answered."""
+def test_bodies_beyond_the_memory_budget_are_rejected():
+    """TorchServe receives only as many large bodies at a time as fit its memory. Small requests are answered."""
     with FakeServer(lambda request: Answer(seconds=0.3)) as torchserve, edge(torchserve) as running:
         memory = running.memory()
         body = bytes(15 * MB)
@@ -215,7 +215,7 @@ def test_two_hundred_of_the_largest_bodies():
             connection = http.client.HTTPConnection(
                 *address(running.url), timeout=60, source_address=(f"127.0.0.{2 + number % 20}", 0)
             )
-            with suppress(BrokenPipeError, ConnectionResetError):  # refused before the body is sent
+            with suppress(BrokenPipeError, ConnectionResetError):  # rejected before the body was sent
                 connection.request("POST", PATH, body)
             try:
                 response = connection.getresponse()
@@ -237,6 +237,6 @@ def test_two_hundred_of_the_largest_bodies():
         assert statuses.keys() <= {(200, None), (429, "1"), (0, None)}
         assert statuses[200, None] == len(large) >= 6
         assert statuses[429, "1"] > 0
-        assert torchserve.most_in_progress <= 6 + 1  # and a small one
+        assert torchserve.most_in_progress <= 6 + 1  # six large requests and a small one
         assert during < 2
         assert running.memory() - memory < 60 * MB

@@ -1,4 +1,4 @@
-"""Clients at the edge: who counts as one, who may manage models, and what is said of those that left."""
+"""Clients of nginx: their identification, their access to the management API, and reports of disconnects."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ import pytest
 from tests.faults.edge import Answer, Edge, FakeServer, address, edge, needs_nginx
 from tests.tools import needs
 from torchserve_models.client import Endpoints
-from torchserve_models.gateway.nginx import Limits, Tls
+from torchserve_models.gateway.nginx.config import Limits, Tls
 
 pytestmark = needs_nginx
 PATH = "/predictions/resnet-50"
@@ -33,7 +33,7 @@ def torchserve() -> Iterator[FakeServer]:
         yield server
 
 
-def test_a_client_that_left_is_reported(torchserve):
+def test_client_disconnect_is_reported(torchserve):
     torchserve.answer = lambda _: Answer(seconds=5)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
@@ -54,11 +54,11 @@ def test_a_client_that_left_is_reported(torchserve):
                     httpx.post(running.url + path, content=b"x", timeout=httpx.Timeout(5, read=0.3))
                 datagram = receiver.recv(2000).decode()
                 edge_id = torchserve.received[-1].headers["x-edge-id"]
-                found = re.search(r"client-left ([0-9a-f]{32}) (\S+) ([\d.]+)$", datagram)
-                assert found, datagram
-                assert found.groups()[:2] == (edge_id, model)
-                assert 0.2 < float(found[3]) < 3
-            # A name that could be taken for something else is not reported.
+                match = re.search(r"client-left ([0-9a-f]{32}) (\S+) ([\d.]+)$", datagram)
+                assert match, datagram
+                assert match.groups()[:2] == (edge_id, model)
+                assert 0.2 < float(match[3]) < 3
+            # A model name with a space or a line feed is not reported.
             with pytest.raises(httpx.ReadTimeout):
                 httpx.post(
                     running.url + "/predictions/a%20b%0ac", content=b"x", timeout=httpx.Timeout(5, read=0.3)
@@ -85,7 +85,7 @@ def test_a_client_that_left_is_reported(torchserve):
         ({"Host": "localhost:1"}, 200),
     ],
 )
-def test_management_is_for_this_site_alone(torchserve, headers, status):
+def test_management_rejects_requests_from_other_sites(torchserve, headers, status):
     at = Endpoints(
         inference=f"http://{torchserve.address}",
         management=f"http://{torchserve.address}",
@@ -93,7 +93,7 @@ def test_management_is_for_this_site_alone(torchserve, headers, status):
     )
     settings = {"endpoints": at, "open_management": True, "server_names": ("models.example",)}
     with edge(torchserve, **settings) as running, http(running) as client:
-        headers = {name: value.format(host=running.front.http) for name, value in headers.items()}
+        headers = {name: value.format(host=running.config.http) for name, value in headers.items()}
         assert client.post("/models?url=a.mar", headers=headers).status_code == status
         assert client.get("/metrics", headers=headers).status_code == status
     assert len(torchserve.received) == (2 if status == 200 else 0)
@@ -111,8 +111,8 @@ def test_management_is_for_this_site_alone(torchserve, headers, status):
         ("2001:db8::a0a:a0a", "2001:db8::a", True),  # a byte of a line feed
     ],
 )
-def test_who_counts_as_one_client(torchserve, one, other, same):
-    """Behind a balancer, which says who it is."""
+def test_client_is_identified_by_its_forwarded_address(torchserve, one, other, same):
+    """A load balancer sends the address in X-Forwarded-For."""
     torchserve.answer = lambda request: Answer(seconds=0.7 if request.body == b"slow" else 0)
     settings = {"limits": Limits(client_requests=1), "real_ip_from": ("127.0.0.0/8",)}
     with edge(torchserve, **settings) as running, http(running) as client:
@@ -131,7 +131,7 @@ def test_who_counts_as_one_client(torchserve, one, other, same):
         assert asyncio.run(both()) == (429 if same else 200)
 
 
-def test_the_proxy_protocol(torchserve):
+def test_client_is_identified_by_the_proxy_protocol(torchserve):
     settings = {"real_ip_from": ("127.0.0.1",), "proxy_protocol": True, "limits": Limits(client_requests=1)}
     torchserve.answer = lambda _: Answer(seconds=0.5)
     request = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx"
@@ -148,7 +148,7 @@ def test_the_proxy_protocol(torchserve):
 
 @needs("openssl")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_versions_of_tls(torchserve, tmp_path, version):
+def test_tls_version_is_supported(torchserve, tmp_path, version):
     files = Tls(tmp_path / "cert.pem", tmp_path / "key.pem")
     line = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -out {} -keyout {}"
     command = line.format(files.certificate, files.key).split()

@@ -1,4 +1,4 @@
-"""What nginx lets through and what it does with TorchServe's failures, in front of fake servers."""
+"""nginx's routes, and its handling of TorchServe's failures, in front of fake servers."""
 
 import asyncio
 import re
@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.faults.edge import Answer, Edge, FakeServer, Received, address, edge, needs_nginx
-from torchserve_models.gateway.nginx import Limits
-from torchserve_models.gateway.unavailable import WORKER_DIED
+from torchserve_models.gateway.nginx.config import Limits
+from torchserve_models.gateway.upstream.unavailable_diagnosis import WORKER_DIED
 
 pytestmark = needs_nginx
 PATH = "/predictions/resnet-50"
@@ -27,7 +27,7 @@ def http(running: Edge, **options) -> Iterator[httpx.Client]:
 
 
 def gateway_answers(request: Received) -> Answer:
-    """Its explanation of TorchServe's 503; else the route that it got."""
+    """Respond to /refusals with the reason of a 503, and to any other route with its path."""
     if request.target.startswith("/refusals/"):
         return Answer(429, b"{}", headers={"Retry-After": "1"})
     return Answer(body=request.target.encode())
@@ -45,7 +45,7 @@ def gateway() -> Iterator[FakeServer]:
         yield server
 
 
-def test_headers_are_stamped(torchserve):
+def test_start_time_and_ids_are_added_to_the_headers(torchserve):
     with edge(torchserve) as running, http(running) as client:
         before = time.time()
         sent = {
@@ -63,7 +63,7 @@ def test_headers_are_stamped(torchserve):
         assert request.headers["x-request-timeout"] == "7.5"
 
 
-def test_the_arrival_is_the_end_of_the_header(torchserve):
+def test_start_time_is_the_end_of_the_header(torchserve):
     with edge(torchserve) as running, socket.create_connection(address(running.url)) as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na")
         begin = time.time()
@@ -74,7 +74,7 @@ def test_the_arrival_is_the_end_of_the_header(torchserve):
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"])
-def test_only_post_predicts(torchserve, method):
+def test_prediction_routes_allow_post_only(torchserve, method):
     with edge(torchserve) as running, http(running) as client:
         for path in (
             PATH,
@@ -101,7 +101,7 @@ def test_only_post_predicts(torchserve, method):
         ("/readyz/t5-small", 0),
     ],
 )
-def test_each_route_has_its_body_limit(torchserve, gateway, path, limit):
+def test_route_has_its_body_limit(torchserve, gateway, path, limit):
     with edge(torchserve, gateway) as running, http(running) as client:
         if limit:
             assert client.post(path, content=bytes(limit * 2**20)).status_code == 200
@@ -135,7 +135,7 @@ def raw(running: Edge, target: bytes, method: bytes = b"GET") -> bytes:
         b"http://x/refusals/a/",
     ],
 )
-def test_no_spelling_of_a_path_reaches_an_inner_route(torchserve, gateway, target):
+def test_path_variants_do_not_reach_internal_routes(torchserve, gateway, target):
     with edge(torchserve, gateway) as running:
         answer = raw(running, target)
     assert re.match(rb"HTTP/1.1 (200|404|400) ", answer)
@@ -143,8 +143,8 @@ def test_no_spelling_of_a_path_reaches_an_inner_route(torchserve, gateway, targe
     assert torchserve.received == []
 
 
-def test_a_worker_that_died_is_not_the_clients_matter(torchserve, gateway):
-    """Sent once more, with everything that the handler is to know of it."""
+def test_request_whose_worker_died_is_resent(torchserve, gateway):
+    """The second request has the same headers, which the handler needs."""
     attempts: Counter[str] = Counter()
 
     def answer(request: Received) -> Answer:
@@ -164,7 +164,7 @@ def test_a_worker_that_died_is_not_the_clients_matter(torchserve, gateway):
         assert first == second
 
 
-def test_a_request_that_kills_is_sent_twice_and_no_more(torchserve, gateway):
+def test_request_that_kills_its_worker_is_sent_at_most_twice(torchserve, gateway):
     torchserve.answer = lambda _: Answer(500, WORKER_DIED)
     with edge(torchserve, gateway) as running, http(running) as client:
         response = client.post(PATH, content=b"x")
@@ -175,7 +175,7 @@ def test_a_request_that_kills_is_sent_twice_and_no_more(torchserve, gateway):
     assert len(torchserve.received) == 2
 
 
-def test_resends_have_a_budget(torchserve, gateway):
+def test_retry_rate_is_limited(torchserve, gateway):
     torchserve.answer = lambda request: Answer(
         500, WORKER_DIED if request.body == b"kill" else b'{"type": "Mine"}'
     )
@@ -183,20 +183,20 @@ def test_resends_have_a_budget(torchserve, gateway):
     with edge(torchserve, gateway, limits=limits) as running, http(running) as client:
         died = [client.post(PATH, content=b"kill") for _ in range(40)]
         failed = client.post(PATH, content=b"fail")
-    assert {(each.status_code, each.json()["type"], each.headers["content-type"]) for each in died} == {
-        (503, "WorkerDied", "application/json")
-    }
+    assert {
+        (response.status_code, response.json()["type"], response.headers["content-type"]) for response in died
+    } == {(503, "WorkerDied", "application/json")}
     assert 40 + 5 <= len(torchserve.received) - 1 <= 40 + 20
     assert (failed.status_code, failed.json()["type"]) == (500, "InternalError")
 
 
-def test_a_handlers_own_500_passes(torchserve, gateway):
+def test_error_500_of_a_handler_is_passed_on(torchserve, gateway):
     torchserve.answer = lambda _: Answer(500, b'{"type": "Mine"}')
     with edge(torchserve, gateway) as running, http(running) as client:
         assert client.post(PATH, content=b"x").json() == {"type": "Mine"}
 
 
-def test_a_full_queue_is_429_and_without_the_gateway_503(torchserve, gateway):
+def test_full_queue_is_429_with_the_gateway_and_503_without(torchserve, gateway):
     torchserve.answer = lambda _: NO_WORKER
     with edge(torchserve, gateway) as running, http(running) as client:
         assert client.post(PATH, content=b"x").status_code == 429
@@ -206,9 +206,9 @@ def test_a_full_queue_is_429_and_without_the_gateway_503(torchserve, gateway):
     assert response.headers["retry-after"] == "1"
 
 
-def test_the_handlers_deadline_is_told_apart_from_the_proxys(torchserve):
+def test_deadline_of_the_handler_differs_from_timeout_of_the_proxy(torchserve):
     torchserve.answer = lambda request: Answer(504, b"{}") if request.body == b"late" else Answer(seconds=3)
-    with edge(torchserve, upstream_timeout=1) as running, http(running) as client:
+    with edge(torchserve, upstream_timeout_s=1) as running, http(running) as client:
         assert client.post(PATH, content=b"late").json()["type"] == "DeadlineExceeded"
         assert client.post(PATH, content=b"slow").json()["type"] == "Timeout"
 
@@ -218,7 +218,7 @@ def test_the_handlers_deadline_is_told_apart_from_the_proxys(torchserve):
 )
 @pytest.mark.parametrize("others", [0, 1])
 def test_no_request_waits_longer_than_its_deadline(torchserve, gateway, path, others):
-    """Such as one that TorchServe has lost with a worker. With several upstreams, the next one is not tried then."""
+    """TorchServe loses requests together with a worker. After the deadline, no further upstream is tried."""
     torchserve.answer = lambda _: Answer(seconds=20)
     several = ((torchserve.address, "127.0.0.1:1"),) * others
     with edge(torchserve, gateway, others=several) as running, http(running) as client:
@@ -228,7 +228,7 @@ def test_no_request_waits_longer_than_its_deadline(torchserve, gateway, path, ot
     assert len(torchserve.received) == 1
 
 
-def test_what_is_answered_within_its_deadline_passes(torchserve, gateway):
+def test_answer_within_the_deadline_is_passed_on(torchserve, gateway):
     torchserve.answer = lambda _: Answer(seconds=1.2, body=b"good")
     with edge(torchserve, gateway) as running, http(running) as client:
         for timeout in ("1.5", "30.25", "1000000", ""):
@@ -238,8 +238,8 @@ def test_what_is_answered_within_its_deadline_passes(torchserve, gateway):
 
 
 @pytest.mark.parametrize("failure", [NO_WORKER, Answer(429, b"full")], ids=["no worker", "full"])
-def test_the_next_of_two_upstreams_answers(torchserve, gateway, failure):
-    """The one that fails fast has the fewest connections, and so attracts requests."""
+def test_second_upstream_answers_if_the_first_fails(torchserve, gateway, failure):
+    """An upstream that fails quickly has the fewest connections, so nginx would prefer it."""
     torchserve.answer = lambda _: failure
     with (
         FakeServer(lambda _: Answer(seconds=0.05, body=b"good")) as good,
@@ -247,17 +247,18 @@ def test_the_next_of_two_upstreams_answers(torchserve, gateway, failure):
     ):
         statuses = asyncio.run(many(running.url, 300, 20))
     assert statuses == {200: 300}
-    assert 20 <= len(torchserve.received) < 300  # left out for a while after each 20 failures
+    # nginx skips the upstream for a while after every 20 failures.
+    assert 20 <= len(torchserve.received) < 300
 
 
-def test_two_upstreams_that_are_full_refuse_with_429(torchserve, gateway):
+def test_two_full_upstreams_are_429(torchserve, gateway):
     torchserve.answer = lambda _: NO_WORKER
     with edge(torchserve, gateway, others=((torchserve.address, "127.0.0.1:1"),)) as running:
         statuses = asyncio.run(many(running.url, 200, 20))
     assert statuses == {429: 200}
 
 
-def test_one_of_two_upstreams_that_is_gone(torchserve, gateway):
+def test_unreachable_upstream_is_replaced_by_the_other(torchserve, gateway):
     with edge(torchserve, gateway, others=(("127.0.0.1:1", "127.0.0.1:1"),)) as running:
         assert asyncio.run(many(running.url, 100, 10)) == {200: 100}
 
@@ -275,16 +276,16 @@ async def many(url: str, count: int, at_once: int) -> Counter[int]:
         return Counter(await asyncio.gather(*(one() for _ in range(count))))
 
 
-def test_the_internal_listener(torchserve, gateway):
+def test_internal_listener_serves_health_and_metrics(torchserve, gateway):
     with edge(torchserve, gateway) as running:
-        base = f"http://{running.front.internal}"
+        base = f"http://{running.config.internal}"
         assert httpx.get(f"{base}/livez").text == "/livez"
         assert httpx.get(f"{base}/edge/metrics").text == "/gateway/metrics"
         assert 'nginx_connections{state="active"}' in httpx.get(f"{base}/edge/nginx").text
         assert httpx.get(f"{running.url}/edge/metrics").status_code == 403
 
 
-def test_a_body_folder_that_was_cleaned_away_comes_back(torchserve):
+def test_removed_body_folder_is_restored(torchserve):
     with edge(torchserve) as running, http(running) as client:
         running.folder.restore()
         (running.folder.path / "body").rmdir()
@@ -302,8 +303,8 @@ def test_a_body_folder_that_was_cleaned_away_comes_back(torchserve):
         b"POST /predict HTTP/1.1\r\nContent-Length: 1\r\nConnection: close\r\n",
     ],
 )
-def test_a_connection_is_closed_where_the_client_asks_for_it(torchserve, gateway, request_head):
-    """Case 10: TorchServe's own ports keep it open, and a client that reads to the end would wait for ever."""
+def test_connection_is_closed_if_the_client_requests_it(torchserve, gateway, request_head):
+    """TorchServe keeps such connections open, so a client that reads until the end would wait forever."""
     body = b"x" if request_head.startswith(b"POST") else b""
     with (
         edge(torchserve, gateway) as running,

@@ -1,4 +1,4 @@
-"""scripts/gateway without a TorchServe: its processes are killed, stopped and starved, and it brings them back."""
+"""scripts/gateway without TorchServe: killed, stopped or damaged processes are restored."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ pytestmark = [
     needs_nginx,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are found in /proc"),
 ]
-BACK_S = 30
+RECOVERY_TIMEOUT_S = 30
 
 
 @dataclass
 class Command:
-    """scripts/gateway as a process of its own."""
+    """scripts/gateway in a separate process."""
 
     process: subprocess.Popen
     url: str
@@ -37,16 +37,16 @@ class Command:
 
     @property
     def gateway(self):
-        (found,) = [child for child in self.children if "torchserve_models.gateway" in child.cmdline()]
-        return found
+        (process,) = [child for child in self.children if "gateway-app" in child.cmdline()]
+        return process
 
     @property
     def nginx(self):
-        (found,) = [child for child in self.children if child.name() == "nginx"]
-        return found
+        (process,) = [child for child in self.children if child.name() == "nginx"]
+        return process
 
     def answers(self):
-        """Both, and nobody knows a TorchServe."""
+        """Return whether the gateway and nginx respond."""
         try:
             gateway = httpx.get(f"{self.url}/docs", timeout=2).status_code
             nginx = httpx.get(f"{self.url}/nothing", timeout=2).status_code
@@ -69,7 +69,8 @@ def command(tmp_path, *options, **popen):
         sys.executable,
         "-P",
         "-m",
-        "torchserve_models.gateway.front",
+        "torchserve_models",
+        "gateway",
         "--run-dir",
         str(tmp_path / "run"),
         "--port",
@@ -91,7 +92,7 @@ def command(tmp_path, *options, **popen):
         assert process.wait(30) in (0, 1)
 
 
-def wait_until(condition, seconds=BACK_S):
+def wait_until(condition, seconds=RECOVERY_TIMEOUT_S):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s"
@@ -104,7 +105,7 @@ def shared(tmp_path_factory):
         yield running
 
 
-def test_a_killed_gateway_comes_back_while_nginx_answers(shared):
+def test_killed_gateway_is_restarted_while_nginx_answers(shared):
     before, nginx = shared.gateway, shared.nginx
     before.kill()
     assert httpx.get(f"{shared.url}/nothing").status_code == 404
@@ -113,14 +114,14 @@ def test_a_killed_gateway_comes_back_while_nginx_answers(shared):
     assert shared.restarts()['process="gateway",reason="died"'] >= 1
 
 
-def test_a_stopped_gateway_is_replaced(shared):
+def test_stopped_gateway_is_replaced(shared):
     before = shared.gateway
     before.suspend()
     wait_until(lambda: not before.is_running() and shared.answers())
     assert shared.restarts()['process="gateway",reason="stopped"'] >= 1
 
 
-def test_a_killed_nginx_master_comes_back_without_orphans(shared):
+def test_killed_nginx_master_is_restarted_without_orphans(shared):
     master = shared.nginx
     workers = master.children()
     assert workers
@@ -130,14 +131,14 @@ def test_a_killed_nginx_master_comes_back_without_orphans(shared):
     assert shared.restarts()['process="nginx",reason="died"'] >= 1
 
 
-def test_a_stopped_nginx_master_is_replaced(shared):
+def test_stopped_nginx_master_is_replaced(shared):
     master = shared.nginx
     master.suspend()
     wait_until(lambda: not master.is_running() and shared.answers())
 
 
 @pytest.mark.parametrize("method", ["kill", "suspend"])
-def test_nginx_replaces_its_workers(shared, method):
+def test_failed_nginx_workers_are_replaced(shared, method):
     master, workers = shared.nginx, shared.nginx.children()
     for worker in workers:
         getattr(worker, method)()
@@ -145,18 +146,18 @@ def test_nginx_replaces_its_workers(shared, method):
     assert shared.nginx == master
 
 
-def test_removed_temporary_folders_come_back(shared):
+def test_removed_temporary_folders_are_restored(shared):
     parts = " ".join(shared.nginx.cmdline()).split()
     folder = next(Path(part).parent for part in parts if part.endswith("nginx.conf"))
-    shutil.rmtree(folder, ignore_errors=True)  # some of it may be back before the end
+    shutil.rmtree(folder, ignore_errors=True)  # the supervisor may already restore a part of it
     wait_until((folder / "body").is_dir)
-    body = b'{"text": "' + b"x" * 3_000_000 + b'"}'  # more than nginx keeps in memory
+    body = b'{"text": "' + b"x" * 3_000_000 + b'"}'  # larger than nginx's buffer in memory
     answer = httpx.post(f"{shared.url}/predict/text_summarize", content=body, timeout=30)
     assert answer.json()["type"] == "Unavailable"  # there is no TorchServe
 
 
-def test_messages_that_cannot_be_written_end_nothing(tmp_path):
-    """Its output goes to a full disk, and the reader of its messages is gone."""
+def test_unwritable_messages_are_ignored(tmp_path):
+    """The readers of stdout and stderr have closed their pipes."""
     reading, writing = os.pipe()
     with command(tmp_path, stderr=writing) as running:
         os.close(writing)
@@ -169,7 +170,7 @@ def test_messages_that_cannot_be_written_end_nothing(tmp_path):
         assert sum(running.restarts().values()) == 2
 
 
-def test_readiness_is_false_in_the_drain_delay_and_what_has_begun_is_answered(tmp_path):
+def test_drain_delay_reports_not_ready_and_finishes_requests(tmp_path):
     with command(tmp_path, "--drain-delay", "3", "--grace", "20") as running:
         client = httpx.Client(timeout=30)
         running.process.terminate()
@@ -177,18 +178,18 @@ def test_readiness_is_false_in_the_drain_delay_and_what_has_begun_is_answered(tm
         ready = "/v2/health/ready"
         wait_until(lambda: "shutting down" in client.get(f"{running.url}{ready}").text, 2)
         assert client.get(f"{running.url}/ping").status_code == 503
-        assert running.answers()  # everything else goes on
+        assert running.answers()  # other routes still respond
         slow = SlowUpload(running.url)
         time.sleep(max(0.0, start + 3.5 - time.monotonic()))
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{running.url}/docs")
         assert b'"Unavailable"' in slow.finish()
         assert running.process.wait(30) == 0
-        assert time.monotonic() - start < 15  # it did not wait for the whole grace
+        assert time.monotonic() - start < 15  # less than the whole grace period
         client.close()
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path):
+def test_second_signal_stops_at_once(tmp_path):
     with command(tmp_path, "--drain-delay", "60") as running:
         running.process.terminate()
         time.sleep(0.5)
@@ -198,7 +199,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
 
 
 class SlowUpload:
-    """A request whose body is on its way."""
+    """A request whose body is sent in two parts."""
 
     def __init__(self, url):
         self.body = b'{"text": "a"}'

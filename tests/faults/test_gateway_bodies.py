@@ -1,4 +1,4 @@
-"""Hostile bodies to every parsing route of the gateway: its memory stays bounded, and other clients are answered."""
+"""Hostile bodies on the parsing routes of the gateway: memory stays bounded, and other clients are answered."""
 
 import http.client
 import http.server
@@ -28,7 +28,7 @@ def filled(start, piece, end, size):
 
 
 def hostile(size):
-    """One body of each kind, of about that size."""
+    """Return a body of each kind with about `size` bytes."""
     boundary = b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx\r\n'
     return {
         "lists": filled(b'{"text": [', b"[],", b"[]]}", size),
@@ -47,7 +47,7 @@ def hostile(size):
 
 
 class TorchServe(http.server.BaseHTTPRequestHandler):
-    """Answers predictions after a moment, as a model would."""
+    """A fake TorchServe that answers each prediction after `delay_s`."""
 
     protocol_version = "HTTP/1.1"
     delay_s = 0.02
@@ -68,13 +68,13 @@ class TorchServe(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def gateway():
-    """`python -m torchserve_models.gateway` in front of it: its URL, and the process."""
+    """Run `torchserve-models gateway-app` in front of the fake TorchServe; yield its URL and process."""
     upstream = http.server.ThreadingHTTPServer(("127.0.0.1", 0), TorchServe)
-    upstream.handle_error = lambda *_: None  # a client that left
-    threading.Thread(target=upstream.serve_forever, daemon=True).start()
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        address = f"127.0.0.1:{found.getsockname()[1]}"
-    line = [sys.executable, "-P", "-m", "torchserve_models.gateway", "--listen", address]
+    upstream.handle_error = lambda *_: None  # the client has disconnected
+    threading.Thread(target=upstream.serve_forever, args=(0.01,), daemon=True).start()
+    with socket.create_server(("127.0.0.1", 0)) as server_socket:
+        address = f"127.0.0.1:{server_socket.getsockname()[1]}"
+    line = [sys.executable, "-P", "-m", "torchserve_models", "gateway-app", "--listen", address]
     line += ["--inference", f"http://127.0.0.1:{upstream.server_port}", "--management", "http://127.0.0.1:1"]
     process = subprocess.Popen(line, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
@@ -96,14 +96,14 @@ def gateway():
 
 
 class Background:
-    """Watches the resident memory of the gateway, and asks it as a client like others would, until the end."""
+    """Context manager that records the gateway's resident memory and sends requests of a well-behaved client."""
 
     def __init__(self, url, process):
         self.url, self.process = url, process
         self.before = self.most = self.memory()
         self.times, self.failures = [], []
         self.ended = threading.Event()
-        self.threads = [threading.Thread(target=target) for target in (self.watch, self.ask)]
+        self.threads = [threading.Thread(target=target) for target in (self.watch, self.send_requests)]
 
     def __enter__(self):
         for thread in self.threads:
@@ -116,14 +116,14 @@ class Background:
             thread.join()
 
     def memory(self):
-        """In MiB."""
+        """Return the resident memory in MiB."""
         return self.process.memory_info().rss / MIB
 
     def watch(self):
         while not self.ended.wait(0.01):
             self.most = max(self.most, self.memory())
 
-    def ask(self):
+    def send_requests(self):
         with httpx.Client(timeout=60) as client:
             while not self.ended.wait(0.02):
                 start = time.monotonic()
@@ -133,7 +133,7 @@ class Background:
                     self.failures.append(response.text)
 
     def check(self, most, after):
-        """Every request answered, none after long; memory within bounds in MiB, and back."""
+        """Check the answers, their latency, and the growth of memory in MiB: the peak and what remains."""
         assert self.failures == []
         assert len(self.times) > 5
         assert sorted(self.times)[int(0.99 * len(self.times))] < 10
@@ -144,7 +144,7 @@ class Background:
 
 
 def send(url, route, body, chunked):
-    """On a connection of its own: the status; 413 where the gateway closes it before the body's end."""
+    """Return the status of a request on a new connection; 413 if the gateway closes it before the end of the body."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
     pieces = [body[start : start + MIB] for start in range(0, len(body), MIB)]
     with closing(connection):
@@ -157,7 +157,7 @@ def send(url, route, body, chunked):
 
 
 @pytest.mark.parametrize("size", [4 * MIB - 100, 16 * MIB])
-def test_hostile_bodies_are_refused_in_bounded_memory_while_others_are_answered(size):
+def test_hostile_bodies_are_rejected_in_bounded_memory(size):
     statuses = []
     with gateway() as (url, process), ThreadPoolExecutor(2 * AT_ONCE) as pool:
         send(url, ROUTES[0], b'{"text": "a"}', False)
@@ -168,16 +168,16 @@ def test_hostile_bodies_are_refused_in_bounded_memory_while_others_are_answered(
                     for route in ROUTES
                     for number in range(AT_ONCE)
                 ]
-                statuses += [each.result() for each in sent]
+                statuses += [request.result() for request in sent]
         background.check(most=100, after=20)
-    # A long text with one emoji is a text like others.
+    # A long text with an emoji is valid.
     accepted = {200} if size < 4 * MIB else set()
     assert set(statuses) <= {400, 413, 429} | accepted
     assert 400 in statuses
 
 
-def test_texts_that_wait_for_a_slow_model_are_bounded(monkeypatch):
-    """Each is a text like others; what is above the budget is refused at once."""
+def test_texts_beyond_the_memory_budget_are_rejected(monkeypatch):
+    """The texts are valid, but the model is slow, so that many of them are in progress."""
     body = json.dumps({"text": "x" * 900_000 + "\N{GRINNING FACE}"}, ensure_ascii=False).encode()
     with gateway() as (url, process), ThreadPoolExecutor(40) as pool:
         with Background(url, process) as background:
@@ -189,7 +189,7 @@ def test_texts_that_wait_for_a_slow_model_are_bounded(monkeypatch):
     assert set(statuses) == {200, 429}
 
 
-def test_connections_that_never_send_a_request_are_bounded():
+def test_connections_without_a_request_are_limited():
     with gateway() as (url, process):
         host, port = url.removeprefix("http://").split(":")
         idle = []

@@ -1,7 +1,8 @@
-"""Sixty-four requests at once, a fifth of them bad: every bad one 4xx, every good one right, no worker restarted."""
+"""Good and bad requests under load: bad ones get a 4xx, good ones the right answer, and no worker restarts."""
 
 import asyncio
 import base64
+import functools
 import json
 import random
 from pathlib import Path
@@ -12,16 +13,17 @@ import pytest
 from tests.bombs import icon_bomb, image_bomb, tile_bomb
 from torchserve_models.client import Client, ClientError
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 JSON = {"content-type": "application/json"}
 
 
+@functools.cache
 def bad_requests() -> list[tuple[str, dict]]:
-    """The ways of being wrong that a client can find, without neighbors noticing."""
+    """Return path and httpx arguments of each invalid request."""
     _, jpeg = draw_image(11, 0)
     image = base64.b64encode(jpeg).decode()
-    text = report(11, 0)[0]
+    text = draw_example(11, 0)[0]
     images = [
         {"content": b""},
         {"content": b"plain text, not an image"},
@@ -73,13 +75,13 @@ def bad_requests() -> list[tuple[str, dict]]:
 
 def good_requests() -> list[tuple[str, dict]]:
     images = [("/predictions/resnet-50", {"content": draw_image(12, number)[1]}) for number in range(20)]
-    texts = [report(12, number)[0].encode() for number in range(2)]
+    texts = [draw_example(12, number)[0].encode() for number in range(2)]
     models = ("t5-small", "bart-large-cnn")
     return images + [(f"/predictions/{model}", {"content": text}) for model in models for text in texts]
 
 
-def gist(response: httpx.Response) -> str:
-    """The likeliest label, or the summary."""
+def best_result(response: httpx.Response) -> str:
+    """Return the most likely label, or the summary."""
     first = response.json()[0]
     return first.get("label") or first["summary_text"]
 
@@ -92,20 +94,24 @@ def processes(server) -> set[int]:
     return pids
 
 
-@pytest.mark.parametrize("place", range(len(bad_requests())))
-def test_each_bad_request_is_answered_as_the_clients_error(server, place):
-    path, form = bad_requests()[place]
+@pytest.mark.parametrize("index", range(len(bad_requests())))
+def test_bad_request_is_a_client_error(server, index):
+    path, form = bad_requests()[index]
     response = httpx.post(server.inference + path, timeout=60, **form)
     assert 400 <= response.status_code < 500, response.text
     assert response.json()["message" if "v2" not in path else "error"]
     # The next request on the same model is answered.
-    good = {"content": draw_image(12, 1)[1]} if "resnet" in path else {"content": report(12, 1)[0].encode()}
+    good = (
+        {"content": draw_image(12, 1)[1]}
+        if "resnet" in path
+        else {"content": draw_example(12, 1)[0].encode()}
+    )
     model = path.split("/")[2] if "v2" not in path else "resnet-50"
     assert httpx.post(f"{server.inference}/predictions/{model}", timeout=60, **good).status_code == 200
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "open-inference-grpc"])
-def test_bad_requests_over_grpc_leave_the_worker_as_it_was(server, protocol):
+def test_bad_requests_over_grpc_do_not_restart_the_worker(server, protocol):
     before = processes(server)
     _, jpeg = draw_image(12, 1)
     with Client(endpoints=server.endpoints, protocol=protocol, retries=0) as connection:
@@ -125,13 +131,13 @@ def test_bad_requests_over_grpc_leave_the_worker_as_it_was(server, protocol):
     assert processes(server) == before
 
 
-async def test_sixty_four_at_once(server):
+async def test_sixty_four_concurrent_requests_get_their_answers(server):
     before = processes(server)
     bad = bad_requests()
     rng = random.Random(5)
-    # What each answers alone: the numbers are tested elsewhere, here none may get another's.
+    # The answers to single requests. Under load, no request may get the answer of another one.
     alone = [httpx.post(server.inference + path, timeout=60, **form) for path, form in good_requests()]
-    good = [(*request, gist(answer)) for request, answer in zip(good_requests(), alone, strict=True)]
+    good = [(*request, best_result(answer)) for request, answer in zip(good_requests(), alone, strict=True)]
     jobs: list[tuple[str, dict, str | None]] = [(*rng.choice(bad), None) for _ in range(52)]
     jobs += [good[number % len(good)] for number in range(208)]
     rng.shuffle(jobs)
@@ -150,24 +156,24 @@ async def test_sixty_four_at_once(server):
             assert 400 <= response.status_code < 500, (path, response.status_code, response.text[:200])
         else:
             assert response.status_code == 200, (path, response.text[:200])
-            assert gist(response) == expected
+            assert best_result(response) == expected
     assert processes(server) == before
 
 
 def reset_peak(pid: int) -> None:
-    """From here on, Linux keeps the highest memory anew (proc(5), clear_refs)."""
+    """Reset the peak memory of a process (clear_refs in proc(5))."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def peak(pid: int) -> int:
-    """The most memory that the process has had, in bytes."""
+    """Return the peak memory of a process in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
-def test_a_bomb_costs_no_memory(server):
+def test_decompression_bombs_use_little_memory(server):
     (described,) = httpx.get(f"{server.management}/models/resnet-50", timeout=30).json()
     pids = [worker["pid"] for worker in described["workers"]]
     for pid in pids:
@@ -181,12 +187,12 @@ def test_a_bomb_costs_no_memory(server):
     assert sum(map(peak, pids)) - before < 100e6
 
 
-def test_a_body_over_the_limit_then_a_good_one(server):
+def test_body_over_the_limit_does_not_affect_the_next_request(server):
     before = processes(server)
     with httpx.Client(base_url=server.inference, timeout=60) as client:
         try:
             status = client.post("/predictions/resnet-50", content=b"\0" * 40_000_000).status_code
-        except httpx.TransportError:  # the server may close while we still send
+        except httpx.TransportError:  # the server may close the connection before the end of the body
             status = 413
         assert status == 413
         assert client.post("/predictions/resnet-50", content=draw_image(12, 1)[1]).status_code == 200

@@ -1,4 +1,4 @@
-"""Readiness of a real TorchServe: true under load, and false exactly for the model that cannot answer."""
+"""Readiness of a real TorchServe: ready under load, and not ready only for models that cannot answer."""
 
 import concurrent.futures
 import os
@@ -14,15 +14,21 @@ from tests.faults.test_workers import until
 from tests.faults.toys import BROKEN_AT_LOAD, LOADS_WHEN_ALLOWED, OBEDIENT, REPORTING, toy
 from torchserve_models import serving
 from torchserve_models.client import Client
-from torchserve_models.gateway.front import Running
-from torchserve_models.gateway.nginx import NginxConfig, NginxError, program
-from torchserve_models.gateway.settings import Settings
-from torchserve_models.serving.health import model_states, repairs
+from torchserve_models.gateway.nginx.config import NginxConfig, NginxError
+from torchserve_models.gateway.nginx.executable import find_nginx
+from torchserve_models.gateway.settings import GatewaySettings
+from torchserve_models.gateway.supervision.edge_supervisor import EdgeSupervisor
+from torchserve_models.serving.health import model_states, worker_recovery
+
+pytestmark = pytest.mark.usefixtures("fast_toys")
+
+BATCH_S = 1.5
+"""Duration of one batch of `work`."""
 
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
-    """A model whose worker reports what it does, and one whose worker does not."""
+    """Serve a model whose worker reports its activity, and one whose worker does not."""
     store, run_dir = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("run")
     names = [toy(store, "reports", REPORTING, queue=50, batch=4), toy(store, "silent")]
     with serving.start(names, pack=False, run_dir=run_dir, store=store) as running:
@@ -35,12 +41,12 @@ def readyz(server, path=""):
 
 def state(server, name, version=None):
     models = httpx.get(f"{server.endpoints.health}/state", timeout=10).json()["models"]
-    (found,) = [
-        each
-        for each in models
-        if each["name"] == name and (each["default"] if version is None else each["version"] == version)
+    (model,) = [
+        model
+        for model in models
+        if model["name"] == name and (model["default"] if version is None else model["version"] == version)
     ]
-    return found
+    return model
 
 
 def pid(server, name="reports"):
@@ -57,7 +63,7 @@ def samples(server, name):
 
 
 class Probing:
-    """Probes in the background as fast as a balancer of a hundred hosts would."""
+    """Context manager that probes every 20 ms in the background."""
 
     def __init__(self, url):
         self._url = url
@@ -82,12 +88,13 @@ class Probing:
                 self.seconds.append(time.perf_counter() - start)
 
     @property
-    def p99(self):
-        return statistics.quantiles(self.seconds, n=100)[98]
+    def p99_in_batches(self):
+        """The 99th percentile of the probes' times, as a share of the time that one batch of `work` takes."""
+        return statistics.quantiles(self.seconds, n=100)[98] / BATCH_S
 
 
-def work(server, seconds, clients=5, what="sleep 1.5", model="reports"):
-    """The statuses of those clients' requests, each of which waits in the queue behind others."""
+def work(server, seconds, clients=5, what=f"sleep {BATCH_S}", model="reports"):
+    """Send requests with several clients, which wait in the queue behind each other; return the statuses."""
     end = time.monotonic() + seconds
 
     def client(_):
@@ -101,33 +108,33 @@ def work(server, seconds, clients=5, what="sleep 1.5", model="reports"):
 
 
 @pytest.mark.parametrize("model", ["reports", "silent"])
-def test_long_batches_of_several_clients_leave_it_ready_and_probes_fast(toys, model):
+def test_long_batches_leave_server_ready_and_probes_fast(toys, model):
     until(lambda: readyz(toys) == 200)
     with Probing(f"{toys.endpoints.health}/readyz") as probing:
         statuses = work(toys, 12, model=model)
     assert set(statuses) == {200}
     assert set(probing.statuses) == {200}
-    assert len(probing.statuses) > 200
-    assert probing.p99 < 0.25, f"{probing.p99:.3f} s"  # usually 5 ms; the machine is shared
-    found = state(toys, model)
-    assert (found["ready"], found["idle"], found["in_flight"]) == (True, True, 0)
+    # Usually 5 ms. A probe that waits for a batch takes more than half of the batch.
+    assert probing.p99_in_batches < 0.5
+    model_state = state(toys, model)
+    assert (model_state["ready"], model_state["idle"], model_state["in_flight"]) == (True, True, 0)
 
 
-def test_the_gateway_is_as_true_and_as_fast(toys):
+def test_gateway_reports_same_readiness_as_fast(toys):
     try:
-        program()
+        find_nginx()
     except NginxError as error:
         pytest.skip(str(error))
     front = NginxConfig(
         http="127.0.0.1:0", grpc="127.0.0.1:0", gateway="127.0.0.1:0", endpoints=toys.endpoints
     )
-    with Running(front, Settings()) as running:
-        gateway = f"http://{running.front.gateway}"
+    with EdgeSupervisor(front, GatewaySettings()) as running:
+        gateway = f"http://{running.config.gateway}"
         until(lambda: httpx.get(f"{gateway}/readyz").status_code == 200, 10)
         with Probing(f"{gateway}/readyz") as probing:
             assert set(work(toys, 6)) == {200}
         assert set(probing.statuses) == {200}
-        assert probing.p99 < 0.25
+        assert probing.p99_in_batches < 0.5
         assert httpx.get(f"{gateway}/readyz/reports").json() == {"ready": True}
         assert httpx.get(f"{gateway}/readyz/absent").status_code == 404
         os.kill(pid(toys), signal.SIGKILL)
@@ -138,7 +145,7 @@ def test_the_gateway_is_as_true_and_as_fast(toys):
         until(lambda: httpx.get(f"{gateway}/ping").status_code == 200)
 
 
-def test_what_a_worker_is_computing_is_known(toys):
+def test_state_counts_requests_being_computed(toys):
     until(lambda: readyz(toys) == 200)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for model in ("reports", "silent"):
@@ -151,23 +158,23 @@ def test_what_a_worker_is_computing_is_known(toys):
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_after_a_kill_it_is_false_within_two_seconds(toys, busy):
+def test_killed_worker_makes_server_unready_within_two_seconds(toys, busy):
     until(lambda: readyz(toys) == 200)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        held = pool.submit(order, toys, "sleep 5") if busy else None
+        running_request = pool.submit(order, toys, "sleep 5") if busy else None
         time.sleep(1.0)
         victim = pid(toys)
         os.kill(victim, signal.SIGKILL)
         assert until(lambda: readyz(toys) == 503, 10) < 2
         assert readyz(toys, "/silent") == 200
         until(lambda: readyz(toys) == 200)
-        assert held is None or held.result().status_code != 200
+        assert running_request is None or running_request.result().status_code != 200
     assert pid(toys) != victim
     assert order(toys).text == str(pid(toys))
 
 
 @pytest.mark.parametrize("model", ["reports", "silent"])
-def test_a_suspended_worker_is_not_ready_and_then_replaced(toys, model):
+def test_suspended_worker_is_unready_and_replaced(toys, model):
     until(lambda: readyz(toys) == 200)
     victim = pid(toys, model)
     os.kill(victim, signal.SIGSTOP)
@@ -179,7 +186,7 @@ def test_a_suspended_worker_is_not_ready_and_then_replaced(toys, model):
     assert kills in samples(toys, "torchserve_supervisor_worker_kills_total")
 
 
-def test_a_model_scaled_to_0_on_purpose_and_back_leaves_the_server_ready(toys):
+def test_model_scaled_to_0_and_back_leaves_server_ready(toys):
     until(lambda: readyz(toys) == 200)
     with Client(endpoints=toys.endpoints) as client, Probing(f"{toys.endpoints.health}/readyz") as probing:
         client.scale("silent", 0)
@@ -191,7 +198,7 @@ def test_a_model_scaled_to_0_on_purpose_and_back_leaves_the_server_ready(toys):
     assert set(probing.statuses) == {200}
 
 
-def test_a_broken_version_and_a_registration_leave_the_server_ready(toys):
+def test_broken_version_and_registration_leave_server_ready(toys):
     until(lambda: readyz(toys) == 200)
     toy(toys.store, "broken", BROKEN_AT_LOAD, version="2")
     toy(toys.store, "added", OBEDIENT.replace("self.asked = 0", "self.asked = time.sleep(4) or 0"))
@@ -208,7 +215,7 @@ def test_a_broken_version_and_a_registration_leave_the_server_ready(toys):
     assert set(probing.statuses) == {200}
 
 
-def test_a_name_that_cannot_be_described_leaves_the_others_alone(toys):
+def test_model_that_cannot_be_described_leaves_others_ready(toys):
     until(lambda: readyz(toys) == 200)
     toy(toys.store, "odd")
     # What client.register refuses, others may send.
@@ -233,19 +240,19 @@ def test_server_is_not_ready_once_a_stop_is_requested(tmp_path):
     toy(tmp_path, "reports", REPORTING)
     server = serving.start(["reports"], pack=False, run_dir=tmp_path / "run", store=tmp_path)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        held = pool.submit(order, server, "sleep 2")
+        running_request = pool.submit(order, server, "sleep 2")
         time.sleep(0.5)
         stopping = pool.submit(server.stop)
         until(lambda: readyz(server) == 503, 2)
         assert httpx.get(f"{server.endpoints.health}/state").json()["phase"] == "stopping"
-        assert not held.done()
-        assert held.result().status_code == 200
+        assert not running_request.done()
+        assert running_request.result().status_code == 200
         stopping.result()
 
 
-def test_a_model_that_torchserve_has_given_up_is_revived(tmp_path, monkeypatch):
-    """TorchServe itself stops trying after maxRetryTimeoutInSec and never begins again."""
-    monkeypatch.setattr(repairs, "GIVEN_UP_TIMEOUT_S", 15.0)
+def test_model_that_torchserve_gave_up_is_revived(tmp_path, monkeypatch):
+    """TorchServe stops restarting the worker after maxRetryTimeoutInSec."""
+    monkeypatch.setattr(worker_recovery, "GIVEN_UP_TIMEOUT_S", 15.0)
     allowed = tmp_path / "allowed"
     allowed.touch()
     toy(
@@ -259,7 +266,7 @@ def test_a_model_that_torchserve_has_given_up_is_revived(tmp_path, monkeypatch):
         os.kill(pid(server, "moody"), signal.SIGKILL)
         until(lambda: readyz(server) == 503, 5)
         given_up = 0.0
-        while given_up < 8:  # TorchServe's own pauses are shorter
+        while given_up < 8:  # TorchServe's pauses are shorter
             workers = state(server, "moody")["workers"]
             given_up = 0.0 if any(worker["alive"] for worker in workers) else given_up + 0.1
             time.sleep(0.1)

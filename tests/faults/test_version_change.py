@@ -1,6 +1,6 @@
-"""Version changes, registrations and scaling while requests arrive: none may be lost.
+"""Version changes, registrations and scaling under load: no request may be lost.
 
-`CHANGES` in the environment repeats each change more often than the few times of the test suite.
+The environment variable `CHANGES` sets how often each change is repeated.
 """
 
 import os
@@ -18,7 +18,9 @@ from tests.faults.toys import BROKEN_AT_LOAD, OBEDIENT, REPORTING, toy
 from torchserve_models import serving
 from torchserve_models.client import Client, Conflict, InternalError, InvalidRequest, TorchServeError
 
-CHANGES = int(os.environ.get("CHANGES", "3"))
+pytestmark = pytest.mark.usefixtures("fast_toys")
+
+CHANGES = int(os.environ.get("CHANGES", "2"))
 REQUEST_TIMEOUT_S = 60.0
 
 
@@ -29,8 +31,14 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[OBEDIENT, REPORTING], ids=["silent workers", "workers that report"])
 def handler(request):
-    """Whether the supervisor knows what the workers do."""
+    """Return the source of a handler that reports its activity to the supervisor, or of one that does not."""
     return request.param
+
+
+one_kind_of_worker = pytest.mark.parametrize(
+    "handler", [REPORTING], indirect=True, ids=["workers that report"], scope="module"
+)
+"""For tests whose result does not depend on the kind of handler."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +55,7 @@ def client(running):
 
 
 class Load:
-    """Threads that send one request after the other, each of `seconds` in the worker; counts the outcomes."""
+    """Threads that send requests one after another and count the outcomes."""
 
     def __init__(self, threads: int, send: Callable[[], str], close: Callable[[], None]) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -78,7 +86,7 @@ class Load:
 
 
 def raw(server: serving.Server, model: str, threads: int = 8) -> Load:
-    """Without any retry, by plain HTTP."""
+    """Return a load of plain HTTP requests without retries."""
     connection = httpx.Client(timeout=REQUEST_TIMEOUT_S)
     url = f"{server.inference}/predictions/{model}"
 
@@ -93,7 +101,7 @@ def raw(server: serving.Server, model: str, threads: int = 8) -> Load:
 
 
 def by_client(server: serving.Server, model: str, threads: int = 8) -> Load:
-    """With the client, whose retries are part of what is tested. The toys answer no summary, but an answer."""
+    """Return a load of client calls, which include retries. The toy's answer is not a list of labels."""
     connection = Client(endpoints=server.endpoints, timeout=REQUEST_TIMEOUT_S)
 
     def send() -> str:
@@ -111,26 +119,29 @@ def assert_all_answered(load: Load) -> None:
     assert load.outcomes["answered"] > 20
 
 
-def test_version_changes_lose_no_request(running, client, store, handler):
+def test_version_change_loses_no_request(running, client, store, handler):
     with raw(running, "changed") as load, raw(running, "other", threads=1) as other:
         for number in range(CHANGES):
             toy(store, "changed", handler, queue=100, version=f"change-{number}")
             assert f"version change-{number} replaces" in client.replace_model("changed", "changed.mar")
-            assert [each.version for each in client.describe_versions("changed")] == [f"change-{number}"]
+            assert [version.version for version in client.describe_versions("changed")] == [
+                f"change-{number}"
+            ]
     assert_all_answered(load)
     assert_all_answered(other)
 
 
-def test_a_version_that_does_not_load_changes_nothing(running, client, store):
+def test_version_that_does_not_load_changes_nothing(running, client, store):
     before = client.describe("changed").version
     toy(store, "changed", BROKEN_AT_LOAD, version="broken")
     with raw(running, "changed", threads=2) as load, pytest.raises(InternalError, match="removed again"):
         client.replace_model("changed", "changed.mar")
-    assert [each.version for each in client.describe_versions("changed")] == [before]
+    assert [version.version for version in client.describe_versions("changed")] == [before]
     assert_all_answered(load)
 
 
-def test_registrations_do_not_block_other_models(running, client, store):
+@one_kind_of_worker
+def test_registration_does_not_block_other_models(running, client, store):
     toy(store, "fresh")
     with raw(running, "other") as load:
         for _ in range(CHANGES):
@@ -143,9 +154,10 @@ def test_registrations_do_not_block_other_models(running, client, store):
     assert_all_answered(load)
 
 
-def test_a_model_that_loads_slowly_blocks_no_connection(running, client, store):
+@one_kind_of_worker
+def test_slowly_loading_model_blocks_no_connection(running, client, store):
     """No request to another model waits for a load: TorchServe's REST API blocks a network thread meanwhile."""
-    loading_s = 8
+    loading_s = 5
     toy(store, "slow", OBEDIENT.replace("self.asked = 0", f"self.asked = time.sleep({loading_s}) or 0"))
     with raw(running, "other") as load:
         client.register("slow.mar")
@@ -167,7 +179,7 @@ def test_scaling_loses_no_request_of_the_client(running, store, protocol):
         assert_all_answered(load)
 
 
-def test_a_version_with_queued_requests_is_removed_after_they_are_answered(running, client, store, handler):
+def test_version_is_removed_after_its_queued_requests_are_answered(running, client, store, handler):
     old = client.describe("changed").version
     toy(store, "changed", handler, queue=100, version="beside")
     client.register("changed.mar")
@@ -183,10 +195,11 @@ def test_a_version_with_queued_requests_is_removed_after_they_are_answered(runni
         client.set_default("changed", "beside")
         client.unregister("changed", old)
         assert [answer.result().status_code for answer in answers] == [200] * 20
-    assert [each.version for each in client.describe_versions("changed")] == ["beside"]
+    assert [version.version for version in client.describe_versions("changed")] == ["beside"]
 
 
-def test_what_is_registered_twice_or_under_a_bad_name(running, client, store):
+@one_kind_of_worker
+def test_duplicate_or_invalid_registration_is_rejected(running, client, store):
     with pytest.raises(Conflict, match="already registered"):
         client.register("other.mar")
     with pytest.raises(InvalidRequest, match="Hugging Face"):

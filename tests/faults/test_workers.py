@@ -1,4 +1,4 @@
-"""Processes that die, and starts that cannot succeed: what is said, what goes on answering, what is left behind."""
+"""Dead worker processes and failed starts: messages, the remaining models, and leftover processes."""
 
 import concurrent.futures
 import json
@@ -23,10 +23,12 @@ from torchserve_models.serving.commands import status
 from torchserve_models.serving.errors import AlreadyRunning, ModelFailed, PortTaken
 from torchserve_models.serving.run_config.run_dir import RunDir
 
+pytestmark = pytest.mark.usefixtures("fast_toys")
+
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
-    """Two models of one worker each."""
+    """Serve two models with one worker each."""
     store, run_dir = tmp_path_factory.mktemp("store"), tmp_path_factory.mktemp("run")
     names = [toy(store, "first"), toy(store, "second")]
     with serving.start(names, pack=False, run_dir=run_dir, store=store) as running:
@@ -43,17 +45,17 @@ def worker(server, model="first"):
 
 
 def living(server, model):
-    """The processes of the workers that truly run."""
+    """Return the process ids of the workers whose processes run."""
     (described,) = httpx.get(f"{server.management}/models/{model}").json()
     pids = {entry["pid"] for entry in described["workers"]}
     return {pid for pid in pids if pid > 0 and psutil.pid_exists(pid) and alive(psutil.Process(pid))}
 
 
 def until(condition, seconds=30.0):
-    """Waits for the condition; how long it took."""
+    """Wait for the condition; return the seconds that it took."""
     start = time.monotonic()
     while not condition():
-        assert time.monotonic() - start < seconds, "waited in vain"
+        assert time.monotonic() - start < seconds, f"not within {seconds} s"
         time.sleep(0.05)
     return time.monotonic() - start
 
@@ -72,7 +74,7 @@ def command(verb, *arguments, run_dir):
             sys.executable,
             "-P",
             "-m",
-            "torchserve_models.serving",
+            "torchserve_models",
             verb,
             "--run-dir",
             str(run_dir),
@@ -85,22 +87,25 @@ def command(verb, *arguments, run_dir):
     )
 
 
-def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
+def test_killed_worker_loses_only_its_requests_and_is_replaced(toys):
     assert toys.ready()
     assert phase(toys) == "ready"
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        held = pool.submit(order, toys, "sleep 10")
+        running_request = pool.submit(order, toys, "sleep 10")
         time.sleep(0.5)
         queued = pool.submit(order, toys, "")
         time.sleep(0.2)
         victim = worker(toys)["pid"]
         os.kill(victim, signal.SIGKILL)
         until(lambda: not toys.ready())
-        until(lambda: phase(toys) == "not ready")  # how soon: test_readiness.py
+        until(lambda: phase(toys) == "not ready")  # test_readiness.py checks the delay
         assert status.get_status(RunDir(toys.run_dir)).exit_code == 1
         assert order(toys, "", "second").status_code == 200
-        assert held.result().json()["message"] == "Worker died."
-        assert held.result().status_code in (500, 507)  # 507 where Java sees the exit code of SIGKILL in time
+        assert running_request.result().json()["message"] == "Worker died."
+        assert running_request.result().status_code in (
+            500,
+            507,
+        )  # 507 where Java sees the exit code of SIGKILL in time
         assert queued.result().status_code == 200
     until(toys.ready)
     until(lambda: phase(toys) == "ready")
@@ -108,8 +113,8 @@ def test_a_killed_worker_costs_only_what_it_held_and_comes_back(toys):
     assert status.get_status(RunDir(toys.run_dir)).exit_code == 0
 
 
-def test_what_a_client_sends_is_not_taken_for_a_line_of_the_front_ends_log(toys):
-    """TorchServe logs the text of a form that it cannot read, line feeds included."""
+def test_client_data_is_not_parsed_as_a_log_line(toys):
+    """TorchServe logs the text of a form that it cannot parse, including its line feeds."""
     body = b"x%zz\njava.lang.OutOfMemoryError: y=1"
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = httpx.post(f"{toys.inference}/predictions/first", content=body, headers=form, timeout=30)
@@ -120,15 +125,15 @@ def test_what_a_client_sends_is_not_taken_for_a_line_of_the_front_ends_log(toys)
     assert "%zz" not in log.read_text()
 
 
-def test_a_worker_that_ends_itself_comes_back_too(toys):
+def test_worker_that_exits_is_replaced(toys):
     until(toys.ready)
     assert order(toys, "exit", "second").status_code == 500
     until(toys.ready)
     assert order(toys, "", "second").status_code == 200
 
 
-def test_a_worker_that_only_torchserve_thinks_alive_is_replaced(tmp_path):
-    """A unary gRPC call of a model that streams: TorchServe loses the worker's thread and still calls it READY."""
+def test_worker_that_only_torchserve_considers_alive_is_replaced(tmp_path):
+    """A unary gRPC call to a streaming model ends the worker's thread, but TorchServe still lists it as READY."""
     toy(tmp_path, "streams", STREAMING)
     with serving.start(["streams"], pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
         lost = worker(server, "streams")["pid"]
@@ -144,7 +149,7 @@ def test_a_worker_that_only_torchserve_thinks_alive_is_replaced(tmp_path):
         assert order(server, "", "streams").text == str(worker(server, "streams")["pid"])
 
 
-def test_one_lost_worker_of_two_is_replaced_and_the_other_left_alone(tmp_path):
+def test_lost_worker_is_replaced_and_the_other_stays(tmp_path):
     toy(tmp_path, "streams", STREAMING, workers=2)
     with serving.start(["streams"], pack=False, run_dir=tmp_path / "run", store=tmp_path) as server:
         before = living(server, "streams")
@@ -157,9 +162,9 @@ def test_one_lost_worker_of_two_is_replaced_and_the_other_left_alone(tmp_path):
         strict = f"{server.endpoints.health}/readyz?strict=1"
         until(lambda: httpx.get(strict).status_code == 503)
         assert server.ready()  # with one worker
-        (kept,) = before & living(server, "streams")
+        (survivor,) = before & living(server, "streams")
         until(lambda: httpx.get(strict).status_code == 200)
-        assert kept in living(server, "streams")
+        assert survivor in living(server, "streams")
         (described,) = httpx.get(f"{server.management}/models/streams").json()
         assert described["minWorkers"] == 2
         assert {order(server, "", "streams").text for _ in range(20)} <= set(
@@ -167,13 +172,13 @@ def test_one_lost_worker_of_two_is_replaced_and_the_other_left_alone(tmp_path):
         )
 
 
-def test_a_second_start_in_one_run_folder_names_the_first(toys):
+def test_second_start_in_a_run_folder_names_the_first(toys):
     with pytest.raises(AlreadyRunning, match=rf"already running .*process {os.getpid()}.*scripts/stop"):
         serving.start(["first"], pack=False, run_dir=toys.run_dir, store=toys.store)
     assert order(toys, "").status_code == 200
 
 
-def test_a_taken_port_is_named_with_its_holder(tmp_path):
+def test_taken_port_is_named_with_its_holder(tmp_path):
     toy(tmp_path, "first")
     ports = serving.Ports.free()
     with (
@@ -191,7 +196,7 @@ def test_a_taken_port_is_named_with_its_holder(tmp_path):
         (KILLED_AT_LOAD, "without a traceback"),
     ],
 )
-def test_a_model_that_dies_at_load_ends_the_start_with_the_reason(tmp_path, handler, reason):
+def test_model_that_fails_to_load_ends_the_start_with_the_reason(tmp_path, handler, reason):
     names = [toy(tmp_path, "bad", handler), toy(tmp_path, "good")]
     with pytest.raises(ModelFailed, match=f"bad cannot be loaded: .*{reason}") as failure:
         serving.start(names, pack=False, run_dir=tmp_path / "run", store=tmp_path)
@@ -209,7 +214,7 @@ def cmdline(process):
         return []
 
 
-def test_a_stop_lets_requests_in_flight_be_answered(tmp_path):
+def test_stop_answers_requests_in_flight(tmp_path):
     toy(tmp_path, "first")
     server = serving.start(["first"], pack=False, run_dir=tmp_path / "run", store=tmp_path)
     family = processes(server)
@@ -218,12 +223,12 @@ def test_a_stop_lets_requests_in_flight_be_answered(tmp_path):
         in_flight = [pool.submit(order, server, "sleep 1") for _ in range(2)]
         time.sleep(0.4)
         server.stop()
-        assert [each.result().status_code for each in in_flight] == [200, 200]
+        assert [request.result().status_code for request in in_flight] == [200, 200]
     assert gone(family)
 
 
-def test_a_detached_server_is_seen_and_ended_by_the_commands(tmp_path):
-    """And SIGTERM ends it also while a worker is busy for longer than anybody waits."""
+def test_detached_server_is_reported_and_stopped_by_the_commands(tmp_path):
+    """SIGTERM also ends the server while a worker is busy for longer than the grace period."""
     toy(tmp_path, "first")
     run_dir = tmp_path / "run"
     offset = free_offset()
@@ -240,7 +245,8 @@ def test_a_detached_server_is_seen_and_ended_by_the_commands(tmp_path):
     (only,) = model["workers"]
     frontend, supervisor = psutil.Process(report["frontend"]), psutil.Process(report["supervisor"])
     family = [supervisor, frontend, psutil.Process(only["pid"])]
-    assert "job_queue_size" not in " ".join(supervisor.cmdline())  # settings are nobody else's to read
+    # Other users must not be able to read settings.
+    assert "job_queue_size" not in " ".join(supervisor.cmdline())
     with concurrent.futures.ThreadPoolExecutor() as pool:
         busy = pool.submit(
             httpx.post, f"{report['endpoints']['inference']}/predictions/first", content=b"sleep 60"
@@ -255,7 +261,7 @@ def test_a_detached_server_is_seen_and_ended_by_the_commands(tmp_path):
     assert command("status", run_dir=run_dir).returncode == 3
 
 
-def test_after_a_killed_supervisor_nothing_stays_and_the_next_start_succeeds(tmp_path):
+def test_next_start_succeeds_after_a_killed_supervisor(tmp_path):
     toy(tmp_path, "first")
     run_dir = tmp_path / "run"
     offset = free_offset()

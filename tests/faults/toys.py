@@ -1,4 +1,4 @@
-"""Small model archives that misbehave, made in a moment: without weights, they do what their input says."""
+"""Toy model archives without weights, whose handlers execute the order in their input, such as `sleep 1`."""
 
 import json
 import zipfile
@@ -113,7 +113,7 @@ class Toy:
         self.activity.end_batch()
         return [str(os.getpid())] * len(data)
 """
-"""Reports what it does, as the handlers do."""
+"""A handler that reports its activity, like this repository's handlers."""
 
 LOADS_WHEN_ALLOWED = """
 import os
@@ -141,9 +141,9 @@ def toy(
     batch: int = 1,
     more: str = "",
 ) -> str:
-    """Writes `name`.mar, in place of one that is there, and returns the name.
+    """Write the archive `name`.mar, replacing an existing one, and return the name.
 
-    `more`: further lines of its model-config.yaml.
+    `more` contains further lines of its model-config.yaml.
     """
     model = {
         "modelName": name,

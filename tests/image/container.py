@@ -1,7 +1,7 @@
-"""An image started as a container with nothing but Linux namespaces, where no container engine can run.
+"""Run an image with Linux namespaces on a machine without a container engine.
 
-It gets what an engine gives: a root of its own, process and network namespaces, the image's user, environment, folder
-and command. Needs root, buildah, unshare and ip.
+Like an engine, this provides a separate root, process and network namespaces, and the image's user, environment,
+folder and command. Requires root, buildah, unshare and ip.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 STORAGE = {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
-"""What works without privileges over the kernel; the environment overrides it."""
+"""Settings that require no kernel privileges; the environment takes precedence."""
 
 _SPACES = ("--mount", "--pid", "--net", "--uts", "--ipc")
 _ENTER = """
@@ -38,7 +38,7 @@ def buildah(*arguments: str) -> str:
 
 
 class Container:
-    """`config` is the image's: User, Env, WorkingDir, Entrypoint, Cmd, Healthcheck."""
+    """A container. `config` has the settings of its image: User, Env, WorkingDir, Entrypoint, Cmd and Healthcheck."""
 
     def __init__(self, image: str) -> None:
         self.config: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", image))["Docker"][
@@ -49,28 +49,28 @@ class Container:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, command: Sequence[str] = (), mounts: Mapping[Path, str] | None = None) -> None:
-        """The image's entry point with its own command, or with another one. `mounts`: folders to places inside."""
-        asked = [*(self.config["Entrypoint"] or []), *(command or self.config["Cmd"])]
+        """Start the entry point with `command` or the image's command. `mounts` maps folders to container paths."""
+        command_line = [*(self.config["Entrypoint"] or []), *(command or self.config["Cmd"])]
         bound = "".join(
             f"mount --bind {here} {self.root}{there} && " for here, there in (mounts or {}).items()
         )
         script = _ENTER.format(root=self.root, mounts=bound)
         self._process = subprocess.Popen(
-            ["unshare", *_SPACES, "--fork", "sh", "-ec", script, "sh", *self._inside(asked)],
+            ["unshare", *_SPACES, "--fork", "sh", "-ec", script, "sh", *self._inside(command_line)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        wanted = Path(asked[0]).name
+        program = Path(command_line[0]).name
         deadline = time.monotonic() + 10
-        while self.alive() and not any(child.name() == wanted for child in self._children()):
-            assert time.monotonic() < deadline, f"{wanted} does not start"
+        while self.alive() and not any(child.name() == program for child in self._children()):
+            assert time.monotonic() < deadline, f"{program} does not start"
             time.sleep(0.01)
         assert self.alive(), self._process.communicate()[0]
 
     @property
     def init(self) -> psutil.Process:
-        """Its process 1."""
+        """Process 1 of the container."""
         (init,) = self._children()
         return init
 
@@ -79,19 +79,19 @@ class Container:
         return psutil.Process(self._process.pid).children()
 
     def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        """Another command inside, as `docker exec` would, by the same user."""
+        """Run a command in the container as the same user, like `docker exec`."""
         return self._enter(_SPACES, self._inside(command))
 
     def spawn(self, *command: str) -> "subprocess.Popen[bytes]":
-        """One that stays."""
+        """Start a command in the container without waiting for its end."""
         return subprocess.Popen(self._entry(_SPACES, self._inside(command)))
 
     def beside(self, *command: str) -> "subprocess.CompletedProcess[str]":
-        """A command of this machine in the container's network, as that of another container."""
+        """Run a command of this machine in the network of the container."""
         return self._enter(["--net"], command)
 
     def stop(self) -> tuple[int, float, str]:
-        """SIGTERM to process 1: the exit code, how many seconds it took, and all that was printed."""
+        """Send SIGTERM to process 1; return exit code, seconds until the end, and output."""
         assert self._process is not None
         start = time.monotonic()
         self.init.send_signal(signal.SIGTERM)
@@ -103,7 +103,7 @@ class Container:
 
     def remove(self) -> None:
         if self._process is not None and self.alive():
-            self.init.kill()  # and with it every process of its namespace
+            self.init.kill()  # this ends every process of its namespace
             self._process.communicate()
         buildah("umount", self._name)
         buildah("rm", self._name)

@@ -1,4 +1,4 @@
-"""Options that let a build use this machine's package index: pip's configuration files and the folders they name."""
+"""Build options for the package index of this machine: pip's configuration files and the folders in them."""
 
 import re
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def mounts() -> list[str]:
-    """For `buildah build`: -v PATH:PATH:ro for each configuration file and local path that pip says it uses."""
-    told = [pip("config", "debug"), pip("config", "list")]
-    files = re.findall(r"^ +(/.*), exists: True$", told[0], re.MULTILINE)
-    named = re.findall(r"(?:file://)?(/[\w./-]+)", re.sub(r"https?://\S+", "", told[1]))
-    # An index's pages have links to files beside them, and a certificate may be a link into its folder.
+    """Return `-v PATH:PATH:ro` for `buildah build`, for each configuration file and local path of pip."""
+    outputs = [pip("config", "debug"), pip("config", "list")]
+    files = re.findall(r"^ +(/.*), exists: True$", outputs[0], re.MULTILINE)
+    named = re.findall(r"(?:file://)?(/[\w./-]+)", re.sub(r"https?://\S+", "", outputs[1]))
+    # Pages of an index link to files in their folder, and a certificate may be a link to a file in its folder.
     folders = {Path(name).parent for name in named if Path(name).exists()} | {Path(name) for name in files}
     outer = sorted(path for path in folders if not folders & set(path.parents))
     return [option for path in outer for option in ("-v", f"{path}:{path}:ro")]

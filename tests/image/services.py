@@ -1,4 +1,4 @@
-"""Services of deploy/compose.yaml as podman containers, with the options that stand there."""
+"""Run the services of deploy/compose.yaml as podman containers."""
 
 import json
 import re
@@ -22,7 +22,7 @@ def podman(*arguments: str, check: bool = True, timeout: float = 180) -> str:
 
 
 class Stack:
-    """Containers of one compose file; `variables` are those that compose reads from the environment."""
+    """The containers of the compose file. `variables` replace compose's environment variables."""
 
     def __init__(self, project: str, variables: Mapping[str, str]) -> None:
         self._project = project
@@ -42,7 +42,7 @@ class Stack:
         podman("run", "--detach", "--name", name, *options, definition["image"], *words)
 
     def is_healthy(self, service: str) -> bool:
-        """Run the service's own health check once."""
+        """Run the health check of the service once."""
         done = subprocess.run(
             ["podman", "healthcheck", "run", self._name(service)], capture_output=True, timeout=60
         )
@@ -58,19 +58,19 @@ class Stack:
         podman("restart", "--time", "75", self._name(service))
 
     def stop(self, service: str) -> int:
-        """As compose does it: the image's signal, then the grace. The exit code."""
+        """Stop a service with the image's stop signal and compose's grace period; return its exit code."""
         grace = self.services[service]["stop_grace_period"].removesuffix("s")
         podman("stop", "--time", grace, self._name(service))
         return int(podman("inspect", self._name(service), "--format", "{{.State.ExitCode}}"))
 
     def address(self, service: str) -> str:
-        found = podman(
+        output = podman(
             "inspect",
             self._name(service),
             "--format",
             "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}",
         )
-        (address,) = found.split()
+        (address,) = output.split()
         return address
 
     def log(self, service: str) -> str:

@@ -1,7 +1,7 @@
-"""The image, built by scripts/image with buildah and really started: not root, ready, answering, gone on SIGTERM.
+"""The container image, built by scripts/image with buildah: user, readiness, answers and shutdown.
 
-It takes minutes and tens of gigabytes, so it runs when asked: `IMAGE_TEST=1 scripts/test tests/image`. IMAGE_BASE is
-the base (localhost/debian:bookworm-slim), IMAGE_BUILD_ARGS more options of the build; IMAGE an image that is there.
+The build takes minutes and tens of gigabytes. Run it with `IMAGE_TEST=1 scripts/test tests/image`. IMAGE_BASE is the
+base (localhost/debian:bookworm-slim), IMAGE_BUILD_ARGS further options of the build, and IMAGE an existing image.
 """
 
 import ast
@@ -21,7 +21,7 @@ from tests.image.container import Container, environment
 from tests.image.pip_mounts import mounts
 from tests.observing import defaults
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 BASE = os.environ.get("IMAGE_BASE", "localhost/debian:bookworm-slim")
 STARTERS = sorted(path.parent.name for path in (ROOT / "models").glob("*/starter"))
@@ -35,14 +35,14 @@ pytestmark = pytest.mark.timeout(3600)
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
     if os.environ.get("IMAGE_TEST") != "1":
-        pytest.skip("building the image takes minutes: IMAGE_TEST=1 asks for it")
+        pytest.skip("building the image takes minutes; set IMAGE_TEST=1")
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root and {', '.join(missing or TOOLS)}")
     if subprocess.run(
         ["buildah", "inspect", "--type", "image", BASE], env=environment(), capture_output=True
     ).returncode:
-        pytest.skip(f"the base image {BASE} is not here; IMAGE_BASE names another one")
+        pytest.skip(f"the base image {BASE} is missing; set IMAGE_BASE to another one")
     if name := os.environ.get("IMAGE"):
         yield name
         return
@@ -60,7 +60,7 @@ def image() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def container(image) -> Iterator[Container]:
-    """Started as it stands, and ready by its own health check."""
+    """Start a container and wait until its health check passes."""
     running = Container(image)
     try:
         start = time.monotonic()
@@ -75,15 +75,15 @@ def container(image) -> Iterator[Container]:
         running.remove()
 
 
-def test_every_model_answers_from_outside(container, tmp_path):
-    """This repository's client asks through the container's network."""
+def test_published_ports_serve_every_model(container, tmp_path):
+    """This repository's client runs in the network of the container."""
     label, photo = draw_image(7, 0)
-    text, summary = report(7, 0)
+    text, summary = draw_example(7, 0)
     (tmp_path / "image.jpg").write_bytes(photo)
     (tmp_path / "report.txt").write_text(text)
 
     def answer(model: str, file: str, *options: str) -> str:
-        client = ["env", "-C", str(ROOT), sys.executable, "-m", "torchserve_models.client", "predict"]
+        client = ["env", "-C", str(ROOT), sys.executable, "-m", "torchserve_models", "predict"]
         done = container.beside(*client, model, str(tmp_path / file), *options)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -94,21 +94,23 @@ def test_every_model_answers_from_outside(container, tmp_path):
     assert summary in answer("bart-large-cnn", "report.txt")
 
 
-def test_the_summarizers_attention_was_compiled(container):
-    """By a compiler that is not in the image."""
+def test_attention_of_the_summarizers_is_compiled(container):
+    """The compiler of the build stage is not in the image."""
     code = "import sys, zipfile; print(*zipfile.ZipFile(sys.argv[1]).namelist())"
     for name in ("t5-small", "bart-large-cnn"):
         members = container.run("python3", "-c", code, f"model_store/{name}.mar").stdout.split()
-        assert "model/prepared/step-attention.so" in members
+        assert "model/prepared/step-kernels-x86-64-v3.so" in members
 
 
-def test_all_the_models_are_baked_in_and_ready(container):
-    told = json.loads(container.run("scripts/status", "--json").stdout)
-    assert {each["name"]: each["weights"] for each in told["models"]} == dict.fromkeys(STARTERS, "starter")
-    assert told["ready"]
+def test_all_models_are_in_the_image_and_ready(container):
+    status = json.loads(container.run("scripts/status", "--json").stdout)
+    assert {model["name"]: model["weights"] for model in status["models"]} == dict.fromkeys(
+        STARTERS, "starter"
+    )
+    assert status["ready"]
 
 
-def test_nobody_inside_is_root_and_process_1_is_an_init(container):
+def test_no_process_is_root_and_process_1_is_tini(container):
     init = container.init
     assert init.name() == "tini"
     family = [init, *init.children(recursive=True)]
@@ -117,7 +119,7 @@ def test_nobody_inside_is_root_and_process_1_is_an_init(container):
     assert {process.uids().effective for process in family} == {1000}
 
 
-def test_management_listens_inside_alone(container):
+def test_management_cannot_be_reached_from_outside(container):
     code = "import psutil; print([tuple(c.laddr) for c in psutil.net_connections('tcp') if c.status == 'LISTEN'])"
     listening = {port: ip for ip, port in ast.literal_eval(container.run("python", "-c", code).stdout)}
     for port in (8080, 8082, 7070):
@@ -126,7 +128,7 @@ def test_management_listens_inside_alone(container):
         assert listening[port] in ("127.0.0.1", "::ffff:127.0.0.1")
 
 
-def test_there_is_nothing_to_build_with(container):
+def test_image_has_no_compiler(container):
     for tool in ("gcc", "cc", "g++", "make", "ld", "pip", "pip3", "git", "curl", "wget"):
         assert container.run("sh", "-c", f"command -v {tool}").returncode != 0, tool
     assert container.run("python", "-m", "pip", "--version").returncode != 0
@@ -143,30 +145,30 @@ def test_there_is_nothing_to_build_with(container):
     assert not list((container.root / "app/model_store").glob(".prepared"))
 
 
-def test_what_serves_cannot_change_what_is_served(container):
-    found = container.run("find", "/app", "-writable", "-not", "-type", "l", "-not", "-path", "/app/.run*")
-    assert found.stdout == ""
+def test_served_files_cannot_be_written(container):
+    writable = container.run("find", "/app", "-writable", "-not", "-type", "l", "-not", "-path", "/app/.run*")
+    assert writable.stdout == ""
 
 
-def test_a_worker_that_dies_comes_back_and_readiness_says_so(container):
+def test_killed_worker_is_replaced_and_not_ready_meanwhile(container):
     workers = json.loads(container.run("scripts/status", "--json").stdout)["models"][0]["workers"]
     assert container.run("sh", "-c", f"kill -9 {workers[0]['pid']}").returncode == 0
     deadline = time.monotonic() + 60
     while True:
-        told = json.loads(container.run("scripts/status", "--json").stdout)
-        now = told["models"][0]["workers"]
-        if told["ready"] and now[0]["pid"] != workers[0]["pid"]:
+        status = json.loads(container.run("scripts/status", "--json").stdout)
+        now = status["models"][0]["workers"]
+        if status["ready"] and now[0]["pid"] != workers[0]["pid"]:
             return
-        assert time.monotonic() < deadline, told
+        assert time.monotonic() < deadline, status
         time.sleep(0.5)
 
 
 @pytest.mark.skipif(
-    not (ROOT / "torchserve_models" / "gateway" / "__main__.py").is_file(),
+    not (ROOT / "torchserve_models" / "cli" / "gateway.py").is_file(),
     reason="there is no gateway in this checkout",
 )
-def test_the_gateway_runs_from_the_same_image(container):
-    """As the service of deploy/compose.yaml does: beside TorchServe, in its network."""
+def test_gateway_runs_from_the_same_image(container):
+    """The gateway runs with the command in deploy/compose.yaml, in the network of TorchServe."""
     service = yaml.safe_load(defaults(COMPOSE.read_text()))["services"]["gateway"]
     check = service["healthcheck"]["test"][1]
     gateway = container.spawn(*service["command"])
@@ -181,8 +183,8 @@ def test_the_gateway_runs_from_the_same_image(container):
         gateway.wait(20)
 
 
-def test_sigterm_ends_it_within_ten_seconds(container):
-    """The last one here: the container is gone after it."""
+def test_sigterm_stops_the_container_within_ten_seconds(container):
+    """Must be the last test of `container`, because it stops the container."""
     family = [container.init, *container.init.children(recursive=True)]
     code, seconds, printed = container.stop()
     print(f"\nended {seconds:.1f} s after SIGTERM")
@@ -191,8 +193,8 @@ def test_sigterm_ends_it_within_ten_seconds(container):
     assert not [process for process in family if process.is_running()]
 
 
-def test_archives_can_be_mounted_and_another_command_given(image, tmp_path):
-    """A model store from outside takes the place of the one that was baked in."""
+def test_mounted_archives_are_served_by_another_command(image, tmp_path):
+    """A mounted model store replaces the one in the image."""
     other = Container(image)
     try:
         tmp_path.chmod(0o755)
@@ -203,8 +205,8 @@ def test_archives_can_be_mounted_and_another_command_given(image, tmp_path):
             assert other.alive(), other.stop()[2]
             assert time.monotonic() < deadline
             time.sleep(1)
-        told = json.loads(other.run("scripts/status", "--json").stdout)
-        assert [each["name"] for each in told["models"]] == ["resnet-50"]
+        status = json.loads(other.run("scripts/status", "--json").stdout)
+        assert [model["name"] for model in status["models"]] == ["resnet-50"]
         assert other.stop()[0] == 0
     finally:
         other.remove()

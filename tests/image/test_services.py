@@ -1,7 +1,7 @@
-"""TorchServe, gateway and nginx as deploy/compose.yaml has them, really run by podman: limits, restarts, the end.
+"""The services of deploy/compose.yaml, run by podman: limits, restarts and shutdown.
 
-Needs root, podman, and two images: the one of scripts/image (IMAGE, by default localhost/torchserve-models), and the
-nginx that the file names. `scripts/test -m slow tests/image/test_services.py`
+Requires root, podman and two images: that of scripts/image (IMAGE, by default localhost/torchserve-models) and the
+nginx image in the file. Run it with `scripts/test -m slow tests/image/test_services.py`.
 """
 
 import collections
@@ -21,14 +21,14 @@ import pytest
 from tests.image.services import FILE, Stack
 from torchserve_models.serving.run_config.memory_budget import GIB, compute_budget
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 IMAGE = os.environ.get("IMAGE", "localhost/torchserve-models")
 NGINX_IMAGE = re.findall(r"image: (nginx:.*)", FILE.read_text())[0]
 MEMORY_GIB = 4
 START_S = 400
 RESTORE_S = 120
-"""Bounds on a machine that does much else; without load a tenth of it."""
+"""Limits for a busy machine; an idle machine takes a tenth of this time."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -50,8 +50,8 @@ def stack() -> Iterator[Stack]:
     store = {name: value for name, value in os.environ.items() if name == "MODEL_STORE"}
     ports = {}
     for name in ("HTTP_PORT", "GRPC_PORT"):
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            ports[name] = str(found.getsockname()[1])
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ports[name] = str(listener.getsockname()[1])
     running = Stack(
         f"compose-test-{os.getpid()}",
         {"IMAGE": IMAGE, "MEMORY": f"{MEMORY_GIB}g", "EDGE_OPTIONS": "--client-requests 200"} | ports | store,
@@ -79,7 +79,7 @@ def ready(url: str) -> bool:
 
 
 PHOTO = draw_image(7, 0)[1]
-TEXT = report(7, 0)[0].encode()
+TEXT = draw_example(7, 0)[0].encode()
 REQUESTS = {
     "resnet-50": (PHOTO, "application/octet-stream", b"score"),
     "t5-small": (TEXT, "text/plain", b"summary_text"),
@@ -100,7 +100,7 @@ def test_every_model_answers_through_nginx(url):
             assert expected in answer.content
 
 
-def test_nginx_sends_what_fits_torchserves_memory(stack):
+def test_nginx_limits_requests_to_the_memory_of_torchserve(stack):
     budget = compute_budget(MEMORY_GIB * GIB, has_edge=False)
     arguments = stack.execute("torchserve", "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
     assert f"-Xmx{budget.java_heap // 2**20}m" in arguments
@@ -113,7 +113,7 @@ def test_nginx_sends_what_fits_torchserves_memory(stack):
 
 
 @pytest.mark.parametrize("service", ["torchserve", "gateway", "nginx"])
-def test_a_service_writes_only_where_it_has_to(stack, service):
+def test_service_can_write_only_to_its_folders(stack, service):
     written = stack.shell(
         service, "for f in / /etc /usr /app /app/model_store; do touch $f/x && echo $f; done"
     )
@@ -128,11 +128,11 @@ def test_no_service_can_gain_privileges(stack):
         assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
         bounding = int(re.findall(r"^CapBnd:\s+(\w+)$", status, re.MULTILINE)[0], 16)
         names = {0: "CHOWN", 6: "SETGID", 7: "SETUID", 19: "SYS_PTRACE"}
-        held = {names.get(bit, bit) for bit in range(64) if bounding >> bit & 1}
-        assert held == set(stack.services[service].get("cap_add", []))
+        capabilities = {names.get(bit, bit) for bit in range(64) if bounding >> bit & 1}
+        assert capabilities == set(stack.services[service].get("cap_add", []))
 
 
-def test_java_killed_is_restored(stack, url):
+def test_killed_java_process_is_restarted(stack, url):
     code = "import psutil; [p.kill() for p in psutil.process_iter() if p.name() == 'java']"
     stack.execute("torchserve", "python", "-c", code)
     wait_until(lambda: not ready(url), 30, lambda: "readiness stayed true")
@@ -140,8 +140,8 @@ def test_java_killed_is_restored(stack, url):
     test_every_model_answers_through_nginx(url)
 
 
-def test_torchserve_under_another_address_is_found(stack, url):
-    """The health check ends the gateway, which is left in a network that is gone; it starts in the new one."""
+def test_nginx_finds_torchserve_under_a_new_address(stack, url):
+    """The gateway stays in the removed network until its health check fails and it restarts in the new network."""
     before = stack.address("torchserve")
     stack.restart("torchserve")
     assert stack.address("torchserve") != before
@@ -152,12 +152,12 @@ def test_torchserve_under_another_address_is_found(stack, url):
 
 
 class Load:
-    """Clients that ask until they are refused: through nginx and directly, with and without kept connections."""
+    """Clients that send requests until they are rejected, through nginx and directly, with and without keep-alive."""
 
     def __init__(self, urls: list[str]) -> None:
         self.answers: collections.Counter[str] = collections.Counter()
         self._threads = [
-            threading.Thread(target=self._ask, args=(url, keep), daemon=True)
+            threading.Thread(target=self._send_requests, args=(url, keep), daemon=True)
             for url in urls
             for keep in (True, True, False, False)
         ]
@@ -171,7 +171,7 @@ class Load:
         for thread in self._threads:
             thread.join(120)
 
-    def _ask(self, url: str, keep: bool) -> None:
+    def _send_requests(self, url: str, keep: bool) -> None:
         limits = httpx.Limits(max_keepalive_connections=1 if keep else 0)
         refused = 0
         with httpx.Client(trust_env=False, timeout=90, limits=limits) as client:
@@ -192,14 +192,14 @@ class Load:
             return f"lost: {error!r}"
         if answer.status_code == 200 and REQUESTS[model][2] not in answer.content:
             return f"wrong: {answer.text[:200]}"
-        if answer.status_code not in (200, 429, 502, 503, 504):  # 504: nothing has its address any more
+        if answer.status_code not in (200, 429, 502, 503, 504):  # 504: the address is no longer in use
             return f"wrong: {answer.status_code} {answer.text[:200]}"
         assert answer.status_code == 200 or json.loads(answer.text)["message"]
         return str(answer.status_code)
 
 
-def test_no_accepted_request_is_lost_at_the_end(stack, url):
-    """The last one here. TorchServe ends first, while nginx and other clients still send."""
+def test_accepted_requests_are_answered_during_shutdown(stack, url):
+    """Must be the last test. TorchServe stops first, while nginx and other clients still send requests."""
     direct = f"http://{stack.address('torchserve')}:8080"
     with Load([url, direct]) as load:
         time.sleep(8)
@@ -211,4 +211,4 @@ def test_no_accepted_request_is_lost_at_the_end(stack, url):
     assert load.answers["200"] > 20
     assert not [result for result in load.answers if result.startswith(("lost", "wrong"))], load.answers
     for service in ("gateway", "nginx"):
-        assert stack.stop(service) in (0, 128 + 15)  # not killed after the grace
+        assert stack.stop(service) in (0, 128 + 15)  # not killed after the grace period

@@ -1,7 +1,7 @@
-"""Record what a real TorchServe hands to a handler, for each way in which clients send requests.
+"""Record the requests that a real TorchServe passes to a handler, for each form in which clients send them.
 
 `python -m tests.server.recording` writes tests/unit/handlers/recorded_requests.json. Unit tests take their requests
-from that file; tests/server/test_recorded_requests.py checks that TorchServe still hands on the same.
+from that file; tests/server/test_recorded_requests.py checks that TorchServe still passes on the same.
 """
 
 import json
@@ -29,7 +29,7 @@ FILE = ROOT / "tests" / "unit" / "handlers" / "recorded_requests.json"
 MODEL = "echo"
 VARIABLE_HEADERS = {"host", "user-agent", "x-request-id", "x-request-start", "x-edge-id"}
 BOUNDARY = re.compile("-{24}[0-9a-f]{16}")
-"""Of curl's multipart forms."""
+"""The boundary of curl's multipart forms."""
 
 ECHO = """
 import json
@@ -60,12 +60,12 @@ class Toy:
             answers.append(json.dumps(seen).encode())
         return answers
 """
-"""Answers with what the worker receives for each request, before TorchServe's Python part has made a dictionary."""
+"""A handler that answers with each request as the worker receives it, before TorchServe converts it."""
 
 JSON = '{"inputs": "Rain fell.", "parameters": {"max_new_tokens": 3}}'
 TENSORS = '{"inputs": [{"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Rain fell."]}]}'
 CAFE = "caf\udce9"
-"""On a command line é in Latin-1."""
+"""`café` in Latin-1 as a command-line argument."""
 FORM = "Content-Type: application/x-www-form-urlencoded"
 PREDICT = f"/predictions/{MODEL}"
 INVOKE = f"/models/{MODEL}/invoke"
@@ -144,7 +144,7 @@ CURL: dict[str, tuple[str, list[str]]] = {
     ),
     "nothing": (PREDICT, ["-X", "POST", "-H", "Content-Length: 0"]),
 }
-"""Path, and curl's options."""
+"""Path and curl's options of each case."""
 
 PREDICTIONS: dict[str, dict[str, bytes]] = {
     "grpc": {"text": b"Rain fell.", "max_new_tokens": b"3"},
@@ -157,23 +157,23 @@ PREDICTIONS: dict[str, dict[str, bytes]] = {
 
 
 def record(direct: str, proxied: str, grpc_address: str) -> dict[str, Any]:
-    """What the worker received of each case, by name: `parameters` (name, type, bytes as Latin-1) and `headers`."""
-    seen: dict[str, Any] = {}
+    """Return the worker's `parameters` (name, type, bytes as Latin-1) and `headers` by name of the case."""
+    answers: dict[str, Any] = {}
     for name, (path, options) in CURL.items():
-        seen[name] = _curl(direct + path, options)
-        seen[f"{name}, through nginx"] = _curl(proxied + path.replace(INVOKE, PREDICT), options)
+        answers[name] = _curl(direct + path, options)
+        answers[f"{name}, through nginx"] = _curl(proxied + path.replace(INVOKE, PREDICT), options)
     with grpc.insecure_channel(grpc_address) as channel:
         predictions = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
         for name, fields in PREDICTIONS.items():
             request = inference_pb2.PredictionsRequest(model_name=MODEL, input=fields)
-            seen[name] = _read(predictions.Predictions(request, timeout=30).prediction)
+            answers[name] = _read(predictions.Predictions(request, timeout=30).prediction)
         tensors = open_inference_grpc_pb2_grpc.GRPCInferenceServiceStub(channel)
         infer = open_inference_grpc_pb2.ModelInferRequest(model_name=MODEL, id="7")
         tensor = infer.inputs.add(name="text", datatype="BYTES", shape=[1])
         tensor.contents.bytes_contents.append(b"Rain fell.")
         answer = tensors.ModelInfer(infer, timeout=30)
-        seen["grpc open inference"] = _read(json.loads(answer.outputs[0].contents.bytes_contents[0]))
-    return seen
+        answers["grpc open inference"] = _read(json.loads(answer.outputs[0].contents.bytes_contents[0]))
+    return answers
 
 
 def _curl(url: str, options: list[str]) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _curl(url: str, options: list[str]) -> dict[str, Any]:
 
 
 def _read(answer: bytes | str) -> dict[str, Any]:
-    """What the handler saw, without what differs from run to run."""
+    """Return the recorded request without values that differ between runs."""
     value: dict[str, Any] = json.loads(answer)
     if "outputs" in value:
         return _read(value["outputs"][0]["data"][0])
@@ -203,8 +203,8 @@ def main() -> None:
             serving.start(names, pack=False, run_dir=run_dir, store=store) as server,
             in_front_of(server.endpoints, text_models=(MODEL,)) as front,
         ):
-            seen = record(server.inference, front.url, server.grpc_inference)
-    FILE.write_text(json.dumps(seen, indent=1, sort_keys=True) + "\n")
+            answers = record(server.inference, front.url, server.grpc_inference)
+    FILE.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

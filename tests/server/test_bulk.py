@@ -1,4 +1,4 @@
-"""Many images at once against a real TorchServe whose queue is short: none is lost, whatever the way."""
+"""Many concurrent images to a model with a short queue: the client loses none of them."""
 
 import asyncio
 import json
@@ -9,20 +9,20 @@ import pytest
 import yaml
 
 from tests.server.fronted import in_front_of, needs_nginx, through
+from torchserve_models.cli import main
 from torchserve_models.client import PROTOCOLS, AsyncClient, Client, Overloaded
-from torchserve_models.client.cli import main
 from training.images import draw_image
 
 MODEL = "short-queue"
 QUEUE = 4
-COUNT = 300
+COUNT = 150
 IMAGES = [draw_image(31, index)[1] for index in range(10)]
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 
 @pytest.fixture(scope="module")
 def endpoints(server):
-    """Of the server, with the image model served a second time with a short queue."""
+    """Register a copy of the image model with a short queue, and return the server's endpoints."""
     archive = server.store / f"{MODEL}.mar"
     with zipfile.ZipFile(server.store / "resnet-50.mar") as source, zipfile.ZipFile(archive, "w") as target:
         for name in source.namelist():
@@ -42,7 +42,7 @@ def endpoints(server):
 
 @pytest.fixture(scope="module")
 def expected(endpoints):
-    """The label of each image, asked for one at a time."""
+    """Return the label of each image, requested one at a time."""
     with Client(endpoints=endpoints) as client:
         return [client.classify(MODEL, image)[0].label for image in IMAGES]
 
@@ -61,8 +61,8 @@ async def gather(endpoints, protocol):
     return [answer[0].label for answer in answers]
 
 
-async def test_without_retries_and_limit_some_are_refused(endpoints):
-    """Otherwise the other tests would show nothing."""
+async def test_full_queue_rejects_requests_without_retries_and_limit(endpoints):
+    """Checks that the load of the other tests exceeds the queue."""
     async with AsyncClient(endpoints=endpoints, retries=0, max_concurrency=None) as client:
         calls = (client.classify(MODEL, image) for image in inputs())
         answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -70,22 +70,19 @@ async def test_without_retries_and_limit_some_are_refused(endpoints):
 
 
 @every_protocol
-async def test_gather_loses_none(endpoints, expected, protocol):
-    """Case 22."""
+async def test_gather_gets_every_answer(endpoints, expected, protocol):
     check(await gather(endpoints, protocol), expected)
 
 
 @every_protocol
-async def test_map_loses_none(endpoints, expected, protocol):
-    """Case 22."""
+async def test_map_gets_every_answer(endpoints, expected, protocol):
     async with AsyncClient(endpoints=endpoints, protocol=protocol) as client:
         results = [result async for result in client.map(partial(client.classify, MODEL), inputs())]
     check([result.result()[0].label for result in results], expected)
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_the_sync_map_loses_none(endpoints, expected, ordered):
-    """Case 22."""
+def test_sync_map_gets_every_answer(endpoints, expected, ordered):
     with Client(endpoints=endpoints) as client:
         results = list(client.map(partial(client.classify, MODEL), inputs(), ordered=ordered))
     if not ordered:
@@ -95,15 +92,14 @@ def test_the_sync_map_loses_none(endpoints, expected, ordered):
 
 @needs_nginx
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
-async def test_through_nginx_none_is_lost(server, endpoints, expected, protocol):
-    """Case 22: there a full queue is 429, with Retry-After."""
+async def test_map_through_nginx_gets_every_answer(server, endpoints, expected, protocol):
+    """nginx answers 429 with Retry-After if the queue is full."""
     with in_front_of(server.endpoints) as front:
         check(await gather(through(front, server), protocol), expected)
 
 
 @needs_nginx
-def test_predict_over_a_folder_by_one_url(server, endpoints, expected, tmp_path, capsys):
-    """Cases 22 and 23."""
+def test_predict_command_sends_a_folder_through_nginx(server, endpoints, expected, tmp_path, capsys):
     for number, image in enumerate(inputs()):
         (tmp_path / f"{number:03}.jpg").write_bytes(image)
     with in_front_of(server.endpoints) as front:

@@ -1,4 +1,4 @@
-"""The client against a real TorchServe: every protocol gives the same, and management does what it says."""
+"""The client with a real TorchServe: equal results over every protocol, and management operations."""
 
 import asyncio
 import io
@@ -7,6 +7,7 @@ import json
 import pytest
 from PIL import Image
 
+from torchserve_models.cli import main
 from torchserve_models.client import (
     PROTOCOLS,
     AsyncClient,
@@ -22,12 +23,11 @@ from torchserve_models.client import (
     Tensor,
     TooLarge,
 )
-from torchserve_models.client.cli import main
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 LABEL, IMAGE = draw_image(77, 1)
-TEXTS = [report(77, index)[0] for index in range(3)]
+TEXTS = [draw_example(77, index)[0] for index in range(3)]
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 rest_and_grpc = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 
@@ -45,13 +45,13 @@ def client(endpoints, protocol):
 
 @pytest.fixture(scope="module")
 def expected(endpoints):
-    """What REST says."""
+    """Return the labels and summaries over REST."""
     with Client(endpoints=endpoints) as client:
         return client.classify("resnet-50", IMAGE, top_k=3), client.summarize("t5-small", TEXTS)
 
 
 @every_protocol
-def test_classify(client, expected):
+def test_image_is_classified(client, expected):
     labels = client.classify("resnet-50", IMAGE, top_k=3)
     assert labels[0].label == LABEL
     assert [label.label for label in labels] == [label.label for label in expected[0]]
@@ -61,7 +61,7 @@ def test_classify(client, expected):
 
 
 @every_protocol
-def test_summarize_with_parameters_of_every_kind(client, expected):
+def test_summarize_accepts_parameters_of_every_type(client, expected):
     assert client.summarize("t5-small", TEXTS) == expected[1]
     assert client.summarize("t5-small", TEXTS[0]) == expected[1][:1]
     parameters = {"num_beams": 2, "max_new_tokens": 8, "length_penalty": 0.5, "truncation": True}
@@ -70,7 +70,7 @@ def test_summarize_with_parameters_of_every_kind(client, expected):
 
 
 @every_protocol
-def test_what_is_cut_off_is_reported(client):
+def test_truncated_input_is_reported(client):
     (summary,) = client.summarize("t5-small", " ".join(TEXTS * 200), max_new_tokens=8)
     assert summary.truncated
 
@@ -90,7 +90,7 @@ def test_what_is_cut_off_is_reported(client):
         (lambda c: c.classify("resnet-50", bytes(17_000_000)), TooLarge),
     ],
 )
-def test_errors(client, operation, error):
+def test_error_has_the_documented_class(client, operation, error):
     with pytest.raises(error) as caught:
         operation(client)
     assert "org.pytorch" not in caught.value.message
@@ -98,7 +98,7 @@ def test_errors(client, operation, error):
 
 
 @every_protocol
-def test_a_named_version(client, protocol):
+def test_request_to_a_version_is_answered_by_it(client, protocol):
     version = client.describe("resnet-50").version
     if protocol == "open-inference":
         pytest.skip("TorchServe has no version on this route")
@@ -108,7 +108,7 @@ def test_a_named_version(client, protocol):
 
 
 @every_protocol
-def test_health(client):
+def test_health_is_reported(client):
     assert client.live()
     assert client.server_live()
     assert client.server_ready()
@@ -122,7 +122,7 @@ def test_health(client):
 
 
 @pytest.mark.parametrize("protocol", ["open-inference", "open-inference-grpc"])
-def test_pixels_as_a_tensor(client):
+def test_pixels_are_classified_as_a_tensor(client):
     image = Image.open(io.BytesIO(IMAGE)).convert("RGB")
     pixels = Tensor("image", "UINT8", (image.height, image.width, 3), tuple(image.tobytes()))
     answer = client.infer("resnet-50", [pixels], {"top_k": 1}, id="one")
@@ -132,7 +132,7 @@ def test_pixels_as_a_tensor(client):
 
 
 @every_protocol
-def test_sixty_four_requests_at_once_async(endpoints, protocol, expected):
+def test_sixty_four_concurrent_requests_are_answered(endpoints, protocol, expected):
     async def run():
         async with AsyncClient(endpoints=endpoints, protocol=protocol) as client:
             calls = []
@@ -157,7 +157,7 @@ def test_sixty_four_requests_at_once_async(endpoints, protocol, expected):
 
 
 @rest_and_grpc
-def test_list_and_describe(client, server):
+def test_models_are_listed_and_described(client, server):
     names = {entry.name for entry in client.list_models()}
     assert {"resnet-50", "t5-small", "bart-large-cnn"} <= names
     model = client.describe("resnet-50", customized=True)
@@ -170,7 +170,7 @@ def test_list_and_describe(client, server):
 
 
 @rest_and_grpc
-def test_a_model_comes_and_goes(client, endpoints, protocol):
+def test_model_is_registered_scaled_and_unregistered(client, endpoints, protocol):
     name = f"copy-{protocol}"
     assert "registered" in client.register("resnet-50.mar", model_name=name)
     try:
@@ -182,8 +182,8 @@ def test_a_model_comes_and_goes(client, endpoints, protocol):
         assert version in client.set_default(name, version)
         with pytest.raises(ModelNotFound):
             client.set_default(name, "no-such-version")
-        with Client(endpoints=endpoints) as rest:  # gRPC has no zero
-            rest.scale(name, 0)
+        with Client(endpoints=endpoints) as rest_client:  # over gRPC, 0 means that the value is not set
+            rest_client.scale(name, 0)
         assert client.describe(name).workers == ()
         assert not client.ready(name)
         with Client(endpoints=endpoints, protocol=protocol, retries=0) as hasty, pytest.raises(Overloaded):
@@ -197,14 +197,14 @@ def test_a_model_comes_and_goes(client, endpoints, protocol):
 
 
 @rest_and_grpc
-def test_what_may_not_be_registered(client):
+def test_registration_outside_the_store_is_rejected(client):
     for archive in ("no-such.mar", "../resnet-50.mar", "http://127.0.0.1:1/x.mar"):
         with pytest.raises((ClientError, NotFound)):
             client.register(archive)
 
 
 @pytest.mark.parametrize("protocol", ["rest"])
-def test_metrics(client):
+def test_metrics_count_requests(client):
     def count():
         return client.metrics().total("handler_requests_total", ModelName="resnet-50")
 
@@ -215,7 +215,7 @@ def test_metrics(client):
 
 
 @every_protocol
-def test_the_commands(server, endpoints, protocol, tmp_path, capsys):
+def test_client_commands_print_answers(server, endpoints, protocol, tmp_path, capsys):
     ports = {
         "--port": server.inference,
         "--management-port": server.management,

@@ -1,4 +1,4 @@
-"""Clients that were not written here, unchanged: Hugging Face's, MLServer's, Triton's; gRPC from published protos."""
+"""Unmodified third-party clients: Hugging Face, MLServer, Triton, and gRPC stubs of the published protos."""
 
 import asyncio
 import base64
@@ -25,20 +25,20 @@ from tests.conftest import ROOT
 from tests.server.fronted import in_front_of, needs_nginx
 from torchserve_models.client import Client, Conflict
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 SUMMARIZERS = ("t5-small", "bart-large-cnn")
-# Hugging Face's own: its async client sends bytes in a way that its HTTP library no longer likes.
+# Hugging Face's async client sends bytes in a way that its HTTP library has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 LABEL, IMAGE = draw_image(2024, 5)
-TEXT, SUMMARY = report(2024, 3)
+TEXT, SUMMARY = draw_example(2024, 3)
 
 
 @pytest.fixture(params=["sync", "async"])
-def ask(request, server):
-    """Calls a method of Hugging Face's client for one of our models."""
+def call_model(request, server):
+    """Return a function that calls a method of Hugging Face's client for a model of the server."""
 
-    async def asks(model, method, *arguments, timeout=60.0, **options):
+    async def call(model, method, *arguments, timeout=60.0, **options):
         url = f"{server.inference}/predictions/{model}"
         if request.param == "sync":
             call = getattr(InferenceClient(model=url, timeout=timeout), method)
@@ -46,29 +46,31 @@ def ask(request, server):
         async with AsyncInferenceClient(model=url, timeout=timeout) as connection:
             return await getattr(connection, method)(*arguments, **options)
 
-    return asks
+    return call
 
 
-async def test_images_in_every_form_it_sends(ask, tmp_path):
+async def test_huggingface_client_classifies_images_in_every_form(call_model, tmp_path):
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(IMAGE)
     for form in (IMAGE, str(photo), photo):
-        answer = await ask("resnet-50", "image_classification", form)
+        answer = await call_model("resnet-50", "image_classification", form)
         assert len(answer) == 5
         assert answer[0].label == LABEL
         assert answer[0].score > answer[1].score
 
 
-async def test_parameters_of_images(ask):
-    answer = await ask("resnet-50", "image_classification", IMAGE, top_k=2, function_to_apply="sigmoid")
+async def test_huggingface_client_passes_image_parameters(call_model):
+    answer = await call_model(
+        "resnet-50", "image_classification", IMAGE, top_k=2, function_to_apply="sigmoid"
+    )
     assert len(answer) == 2
     assert answer[0].label == LABEL
 
 
 @pytest.mark.parametrize("model", SUMMARIZERS)
-async def test_summaries(ask, model):
-    assert (await ask(model, "summarization", TEXT)).summary_text == SUMMARY
-    short = await ask(
+async def test_huggingface_client_summarizes(call_model, model):
+    assert (await call_model(model, "summarization", TEXT)).summary_text == SUMMARY
+    short = await call_model(
         model,
         "summarization",
         TEXT,
@@ -79,28 +81,28 @@ async def test_summaries(ask, model):
     assert 0 < len(short.summary_text) < len(SUMMARY)
 
 
-async def test_errors_tell_what_is_wrong(ask):
-    with pytest.raises(BadRequestError, match="not an image that can be read"):
-        await ask("resnet-50", "image_classification", b"no image")
+async def test_huggingface_client_gets_the_error_message(call_model):
+    with pytest.raises(BadRequestError, match="the file is not in a supported image format"):
+        await call_model("resnet-50", "image_classification", b"no image")
     with pytest.raises(BadRequestError, match="'top_k' must be an integer of at least 1"):
-        await ask("resnet-50", "image_classification", IMAGE, top_k=0)
-    with pytest.raises(BadRequestError, match="'temperature' cannot be changed here"):
-        await ask("t5-small", "summarization", TEXT, generate_parameters={"temperature": 2.0})
+        await call_model("resnet-50", "image_classification", IMAGE, top_k=0)
+    with pytest.raises(BadRequestError, match="'temperature' is not adjustable"):
+        await call_model("t5-small", "summarization", TEXT, generate_parameters={"temperature": 2.0})
     with pytest.raises(HfHubHTTPError, match="413") as too_long:
-        await ask("t5-small", "summarization", TEXT * 30, truncation="do_not_truncate")
+        await call_model("t5-small", "summarization", TEXT * 30, truncation="do_not_truncate")
     assert "'truncation' is off" in str(too_long.value)
     with pytest.raises(HfHubHTTPError, match="404"):
-        await ask("nobody", "summarization", TEXT)
+        await call_model("nobody", "summarization", TEXT)
 
 
-async def test_its_own_deadline(ask):
+async def test_huggingface_client_respects_its_timeout(call_model):
     with pytest.raises(InferenceTimeoutError):
-        await ask("t5-small", "summarization", TEXT, timeout=0.001)
+        await call_model("t5-small", "summarization", TEXT, timeout=0.001)
 
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory) -> Path:
-    """What protoc makes of the files that TorchServe's jar publishes, in a folder with nothing of ours."""
+    """Generate stubs from the protos in TorchServe's jar, in a folder without code of this project."""
     from grpc_tools import protoc
 
     folder = tmp_path_factory.mktemp("stubs")
@@ -182,7 +184,7 @@ print(json.dumps(said))
 """
 
 
-def test_grpc_from_the_published_protos_alone(server, stubs):
+def test_stubs_of_the_published_protos_get_answers(server, stubs):
     (stubs / "image.jpg").write_bytes(IMAGE)
     (stubs / "report.txt").write_text(TEXT)
     (stubs / "foreign.py").write_text(FOREIGN)
@@ -190,19 +192,19 @@ def test_grpc_from_the_published_protos_alone(server, stubs):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, cwd=stubs, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["health"] == "Healthy"
-    assert said["labels"][0]["label"] == LABEL
-    assert len(said["labels"]) == 2
-    assert said["summary"] == said["after"] == [{"summary_text": SUMMARY}]
-    assert said["streamed"] == [[{"summary_text": SUMMARY}]]
-    assert (said["error"]["code"], said["error"]["type"]) == (400, "InvalidImage")
-    assert "Model not found: nobody" in said["unknown"]
-    assert (said["live"], said["ready"], said["model ready"]) == (True, True, True)
-    assert json.loads(said["infer label"][0]) == LABEL  # TorchServe writes BYTES as JSON strings
-    assert json.loads(said["infer summary"][0]) == SUMMARY
-    assert set(SUMMARIZERS) < set(said["models"])
-    assert said["workers"] == ["READY"]
+    result = json.loads(done.stdout)
+    assert result["health"] == "Healthy"
+    assert result["labels"][0]["label"] == LABEL
+    assert len(result["labels"]) == 2
+    assert result["summary"] == result["after"] == [{"summary_text": SUMMARY}]
+    assert result["streamed"] == [[{"summary_text": SUMMARY}]]
+    assert (result["error"]["code"], result["error"]["type"]) == (400, "InvalidImage")
+    assert "Model not found: nobody" in result["unknown"]
+    assert (result["live"], result["ready"], result["model ready"]) == (True, True, True)
+    assert json.loads(result["infer label"][0]) == LABEL  # TorchServe writes BYTES as JSON strings
+    assert json.loads(result["infer summary"][0]) == SUMMARY
+    assert set(SUMMARIZERS) < set(result["models"])
+    assert result["workers"] == ["READY"]
 
 
 CLIENTS = ROOT / "tests" / "clients"
@@ -217,13 +219,13 @@ def front(server):
 
 @pytest.fixture(params=["direct", pytest.param("nginx", marks=needs_nginx)])
 def url(request, server):
-    """TorchServe's own address, and nginx's."""
+    """Return the address of TorchServe or nginx."""
     return server.inference if request.param == "direct" else request.getfixturevalue("front").url
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
-    """Paths of an image, whose pixels lie beside it, and of a text."""
+    """Return the paths of an image and a text. The image's pixels are in a .npy file in the same folder."""
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "image.jpg").write_bytes(IMAGE)
     np.save(folder / "image.npy", np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB")))
@@ -231,8 +233,8 @@ def inputs(tmp_path_factory):
     return str(folder / "image.jpg"), str(folder / "report.txt")
 
 
-def said_by(script, *arguments):
-    """What a program of tests/clients prints, run in the environment of other servers' clients."""
+def run_client(script, *arguments):
+    """Run a program of tests/clients in the environment of third-party clients, and return its JSON output."""
     if script.endswith(".mjs"):
         program = shutil.which("node")
         if program is None:
@@ -240,7 +242,7 @@ def said_by(script, *arguments):
     else:
         program = str(VENV / "bin" / "python")
         if not (VENV / ".clients-stamp").exists():
-            pytest.skip(".venv-clients is not there (scripts/setup --clients)")
+            pytest.skip(".venv-clients is missing; run scripts/setup --clients")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [program, str(CLIENTS / script), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
@@ -249,13 +251,13 @@ def said_by(script, *arguments):
 
 
 @pytest.mark.parametrize("script", ["fetch.mjs", "plain_requests.py"])
-def test_clients_that_set_no_content_type(script, url, inputs):
-    """Case 2: node's fetch says text/plain for strings, `requests` says nothing."""
-    said = said_by(script, url, *inputs)
-    ok = {name: answer["body"] for name, answer in said.items() if answer["status"] == 200}
-    assert said.keys() - ok.keys() == {"refused"}
-    assert said["refused"]["status"] == 400
-    assert "'num_beams' must be an integer" in said["refused"]["body"]["error"]
+def test_requests_without_a_content_type_are_answered(script, url, inputs):
+    """Node's fetch sends text/plain for strings; `requests` sends no content type."""
+    result = run_client(script, url, *inputs)
+    ok = {name: answer["body"] for name, answer in result.items() if answer["status"] == 200}
+    assert result.keys() - ok.keys() == {"refused"}
+    assert result["refused"]["status"] == 400
+    assert "'num_beams' must be an integer" in result["refused"]["body"]["error"]
     assert ok["summary"] == ok["text"] == [{"summary_text": SUMMARY}]
     assert ok["v1"] == {"predictions": [{"summary_text": SUMMARY}]}
     assert SUMMARY.startswith(ok["short"][0]["summary_text"])
@@ -265,55 +267,54 @@ def test_clients_that_set_no_content_type(script, url, inputs):
 
 
 @pytest.mark.parametrize("package", ["huggingface-2", "huggingface-latest"])
-def test_hugging_faces_client_for_node(package, url, inputs):
-    """Case 11."""
+def test_huggingface_client_for_node_gets_answers(package, url, inputs):
     if not (VENV / ".node-clients-stamp").exists():
-        pytest.skip("its packages are not there (npm, scripts/setup --clients)")
-    said = said_by("huggingface.mjs", str(VENV), package, url, *inputs)
-    assert said["summary"]["summary_text"] == said["options"]["summary_text"] == SUMMARY
-    assert len(said["short"]["summary_text"]) < len(SUMMARY)
-    assert "an answer" not in said["refused"]
-    assert (said["labels"][0]["label"], len(said["labels"])) == (LABEL, 5)
+        pytest.skip("the packages for Node are missing; install npm and run scripts/setup --clients")
+    result = run_client("huggingface.mjs", str(VENV), package, url, *inputs)
+    assert result["summary"]["summary_text"] == result["options"]["summary_text"] == SUMMARY
+    assert len(result["short"]["summary_text"]) < len(SUMMARY)
+    assert "an answer" not in result["refused"]
+    assert (result["labels"][0]["label"], len(result["labels"])) == (LABEL, 5)
 
 
-def test_mlservers_codecs(url, inputs):
-    """Cases 11 and 18."""
-    said = said_by("mlserver_client.py", url, *inputs)
+def test_mlserver_codecs_are_decoded(url, inputs):
+    result = run_client("mlserver_client.py", url, *inputs)
     for name in ("lab", "pixels", "floats", "files"):
-        assert (said[name][0], len(said[name])) == (LABEL, 5), said[name]
-    assert (said["batch"][:5], said["batch"][5:]) == (said["pixels"], said["pixels"])
-    assert said["texts"] == [SUMMARY] * 2
-    assert said["bytes"] == said["strings"] == [SUMMARY]
-    assert "the input 'another' is unknown" in said["wrong"]["error"] or "'payload'" in said["wrong"]["error"]
+        assert (result[name][0], len(result[name])) == (LABEL, 5), result[name]
+    assert (result["batch"][:5], result["batch"][5:]) == (result["pixels"], result["pixels"])
+    assert result["texts"] == [SUMMARY] * 2
+    assert result["bytes"] == result["strings"] == [SUMMARY]
+    assert (
+        "the input 'another' is unknown" in result["wrong"]["error"]
+        or "'payload'" in result["wrong"]["error"]
+    )
 
 
 @needs_nginx
-def test_tritonclients_grpc_through_nginx(front, inputs):
-    """Case 13."""
-    said = said_by("triton_grpc.py", front.front.grpc, *inputs)
-    assert (said["live"], said["ready"], said["version ready"]) == (True, True, True)
-    assert said["model ready"] == [True, False]
-    assert said["server"] == "Torchserve"
-    assert said["metadata"] == [["summary_text", "BYTES", [-1]], ["truncated", "BOOL", [-1]]]
-    assert (said["labels"][0], len(said["labels"]), said["id"]) == (LABEL, 5, "seven")
-    assert (said["selected"], said["scores"]) == (["score", "label"], [1, 2])
-    assert said["pixels"][0] == said["half"][0] == LABEL
-    assert said["summaries"] == [SUMMARY] * 2
-    assert said["truncated"] == [False, False]
-    assert 0 < len(said["short"][0]) < len(SUMMARY)
-    assert (said["typed"], said["typed id"]) == ([SUMMARY], "8")
-    assert said["parameter"] == [
+def test_tritonclient_grpc_gets_answers_through_nginx(front, inputs):
+    result = run_client("triton_grpc.py", front.config.grpc, *inputs)
+    assert (result["live"], result["ready"], result["version ready"]) == (True, True, True)
+    assert result["model ready"] == [True, False]
+    assert result["server"] == "Torchserve"
+    assert result["metadata"] == [["summary_text", "BYTES", [-1]], ["truncated", "BOOL", [-1]]]
+    assert (result["labels"][0], len(result["labels"]), result["id"]) == (LABEL, 5, "seven")
+    assert (result["selected"], result["scores"]) == (["score", "label"], [1, 2])
+    assert result["pixels"][0] == result["half"][0] == LABEL
+    assert result["summaries"] == [SUMMARY] * 2
+    assert result["truncated"] == [False, False]
+    assert 0 < len(result["short"][0]) < len(SUMMARY)
+    assert (result["typed"], result["typed id"]) == ([SUMMARY], "8")
+    assert result["parameter"] == [
         "StatusCode.INVALID_ARGUMENT",
         "'top_k' must be an integer of at least 1, not 0",
     ]
-    assert said["model"] == ["StatusCode.NOT_FOUND", "Model not found: nobody"]
-    assert said["output"][0] == "StatusCode.INVALID_ARGUMENT"
-    assert said["method"][0] == "StatusCode.UNIMPLEMENTED"
-    assert "DEADLINE_EXCEEDED" in said["late"][0] or "Deadline Exceeded" in said["late"][1]
+    assert result["model"] == ["StatusCode.NOT_FOUND", "Model not found: nobody"]
+    assert result["output"][0] == "StatusCode.INVALID_ARGUMENT"
+    assert result["method"][0] == "StatusCode.UNIMPLEMENTED"
+    assert "DEADLINE_EXCEEDED" in result["late"][0] or "Deadline Exceeded" in result["late"][1]
 
 
-async def test_kserve_v1(url):
-    """Case 12."""
+async def test_kserve_v1_requests_are_answered(url):
     b64 = base64.b64encode(IMAGE).decode()
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
         path = "/v1/models/resnet-50:predict"
@@ -335,8 +336,7 @@ async def test_kserve_v1(url):
 
 
 @needs_nginx
-def test_kserves_model_routes_and_mlservers_docs(front):
-    """Cases 12 and 18."""
+def test_kserve_model_routes_and_mlserver_docs_are_served(front):
     with httpx.Client(base_url=front.url, timeout=60) as http:
         assert http.get("/v1/models/t5-small").json() == {"name": "t5-small", "ready": True}
         assert http.get("/v1/models/nobody").status_code == 404
@@ -348,8 +348,7 @@ def test_kserves_model_routes_and_mlservers_docs(front):
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
-def test_tritonclients_compression_over_http(url, algorithm):
-    """Case 11."""
+def test_compressed_requests_of_tritonclient_are_answered(url, algorithm):
     client = triton.InferenceServerClient(url.removeprefix("http://"))
     pixels = np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB"))
     image = triton.InferInput("INPUT0", list(pixels.shape), "UINT8")
@@ -367,7 +366,6 @@ def test_tritonclients_compression_over_http(url, algorithm):
 
 
 def test_registering_twice_over_grpc_is_a_conflict(server):
-    """Case 15."""
     for protocol in ("rest", "grpc"):
         with Client(endpoints=server.endpoints, protocol=protocol) as client:
             for name in (None, "t5-small"):

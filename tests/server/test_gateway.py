@@ -1,4 +1,4 @@
-"""nginx and the gateway in front of a real TorchServe: the routes, by curl and by the client, and readiness."""
+"""Routes and readiness of nginx and the gateway in front of a real TorchServe."""
 
 import base64
 import io
@@ -19,10 +19,10 @@ from tests.tools import needs
 from torchserve_models.client import Client, InvalidImage, ModelNotFound, TooLarge
 from torchserve_models.paths import ROOT
 from torchserve_models.serving.commands import samples
-from training.reports import report
+from training.reports import draw_example
 
 pytestmark = needs_nginx
-TEXT, SUMMARY = report(2024, 3)
+TEXT, SUMMARY = draw_example(2024, 3)
 JPEG = {"content-type": "image/jpeg"}
 TENSOR = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(IMAGE).decode()]}
 INFER = {"id": "1", "inputs": [TENSOR]}
@@ -89,7 +89,7 @@ def curl(options, url, folder):
 @needs("curl")
 class TestByCurl:
     @pytest.mark.parametrize("form", CURL)
-    def test_a_image(self, front, version, files, form):
+    def test_image_is_classified(self, front, version, files, form):
         options, path = CURL[form]
         answer = curl(options, front.url + path.replace("VERSION", version), files)
         assert len(answer) == 5
@@ -99,7 +99,7 @@ class TestByCurl:
     def test_query_parameters_reach_the_handler(self, front, version, files, form):
         options, path = ONE[form]
         answer = curl(options, front.url + path.replace("VERSION", version), files)
-        assert [each["label"] for each in answer] == [LABEL]
+        assert [label["label"] for label in answer] == [LABEL]
 
     @pytest.mark.parametrize(
         ("options", "path"),
@@ -111,10 +111,10 @@ class TestByCurl:
             ("-d @text.json", "/predict/text_summarize?model=bart&min=5&max=60"),
         ],
     )
-    def test_a_text(self, front, files, options, path):
+    def test_text_is_summarized(self, front, files, options, path):
         assert curl(options, front.url + path, files) == [{"summary_text": SUMMARY}]
 
-    def test_the_commands_of_the_docs(self, front, files):
+    def test_commands_of_the_docs_work(self, front, files):
         samples.write(files / ".run" / "samples")
         page = (ROOT / "docs" / "gateway.md").read_text()
         (commands,) = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
@@ -129,22 +129,22 @@ class TestByCurl:
             answer = json.loads(done.stdout)
             assert answer == {"ready": True} or "summary_text" in answer[0] or answer[0]["label"] == "arrow"
 
-    def test_their_lengths_are_lengths(self, front, files):
+    def test_length_aliases_limit_the_summary(self, front, files):
         (short,) = curl("-d @text.json", f"{front.url}/predict/text_summarize?model=bart&min=2&max=4", files)
         assert 0 < len(short["summary_text"].split()) <= 3
 
     @pytest.mark.parametrize(
         "path", ["/v2/models/resnet-50/infer", "/v2/models/resnet-50/versions/VERSION/infer"]
     )
-    def test_open_inference(self, front, version, files, path):
+    def test_open_inference_request_is_answered(self, front, version, files, path):
         answer = curl("-d @infer.json", front.url + path.replace("VERSION", version), files)
         assert answer["model_name"] == "resnet-50"
         assert answer["model_version"] == version
-        outputs = {each["name"]: each["data"] for each in answer["outputs"]}
+        outputs = {output["name"]: output["data"] for output in answer["outputs"]}
         assert outputs["label"][0] == LABEL
 
 
-def test_the_answers_are_torchserves(http, server):
+def test_responses_match_torchserve(http, server):
     direct = httpx.post(f"{server.inference}/predictions/resnet-50", content=IMAGE, headers=JPEG)
     assert http.post("/predictions/resnet-50", content=IMAGE, headers=JPEG).json() == direct.json()
 
@@ -159,12 +159,12 @@ def test_the_answers_are_torchserves(http, server):
         ("/model", {"json": {"img": [[[0, 0, 300]]]}}, 400, "InvalidImage"),
     ],
 )
-def test_errors_of_requests(http, path, send, code, kind):
+def test_invalid_request_is_rejected(http, path, send, code, kind):
     error(http.post(path, **send), code, kind)
 
 
-def test_torchserves_own_errors_pass(http):
-    """In its own shape, without `error`."""
+def test_torchserve_errors_are_passed_on(http):
+    """The body has TorchServe's format, without the field `error`."""
     for response in (
         http.post("/predictions/nobody", content=b"x"),
         http.post("/predictions/resnet-50/9", content=b"x"),
@@ -187,8 +187,7 @@ def test_torchserves_own_errors_pass(http):
         ("/model/?top_k=1", {"json": {"img": [[[1, 2, 3]]]}}),
     ],
 )
-def test_a_prediction_with_a_slash_at_the_end(http, version, path, send):
-    """Case 9."""
+def test_trailing_slash_of_a_prediction_is_ignored(http, version, path, send):
     path = path.replace("VERSION", version)
     expected = http.post(path.replace("/?", "?").rstrip("/"), **send)
     answer = http.post(path, **send)
@@ -199,14 +198,12 @@ def test_a_prediction_with_a_slash_at_the_end(http, version, path, send):
     "path", ["/livez", "/readyz", "/readyz/resnet-50", "/ping", "/v2", "/v2/health/live"]
 )
 @pytest.mark.parametrize("slashes", ["/", "//"])
-def test_a_question_with_a_slash_at_the_end(http, path, slashes):
-    """Case 9."""
+def test_trailing_slash_of_a_get_route_is_ignored(http, path, slashes):
     answer = http.get(path + slashes)
     assert (answer.status_code, answer.json()) == (200, http.get(path).json())
 
 
-def test_no_route_redirects_and_none_of_nginxs_own_opens(http):
-    """Case 9."""
+def test_routes_do_not_redirect_and_internal_routes_are_closed(http):
     for path in ("/docs/", "/openapi.json/", "/docs/page.js/", "/v2/models/resnet-50/"):
         assert http.get(path).status_code == 200
     for path in (
@@ -223,16 +220,15 @@ def test_no_route_redirects_and_none_of_nginxs_own_opens(http):
     error(http.get("/models/"), 403, "AccessDenied")
 
 
-def test_the_root_says_what_this_is(http):
-    """Case 19."""
+def test_root_route_describes_the_server(http):
     body = http.get("/").json()
     assert (body["name"], body["ready"]) == ("torchserve-models", True)
     assert http.get(body["docs"]).status_code == http.get(body["openapi"]).status_code == 200
     assert "Status: ready" in http.get("/", headers={"accept": "text/html"}).text
 
 
-def test_1080p_as_numbers(http):
-    """Case 19: as a client of a Flask tutorial sends it: 30 MB of JSON."""
+def test_1080p_image_as_json_numbers_is_classified(http):
+    """Clients of a Flask tutorial send such an image as 30 MB of JSON."""
     image = Image.open(io.BytesIO(IMAGE)).resize((1920, 1080))
     file = io.BytesIO()
     image.save(file, "PNG")
@@ -244,8 +240,7 @@ def test_1080p_as_numbers(http):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA"])
-def test_pixels_are_those_of_the_file(http, mode):
-    """Case 19."""
+def test_pixels_give_the_same_labels_as_the_file(http, mode):
     image = Image.open(io.BytesIO(IMAGE)).convert(mode)
     file = io.BytesIO()
     image.save(file, "PNG")
@@ -256,8 +251,7 @@ def test_pixels_are_those_of_the_file(http, mode):
         assert http.post("/model", json={"img": (pixels / 255).tolist()}).json() == expected
 
 
-def test_pixels_have_a_limit_of_their_own(http):
-    """Case 19."""
+def test_pixel_body_has_a_separate_limit(http):
     assert "larger than 48 MiB" in error(http.post("/model", content=b" " * (49 << 20)), 413, "TooLarge")
     assert "larger than 16 MiB" in error(http.post("/predict", content=b" " * (17 << 20)), 413, "TooLarge")
 
@@ -272,14 +266,13 @@ def test_pixels_have_a_limit_of_their_own(http):
         ("min=50&max_length=20", "'min' (50) must not be above 'max_length' (20)"),
     ],
 )
-def test_errors_speak_of_parameters_as_the_client_named_them(http, query, message):
-    """Case 20."""
+def test_error_messages_use_the_aliases_of_parameters(http, query, message):
     answer = http.post(f"/predict/text_summarize?{query}", json={"text": TEXT})
     assert error(answer, 400, "InvalidParameter") == message
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/invocations", "/v1/nothing", "/predictions"])
-def test_there_is_nothing_else(http, path):
+def test_unknown_route_is_not_found(http, path):
     error(http.get(path), 404, "NotFound")
 
 
@@ -288,7 +281,7 @@ def test_management_and_metrics_are_closed(http, path):
     error(http.get(path), 403, "AccessDenied")
 
 
-def test_ready_when_it_is(http, version):
+def test_readiness_routes_report_ready(http, version):
     deadline = time.monotonic() + 15
     while http.get("/v2/health/ready").status_code != 200:
         assert time.monotonic() < deadline
@@ -300,7 +293,7 @@ def test_ready_when_it_is(http, version):
     assert http.get("/v2/models/nobody/ready").status_code == 404
 
 
-def test_metadata(http, version):
+def test_model_metadata_is_returned(http, version):
     assert http.get("/v2").json()["version"] == "0.12.0"
     for path in ("/v2/models/resnet-50", f"/v2/models/resnet-50/versions/{version}"):
         metadata = http.get(path).json()
@@ -311,7 +304,7 @@ def test_metadata(http, version):
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc", "open-inference", "open-inference-grpc"])
-def test_the_client_by_every_protocol(front, server, protocol):
+def test_client_works_with_every_protocol(front, server, protocol):
     at = through(front, server)
     with Client(endpoints=at, protocol=protocol, retries=0) as client:
         assert client.classify("resnet-50", IMAGE, top_k=1)[0].label == LABEL
@@ -326,7 +319,7 @@ def test_the_client_by_every_protocol(front, server, protocol):
         assert client.server_ready()
 
 
-def test_a_stream_comes_as_it_is_made_and_a_large_answer_whole(server, http):
+def test_streams_and_large_responses_are_passed_on(server, http):
     with Client(endpoints=server.endpoints) as client:
         client.register(f"{toy(server.store, 'talkative', TALKATIVE)}.mar")
         try:
@@ -340,8 +333,8 @@ def test_a_stream_comes_as_it_is_made_and_a_large_answer_whole(server, http):
             (server.store / "talkative.mar").unlink()
 
 
-def test_grpc_has_no_other_services(front):
-    with grpc.insecure_channel(front.front.grpc) as channel:
+def test_other_grpc_services_are_closed(front):
+    with grpc.insecure_channel(front.config.grpc) as channel:
         call = channel.unary_unary(
             "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
             request_serializer=bytes,

@@ -1,4 +1,4 @@
-"""What nginx refuses in front of a real TorchServe, and how: limits, slow clients, full queues, TLS, rates."""
+"""nginx's limits in front of a real TorchServe: body sizes, slow clients, full queues, TLS and rates."""
 
 import asyncio
 import collections
@@ -19,7 +19,7 @@ from tests.live_server import alive
 from tests.server.fronted import IMAGE, LABEL, SLOW, error, in_front_of, needs_nginx, through
 from tests.tools import needs
 from torchserve_models.client import AsyncClient, Client, Endpoints, Overloaded, TorchServeError
-from torchserve_models.gateway.nginx import Tls
+from torchserve_models.gateway.nginx.config import Tls
 from torchserve_models.paths import ROOT
 
 pytestmark = needs_nginx
@@ -40,7 +40,7 @@ def http(front):
 
 @pytest.fixture
 def slow_model(server):
-    """One worker, and room for QUEUE requests; the body says what to do."""
+    """Serve a toy model with one worker and a queue of QUEUE requests."""
     with Client(endpoints=server.endpoints) as client:
         client.register(f"{toy(server.store, 'obedient', queue=QUEUE)}.mar")
         try:
@@ -50,7 +50,7 @@ def slow_model(server):
             (server.store / "obedient.mar").unlink()
 
 
-def test_a_body_over_the_limit_is_refused_in_our_words(http):
+def test_too_large_body_gets_the_error_format(http):
     body = b"\0" * (17 << 20)
     pieces = (body[at : at + 2**16] for at in range(0, len(body), 2**16))
     for content in (body, pieces):  # with a length, and chunked
@@ -61,20 +61,20 @@ def test_a_body_over_the_limit_is_refused_in_our_words(http):
     assert http.post("/predictions/resnet-50", content=IMAGE).status_code == 200
 
 
-def test_the_handlers_own_413_passes(http):
+def test_413_of_a_handler_is_passed_on(http):
     response = http.post(
         "/predictions/t5-small", content=b"a" * 1_500_000, headers={"content-type": "text/plain"}
     )
     error(response, 413, "TextTooLong")
 
 
-def test_a_large_header_or_url_is_refused(http):
+def test_large_header_or_url_is_rejected(http):
     error(http.post("/predictions/resnet-50", content=IMAGE, headers={"x": "a" * 65536}), 431, "TooLarge")
     error(http.get("/predictions/" + "a" * 8000), 414, "TooLarge")
     assert http.post("/predictions/resnet-50", content=IMAGE, headers={"x": "a" * 3000}).status_code == 200
 
 
-def test_every_answer_has_an_id_and_none_names_nginxs_version(http):
+def test_responses_have_an_id_and_hide_nginxs_version(http):
     for path in ("/nothing", "/v2", "/models", "/predictions/resnet-50"):
         response = http.get(path, headers={"x-request-id": "mine-7"})
         assert response.headers["x-request-id"] == "mine-7"
@@ -85,11 +85,11 @@ def test_every_answer_has_an_id_and_none_names_nginxs_version(http):
         for bad in ("", "a b", "x" * 200)
     }
     assert len(ids) == 3
-    assert all(len(each) == 32 for each in ids)
+    assert all(len(request_id) == 32 for request_id in ids)
 
 
-def test_a_request_that_is_none_is_refused(front):
-    with socket.create_connection(front.front.http.rsplit(":", 1)) as connection:
+def test_malformed_request_is_rejected(front):
+    with socket.create_connection(front.config.http.rsplit(":", 1)) as connection:
         connection.sendall(b"nonsense\r\n\r\n")
         answer = connection.recv(10_000)
     assert b" 400 " in answer
@@ -97,7 +97,7 @@ def test_a_request_that_is_none_is_refused(front):
 
 
 def is_cut(connection, more):
-    """Sends `more`, and looks whether the other side has ended the connection."""
+    """Send `more`, and return whether the server has closed the connection."""
     try:
         connection.sendall(more)
         return connection.recv(100) == b""
@@ -107,15 +107,15 @@ def is_cut(connection, more):
         return True
 
 
-def test_slow_clients_are_cut_while_others_are_answered(front, http):
+def test_slow_clients_are_disconnected_without_affecting_others(front, http):
     head = b"POST /predictions/resnet-50 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
-    # A header that stops, one that comes a byte at a time, a body that stops.
+    # An incomplete header, a header that arrives byte by byte, and an incomplete body.
     kinds = [(head, b""), (head, b"x"), (head + b"\r\nabc", b"")]
     begin = time.monotonic()
     slow = []
     for number in range(90):
         start, more = kinds[number % 3]
-        connection = socket.create_connection(front.front.http.rsplit(":", 1))
+        connection = socket.create_connection(front.config.http.rsplit(":", 1))
         connection.sendall(start)
         connection.setblocking(False)
         slow.append((connection, more))
@@ -130,12 +130,12 @@ def test_slow_clients_are_cut_while_others_are_answered(front, http):
                 slow.remove((connection, more))
                 seconds = seconds or time.monotonic() - begin
         time.sleep(0.1)
-    assert seconds > SLOW * 0.8  # nobody before the time
+    assert seconds > SLOW * 0.8  # no client is disconnected early
     assert answered > 3
 
 
 async def burst(url, model, count, body):
-    """So many requests at once: statuses, and how long the slowest refusal took."""
+    """Send `count` concurrent requests; return each response with its duration in seconds."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
 
@@ -147,7 +147,7 @@ async def burst(url, model, count, body):
         return await asyncio.gather(*(one() for _ in range(count)))
 
 
-def test_two_hundred_at_once_against_a_queue_of_twenty(front, slow_model):
+def test_requests_beyond_the_queue_are_rejected(front, slow_model):
     answers = asyncio.run(burst(front.url, slow_model, 200, b"sleep 0.05"))
     statuses = collections.Counter(response.status_code for response, _ in answers)
     assert statuses.keys() == {200, 429}
@@ -158,10 +158,10 @@ def test_two_hundred_at_once_against_a_queue_of_twenty(front, slow_model):
             assert response.headers["retry-after"] == "1"
 
 
-def test_a_client_that_waits_as_told_is_answered(front, slow_model):
-    """What 429 is for: with retries, everybody gets an answer."""
+def test_client_that_honors_retry_after_succeeds(front, slow_model):
+    """With retries, every client gets an answer."""
 
-    async def ask():
+    async def send_all():
         async with AsyncClient(endpoints=Endpoints(inference=front.url), retries=8, timeout=60) as client:
             call = client._operations._tasks._post(
                 slow_model, None, "text/plain", b"sleep 0.01", lambda value: value
@@ -169,15 +169,15 @@ def test_a_client_that_waits_as_told_is_answered(front, slow_model):
             call = replace(call, read=bytes.decode)
             return await asyncio.gather(*(client._run(call) for _ in range(60)))
 
-    assert len(asyncio.run(ask())) == 60
+    assert len(asyncio.run(send_all())) == 60
 
 
-def test_without_a_worker_it_is_503_and_a_broken_handler_is_500(front, http, server, slow_model):
+def test_missing_worker_is_503_and_broken_handler_is_500(front, http, server, slow_model):
     message = error(http.post(f"/predictions/{slow_model}", content=b"raise"), 500, "InternalError")
     assert "handler failed" in message
     with Client(endpoints=server.endpoints) as client:
         client.scale(slow_model, 0)
-    time.sleep(1.1)  # what was found out before is kept for a second
+    time.sleep(1.1)  # the previous diagnosis is cached for a second
     deadline = time.monotonic() + 15
     while "no worker" not in http.get(f"/v2/models/{slow_model}/ready").json().get("reason", ""):
         assert time.monotonic() < deadline
@@ -186,15 +186,15 @@ def test_without_a_worker_it_is_503_and_a_broken_handler_is_500(front, http, ser
     for response in responses:
         assert slow_model in error(response, 503, "NoWorker")
         assert response.headers["retry-after"] == "1"
-    time.sleep(1.0)  # the state that probes are answered from is up to a second and a half old
+    time.sleep(1.0)  # probe responses are based on a state that is up to 1.5 s old
     response = http.get(f"/v2/models/{slow_model}/ready")
     assert (response.status_code, response.json()["ready"]) == (503, False)
-    # Scaled to 0 on purpose: the other models are no less ready for it.
+    # A model that is scaled to 0 does not affect the readiness of the server.
     assert http.get("/v2/health/ready").status_code == 200
     assert http.get("/ping").json()["status"] == "Healthy"
 
 
-def test_a_worker_that_dies_once_is_not_seen_and_one_that_dies_twice_is_said(http, slow_model, tmp_path):
+def test_second_death_of_a_worker_is_reported(http, slow_model, tmp_path):
     response = http.post(f"/predictions/{slow_model}", content=f"exit once {tmp_path / 'died'}".encode())
     assert (tmp_path / "died").exists()
     assert (response.status_code, response.headers["x-retried"]) == (200, "1")
@@ -204,7 +204,7 @@ def test_a_worker_that_dies_once_is_not_seen_and_one_that_dies_twice_is_said(htt
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_only_post_predicts_and_nothing_hangs_without_a_worker(http, server, slow_model, method):
+def test_prediction_route_allows_post_only_without_a_worker(http, server, slow_model, method):
     with Client(endpoints=server.endpoints) as client:
         client.scale(slow_model, 0)
     response = http.request(method, f"/predictions/{slow_model}", timeout=10)
@@ -223,7 +223,7 @@ def certificate(tmp_path_factory):
 
 
 @needs("openssl")
-def test_tls_and_open_management(server, certificate):
+def test_tls_and_open_management_serve_every_protocol(server, certificate):
     ca = certificate.certificate
     with in_front_of(server.endpoints, tls=certificate, open_management=True) as running:
         assert running.url.startswith("https://")
@@ -234,11 +234,11 @@ def test_tls_and_open_management(server, certificate):
                 assert client.classify("resnet-50", IMAGE, top_k=1)[0].label == LABEL
                 assert client.server_ready()
         with Client(endpoints=secure, ca_file=ca) as client:
-            assert "resnet-50" in {each.name for each in client.list_models()}
+            assert "resnet-50" in {model.name for model in client.list_models()}
         assert "handler_requests" in httpx.get(f"{running.url}/metrics", verify=False).text
-        with pytest.raises(httpx.HTTPError):  # nobody trusts it unasked
+        with pytest.raises(httpx.HTTPError):  # the certificate is not trusted
             httpx.get(running.url)
-        answer = httpx.get(f"http://{running.front.http}/v2")  # plain HTTP on the port of TLS
+        answer = httpx.get(f"http://{running.config.http}/v2")  # plain HTTP on a TLS port
         error(answer, 400, "InvalidRequest")
 
 
@@ -249,11 +249,11 @@ def outcome(client):
         return type(refused)
 
 
-def test_a_rate_for_each_client(server):
+def test_rate_is_limited_per_client(server):
     with in_front_of(server.endpoints, rate=1, burst=3) as running:
         with httpx.Client(base_url=running.url) as client:
             answers = [client.get("/v2") for _ in range(8)]
-            # A balancer learns whether the server is ready, however many requests it passes on.
+            # Health routes are not rate limited, so that a load balancer can always probe them.
             assert {client.get("/v2/health/live").status_code for _ in range(8)} == {200}
         assert {answer.status_code for answer in answers} == {200, 429}
         for answer in answers:
@@ -264,26 +264,27 @@ def test_a_rate_for_each_client(server):
             assert Overloaded in {outcome(client) for _ in range(8)}
 
 
-def test_without_torchserve_it_says_so():
+def test_missing_torchserve_is_reported():
     nowhere = Endpoints.at(inference_port=1, management_port=1, metrics_port=1, grpc_port=1)
     with in_front_of(nowhere) as running:
         error(httpx.post(f"{running.url}/predictions/resnet-50", content=IMAGE), 503, "Unavailable")
         response = httpx.get(f"{running.url}/v2/health/live")
         assert (response.status_code, response.json()["live"]) == (503, False)
-        running.gateway.listener.close()  # as when it is not started again soon
+        running.gateway.listener.close()  # so that connections to the dead gateway are refused
         os.kill(running.gateway.pid, signal.SIGKILL)
         error(httpx.get(f"{running.url}/v2"), 502, "Unavailable")
     with pytest.raises(httpx.ConnectError):
         httpx.get(running.url)
 
 
-def test_the_command_ends_both_when_it_is_asked_to(server):
+def test_command_stops_both_processes(server):
     ports = [part for name in ("", "grpc-") for part in (f"--{name}port", "0")]
     line = [
         sys.executable,
         "-P",
         "-m",
-        "torchserve_models.gateway.front",
+        "torchserve_models",
+        "gateway",
         "--run-dir",
         str(server.run_dir),
         *ports,
@@ -299,15 +300,15 @@ def test_the_command_ends_both_when_it_is_asked_to(server):
                 [*line, "--port", taken], env=environment, capture_output=True, timeout=60
             )
             assert second.returncode == 1
-            assert b"is taken" in second.stderr
+            assert b"is already in use" in second.stderr
         finally:
-            running.terminate()  # whoever starts tests in the background may have SIGINT ignored
+            running.terminate()  # not SIGINT, which may be ignored if the tests run in the background
         assert running.wait(20) == 0
-    assert len(children) >= 3  # the gateway, nginx and a worker of its
+    assert len(children) >= 3  # the gateway, nginx and at least one nginx worker
     assert not any(alive(child) for child in children)
 
 
-def test_killed_it_leaves_nothing_behind(server):
+def test_killed_command_leaves_no_process(server):
     code = (
         "import time; from tests.server.fronted import in_front_of\n"
         "from torchserve_models.client import Endpoints\n"

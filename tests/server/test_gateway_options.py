@@ -1,4 +1,4 @@
-"""Pages of other sites, and a model for each of the known routes, through nginx in front of a real TorchServe."""
+"""Options of the gateway in front of a real TorchServe: CORS, and models of the compatibility routes."""
 
 import gzip
 import io
@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from tests.server.fronted import IMAGE, LABEL, error, in_front_of, needs_nginx
-from torchserve_models.gateway.settings import Settings
-from training.reports import report
+from torchserve_models.gateway.settings import GatewaySettings
+from training.reports import draw_example
 
 pytestmark = needs_nginx
-TEXT, SUMMARY = report(2024, 3)
+TEXT, SUMMARY = draw_example(2024, 3)
 SITE = "https://app.example"
 PREFLIGHT = {
     "access-control-request-method": "POST",
@@ -49,8 +49,7 @@ def allowed(answer):
 
 @pytest.mark.parametrize("path", [*ROUTES, "/predictions/resnet-50/", "/v2/models/resnet-50"])
 @pytest.mark.parametrize("origin", [SITE, "http://localhost:3000"])
-def test_a_preflight_is_answered(http, path, origin):
-    """Case 14."""
+def test_preflight_request_is_answered(http, path, origin):
     answer = http.options(path, headers=PREFLIGHT | {"origin": origin})
     assert (answer.status_code, allowed(answer), answer.content) == (204, origin, b"")
     assert "POST" in answer.headers["access-control-allow-methods"]
@@ -58,8 +57,7 @@ def test_a_preflight_is_answered(http, path, origin):
     assert "access-control-allow-credentials" not in answer.headers
 
 
-def test_answers_and_errors_may_be_read(http):
-    """Case 14."""
+def test_responses_and_errors_are_readable_across_origins(http):
     headers = {"origin": SITE, "content-type": "image/jpeg"}
     answers = [
         http.post("/predictions/resnet-50", content=IMAGE, headers=headers),
@@ -83,15 +81,14 @@ def test_answers_and_errors_may_be_read(http):
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "https://app.example.evil", "null", f"{SITE}:444", ""]
 )
-def test_other_sites_may_not(http, origin):
-    """Case 14."""
+def test_other_origins_are_not_allowed(http, origin):
     assert error(http.options("/predict", headers=PREFLIGHT | {"origin": origin}), 405, "NotAllowed")
     answer = http.post("/predictions/resnet-50", content=IMAGE, headers={"origin": origin})
     assert (answer.status_code, allowed(answer)) == (200, None)
 
 
 @pytest.mark.parametrize("path", ["/models", "/models/resnet-50", "/models/", "/metrics", "/edge/metrics"])
-def test_management_stays_closed_to_pages_of_every_site(http, path):
+def test_management_is_closed_to_all_origins(http, path):
     answer = http.options(path, headers=PREFLIGHT | {"origin": SITE})
     assert (answer.status_code, allowed(answer)) == (403, None)
     answer = http.get(path, headers={"origin": SITE})
@@ -99,8 +96,7 @@ def test_management_stays_closed_to_pages_of_every_site(http, path):
     assert http.get(path).status_code == 200
 
 
-def test_off_unless_asked_for_and_every_site_by_a_star(server):
-    """Case 14."""
+def test_cors_is_off_by_default_and_star_allows_all_origins(server):
     with asking(server) as client:
         error(client.options("/predict", headers=PREFLIGHT | {"origin": SITE}), 405, "NotAllowed")
         answer = client.post("/predictions/resnet-50", content=IMAGE, headers={"origin": SITE})
@@ -118,7 +114,7 @@ SENT = {
 }
 
 
-def test_compressed_bodies_of_the_gateways_routes(http):
+def test_compressed_bodies_are_decompressed(http):
     pixels = gzip.compress(
         json.dumps({"img": np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB")).tolist()}).encode()
     )
@@ -128,13 +124,12 @@ def test_compressed_bodies_of_the_gateways_routes(http):
     answer = http.post("/predict/text_summarize", content=body, headers={"content-encoding": "gzip"})
     assert answer.json() == [{"summary_text": SUMMARY}]
     answer = http.post("/predict/text_summarize", content=b"text=a", headers={"content-encoding": "gzip"})
-    assert "not gzip" in error(answer, 400, "InvalidRequest")
+    assert "not valid gzip" in error(answer, 400, "InvalidRequest")
 
 
 @pytest.mark.parametrize("route", SENT)
-def test_each_known_route_asks_its_own_model(server, route):
-    """Case 20."""
-    with asking(server, Settings(route_models={route: "no-such-model"})) as client:
+def test_compatibility_routes_use_separate_models(server, route):
+    with asking(server, GatewaySettings(route_models={route: "no-such-model"})) as client:
         answers = {path: client.post(path, **send) for path, send in SENT.items()}
         assert route not in client.get("/openapi.json").json()["paths"]
     for path, answer in answers.items():

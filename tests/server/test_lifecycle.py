@@ -1,4 +1,4 @@
-"""A server with the real models: what it says about itself, that it is quiet, and that versions can change."""
+"""A server with the starter models: its status, logs and printed commands."""
 
 import json
 import shutil
@@ -10,13 +10,13 @@ import pytest
 from tests.tools import needs
 from torchserve_models.packing import read_provenance
 from torchserve_models.serving.commands import status
-from torchserve_models.serving.commands.samples import commands
+from torchserve_models.serving.commands.samples import sample_commands
 from torchserve_models.serving.run_config.run_dir import RunDir
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 _, IMAGE = draw_image(77, 1)
-TEXT, _ = report(77, 1)
+TEXT, _ = draw_example(77, 1)
 
 
 def lines(server):
@@ -29,11 +29,11 @@ def predict(server, path, content=IMAGE):
     return httpx.post(f"{server.inference}/predictions/{path}", content=content, timeout=60)
 
 
-def test_it_is_ready_and_says_what_it_serves(server):
+def test_status_reports_the_served_models(server):
     assert server.ready()
-    found = status.get_status(RunDir(server.run_dir))
-    assert found.exit_code == 0
-    report = status.as_json(found)
+    server_status = status.get_status(RunDir(server.run_dir))
+    assert server_status.exit_code == 0
+    report = status.as_json(server_status)
     assert json.loads(json.dumps(report)) == report
     assert [model["name"] for model in report["models"]] == sorted(server.models)
     for model in report["models"]:
@@ -46,7 +46,7 @@ def test_it_is_ready_and_says_what_it_serves(server):
         assert all(worker["memory"] > 2**20 for worker in model["workers"])
 
 
-def test_the_table_for_people_names_every_model(server, capsys):
+def test_status_table_names_every_model(server, capsys):
     status.print_status(status.get_status(RunDir(server.run_dir)))
     shown = capsys.readouterr().out
     for model in server.models:
@@ -56,8 +56,8 @@ def test_the_table_for_people_names_every_model(server, capsys):
 
 
 @needs("curl")
-def test_the_commands_that_it_prints_can_be_pasted(server):
-    printed = commands(server.models, server.store, RunDir(server.run_dir).samples, server.endpoints)
+def test_printed_commands_get_answers(server):
+    printed = sample_commands(server.models, server.store, RunDir(server.run_dir).samples, server.endpoints)
     assert len(printed) == len(server.models)
     for command in printed:
         answer = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
@@ -65,7 +65,7 @@ def test_the_commands_that_it_prints_can_be_pasted(server):
         assert set(first) in ({"label", "score"}, {"summary_text"})
 
 
-def test_requests_leave_no_line_in_the_logs(server):
+def test_requests_are_not_logged(server):
     predict(server, "resnet-50")
     before = lines(server)
     for _ in range(20):
@@ -74,7 +74,7 @@ def test_requests_leave_no_line_in_the_logs(server):
     assert lines(server) == before
 
 
-def test_versions_have_names_that_urls_and_management_take(server):
+def test_version_in_the_url_is_answered(server):
     (described,) = httpx.get(f"{server.management}/models/resnet-50").json()
     version = described["modelVersion"]
     assert version.startswith("starter-")
@@ -86,7 +86,7 @@ def test_versions_have_names_that_urls_and_management_take(server):
     assert changed.status_code == 200
 
 
-def test_only_the_store_is_a_place_to_register_from(server, tmp_path):
+def test_registration_outside_the_store_is_rejected(server, tmp_path):
     archive = server.store / "resnet-50.mar"
     shutil.copy(archive, tmp_path / "other.mar")
     for url in (f"file://{tmp_path}/other.mar", "http://127.0.0.1:9/other.mar", "../other.mar"):
@@ -97,6 +97,6 @@ def test_only_the_store_is_a_place_to_register_from(server, tmp_path):
 
 
 @pytest.mark.parametrize(("size", "code"), [(15, 400), (17, 413)])
-def test_a_body_over_the_limit_is_refused_before_a_worker_sees_it(server, size, code):
+def test_body_over_the_limit_is_rejected_before_a_worker(server, size, code):
     assert predict(server, "resnet-50", b"x" * (size * 2**20)).status_code == code
     assert predict(server, "resnet-50").status_code == 200

@@ -1,4 +1,4 @@
-"""The metrics port: readable to Prometheus, and the same counts whichever way a request came."""
+"""The metrics port: valid Prometheus text, and equal counts for all protocols."""
 
 import subprocess
 import time
@@ -12,10 +12,10 @@ from torchserve_models.client import Client, ClientError
 from torchserve_models.client.settings import PROTOCOLS
 from torchserve_models.serving.health import model_states, probe_scheduler
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 _, IMAGE = draw_image(31, 4)
-TEXT, _ = report(31, 4)
+TEXT, _ = draw_example(31, 4)
 HISTOGRAMS = (
     "handler_batch_size",
     "handler_decode_seconds",
@@ -25,8 +25,8 @@ HISTOGRAMS = (
 
 
 @pytest.fixture(autouse=True)
-def without_questions(monkeypatch):
-    """The supervisor's questions to idle models count as requests."""
+def _no_probes(monkeypatch):
+    """Disable the supervisor's probes of idle models, which count as requests."""
     monkeypatch.setattr(probe_scheduler, "IDLE_LIMIT_S", 1e9)
 
 
@@ -38,26 +38,26 @@ def scrape(server):
 
 
 def values(server, model):
-    """Every sample of our own metrics for that model; labels other than the model's and host's in the key."""
-    found = {}
+    """Return the handler metrics of a model by sample name and its labels except model and host."""
+    samples = {}
     for family in text_string_to_metric_families(scrape(server)):
         for sample in family.samples:
             labels = dict(sample.labels)
             if sample.name.startswith("handler_") and labels.pop("ModelName", None) == model:
                 labels.pop("Hostname")
-                found[(sample.name, *labels.values())] = sample.value
-    return found
+                samples[(sample.name, *labels.values())] = sample.value
+    return samples
 
 
-def grown(server, model, before, requests):
-    """By how much each sample grew since; the front end reads the worker's metrics a little after the answers."""
+def wait_for_increases(server, model, before, requests):
+    """Return the increase of each sample once `requests` more requests are counted, shortly after the answers."""
     deadline = time.monotonic() + 10
     while True:
         after = values(server, model)
         delta = {
             key: value - before.get(key, 0) for key, value in after.items() if value != before.get(key, 0)
         }
-        # Of all that a batch writes, the encoding's time comes last; only what the process used may follow.
+        # A batch writes the duration of encoding last. Only CPU time and memory may follow.
         if delta.get(("handler_requests_total",)) == requests and ("handler_encode_seconds_count",) in delta:
             time.sleep(0.2)
             if values(server, model) == after:
@@ -66,7 +66,7 @@ def grown(server, model, before, requests):
         time.sleep(0.1)
 
 
-def test_a_real_parser_reads_all_of_it(server):
+def test_metrics_are_parsed_by_the_reference_parser(server):
     families = {family.name: family for family in text_string_to_metric_families(scrape(server))}
     for name in HISTOGRAMS:
         assert families[name].type == "histogram"
@@ -81,34 +81,34 @@ def test_a_real_parser_reads_all_of_it(server):
     assert models >= set(server.models)
 
 
-def test_what_a_worker_uses_is_told(server):
-    """At most once a second, with the requests."""
+def test_cpu_time_and_memory_of_workers_are_exported(server):
+    """The values are updated with requests, at most once a second."""
     with Client(endpoints=server.endpoints) as client:
         client.classify("resnet-50", IMAGE)
-        first = used(server, "resnet-50")
+        first = wait_for_usage(server, "resnet-50")
         deadline = time.monotonic() + 10
-        while used(server, "resnet-50")[0] == first[0]:
-            assert time.monotonic() < deadline, "the CPU time stands still while requests are answered"
+        while wait_for_usage(server, "resnet-50")[0] == first[0]:
+            assert time.monotonic() < deadline, "the CPU time does not increase while requests are answered"
             client.classify("resnet-50", IMAGE)
-    assert first[0] > 0.5  # loading the model alone takes that
-    # The supervisor sees the same: main memory of the one worker.
-    (model,) = [each for each in model_states.inspect(server.endpoints) if each.name == "resnet-50"]
+    assert first[0] > 0.5  # loading the model takes longer
+    # The supervisor reports about the same memory.
+    (model,) = [model for model in model_states.inspect(server.endpoints) if model.name == "resnet-50"]
     assert first[1] == pytest.approx(model.workers[0].memory, rel=0.5)
 
 
-def used(server, model):
-    """CPU seconds and bytes; once there has been a request, they are there."""
+def wait_for_usage(server, model):
+    """Return the CPU seconds and memory in bytes, which are exported with the first request."""
     deadline = time.monotonic() + 10
     while True:
-        found = values(server, model)
-        if ("handler_cpu_seconds_total",) in found and ("handler_memory_bytes",) in found:
-            return found[("handler_cpu_seconds_total",)], found[("handler_memory_bytes",)]
-        assert time.monotonic() < deadline, f"only {found}"
+        samples = values(server, model)
+        if ("handler_cpu_seconds_total",) in samples and ("handler_memory_bytes",) in samples:
+            return samples[("handler_cpu_seconds_total",)], samples[("handler_memory_bytes",)]
+        assert time.monotonic() < deadline, f"only {samples}"
         time.sleep(0.1)
 
 
-def test_histograms_are_whole(server):
-    """Each bucket holds those below it, the last one all."""
+def test_histograms_have_buckets_sum_and_count(server):
+    """Buckets are cumulative, so the last one contains all samples."""
     for family in text_string_to_metric_families(scrape(server)):
         if family.name not in HISTOGRAMS:
             continue
@@ -121,8 +121,8 @@ def test_histograms_are_whole(server):
 
 
 @needs("promtool")
-def test_promtool_can_parse_it(server):
-    """Its exit code 3 is for TorchServe's own names, which it does not like."""
+def test_promtool_parses_the_metrics(server):
+    """promtool exits with 3 because of the names of TorchServe's metrics."""
     checked = subprocess.run(
         ["promtool", "check", "metrics"], input=scrape(server), text=True, capture_output=True, timeout=60
     )
@@ -130,14 +130,14 @@ def test_promtool_can_parse_it(server):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_images_count_alike_over_every_protocol(server, protocol):
+def test_image_metrics_are_equal_over_every_protocol(server, protocol):
     before = values(server, "resnet-50")
     with Client(endpoints=server.endpoints, protocol=protocol) as client:
         for _ in range(3):
             client.classify("resnet-50", IMAGE)
         with pytest.raises(ClientError):
             client.classify("resnet-50", b"no image")
-    delta = grown(server, "resnet-50", before, 4)
+    delta = wait_for_increases(server, "resnet-50", before, 4)
     assert delta[("handler_failed_items_total", "InvalidImage")] == 1
     assert delta[("handler_batch_size_count",)] == delta[("handler_batch_size_sum",)] == 3
     assert delta[("handler_decode_seconds_count",)] == delta[("handler_encode_seconds_count",)] == 4
@@ -147,12 +147,12 @@ def test_images_count_alike_over_every_protocol(server, protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_tokens_count_alike_over_every_protocol(server, protocol):
+def test_token_metrics_are_equal_over_every_protocol(server, protocol):
     before = values(server, "t5-small")
     with Client(endpoints=server.endpoints, protocol=protocol) as client:
         client.summarize("t5-small", TEXT, min_new_tokens=7, max_new_tokens=7)
         with pytest.raises(ClientError):
             client.summarize("t5-small", TEXT, num_beams=0)
-    delta = grown(server, "t5-small", before, 2)
+    delta = wait_for_increases(server, "t5-small", before, 2)
     assert delta[("handler_generated_tokens_total",)] == 7
     assert delta[("handler_failed_items_total", "InvalidParameter")] == 1

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol on the wire: tritonclient as it is, and gRPC that answers as REST does."""
+"""The Open Inference Protocol: tritonclient, and equal answers over gRPC and REST."""
 
 import base64
 import io
@@ -14,12 +14,12 @@ from tritonclient.utils import InferenceServerException
 from tests.server.fronted import in_front_of, needs_nginx
 from torchserve_models.client import Client, Endpoints, InvalidParameter, Tensor
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 LABEL, IMAGE = draw_image(2025, 4)
 OTHER_LABEL, OTHER = draw_image(2025, 9)
-TEXTS = [report(2025, index)[0] for index in range(2)]
-SUMMARIES = [report(2025, index)[1] for index in range(2)]
+TEXTS = [draw_example(2025, index)[0] for index in range(2)]
+SUMMARIES = [draw_example(2025, index)[1] for index in range(2)]
 PIXELS = np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB"))
 
 
@@ -41,9 +41,9 @@ def direct(server):
 
 
 def tensor(name, array, datatype, **more):
-    wanted = triton.InferInput(name, list(array.shape), datatype)
-    wanted.set_data_from_numpy(array, **more)
-    return wanted
+    tensor = triton.InferInput(name, list(array.shape), datatype)
+    tensor.set_data_from_numpy(array, **more)
+    return tensor
 
 
 def files(*images):
@@ -61,7 +61,7 @@ def files(*images):
     ],
     ids=["file", "pixels", "pixels as JSON", "float pixels", "a batch of one"],
 )
-def test_tritonclient_classifies(direct, image):
+def test_tritonclient_classifies_images(direct, image):
     answer = direct.infer("resnet-50", [image], request_id="seven")
     assert answer.as_numpy("label").shape == answer.as_numpy("score").shape == (1, 5)
     assert answer.as_numpy("label")[0, 0].decode() == LABEL
@@ -70,34 +70,34 @@ def test_tritonclient_classifies(direct, image):
     assert answer.get_response()["id"] == "seven"
 
 
-def test_tritonclients_batches_parameters_and_outputs(direct):
-    wanted = [triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("label")]
-    answer = direct.infer("resnet-50", [files(IMAGE, OTHER)], outputs=wanted, parameters={"top_k": 2})
+def test_tritonclient_sends_batches_and_parameters_and_selects_outputs(direct):
+    outputs = [triton.InferRequestedOutput("score", binary_data=False), triton.InferRequestedOutput("label")]
+    answer = direct.infer("resnet-50", [files(IMAGE, OTHER)], outputs=outputs, parameters={"top_k": 2})
     assert [output["name"] for output in answer.get_response()["outputs"]] == ["score", "label"]
     assert answer.as_numpy("score").shape == (2, 2)
     assert answer.as_numpy("label")[:, 0].tolist() == [LABEL.encode(), OTHER_LABEL.encode()]
 
 
 @pytest.mark.parametrize("binary_data", [True, False])
-def test_tritonclient_summarizes(direct, binary_data):
+def test_tritonclient_summarizes_texts(direct, binary_data):
     texts = tensor("text", np.array(TEXTS, dtype=np.object_), "BYTES", binary_data=binary_data)
     answer = direct.infer("t5-small", [texts])
     assert [text.decode() for text in answer.as_numpy("summary_text")] == SUMMARIES
     assert answer.as_numpy("truncated").tolist() == [False, False]
 
 
-def test_tritonclient_is_told_what_is_wrong(direct):
-    with pytest.raises(InferenceServerException, match="not an image") as caught:
+def test_tritonclient_gets_the_error_message(direct):
+    with pytest.raises(InferenceServerException, match="not in a supported image format") as caught:
         direct.infer("resnet-50", [files(b"no image")])
     assert caught.value.status() == "400"
-    with pytest.raises(InferenceServerException, match="multiply them by 255"):
+    with pytest.raises(InferenceServerException, match="multiply the pixels by 255"):
         direct.infer("resnet-50", [tensor("image", PIXELS.astype(np.float32) / 255, "FP32")])
     with pytest.raises(InferenceServerException, match="this model has: label, score"):
         direct.infer("resnet-50", [files(IMAGE)], outputs=[triton.InferRequestedOutput("logits")])
 
 
 @needs_nginx
-def test_tritonclient_through_nginx(front):
+def test_tritonclient_gets_answers_through_nginx(front):
     client = connect(front)
     assert client.is_server_live()
     assert client.is_server_ready()
@@ -110,8 +110,8 @@ def test_tritonclient_through_nginx(front):
         metadata = client.get_model_metadata(model)
         assert client.is_model_ready(model, metadata["versions"][0])
         assert (metadata["name"], metadata["inputs"][0]["name"]) == (model, name)
-        found = [(each["name"], each["datatype"], each["shape"]) for each in metadata["outputs"]]
-        assert found == outputs
+        described = [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in metadata["outputs"]]
+        assert described == outputs
         assert {"name", "type", "expected"} <= metadata["parameters"][0].keys()
     assert not client.is_model_ready("no-such-model")
     assert client.infer("resnet-50", [files(IMAGE)]).as_numpy("label")[0, 0].decode() == LABEL
@@ -132,22 +132,26 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize(("model", "inputs", "parameters"), REQUESTS)
-def test_grpc_answers_as_rest_does(server, model, inputs, parameters):
+def test_grpc_answers_equal_rest_answers(server, model, inputs, parameters):
     endpoints = Endpoints(inference=server.inference, grpc_inference=server.grpc_inference)
     answers = []
     for protocol in ("open-inference", "open-inference-grpc"):
         with Client(endpoints=endpoints, protocol=protocol) as client:
             answers.append(client.infer(model, inputs, parameters, id="an id"))
-    rest, grpc = answers
-    assert (grpc.id, grpc.model_name, grpc.model_version) == (rest.id, rest.model_name, rest.model_version)
-    for one, other in zip(rest.outputs, grpc.outputs, strict=True):
+    rest_answer, grpc_answer = answers
+    assert (grpc_answer.id, grpc_answer.model_name, grpc_answer.model_version) == (
+        rest_answer.id,
+        rest_answer.model_name,
+        rest_answer.model_version,
+    )
+    for one, other in zip(rest_answer.outputs, grpc_answer.outputs, strict=True):
         assert (one.name, one.datatype, one.shape) == (other.name, other.datatype, other.shape)
         assert list(other.data) == (
             pytest.approx(list(one.data), rel=1e-3) if one.datatype == "FP32" else list(one.data)
         )
 
 
-def test_grpc_selects_outputs_and_refuses_as_rest_does(server):
+def test_grpc_selects_outputs_and_rejects_invalid_parameters(server):
     endpoints = Endpoints(inference=server.inference, grpc_inference=server.grpc_inference)
     image = Tensor("image", "BYTES", (1,), (IMAGE,))
     with Client(endpoints=endpoints, protocol="open-inference-grpc") as client:
@@ -157,8 +161,8 @@ def test_grpc_selects_outputs_and_refuses_as_rest_does(server):
             client.infer("resnet-50", [image], {"top_k": 0})
 
 
-def test_errors_among_many_stay_with_their_request(server):
-    """Binary and JSON, good and bad, at once: each gets its own answer."""
+def test_concurrent_requests_get_their_answers_and_errors(server):
+    """Valid and invalid requests in binary and JSON form are sent concurrently."""
     import asyncio
 
     def body(content, size):

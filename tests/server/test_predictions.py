@@ -1,4 +1,4 @@
-"""Every form of a request on the wire, against a real TorchServe."""
+"""Requests in every form to a real TorchServe."""
 
 import base64
 import json
@@ -7,13 +7,15 @@ import subprocess
 import httpx
 import pytest
 
+from handlers.core.device import cpu_flags
+from handlers.engines.seq2seq.step_kernels import LEVELS
 from tests.tools import needs
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 SUMMARIZERS = ("t5-small", "bart-large-cnn")
 LABEL, IMAGE = draw_image(2024, 5)
-TEXT, SUMMARY = report(2024, 3)
+TEXT, SUMMARY = draw_example(2024, 3)
 BASE64 = base64.b64encode(IMAGE).decode()
 
 
@@ -42,7 +44,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_image_in_every_form(http, form):
+def test_image_is_classified_in_every_form(http, form):
     response = http.post("/predictions/resnet-50", **FORMS[form])
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
@@ -60,14 +62,14 @@ def test_a_image_in_every_form(http, form):
         {"json": {"inputs": BASE64, "parameters": {"top_k": 2}}},
     ],
 )
-def test_parameters_in_every_form(http, form):
+def test_parameters_are_applied_in_every_form(http, form):
     assert len(http.post("/predictions/resnet-50", **form).json()) == 2
 
 
 @pytest.mark.parametrize(
     "route", ["/models/resnet-50/invoke?top_k=1", "/invocations?model_name=resnet-50&top_k=1"]
 )
-def test_query_parameters_where_torchserve_hands_them_on(http, route):
+def test_query_parameters_are_applied_on_the_invoke_route(http, route):
     assert [item["label"] for item in http.post(route, content=IMAGE).json()] == [LABEL]
 
 
@@ -83,15 +85,15 @@ def test_query_parameters_where_torchserve_hands_them_on(http, route):
         {"json": {"inputs": [TEXT]}},
     ],
 )
-def test_a_text_in_every_form(http, model, form):
+def test_text_is_summarized_in_every_form(http, model, form):
     response = http.post(f"/predictions/{model}", **form)
     assert response.status_code == 200
     assert response.json() == [{"summary_text": SUMMARY}]
 
 
 @pytest.mark.parametrize("model", SUMMARIZERS)
-def test_several_texts_and_parameters(http, model):
-    texts = [report(2024, index)[0] for index in (3, 4)]
+def test_several_texts_are_summarized_with_parameters(http, model):
+    texts = [draw_example(2024, index)[0] for index in (3, 4)]
     short = http.post(
         f"/predictions/{model}", json={"inputs": texts, "parameters": {"max_new_tokens": 5, "min_length": 1}}
     ).json()
@@ -101,14 +103,14 @@ def test_several_texts_and_parameters(http, model):
 
 
 @pytest.mark.parametrize("model", SUMMARIZERS)
-def test_truncation_is_reported_or_refused(http, model):
+def test_truncation_is_reported_or_rejected(http, model):
     long = TEXT * 30
     assert http.post(f"/predictions/{model}", json={"inputs": long}).json()[0]["truncated"] is True
     refused = http.post(f"/predictions/{model}", json={"inputs": long, "parameters": {"truncation": False}})
     assert (refused.status_code, refused.json()["type"]) == (413, "TextTooLong")
 
 
-def test_the_open_inference_protocol(http):
+def test_open_inference_request_is_answered(http):
     answer = http.post("/v2/models/resnet-50/infer", json={"id": "1"} | tensor("image", [BASE64])).json()
     assert (answer["id"], answer["model_name"]) == ("1", "resnet-50")
     assert answer["outputs"][0]["data"][0] == LABEL
@@ -119,17 +121,17 @@ def test_the_open_inference_protocol(http):
         assert outputs["truncated"]["data"] == [False, False]
 
 
-def test_errors_keep_to_the_protocol(http):
+def test_errors_have_the_form_of_the_protocol(http):
     native = http.post("/predictions/resnet-50", content=b"no image")
     assert native.status_code == 400
     assert set(native.json()) == {"code", "type", "message", "error"}
     open_inference = http.post("/v2/models/resnet-50/infer", json=tensor("image", ["bm8="]))
     assert open_inference.status_code == 400
-    assert "not an image" in open_inference.json()["error"]
+    assert "not in a supported image format" in open_inference.json()["error"]
 
 
-def test_every_photo_is_a_image_or_a_clear_error(http, shared_data):
-    """CMYK, palettes, alpha, 16 bits, EXIF, animations, cut-off files, bombs: nothing of ours fails."""
+def test_every_photo_is_classified_or_a_client_error(http, shared_data):
+    """The photos include CMYK, palettes, alpha, 16 bits, EXIF, animations, truncated files and bombs."""
     refused = set()
     for path in sorted((shared_data / "photos").iterdir()):
         response = http.post("/predictions/resnet-50", content=path.read_bytes())
@@ -141,8 +143,8 @@ def test_every_photo_is_a_image_or_a_clear_error(http, shared_data):
     assert refused == hostile | cut_off | {"labels.tsv"}
 
 
-def test_routes_and_models_that_do_not_exist(http):
-    assert http.get("/predictions/resnet-50").status_code == 400  # TorchServe takes it as an empty body
+def test_unknown_routes_and_models_are_404(http):
+    assert http.get("/predictions/resnet-50").status_code == 400  # TorchServe passes on an empty body
     for path in ("/predictions/nobody", "/predictions/resnet-50/9.9", "/nowhere"):
         response = http.post(path, content=IMAGE)
         assert response.status_code == 404
@@ -150,7 +152,7 @@ def test_routes_and_models_that_do_not_exist(http):
 
 
 @needs("curl")
-def test_curl_uploads_a_file_as_it_is(server, tmp_path):
+def test_file_uploaded_by_curl_is_classified(server, tmp_path):
     photo, text = tmp_path / "photo.jpg", tmp_path / "report.txt"
     photo.write_bytes(IMAGE)
     text.write_text(TEXT)
@@ -163,7 +165,7 @@ def test_curl_uploads_a_file_as_it_is(server, tmp_path):
     assert curl("t5-small", text) == [{"summary_text": SUMMARY}]
 
 
-def test_describe_tells_what_is_served(server):
+def test_describe_reports_the_served_model(server):
     for model in ("resnet-50", *SUMMARIZERS):
         (described,) = httpx.get(f"{server.management}/models/{model}?customized=true", timeout=30).json()
         metadata = described["customizedMetadata"]
@@ -173,8 +175,9 @@ def test_describe_tells_what_is_served(server):
         assert metadata["device"] == "cpu"
         assert metadata["engine"] == ("openvino" if model == "resnet-50" else "native")
         if model in SUMMARIZERS:
-            compiled = (
-                metadata["precision"] == "bf16" and "none" not in metadata["prepared"]["step_attention"]
-            )
+            is_supported = any(flags <= cpu_flags() for flags in LEVELS.values())
+            compiled = is_supported and "none" not in metadata["prepared"]["step_kernels"]
             assert metadata["attention"] == ("compiled" if compiled else "torch")
+            in_fp32 = metadata["precision"] == "fp32"
+            assert metadata["step_linear"] == ("compiled" if compiled and in_fp32 else "torch")
         assert metadata["parameters"]

@@ -1,4 +1,4 @@
-"""The README's commands and examples, run as they stand against a real server."""
+"""The README's commands and examples, run with a real server."""
 
 import shutil
 import subprocess
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.doc_pages import RUN, Checkout, blocks, elsewhere, missing_tools
+from tests.doc_pages import RUN, Checkout, blocks, is_tested_elsewhere, missing_tools
 from tests.live_server import free_offset
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 BLOCKS = [block for block in blocks(ROOT / "README.md") if block.kind in RUN]
 COMMANDS = [block.text for block in BLOCKS if block.text.startswith(("scripts/serve", "scripts/test"))]
-EXAMPLES = [block for block in BLOCKS if not elsewhere(block)]
+EXAMPLES = [block for block in BLOCKS if not is_tested_elsewhere(block)]
 ANSWERS = [block.output for block in BLOCKS if block.output]
 
 
@@ -39,27 +39,27 @@ def test_readme_has_examples_in_shell_and_python():
         assert word in text
 
 
-def test_the_answers_that_it_shows_are_the_true_ones():
-    """Those of the examples are compared with the same truth below."""
+def test_answers_in_the_readme_have_the_expected_label_and_summary():
+    """The next test compares the output of the examples with the same label and summary."""
     assert len(ANSWERS) == 2
     for answer in ANSWERS:
         assert draw_image(7, 0)[0] in answer
-        assert report(7, 0)[1] in answer
+        assert draw_example(7, 0)[1] in answer
 
 
-@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.place)
-def test_an_example_answers_rightly(checkout, block):
+@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.location)
+def test_readme_example_gets_the_shown_answer(checkout, block):
     if lacking := missing_tools(block):
         pytest.skip(f"{', '.join(lacking)} is not installed")
     output = checkout.run(block)
     assert draw_image(7, 0)[0] in output
-    assert report(7, 0)[1] in output
+    assert draw_example(7, 0)[1] in output
 
 
-def test_the_two_commands(tmp_path):
-    """`scripts/test` is what runs this; `scripts/serve` starts in the background here, elsewhere, and ends again."""
+def test_readme_commands_start_the_server(tmp_path):
+    """Runs only `scripts/serve`, in the background, because `scripts/test` runs this test."""
     assert [command.split()[0] for command in COMMANDS] == ["scripts/serve", "scripts/test"]
-    place = ["--run-dir", str(tmp_path / "run")]
+    run_dir_options = ["--run-dir", str(tmp_path / "run")]
     options = [
         "--weights",
         "starter",
@@ -68,13 +68,15 @@ def test_the_two_commands(tmp_path):
         "--port-offset",
         str(free_offset()),
     ]
-    output = run([str(ROOT / "scripts" / "serve"), "resnet-50", "--detach", *options, *place], tmp_path)
+    output = run(
+        [str(ROOT / "scripts" / "serve"), "resnet-50", "--detach", *options, *run_dir_options], tmp_path
+    )
     try:
         (command,) = [line for line in output.splitlines() if line.startswith("curl")]
         if shutil.which("curl"):
             assert draw_image(7, 0)[0] in run(["bash", "-ec", command], tmp_path)
-        assert "starter" in run([str(ROOT / "scripts" / "status"), *place], tmp_path)
+        assert "starter" in run([str(ROOT / "scripts" / "status"), *run_dir_options], tmp_path)
     finally:
-        run([str(ROOT / "scripts" / "stop"), *place], tmp_path)
-    status = subprocess.run([ROOT / "scripts" / "status", *place], capture_output=True, timeout=60)
+        run([str(ROOT / "scripts" / "stop"), *run_dir_options], tmp_path)
+    status = subprocess.run([ROOT / "scripts" / "status", *run_dir_options], capture_output=True, timeout=60)
     assert status.returncode == 3

@@ -1,4 +1,4 @@
-"""TorchServe and nginx hand on requests as they were when the recording that unit tests use was made."""
+"""Comparison of the recorded requests that unit tests use with those of TorchServe and nginx."""
 
 import json
 
@@ -11,13 +11,13 @@ from torchserve_models.client import Client
 
 @needs_nginx
 @needs("curl")
-def test_requests_are_handed_on_as_recorded(server):
+def test_torchserve_passes_requests_on_as_recorded(server):
     with Client(endpoints=server.endpoints) as client:
         client.register(f"{toy(server.store, MODEL, ECHO)}.mar")
         try:
             with in_front_of(server.endpoints, text_models=(MODEL,)) as front:
-                seen = record(server.inference, front.url, server.grpc_inference)
+                answers = record(server.inference, front.url, server.grpc_inference)
         finally:
             client.unregister(MODEL)
             (server.store / f"{MODEL}.mar").unlink()
-    assert seen == json.loads(FILE.read_text())
+    assert answers == json.loads(FILE.read_text())

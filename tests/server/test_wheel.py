@@ -28,7 +28,9 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+    """Return the environment without what the tests set, such as a cache of Java classes."""
+    set_by_tests = ("PYTHON", "PYTEST", "JDK_JAVA_OPTIONS", "TORCHSERVE_MODELS_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(set_by_tests)}
 
 
 def run(command, folder, *, check=True):

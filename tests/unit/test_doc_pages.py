@@ -1,10 +1,10 @@
-"""What the tests of the pages rest on: blocks are found with their outputs, and a wrong output is seen."""
+"""Parsing of code blocks and their expected outputs, and comparison of outputs."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.doc_pages import Block, blocks, elsewhere, prints
+from tests.doc_pages import Block, blocks, is_tested_elsewhere, matches_output
 
 PAGE = """
 # A page
@@ -35,15 +35,15 @@ usage
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> list[Block]:
+def page_blocks(tmp_path: Path) -> list[Block]:
     page = tmp_path / "page.md"
     page.write_text(PAGE)
     return blocks(page)
 
 
-def test_blocks_and_their_outputs(found):
-    command, file, text, usage = found
-    assert (command.place, command.kind, command.fails, command.output) == (
+def test_blocks_are_parsed_with_their_outputs(page_blocks):
+    command, file, text, usage = page_blocks
+    assert (command.location, command.kind, command.fails, command.output) == (
         "page.md:4",
         "bash",
         True,
@@ -55,7 +55,7 @@ def test_blocks_and_their_outputs(found):
 
 
 @pytest.mark.parametrize(
-    ("expected", "output", "right"),
+    ("expected", "output", "is_match"),
     [
         ("a b\n", "a b", True),
         ("a b\n", "a c", False),
@@ -67,15 +67,15 @@ def test_blocks_and_their_outputs(found):
         ("a.c", "abc", False),
     ],
 )
-def test_what_a_page_shows(expected, output, right):
-    assert prints(expected, output) == right
+def test_output_is_compared_with_the_page(expected, output, is_match):
+    assert matches_output(expected, output) == is_match
 
 
-def test_a_block_is_run_here_or_elsewhere():
+def test_block_that_starts_a_server_is_run_by_another_test():
     def block(text):
         return Block(Path("page.md"), 1, "bash", (), text)
 
-    assert elsewhere(block("scripts/serve resnet-50 --detach\ncurl one\n"))
-    assert not elsewhere(block("curl one\n"))
+    assert is_tested_elsewhere(block("scripts/serve resnet-50 --detach\ncurl one\n"))
+    assert not is_tested_elsewhere(block("curl one\n"))
     with pytest.raises(AssertionError, match="split this block"):
-        elsewhere(block("curl one\nscripts/serve\n"))
+        is_tested_elsewhere(block("curl one\nscripts/serve\n"))

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes messages as they are: ours from our code, TorchServe's from the installed one."""
+"""Comparison of the messages in docs/troubleshooting.md with the code of this repository and of TorchServe."""
 
 import ast
 import importlib.util
@@ -13,35 +13,34 @@ import pytest
 from tests.conftest import ROOT
 
 SOURCES = ("handlers", "torchserve_models")
-OTHERS, TORCHSERVES = "Other programs", "TorchServe's own words"
+OTHER_PROGRAMS, TORCHSERVE_SECTION = "Other programs", "TorchServe messages"
 HOLE = "\0"
-"""In place of what an f-string fills in."""
+"""A placeholder for the values in an f-string."""
 
 
 def entries() -> Iterator[tuple[str, str]]:
-    """Each quoted message, with the section that it stands in."""
-    section = ""
-    for line in (ROOT / "docs" / "troubleshooting.md").read_text().splitlines():
+    """Yield the section and text of each quoted message. List items begin with one or more messages."""
+    section, item = "", ""
+    for line in [*(ROOT / "docs" / "troubleshooting.md").read_text().splitlines(), ""]:
         if line.startswith("## "):
             section = line.removeprefix("## ")
-        elif line.startswith("### "):
-            yield section, line.removeprefix("### ").strip().removeprefix("`").removesuffix("`")
-        elif line.startswith("- `"):
-            yield section, line.removeprefix("- `").partition("`:")[0]
+        item = line.strip() if line.lstrip().startswith("- `") else f"{item} {line.strip()}".strip()
+        if quoted := re.fullmatch(r"- (``?)(.+?)\1:", item):
+            yield from ((section, message) for message in quoted[2].split("`, `"))
 
 
-PYTHONS_OWN = {"ModuleNotFoundError", "Can't instantiate abstract class ..."}
-OURS = [
+PYTHON_MESSAGES = {"ModuleNotFoundError", "Can't instantiate abstract class ..."}
+PROJECT_MESSAGES = [
     message
     for section, message in entries()
-    if section not in (OTHERS, TORCHSERVES) and message not in PYTHONS_OWN
+    if section not in (OTHER_PROGRAMS, TORCHSERVE_SECTION) and message not in PYTHON_MESSAGES
 ]
-THEIRS = [message for section, message in entries() if section == TORCHSERVES]
+TORCHSERVE_MESSAGES = [message for section, message in entries() if section == TORCHSERVE_SECTION]
 
 
 @cache
 def texts() -> frozenset[str]:
-    """Every string of our code; adjacent parts are one, and what an f-string fills in is a HOLE."""
+    """Return all strings in the code. Adjacent strings are joined; values in f-strings are replaced by HOLE."""
     paths = [path for name in SOURCES for path in (ROOT / name).rglob("*.py")]
     return frozenset(text for path in [*paths, ROOT / "scripts" / "setup"] for text in strings(path))
 
@@ -54,19 +53,19 @@ def strings(path: Path) -> Iterator[str]:
             yield node.value
 
 
-def occurs(message: str, found: str) -> bool:
-    """Its parts between the dots, in their order; at a dot the code has a hole, or goes on with anything."""
+def occurs(message: str, text: str) -> bool:
+    """Return whether a text contains the parts of a message in order, with any text in place of each `...`."""
     parts = [part for part in message.split("...") if part]
-    return re.search(".*?".join(map(re.escape, parts)), found, re.DOTALL) is not None
+    return re.search(".*?".join(map(re.escape, parts)), text, re.DOTALL) is not None
 
 
-def test_the_page_has_both_kinds():
-    assert len(OURS) > 40
-    assert len(THEIRS) > 5
+def test_page_has_messages_of_both_programs():
+    assert len(PROJECT_MESSAGES) > 40
+    assert len(TORCHSERVE_MESSAGES) > 5
 
 
-@pytest.mark.parametrize("message", OURS)
-def test_our_messages_are_in_the_code(message):
+@pytest.mark.parametrize("message", PROJECT_MESSAGES)
+def test_documented_messages_are_in_the_code(message):
     assert any(occurs(message, text) for text in texts()), message
 
 
@@ -83,12 +82,12 @@ def jar() -> bytes:
     return classes + libraries + (folder / "service.py").read_bytes()
 
 
-@pytest.mark.parametrize("message", THEIRS)
-def test_torchserves_messages_are_in_torchserve(message):
-    said = message.replace("...", "%s")  # Java's format
-    assert said.encode() in jar()
+@pytest.mark.parametrize("message", TORCHSERVE_MESSAGES)
+def test_documented_torchserve_messages_are_in_torchserve(message):
+    java_format = message.replace("...", "%s")  # Java's format
+    assert java_format.encode() in jar()
 
 
-def test_a_wrong_message_is_not_found():
+def test_unknown_message_does_not_occur():
     assert not any(occurs("port ... is quite free", text) for text in texts())
     assert occurs("port ... (...) is not free", f"port {HOLE} ({HOLE}) is not free{HOLE}: {HOLE}")

@@ -30,19 +30,16 @@ from torchserve_models.client.errors import (
     UnexpectedAnswer,
     WorkerDied,
 )
+from torchserve_models.client.model_descriptions import Model, ModelEntry, ModelMetadata, Worker
 from torchserve_models.client.results import (
     Inference,
     Label,
     MapResult,
     Metrics,
-    Model,
-    ModelEntry,
-    ModelMetadata,
     Readiness,
     Sample,
     Summary,
     Tensor,
-    Worker,
 )
 from torchserve_models.client.settings import PROTOCOLS, Protocol
 from torchserve_models.client.sync_client import Client

@@ -1,9 +1,9 @@
-"""How many predictions of one client are in progress at the same time.
+"""Limit the number of concurrent predictions of one client.
 
 The limit follows the server, by additive increase and multiplicative decrease: it doubles in each round until the
-server first refuses (503 or 429), is halved when it refuses, and then grows by one in each round. A prediction that
-is refused keeps its slot while it pauses, so that no other takes its place. Those that wait get slots in order of
-arrival.
+server first rejects a prediction (503 or 429), is halved at each overload, and then grows by one in each round. A
+rejected prediction keeps its slot while it pauses, so that no other prediction is sent instead. Waiting predictions
+get slots in order of arrival.
 """
 
 import asyncio
@@ -15,19 +15,20 @@ from contextlib import asynccontextmanager, contextmanager
 from torchserve_models.client.deadlines import Deadline
 from torchserve_models.client.settings import Settings
 
-FIRST_LIMIT = 32
+INITIAL_CONCURRENCY = 32
 
 
-class Slots:
-    """Slots for predictions. For any number of threads, or for one event loop."""
+class AdaptiveConcurrencyLimit:
+    """Limit that adapts to the server, for any number of threads or one event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        bounds = [settings.max_concurrency, settings.max_connections if settings.protocol in _REST else None]
+        max_connections = settings.max_connections if settings.protocol in _REST_PROTOCOLS else None
+        bounds = [settings.max_concurrency, max_connections]
         self._is_limited = settings.max_concurrency is not None
-        self._maximum = min((bound for bound in bounds if bound is not None), default=FIRST_LIMIT)
-        self._limit = float(min(FIRST_LIMIT, self._maximum))
+        self._maximum = min((bound for bound in bounds if bound is not None), default=INITIAL_CONCURRENCY)
+        self._limit = float(min(INITIAL_CONCURRENCY, self._maximum))
         self._doubling = True
-        self._round = 0
+        self._decrease_count = 0
         self._in_use = 0
         self._waiting: deque[Callable[[], object]] = deque()
         self._lock = threading.Lock()
@@ -43,57 +44,57 @@ class Slots:
         return int(self._limit)
 
     @property
-    def round(self) -> int:
-        """How often the limit was lowered; pass it to `refused` with what was sent since."""
-        return self._round
+    def decrease_count(self) -> int:
+        """The number of times the limit was lowered. A prediction remembers the value at which it was sent."""
+        return self._decrease_count
 
-    def answered(self) -> None:
-        """The server took a prediction: raise the limit, if it is in use."""
+    def on_success(self) -> None:
+        """Raise the limit if it is in full use. Call this when the server has accepted a prediction."""
         with self._lock:
             if self._in_use >= self.limit:
                 step = 1.0 if self._doubling else 1.0 / self._limit
                 self._limit = min(self._limit + step, float(self._maximum))
                 self._hand_out()
 
-    def refused(self, sent_in_round: int) -> None:
-        """The server refused a prediction: lower the limit, once for all that were sent under the same limit."""
+    def on_overload(self, decrease_count: int) -> None:
+        """Lower the limit, once for all rejected predictions that were sent at the same `decrease_count`."""
         with self._lock:
-            if sent_in_round == self._round:
+            if decrease_count == self._decrease_count:
                 self._limit = max(1.0, self._limit / 2)
                 self._doubling = False
-                self._round += 1
+                self._decrease_count += 1
 
     @contextmanager
     def hold(self, deadline: Deadline | None) -> Iterator[None]:
-        """Hold a slot. Raises Timeout if the deadline passes before there is one."""
+        """Hold a slot. Raises Timeout if no slot is free before the deadline."""
         granted = threading.Event()
-        self._ask(granted.set)
+        self._request_slot(granted.set)
         try:
             if not granted.wait(None if deadline is None else deadline.left()):
                 assert deadline is not None
-                raise deadline.passed(_WAITED)
+                raise deadline.timeout_error(_WAITED)
             yield
         finally:
             self._leave(granted.set, granted.is_set)
 
     @asynccontextmanager
     async def hold_async(self, deadline: Deadline | None) -> AsyncIterator[None]:
-        """As `hold`."""
+        """Hold a slot, asynchronously. Raises Timeout if no slot is free before the deadline."""
         granted = asyncio.Event()
-        self._ask(granted.set)
+        self._request_slot(granted.set)
         try:
             try:
                 async with asyncio.timeout(None if deadline is None else deadline.left()):
                     await granted.wait()
             except TimeoutError:
                 assert deadline is not None
-                raise deadline.passed(_WAITED) from None
+                raise deadline.timeout_error(_WAITED) from None
             yield
         finally:
             self._leave(granted.set, granted.is_set)
 
-    def _ask(self, grant: Callable[[], object]) -> None:
-        """Call `grant` when there is a slot, perhaps at once."""
+    def _request_slot(self, grant: Callable[[], object]) -> None:
+        """Call `grant` as soon as there is a slot, possibly at once."""
         with self._lock:
             if self._is_limited:
                 self._waiting.append(grant)
@@ -116,5 +117,5 @@ class Slots:
             self._waiting.popleft()()
 
 
-_REST = ("rest", "open-inference")
+_REST_PROTOCOLS = ("rest", "open-inference")
 _WAITED = "while it waited for other predictions of this client"

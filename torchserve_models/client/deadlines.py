@@ -1,8 +1,8 @@
-"""How long the caller still waits: the end of one operation, and what is sent along with a prediction.
+"""The deadline of an operation, and the fields that carry it with a prediction.
 
-The server does not begin a request whose deadline has passed: it answers 504 `DeadlineExceeded` instead of computing
-for a client that has left. REST carries two headers; TorchServe's gRPC has no headers that reach a handler, so there
-the same two names are keys of the input map. The Open Inference Protocol over gRPC carries gRPC's own timeout only.
+The server does not compute a request whose deadline has passed: it answers 504 `DeadlineExceeded`, because
+the client has disconnected. REST carries two headers. TorchServe does not pass gRPC metadata to a handler, so there
+the same two names are keys of the input map. The Open Inference Protocol over gRPC carries only gRPC's timeout.
 """
 
 import time
@@ -12,17 +12,17 @@ from torchserve_models.client.endpoints import is_loopback
 from torchserve_models.client.errors import Timeout
 
 TIMEOUT = "x-request-timeout"
-"""Seconds that are left for this attempt."""
+"""Name of the field with the remaining seconds of the attempt."""
 
 MAX_TIMEOUT_S = 1e6
-"""The largest number that the server takes."""
+"""The largest timeout that the server accepts."""
 
 START = "x-request-start"
-"""When the attempt was sent, in Unix seconds."""
+"""Name of the field with the time at which the attempt was sent, in Unix seconds."""
 
 
 class Deadline:
-    """The end of one operation, on a clock that only goes forward."""
+    """Deadline of one operation on a monotonic clock."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -30,26 +30,26 @@ class Deadline:
         self._end = clock() + seconds
 
     def left(self) -> float:
-        """Seconds, above 0. Raises Timeout."""
+        """Return the remaining seconds, above 0. Raises Timeout if the deadline has passed."""
         left = self._end - self._clock()
         if left <= 0:
-            raise self.passed()
+            raise self.timeout_error()
         return left
 
     def allows(self, seconds: float) -> bool:
-        """Whether time is left after a pause of that length."""
+        """Return whether a pause of that many seconds ends before the deadline."""
         return self._clock() + seconds < self._end
 
-    def passed(self, detail: str = "") -> Timeout:
-        """The error. `detail` says whose answer, or what was waited for."""
+    def timeout_error(self, detail: str = "") -> Timeout:
+        """Return the error for a missed deadline. `detail` names the server or the reason for the wait."""
         return Timeout(f"no answer within {self._seconds:g} s {detail}".rstrip())
 
 
 def deadline_fields(address: str, seconds_left: float) -> dict[str, str]:
-    """Return the fields of one attempt.
+    """Return the deadline fields of one attempt.
 
-    The start is sent to loopback addresses only: another machine's clock may differ by more than the timeout. There
-    the proxy stamps the arrival, or the server counts from when the request reaches a worker.
+    The start is sent only to loopback addresses, because the clocks of two machines may differ. On other machines,
+    the proxy adds the time of arrival, or the time limit starts when the request reaches a worker.
     """
     fields = {TIMEOUT: f"{min(max(seconds_left, 0.001), MAX_TIMEOUT_S):.3f}"}
     return fields | {START: f"{time.time():.3f}"} if is_loopback(address) else fields

@@ -1,12 +1,11 @@
-"""Waiting until a version has no request any more, before its workers are ended.
+"""Drain a version: wait until it has no requests, before its workers are ended.
 
-TorchServe ends workers at once: what they compute gets 500 `Worker died.`, and what is queued at a version that is
-removed is never answered. A version is drained when its queue is empty, no worker is computing, and no request is on
-the way from the queue to a worker. The supervisor's state says what the workers do; of several workers, the one that
-is to be ended is held first. Where no supervisor answers, or a custom handler does not report, a question to a worker
-(describe with `customized`) passes through the queue like a request: its answer means that everything queued before
-it was taken. With several workers another one may still be computing what it took, for the model's response timeout
-at most.
+TorchServe ends workers at once: requests in progress get 500 `Worker died.`, and queued requests of a removed version
+are never answered. A version is drained when its queue is empty, no worker is computing, and no request is on
+the way from the queue to a worker. The supervisor reports the activity of workers. If there are several workers, the
+worker to end is held first. If no supervisor answers, or a custom handler does not report its activity, a describe
+call with `customized` passes through the queue like a request: its answer means that all earlier requests were
+taken. Other workers may still be computing, for at most the model's response timeout.
 """
 
 import math
@@ -15,154 +14,161 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
-from torchserve_models.client.calls import Call, Pause
+from torchserve_models.client.call_types import Call, Pause
 from torchserve_models.client.errors import Overloaded, Timeout, TorchServeError, TransportError
 from torchserve_models.client.management import Management
-from torchserve_models.client.results import Model
-from torchserve_models.client.state import State, VersionState, hold_call, state_call
+from torchserve_models.client.model_descriptions import Model
+from torchserve_models.client.supervisor import Activities, VersionActivity, activity_call, hold_call
 
-POLL_S = 0.1
-"""Between two looks at a queue."""
+POLL_INTERVAL_S = 0.1
+"""Polling interval for the length of a queue."""
 
-STEP_POLL_S = 0.01
-"""Between two looks at a worker that is to be ended in the moment in which it is idle."""
+STEP_INTERVAL_S = 0.01
+"""Polling interval for a worker that will be ended as soon as it is idle."""
 
-MARGIN_S = 0.2
-"""What a request may take from the queue to a worker, beside the batch delay."""
+DISPATCH_MARGIN_S = 0.2
+"""Maximum time from the queue to a worker, in addition to the batch delay."""
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.3, 4.0
-"""How long a describe call is waited for before it is taken for held. Workers hold one for longer than that."""
+MIN_HOLD_WAIT_S, MAX_HOLD_WAIT_S = 0.3, 4.0
+"""First and maximum time without an answer after which a describe call is considered held. A hold is longer."""
 
-LOOKS = 20
-"""How often a supervisor is asked that does not know the version's workers (yet)."""
+ACTIVITY_ATTEMPTS = 20
+"""Maximum number of polls, POLL_INTERVAL_S apart, while the supervisor does not know the version's workers yet."""
 
 Clock = Callable[[], float]
 Steps = Generator[Call[Any] | Pause, Any, Any]
 
 
-class Drain:
-    """Waits for one version, `timeout` seconds in all. Each method is a plan (see calls.py)."""
+class VersionDrainer:
+    """Drains one version. Each method is a call sequence (see call_types.py)."""
 
     def __init__(
         self,
         management: Management,
-        described: Model,
+        description: Model,
         timeout: float | None,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`timeout` None: the model's response timeout, after which TorchServe ends a worker anyway."""
+        """Start the time limit.
+
+        Args:
+            management: The management API, over REST or gRPC.
+            description: The version to drain.
+            timeout: Maximum total wait in seconds; the model's response timeout if None.
+            clock: Seconds on a clock that only goes forward.
+        """
         self._management = management
-        self._name, self._version = described.name, described.version
-        self._seconds = float(described.response_timeout) if timeout is None else timeout
+        self._name, self._version = description.name, description.version
+        self._seconds = float(description.response_timeout) if timeout is None else timeout
         self._clock = clock
         self._end = clock() + self._seconds
 
-    def until_empty(self) -> Generator[Call[Any] | Pause, Any, None]:
-        """Wait until no request is queued, in progress or on its way. Raises Timeout, with nothing changed."""
-        described: Model = yield from self._queue_empty()
-        while any(worker.ready for worker in described.workers):
-            state: VersionState | None = yield from self._look(described)
-            if (state is None or state.idle is not False) and (yield from self._fence()):
-                # Only now: a handler without metadata counts the question as a request that it has answered.
-                before: VersionState | None = yield from self._look(described)
-                yield Pause(described.max_batch_delay / 1000 + MARGIN_S)
-                after: VersionState | None = yield from self._look(described)
-                described = yield from self._queue_empty()
+    def wait_until_empty(self) -> Generator[Call[Any] | Pause, Any, None]:
+        """Wait until no request is queued, dispatched or in progress. Raises Timeout without changing anything."""
+        description: Model = yield from self._queue_empty()
+        while any(worker.ready for worker in description.workers):
+            activity: VersionActivity | None = yield from self._read_activity(description)
+            if (activity is None or activity.idle is not False) and (yield from self._pass_queue()):
+                # Read the counters now, because a handler without metadata counts the describe call as a request.
+                before: VersionActivity | None = yield from self._read_activity(description)
+                yield Pause(description.max_batch_delay / 1000 + DISPATCH_MARGIN_S)
+                after: VersionActivity | None = yield from self._read_activity(description)
+                description = yield from self._queue_empty()
                 if before is None or after is None or after.idle is None:
-                    yield from self._settle(described)
+                    yield from self._settle(description)
                     return
                 if after.idle and before.answers == after.answers:
                     return
-            yield from self._wait("its workers have requests")
-            described = yield from self._queue_empty()
+            yield from self._wait("the workers have requests")
+            description = yield from self._queue_empty()
 
-    def until_worker_held(self, worker_id: str) -> Generator[Call[Any] | Pause, Any, bool]:
-        """Wait until that worker has no request and gets none, for some seconds; False when the time is over first.
+    def wait_until_worker_held(self, worker_id: str) -> Generator[Call[Any] | Pause, Any, bool]:
+        """Hold a worker: wait until it has no request and will get none for some seconds. Return False on timeout.
 
-        The worker is held: it keeps a describe call, beside which TorchServe collects no requests for it. Where that
-        cannot be had, wait until the worker is idle; a request that TorchServe hands out just then is not seen.
+        A held worker delays a describe call; meanwhile TorchServe sends it no requests. If the worker cannot be held,
+        wait until it is idle; a request that TorchServe dispatches at that moment is lost.
         """
-        described: Model = yield self._describe()
-        pids = {worker.id: worker.pid for worker in described.workers}
-        state: VersionState | None = yield from self._look(described)
-        if state is None or state.computing.get(worker_id) is None or worker_id not in pids:
-            return (yield from self._until_worker_idle(worker_id))
-        limit_s = FIRST_WAIT_S
+        description: Model = yield self._describe()
+        pids = {worker.id: worker.pid for worker in description.workers}
+        activity: VersionActivity | None = yield from self._read_activity(description)
+        if activity is None or activity.computing.get(worker_id) is None or worker_id not in pids:
+            return (yield from self._wait_until_worker_idle(worker_id))
+        limit_s = MIN_HOLD_WAIT_S
         asked_at = -math.inf
         while self._clock() < self._end:
-            if self._clock() - asked_at > LONGEST_WAIT_S:
+            if self._clock() - asked_at > MAX_HOLD_WAIT_S:
                 try:
                     yield hold_call(pids[worker_id])
                 except TorchServeError:  # an older supervisor, or a worker that has just ended
-                    return (yield from self._until_worker_idle(worker_id))
+                    return (yield from self._wait_until_worker_idle(worker_id))
                 asked_at = self._clock()
-            # Another worker answers at once; the one that holds the call does not.
-            answered = yield from self._fence(limit_s)
-            state = yield from self._look(described)
-            if state is not None and worker_id in state.held:
+            # Only the held worker delays its answer.
+            answered = yield from self._pass_queue(limit_s)
+            activity = yield from self._read_activity(description)
+            if activity is not None and worker_id in activity.held_workers:
                 return True
             if not answered:
-                yield Pause(STEP_POLL_S)
-                limit_s = min(2 * limit_s, LONGEST_WAIT_S)
+                yield Pause(STEP_INTERVAL_S)
+                limit_s = min(2 * limit_s, MAX_HOLD_WAIT_S)
         return False
 
-    def _until_worker_idle(self, worker_id: str) -> Generator[Call[Any] | Pause, Any, bool]:
-        """Where it is not known whether the worker is computing, wait until the queue is empty."""
+    def _wait_until_worker_idle(self, worker_id: str) -> Generator[Call[Any] | Pause, Any, bool]:
+        """Wait until the worker is idle, or until the queue is empty if the worker does not report its activity."""
         while True:
-            described: Model = yield self._describe()
-            state: VersionState | None = yield from self._look(described)
-            computing = state.computing.get(worker_id) if state else None
-            if computing is False or (computing is None and not described.queue_waiting):
+            description: Model = yield self._describe()
+            activity: VersionActivity | None = yield from self._read_activity(description)
+            computing = activity.computing.get(worker_id) if activity else None
+            if computing is False or (computing is None and not description.queue_waiting):
                 return True
             if self._clock() >= self._end:
                 return False
-            yield Pause(STEP_POLL_S if computing else POLL_S)
+            yield Pause(STEP_INTERVAL_S if computing else POLL_INTERVAL_S)
 
     def _queue_empty(self) -> Generator[Call[Any] | Pause, Any, Model]:
         while True:
-            described: Model = yield self._describe()
-            if not described.queue_waiting:
-                return described
-            yield from self._wait(f"{described.queue_waiting} requests are queued")
+            description: Model = yield self._describe()
+            if not description.queue_waiting:
+                return description
+            yield from self._wait(f"{description.queue_waiting} requests are queued")
 
     def _wait(self, reason: str) -> Steps:
         if self._clock() >= self._end:
             raise Timeout(
                 f"{self._name} {self._version} is not drained after {self._seconds:g} s: {reason}. Nothing was "
-                "removed; send it no more requests, allow more time (--drain-timeout), or cut them off (--now)"
+                "removed; stop sending requests, set a longer --drain-timeout, or set --now to drop them"
             )
-        yield Pause(POLL_S)
+        yield Pause(POLL_INTERVAL_S)
 
-    def _look(self, described: Model) -> Generator[Call[Any] | Pause, Any, VersionState | None]:
-        """The version's state; None if no supervisor answers, or that of another server."""
-        pids = {worker.pid for worker in described.workers if worker.ready}
-        for _ in range(LOOKS):
+    def _read_activity(self, description: Model) -> Generator[Call[Any] | Pause, Any, VersionActivity | None]:
+        """Return the version's activity; None if this server's supervisor does not answer."""
+        pids = {worker.pid for worker in description.workers if worker.ready}
+        for _ in range(ACTIVITY_ATTEMPTS):
             try:
-                states: State = yield state_call()
+                activities: Activities = yield activity_call()
             except TorchServeError:
                 return None
-            state = states.get((self._name, self._version))
-            if state is not None and pids <= state.pids:
-                return state
-            yield Pause(POLL_S)  # the supervisor may not have seen a new worker yet
+            activity = activities.get((self._name, self._version))
+            if activity is not None and pids <= activity.pids:
+                return activity
+            yield Pause(POLL_INTERVAL_S)  # the supervisor may not have seen a new worker yet
         return None
 
-    def _fence(self, limit_s: float = math.inf) -> Generator[Call[Any] | Pause, Any, bool]:
-        """Ask a worker through the queue; whether it answered in time, within `limit_s` seconds."""
-        left = min(max(self._end - self._clock(), POLL_S), limit_s)
+    def _pass_queue(self, limit_s: float = math.inf) -> Generator[Call[Any] | Pause, Any, bool]:
+        """Send a describe call through the queue; return whether it was answered within `limit_s` seconds."""
+        left_s = min(max(self._end - self._clock(), POLL_INTERVAL_S), limit_s)
         call = self._management.describe_one(self._name, self._version, customized=True)
         try:
-            yield replace(call, resend="never", limit=left)
+            yield replace(call, resend="never", limit=left_s)
         except (TransportError, Overloaded):
             return False
         except TorchServeError:
-            return True  # a handler without metadata answers with an error, in its turn
+            return True  # a handler without metadata answers with an error when it is its turn
         return True
 
-    def _settle(self, described: Model) -> Steps:
-        """Without a supervisor: one worker takes its requests in turn, of several another one may still compute."""
-        if len(described.workers) > 1:
-            yield Pause(float(described.response_timeout))
+    def _settle(self, description: Model) -> Steps:
+        """Wait for the response timeout if another worker may still be computing."""
+        if len(description.workers) > 1:
+            yield Pause(float(description.response_timeout))
 
     def _describe(self) -> Call[Model]:
         return self._management.describe_one(self._name, self._version)

@@ -1,4 +1,4 @@
-"""Where the services of a server are: TorchServe's six addresses, or one URL of a gateway."""
+"""Addresses of a server: five of TorchServe and one of the supervisor, or one URL of a gateway."""
 
 import ipaddress
 import json
@@ -14,16 +14,24 @@ from torchserve_models.paths import WRITABLE_ROOT
 INFERENCE_PORT = 8080
 MAX_PORT = 65_535
 RUN_DIR = WRITABLE_ROOT / ".run"
-"""Where scripts/serve keeps a server's state unless it is told otherwise."""
+"""Default folder of scripts/serve for the state of a server."""
 GATEWAY_PORTS = (8000, 7000)
-"""REST and gRPC of scripts/gateway."""
+"""REST port and gRPC port of scripts/gateway."""
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The addresses of a server: four URLs, and two gRPC targets `host:port`, `https://host:port` over TLS.
+    """The addresses of a server.
 
-    `health` is the supervisor's: readiness, and what each worker is doing. A gRPC target of "" is not known.
+    gRPC targets are `host:port`, or `https://host:port` over TLS; "" if not known.
+
+    Attributes:
+        inference: URL of the inference API.
+        management: URL of the management API.
+        metrics: URL of the metrics.
+        grpc_inference: gRPC target of the inference services.
+        grpc_management: gRPC target of the management service.
+        health: URL of the supervisor: readiness, and the activity of each worker.
     """
 
     inference: str = "http://127.0.0.1:8080"
@@ -46,10 +54,20 @@ class Endpoints:
         health_port: int = 8083,
         port_offset: int = 0,
     ) -> "Endpoints":
-        """TorchServe's ports on that host, `port_offset` added to each.
+        """Return the addresses of TorchServe on a host.
+
+        Args:
+            host: Host name or IP address.
+            inference_port: Port of the inference API.
+            management_port: Port of the management API.
+            metrics_port: Port of the metrics.
+            grpc_port: Port of gRPC inference.
+            grpc_management_port: Port of gRPC management.
+            health_port: Port of the supervisor.
+            port_offset: Added to each port.
 
         Raises:
-            ValueError: It is no host, or a number is no port.
+            ValueError: `host` is not a host, or a number is not a port number (1-65535).
         """
         name = _host(host)
         ports = {
@@ -69,11 +87,14 @@ class Endpoints:
 
     @classmethod
     def gateway(cls, url: str, *, grpc_port: int | None = None) -> "Endpoints":
-        """A gateway, where everything over REST is at one URL. Raises ValueError for what is no URL.
+        """Return the addresses of a gateway, where everything over REST is at one URL.
 
         Args:
             url: `http://host[:port][/path]` or `https://...`.
-            grpc_port: Where it answers predictions over gRPC; 7000 beside port 8000, otherwise not known.
+            grpc_port: Port of predictions over gRPC; if None, 7000 beside port 8000, otherwise not known.
+
+        Raises:
+            ValueError: `url` is not such a URL.
         """
         host, port, scheme = _parts(url)
         if grpc_port is None and port == GATEWAY_PORTS[0]:
@@ -85,10 +106,14 @@ class Endpoints:
 
     @classmethod
     def of(cls, address: str) -> "Endpoints":
-        """Of a host, or of one URL: TorchServe's ports for `http://host:8080`, a gateway for every other URL.
+        """Return the addresses of a host or a URL.
+
+        Args:
+            address: A host with TorchServe's default ports, `http://host:8080` for the same, or any other URL for a
+                gateway.
 
         Raises:
-            ValueError: It is neither.
+            ValueError: `address` is neither a host nor a URL.
         """
         address = address.strip()
         if "://" not in address:
@@ -99,10 +124,13 @@ class Endpoints:
 
     @classmethod
     def of_run_dir(cls, folder: Path) -> "Endpoints":
-        """Those of the server that scripts/serve started with that run folder.
+        """Return the addresses of the server that scripts/serve started with a run folder.
+
+        Args:
+            folder: The run folder.
 
         Raises:
-            ValueError: There is no state of a server in that folder.
+            ValueError: The folder has no state of a server.
         """
         path = folder / "state.json"
         try:
@@ -111,7 +139,7 @@ class Endpoints:
         except OSError as error:
             raise ValueError(f"no server has run in {folder}: {path} ({error.strerror})") from None
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} does not have the addresses of a server") from None
+            raise ValueError(f"{path} does not contain the addresses of a server") from None
 
     @property
     def is_gateway(self) -> bool:
@@ -120,7 +148,7 @@ class Endpoints:
 
 
 def _host(text: str) -> str:
-    """As it is written in a URL."""
+    """Return the host as written in a URL. Raises ValueError for any other text."""
     name = text.removeprefix("[").removesuffix("]")
     try:
         return f"[{name}]" if ipaddress.ip_address(name).version == 6 else name
@@ -134,7 +162,7 @@ def _host(text: str) -> str:
 
 
 def _parts(url: str) -> tuple[str, int, str]:
-    """Host, port and scheme."""
+    """Return host, port and scheme of a server's URL. Raises ValueError for any other text."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -142,7 +170,9 @@ def _parts(url: str) -> tuple[str, int, str]:
     except (ValueError, httpx.InvalidURL) as error:
         raise ValueError(f"{url!r} is not a URL: {error}") from None
     if port == 0 or any(map(str.isspace, url)):
-        raise ValueError(f"{url!r} is not a URL: {'a port is 1 to 65535' if port == 0 else 'it has spaces'}")
+        raise ValueError(
+            f"{url!r} is not a URL: {'the port must be 1-65535' if port == 0 else 'it contains spaces'}"
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not a URL of the form http://host:port or https://host:port")
     if parts.query or parts.fragment or parts.username is not None:
@@ -151,16 +181,16 @@ def _parts(url: str) -> tuple[str, int, str]:
 
 
 def choose_endpoints(address: str | None, endpoints: Endpoints | None) -> Endpoints:
-    """A client's endpoints: either those given, or those of a host or URL. Raises ValueError for both."""
+    """Return `endpoints`, those of a host or URL, or the default ones. Raises ValueError if both are given."""
     if address is None:
         return endpoints or Endpoints()
     if endpoints is not None:
-        raise ValueError(f"give either {address!r} or endpoints=, not both")
+        raise ValueError(f"pass either the host {address!r} or endpoints=, not both")
     return Endpoints.of(address)
 
 
 def is_loopback(address: str) -> bool:
-    """Of a URL or of `host:port`. A loopback server is never behind the proxy that the environment names."""
+    """Return whether a URL or `host:port` has a loopback address, for which no proxy is used."""
     host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -169,19 +199,19 @@ def is_loopback(address: str) -> bool:
 
 
 def has_grpc_management(endpoints: Endpoints) -> bool:
-    """Whether the addresses of both managements are those of one server.
+    """Return whether the REST and gRPC management addresses belong to the same server.
 
-    A client that was only told where REST is must not register at another server on gRPC's default port.
+    A client that has only a REST address must not register at another server on gRPC's default port.
     """
     if not endpoints.grpc_management:
         return False
     defaults = Endpoints()
-    rest, grpc = (
+    rest_url, grpc_url = (
         urlsplit(endpoints.management),
         urlsplit(f"//{endpoints.grpc_management.rpartition('//')[2]}"),
     )
     both_default = (
-        rest.port == urlsplit(defaults.management).port,
-        grpc.port == urlsplit(f"//{defaults.grpc_management}").port,
+        rest_url.port == urlsplit(defaults.management).port,
+        grpc_url.port == urlsplit(f"//{defaults.grpc_management}").port,
     )
-    return rest.hostname == grpc.hostname and both_default[0] == both_default[1]
+    return rest_url.hostname == grpc_url.hostname and both_default[0] == both_default[1]

@@ -1,20 +1,15 @@
-"""gRPC calls, sync and async: one channel for each address, opened when it is first needed."""
+"""gRPC transports, sync and async: one channel for each address, opened when it is first needed."""
 
 import asyncio
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from torchserve_models.client.calls import RpcCall
+from torchserve_models.client.call_types import RpcCall
 from torchserve_models.client.deadlines import Deadline, deadline_fields
 from torchserve_models.client.endpoints import is_loopback
-from torchserve_models.client.errors import (
-    NotAllowed,
-    TorchServeError,
-    Unavailable,
-    annotate,
-    from_status,
-)
+from torchserve_models.client.error_conversion import annotate, error_from_status
+from torchserve_models.client.errors import NotAllowed, TorchServeError, Unavailable
 from torchserve_models.client.settings import Settings
 
 T = TypeVar("T")
@@ -26,12 +21,12 @@ def _target(call: RpcCall[Any], settings: Settings) -> str:
     endpoints = settings.endpoints
     target = endpoints.grpc_management if call.service == "management" else endpoints.grpc_inference
     if not target:
-        raise NotAllowed(f"{endpoints.inference} has no known address for this over gRPC; give endpoints=")
+        raise NotAllowed(f"the gRPC address of {endpoints.inference} is not known; pass endpoints=")
     return target
 
 
 def _options(target: str, settings: Settings) -> list[tuple[str, Any]]:
-    """TorchServe's size limits both ways, quick reconnection, and no state shared with other channels."""
+    """Return channel options: size limits in both directions, fast reconnection, and no shared subchannels."""
     return [
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -56,7 +51,7 @@ def _grpc() -> Any:
 
 
 def _channel(grpc: Any, kind: Any, target: str, settings: Settings) -> Any:
-    """`kind` is grpc or grpc.aio."""
+    """Open a channel; `kind` is the module grpc or grpc.aio."""
     options = _options(target, settings)
     if not target.startswith("https://"):
         return kind.insecure_channel(target, options)
@@ -65,7 +60,7 @@ def _channel(grpc: Any, kind: Any, target: str, settings: Settings) -> Any:
 
 
 class GrpcTransport:
-    """Channels are safe to share between threads."""
+    """Transport for any number of threads; channels are safe to share."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -73,7 +68,7 @@ class GrpcTransport:
         self._lock = Lock()
 
     def send(self, call: RpcCall[T], deadline: Deadline) -> T:
-        """Raises TorchServeError."""
+        """Send a call and return its answer. Raises TorchServeError."""
         grpc, target = _grpc(), _target(call, self._settings)
         with self._lock:
             if target not in self._channels:
@@ -82,10 +77,11 @@ class GrpcTransport:
         try:
             answer = method(call.request, **_arguments(call, target, self._settings, deadline))
         except grpc.RpcError as error:
-            raise _as_serve_error(error, target, deadline) from error
+            raise _as_torchserve_error(error, target, deadline) from error
         return call.read(answer)
 
     def close(self) -> None:
+        """Close all channels."""
         with self._lock:
             for channel in self._channels.values():
                 channel.close()
@@ -93,14 +89,14 @@ class GrpcTransport:
 
 
 class AsyncGrpcTransport:
-    """Channels belong to the event loop in which they are first used."""
+    """Transport for one event loop, in which the channels are first used."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._channels: dict[str, Any] = {}
 
     async def send(self, call: RpcCall[T], deadline: Deadline) -> T:
-        """Raises TorchServeError."""
+        """Send a call and return its answer. Raises TorchServeError."""
         grpc, target = _grpc(), _target(call, self._settings)
         if target not in self._channels:
             self._channels[target] = _channel(grpc, grpc.aio, target, self._settings)
@@ -108,10 +104,11 @@ class AsyncGrpcTransport:
             method = _method(self._channels[target], call)
             answer = await method(call.request, **_arguments(call, target, self._settings, deadline))
         except grpc.RpcError as error:
-            raise _as_serve_error(error, target, deadline) from error
+            raise _as_torchserve_error(error, target, deadline) from error
         return call.read(answer)
 
     async def close(self) -> None:
+        """Close all channels."""
         channels, self._channels = list(self._channels.values()), {}
         await asyncio.gather(*(channel.close() for channel in channels))
 
@@ -125,7 +122,7 @@ def _method(channel: Any, call: RpcCall[Any]) -> Any:
 
 
 def _arguments(call: RpcCall[Any], target: str, settings: Settings, deadline: Deadline) -> dict[str, Any]:
-    """Those of one attempt: timeout and metadata. Writes the time left into a prediction's input map."""
+    """Return timeout and metadata of one attempt; add the remaining time to a prediction's input map."""
     left = deadline.left()
     seconds = left if call.limit is None else min(left, call.limit)
     if call.carries_deadline and settings.send_deadline:
@@ -134,20 +131,20 @@ def _arguments(call: RpcCall[Any], target: str, settings: Settings, deadline: De
     return {"timeout": seconds, "metadata": tuple(call.headers.items()) or None}
 
 
-def _as_serve_error(error: Any, target: str, deadline: Deadline) -> TorchServeError:
-    """Sync and async errors of gRPC have the same two methods."""
+def _as_torchserve_error(error: Any, target: str, deadline: Deadline) -> TorchServeError:
+    """Convert a gRPC error of the sync or the async API."""
     status, details = error.code().name, error.details() or ""
     if status == "DEADLINE_EXCEEDED":
-        return deadline.passed(f"from {target}")
-    found = annotate(from_status(status, details), _metadata(error))
-    if isinstance(found, Unavailable):
-        if found.sent:
+        return deadline.timeout_error(f"from {target}")
+    torchserve_error = annotate(error_from_status(status, details), _metadata(error))
+    if isinstance(torchserve_error, Unavailable):
+        if torchserve_error.sent:
             return Unavailable(f"the connection to {target} broke: {details}")
         return Unavailable(f"no server answers at {target} ({details.rpartition(': ')[2]})", sent=False)
-    return found
+    return torchserve_error
 
 
 def _metadata(error: Any) -> dict[str, str]:
-    """The headers and trailers that came with the error."""
+    """Return the headers and trailers of the error, with lower-case names."""
     pairs = [*(error.initial_metadata() or ()), *(error.trailing_metadata() or ())]
     return {str(name).lower(): value for name, value in pairs if isinstance(value, str)}

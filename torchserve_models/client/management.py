@@ -1,26 +1,30 @@
-"""TorchServe's management, over REST and over its gRPC service; both answer the same JSON."""
+"""Calls of TorchServe's management API, over REST and over its gRPC service; both answer the same JSON."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from torchserve_models.client.calls import (
+from torchserve_models.client.call_types import (
     Call,
-    Plan,
+    CallSequence,
+    Resend,
     RestCall,
-    mapped,
-    path_of,
+    build_path,
+    build_rpc_call,
+    import_stubs,
+    map_result,
     read_json,
-    rpc,
-    stubs,
 )
 from torchserve_models.client.errors import InvalidParameter, UnexpectedAnswer
+from torchserve_models.client.model_descriptions import Model, ModelEntry, Worker
 from torchserve_models.client.names import check_present
-from torchserve_models.client.results import Model, ModelEntry, Worker
 
-PAGE = 100  # TorchServe lists at most this many at once
+MAX_PAGE_SIZE = 100
+"""Maximum number of models per page of TorchServe's list."""
 
 
 def read_models(body: bytes | str) -> list[Model]:
+    """Read a list of model descriptions. Raises UnexpectedAnswer for any other answer."""
     value = read_json(body)
     try:
         return [_model(item) for item in value]
@@ -73,7 +77,7 @@ def _read_page(body: bytes | str) -> tuple[list[ModelEntry], int | None]:
 
 
 def _read_status(body: bytes | str) -> str:
-    """REST wraps the sentence in JSON, gRPC sends it bare."""
+    """Return TorchServe's status message, which REST wraps in JSON and gRPC does not."""
     if isinstance(body, str):
         return body
     value = read_json(body)
@@ -81,41 +85,63 @@ def _read_status(body: bytes | str) -> str:
 
 
 class Management:
-    """One way to the management API. `synchronous` is never asked for: over REST it blocks other connections."""
+    """Calls of the management API over one protocol. `synchronous` is never set: over REST it blocks connections."""
 
     def describe(self, model: str, version: str | None, customized: bool) -> Call[list[Model]]:
+        """Return the call that describes the versions of a model: one, or all for version "all"."""
         raise NotImplementedError
 
     def scale(self, model: str, version: str | None, min_workers: int, max_workers: int) -> Call[str]:
+        """Return the call that sets the number of workers."""
         raise NotImplementedError
 
     def register(self, fields: Mapping[str, Any]) -> Call[str]:
+        """Return the call that registers an archive."""
         raise NotImplementedError
 
     def set_default(self, model: str, version: str) -> Call[str]:
+        """Return the call that sets the default version."""
         raise NotImplementedError
 
     def unregister(self, model: str, version: str | None) -> Call[str]:
+        """Return the call that removes a version."""
         raise NotImplementedError
 
     def describe_one(self, model: str, version: str | None, customized: bool = False) -> Call[Model]:
-        return mapped(self.describe(model, version, customized), _only)
+        """Return the call that describes one version; the default version if None."""
+        return map_result(self.describe(model, version, customized), _only)
+
+    def describe_versions(self, model: str, resend: Resend = "always") -> CallSequence[list[Model]]:
+        """Describe every version of a model. A second call tells which version is the default version.
+
+        A version that became the default version between the two calls is part of the result.
+        """
+        versions: list[Model] = yield replace(self.describe(model, "all", False), resend=resend)
+        if len(versions) == 1:
+            return [replace(versions[0], default=True)]
+        default: Model = yield replace(self.describe_one(model, None), resend=resend)
+        by_version = {version.version: version for version in versions} | {default.version: default}
+        return [
+            replace(version, default=version.version == default.version) for version in by_version.values()
+        ]
 
     def _page(self, limit: int, token: int) -> Call[tuple[list[ModelEntry], int | None]]:
         raise NotImplementedError
 
-    def list_models(self) -> Plan[list[ModelEntry]]:
-        """All pages."""
+    def list_models(self) -> CallSequence[list[ModelEntry]]:
+        """List the models of all pages."""
         entries: list[ModelEntry] = []
         token: int | None = 0
         while token is not None:
-            page, following = yield self._page(PAGE, token)
+            page, following = yield self._page(MAX_PAGE_SIZE, token)
             entries += page
             token = following if following is not None and following > token else None
         return entries
 
 
 class RestManagement(Management):
+    """The calls over REST."""
+
     def describe(self, model: str, version: str | None, customized: bool) -> Call[list[Model]]:
         path = self._path(model, version, query={"customized": True} if customized else None)
         return RestCall("management", "GET", path, read_models)
@@ -127,28 +153,28 @@ class RestManagement(Management):
         )
 
     def register(self, fields: Mapping[str, Any]) -> Call[str]:
-        path = path_of("models", query={**fields, "synchronous": False})
+        path = build_path("models", query={**fields, "synchronous": False})
         return RestCall("management", "POST", path, _read_status, resend="unsent")
 
     def set_default(self, model: str, version: str) -> Call[str]:
-        path = path_of("models", model, version, "set-default")
+        path = build_path("models", model, version, "set-default")
         return RestCall("management", "PUT", path, _read_status, resend="unsent")
 
     def unregister(self, model: str, version: str | None) -> Call[str]:
         return RestCall("management", "DELETE", self._path(model, version), _read_status, resend="unsent")
 
     def _page(self, limit: int, token: int) -> Call[tuple[list[ModelEntry], int | None]]:
-        path = path_of("models", query={"limit": limit, "next_page_token": token})
+        path = build_path("models", query={"limit": limit, "next_page_token": token})
         return RestCall("management", "GET", path, _read_page)
 
     def _path(self, model: str, version: str | None, query: Mapping[str, Any] | None = None) -> str:
-        return path_of("models", model, *([version] if version is not None else []), query=query)
+        return build_path("models", model, *([version] if version is not None else []), query=query)
 
 
 class GrpcManagement(Management):
-    """Names that cannot be in a URL can be used here.
+    """The calls over gRPC, which also takes names that cannot be in a URL.
 
-    Its numbers have no "not set": TorchServe takes 0 for it, so that scaling to 0 has to go over REST.
+    TorchServe reads 0 as a number that is not set, so scaling to 0 requires REST.
     """
 
     service = "ManagementAPIsService"
@@ -156,14 +182,18 @@ class GrpcManagement(Management):
     def describe(self, model: str, version: str | None, customized: bool) -> Call[list[Model]]:
         check_present(model, version)
         fields = {"model_name": model, "model_version": version, "customized": customized}
-        return rpc(
-            stubs("management"), self.service, "DescribeModel", fields, lambda answer: read_models(answer.msg)
+        return build_rpc_call(
+            import_stubs("management"),
+            self.service,
+            "DescribeModel",
+            fields,
+            lambda answer: read_models(answer.msg),
         )
 
     def scale(self, model: str, version: str | None, min_workers: int, max_workers: int) -> Call[str]:
         if min_workers == 0 or max_workers == 0:
             raise InvalidParameter(
-                "TorchServe's gRPC cannot scale to 0 workers: it reads 0 as not given; use REST"
+                "TorchServe's gRPC cannot scale to 0 workers: it reads 0 as not set; use REST"
             )
         fields = {
             "model_name": model,
@@ -185,14 +215,18 @@ class GrpcManagement(Management):
 
     def _page(self, limit: int, token: int) -> Call[tuple[list[ModelEntry], int | None]]:
         fields = {"limit": limit, "next_page_token": token}
-        return rpc(
-            stubs("management"), self.service, "ListModels", fields, lambda answer: _read_page(answer.msg)
+        return build_rpc_call(
+            import_stubs("management"),
+            self.service,
+            "ListModels",
+            fields,
+            lambda answer: _read_page(answer.msg),
         )
 
     def _change(self, method: str, fields: Mapping[str, Any]) -> Call[str]:
         check_present(fields.get("model_name"), fields.get("model_version"))
-        return rpc(
-            stubs("management"),
+        return build_rpc_call(
+            import_stubs("management"),
             self.service,
             method,
             fields,

@@ -1,17 +1,17 @@
-"""TorchServe's metrics address: Prometheus text, read with Prometheus' own parser."""
+"""The metrics of a server: Prometheus text, read with the parser of prometheus_client."""
 
 from collections.abc import Sequence
 
-from torchserve_models.client.calls import Call, RestCall
+from torchserve_models.client.call_types import Call, RestCall
 from torchserve_models.client.errors import UnexpectedAnswer
 from torchserve_models.client.results import Metrics, Sample
 
-# Without it TorchServe might choose OpenMetrics, which another parser reads.
 HEADERS = {"accept": "text/plain; version=0.0.4"}
+"""Headers that select the Prometheus format; TorchServe can also send OpenMetrics, which needs another parser."""
 
 
 def metrics_call(names: Sequence[str] = ()) -> Call[Metrics]:
-    """`names` asks the server for those metrics only."""
+    """Return the call for the metrics with these names, or for all metrics if `names` is empty."""
     from urllib.parse import urlencode
 
     query = urlencode([("name[]", name) for name in names])
@@ -19,12 +19,13 @@ def metrics_call(names: Sequence[str] = ()) -> Call[Metrics]:
 
 
 def read_metrics(body: bytes) -> Metrics:
+    """Parse Prometheus text. Raises UnexpectedAnswer for any other text."""
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
         families = list(text_string_to_metric_families(body.decode()))
     except (UnicodeDecodeError, ValueError) as error:
-        raise UnexpectedAnswer(f"the answer is not Prometheus text: {error}") from None
+        raise UnexpectedAnswer(f"the answer is not in the Prometheus text format: {error}") from None
     return Metrics(
         tuple(
             Sample(line.name, dict(line.labels), float(line.value))

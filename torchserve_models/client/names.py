@@ -1,4 +1,4 @@
-"""Names and versions of models: the one rule for those that are registered, and which others can be asked for."""
+"""Checks of model names and versions for registration and for use in URLs."""
 
 import re
 
@@ -10,18 +10,17 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def is_name(text: str) -> bool:
-    """Whether a model or a version may be registered as `text`: what TorchServe, URLs and file names can all carry.
+    """Return whether `text` is a valid name of a model or version for TorchServe, URLs and file names.
 
-    `..` is not allowed: TorchServe takes no path that holds it.
+    `..` is not allowed: TorchServe rejects paths that contain it.
     """
     return _NAME.fullmatch(text) is not None and len(text) <= MAX_LENGTH and ".." not in text
 
 
 def check_name(name: str) -> str:
-    """Return the name of a model or version that is to be registered. Raises InvalidRequest for an invalid one.
+    """Return the name of a model or version to register. Raises InvalidRequest if it is invalid.
 
-    TorchServe registers any name, but a model with a slash in its name can then neither be asked nor removed over
-    REST.
+    TorchServe registers any name, but a model with a slash in its name can be neither used nor removed over REST.
     """
     if not is_name(name):
         raise InvalidRequest(
@@ -32,7 +31,7 @@ def check_name(name: str) -> str:
 
 
 def is_addressable(text: str) -> bool:
-    """Whether a registered model or version of any name can be a segment of a URL's path, percent-encoded.
+    """Return whether the name of a registered model or version can be a segment of a URL's path, percent-encoded.
 
     TorchServe decodes a path before it splits it at slashes, and proxies remove `.` and `..`.
     """
@@ -40,21 +39,21 @@ def is_addressable(text: str) -> bool:
 
 
 def check_addressable(name: str) -> str:
-    """Return the name of a model or version that is asked for. Raises InvalidRequest if it cannot be in a URL."""
+    """Return the name of a model or version. Raises InvalidRequest if it cannot be in a URL."""
     if not is_addressable(name):
         raise InvalidRequest(
-            f"{name!r} cannot be the name of a model or version in a URL, which gRPC does not need{_hint(name)}"
+            f"{name!r} cannot be part of a URL; use gRPC for a model or version of this name{_hint(name)}"
         )
     return name
 
 
 def check_present(*names: str | None) -> None:
-    """For gRPC, which carries any name but takes an empty one for none at all. Raises InvalidRequest."""
+    """Raise InvalidRequest for an empty name, which gRPC cannot distinguish from a missing name."""
     if "" in names:
-        raise InvalidRequest("the name or the version of the model is empty")
+        raise InvalidRequest("the name and the version of a model must not be empty")
 
 
 def _hint(name: str) -> str:
     if "/" not in name:
         return ""
-    return f"; for a model of the Hugging Face Hub, take its last part: {name.rpartition('/')[2]!r}"
+    return f"; for a model of the Hugging Face Hub, use its last part: {name.rpartition('/')[2]!r}"

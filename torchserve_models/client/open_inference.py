@@ -1,6 +1,6 @@
-"""The Open Inference Protocol, over REST (`/v2/...`) and over TorchServe's gRPC service of it.
+"""The Open Inference Protocol, over REST (`/v2/...`) and over TorchServe's gRPC service.
 
-The tasks become tensors here, once for both ways; `OpenInferenceRest` and `OpenInferenceGrpc` only carry tensors.
+`_Tasks` converts tasks to tensors; `OpenInferenceRest` and `OpenInferenceGrpc` send the tensors.
 """
 
 import base64
@@ -8,19 +8,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torchserve_models.client.calls import (
+from torchserve_models.client.call_types import (
     Call,
     RestCall,
-    mapped,
-    path_of,
+    build_path,
+    build_rpc_call,
+    encode_json,
+    import_stubs,
+    map_result,
     read_json,
-    rpc,
-    stubs,
-    write_json,
 )
-from torchserve_models.client.errors import InvalidParameter, InvalidRequest, UnexpectedAnswer, in_value
+from torchserve_models.client.error_conversion import error_from_payload
+from torchserve_models.client.errors import InvalidParameter, InvalidRequest, UnexpectedAnswer
+from torchserve_models.client.model_descriptions import ModelMetadata
 from torchserve_models.client.names import check_present
-from torchserve_models.client.results import Inference, Label, ModelMetadata, Scalar, Summary, Tensor
+from torchserve_models.client.results import Inference, Label, Scalar, Summary, Tensor
 
 Parameters = Mapping[str, Scalar]
 
@@ -33,11 +35,13 @@ _CONTENTS = {
 
 
 def read_labels(answer: Inference) -> list[Label]:
+    """Read the output tensors of an image classifier. Raises UnexpectedAnswer if one is missing."""
     labels, scores = _column(answer, "label"), _column(answer, "score")
     return [Label(str(label), float(score)) for label, score in zip(labels, scores, strict=True)]
 
 
 def read_summaries(answer: Inference) -> list[Summary]:
+    """Read the output tensors of a summarizer. Raises UnexpectedAnswer if one is missing."""
     texts, truncated = _column(answer, "summary_text"), _column(answer, "truncated")
     return [Summary(str(text), bool(flag)) for text, flag in zip(texts, truncated, strict=True)]
 
@@ -50,7 +54,7 @@ def _column(answer: Inference, name: str) -> tuple[Any, ...]:
 
 
 class _Tasks:
-    """The tasks as tensors."""
+    """Conversion of the tasks to inferences with tensors."""
 
     def infer(
         self, model: str, inputs: Sequence[Tensor], parameters: Parameters, version: str | None, id: str
@@ -61,43 +65,43 @@ class _Tasks:
         self, model: str, image: bytes, parameters: Parameters, version: str | None
     ) -> Call[list[Label]]:
         inputs = [Tensor("image", "BYTES", (1,), (image,))]
-        return mapped(self.infer(model, inputs, parameters, version, ""), read_labels)
+        return map_result(self.infer(model, inputs, parameters, version, ""), read_labels)
 
     def summarize(
         self, model: str, texts: tuple[str, ...], parameters: Parameters, version: str | None
     ) -> Call[list[Summary]]:
         inputs = [Tensor("text", "BYTES", (len(texts),), texts)]
-        return mapped(self.infer(model, inputs, parameters, version, ""), read_summaries)
+        return map_result(self.infer(model, inputs, parameters, version, ""), read_summaries)
 
 
 class OpenInferenceRest(_Tasks):
-    """JSON: bytes travel as base64 in a BYTES tensor, parameters as an object. TorchServe has no versions here."""
+    """Inference over REST. Bytes are sent as base64 in a BYTES tensor. TorchServe's route takes no version."""
 
     def infer(
         self, model: str, inputs: Sequence[Tensor], parameters: Parameters, version: str | None, id: str
     ) -> Call[Inference]:
         if version is not None:
             raise InvalidRequest(
-                "TorchServe's Open Inference REST route takes no version; use open-inference-grpc"
+                "TorchServe's Open Inference REST route takes no version; set the protocol to open-inference-grpc"
             )
         value: dict[str, Any] = {"inputs": [_tensor_json(tensor) for tensor in inputs]}
         if id:
             value["id"] = id
         if parameters:
             value["parameters"] = dict(parameters)
-        path, headers = path_of("v2", "models", model, "infer"), {"content-type": "application/json"}
-        body = write_json(value)
+        path, headers = build_path("v2", "models", model, "infer"), {"content-type": "application/json"}
+        body = encode_json(value)
         return RestCall("inference", "POST", path, _read_json_inference, headers, body, carries_deadline=True)
 
     def live(self) -> Call[bool]:
-        return RestCall("inference", "GET", path_of("v2", "health", "live"), _read_live, resend="never")
+        return RestCall("inference", "GET", build_path("v2", "health", "live"), _read_live, resend="never")
 
     def ready(self) -> Call[bool]:
-        return RestCall("inference", "GET", path_of("v2", "health", "ready"), _read_ready, resend="never")
+        return RestCall("inference", "GET", build_path("v2", "health", "ready"), _read_ready, resend="never")
 
 
 class OpenInferenceGrpc(_Tasks):
-    """TorchServe drops `parameters`, so that they go as further tensors, each of one element."""
+    """Inference over gRPC. Parameters are sent as tensors of one element, because TorchServe drops `parameters`."""
 
     service = "GRPCInferenceService"
 
@@ -112,19 +116,25 @@ class OpenInferenceGrpc(_Tasks):
             "id": id,
             "inputs": [_tensor_message(tensor) for tensor in tensors],
         }
-        return rpc(stubs("open_inference_grpc"), self.service, "ModelInfer", fields, _read_message_inference)
+        return build_rpc_call(
+            import_stubs("open_inference_grpc"), self.service, "ModelInfer", fields, _read_message_inference
+        )
 
     def live(self) -> Call[bool]:
-        return rpc(stubs("open_inference_grpc"), self.service, "ServerLive", {}, _is_live, resend="never")
+        return build_rpc_call(
+            import_stubs("open_inference_grpc"), self.service, "ServerLive", {}, _is_live, resend="never"
+        )
 
     def ready(self) -> Call[bool]:
-        return rpc(stubs("open_inference_grpc"), self.service, "ServerReady", {}, _is_ready, resend="never")
+        return build_rpc_call(
+            import_stubs("open_inference_grpc"), self.service, "ServerReady", {}, _is_ready, resend="never"
+        )
 
     def model_ready(self, model: str, version: str | None) -> Call[bool]:
         check_present(model, version)
         fields = {"name": model, "version": version}
-        return rpc(
-            stubs("open_inference_grpc"), self.service, "ModelReady", fields, _is_ready, resend="never"
+        return build_rpc_call(
+            import_stubs("open_inference_grpc"), self.service, "ModelReady", fields, _is_ready, resend="never"
         )
 
     def model_metadata(self, model: str, version: str | None) -> Call[ModelMetadata]:
@@ -133,7 +143,9 @@ class OpenInferenceGrpc(_Tasks):
 
         check_present(model, version)
         fields = {"name": model, "version": version}
-        return rpc(stubs("open_inference_grpc"), self.service, "ModelMetadata", fields, read)
+        return build_rpc_call(
+            import_stubs("open_inference_grpc"), self.service, "ModelMetadata", fields, read
+        )
 
 
 def _tensor_json(tensor: Tensor) -> dict[str, Any]:
@@ -144,7 +156,9 @@ def _tensor_json(tensor: Tensor) -> dict[str, Any]:
 def _tensor_message(tensor: Tensor) -> dict[str, Any]:
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
-        raise InvalidRequest(f"TorchServe's gRPC takes no {tensor.datatype}; known: {', '.join(_CONTENTS)}")
+        raise InvalidRequest(
+            f"TorchServe's gRPC does not accept {tensor.datatype}; use one of {', '.join(_CONTENTS)}"
+        )
     data = [item.encode() if isinstance(item, str) else item for item in tensor.data]
     return {
         "name": tensor.name,
@@ -177,7 +191,7 @@ def _read_json_inference(body: bytes) -> Inference:
 def _read_message_inference(answer: Any) -> Inference:
     outputs = tuple(_read_message_tensor(tensor) for tensor in answer.outputs)
     if [tensor.name for tensor in outputs] == ["error"]:
-        error = in_value(read_json(outputs[0].data[0])) if outputs[0].data else None
+        error = error_from_payload(read_json(outputs[0].data[0])) if outputs[0].data else None
         if error:
             raise error
     return Inference(answer.model_name, answer.model_version, answer.id, outputs)
@@ -189,7 +203,7 @@ def _read_message_tensor(tensor: Any) -> Tensor:
         raise UnexpectedAnswer(f"the output {tensor.name!r} has the unknown datatype {tensor.datatype!r}")
     data = tuple(getattr(tensor.contents, field))
     if tensor.datatype == "BYTES":
-        # TorchServe writes each element as the JSON it found, quotes included.
+        # TorchServe writes each element as JSON, quotes included.
         data = tuple(_unquote(item) for item in data)
     return Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), data)
 

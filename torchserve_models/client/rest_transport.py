@@ -1,4 +1,4 @@
-"""REST calls through httpx, sync and async."""
+"""REST transports on httpx, sync and async."""
 
 import asyncio
 import ssl
@@ -8,24 +8,18 @@ from typing import Any, TypeVar
 
 import httpx
 
-from torchserve_models.client.calls import RestCall
+from torchserve_models.client.call_types import RestCall
 from torchserve_models.client.deadlines import Deadline, deadline_fields
 from torchserve_models.client.endpoints import Endpoints, is_loopback
-from torchserve_models.client.errors import (
-    TorchServeError,
-    TransportError,
-    Unavailable,
-    UnexpectedAnswer,
-    annotate,
-    from_body,
-)
+from torchserve_models.client.error_conversion import annotate, error_from_body
+from torchserve_models.client.errors import TorchServeError, TransportError, Unavailable, UnexpectedAnswer
 from torchserve_models.client.settings import Settings
 
 T = TypeVar("T")
 
 
 class RestTransport:
-    """A client for each address: the pool is httpx's, and safe to share between threads."""
+    """Transport for any number of threads; httpx's connection pool is safe to share."""
 
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         self._settings = settings
@@ -37,7 +31,7 @@ class RestTransport:
         )
 
     def send(self, call: RestCall[T], deadline: Deadline) -> T:
-        """Raises TorchServeError."""
+        """Send a call and return its answer. Raises TorchServeError."""
         request = _request(self._client, call, self._settings, deadline)
         end = time.monotonic() + _seconds_for(call, deadline)
         try:
@@ -46,20 +40,23 @@ class RestTransport:
                 chunks = []
                 for chunk in response.iter_bytes():
                     chunks.append(chunk)
-                    # httpx's time limit is for one read; a server that trickles would never meet it.
+                    # httpx's timeout covers one read; a server that sends byte by byte would never reach it.
                     if time.monotonic() > end:
-                        raise deadline.passed(f"from {_origin(request)}")
+                        raise deadline.timeout_error(f"from {_origin(request)}")
             finally:
                 response.close()
         except httpx.HTTPError as error:
-            raise _as_serve_error(error, deadline) from error
+            raise _as_torchserve_error(error, deadline) from error
         return _read(call, response, b"".join(chunks))
 
     def close(self) -> None:
+        """Close all connections."""
         self._client.close()
 
 
 class AsyncRestTransport:
+    """Transport for one event loop."""
+
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._settings = settings
         self._client = httpx.AsyncClient(
@@ -70,15 +67,15 @@ class AsyncRestTransport:
         )
 
     async def send(self, call: RestCall[T], deadline: Deadline) -> T:
-        """Raises TorchServeError."""
+        """Send a call and return its answer. Raises TorchServeError."""
         request = _request(self._client, call, self._settings, deadline)
         try:
             async with asyncio.timeout(_seconds_for(call, deadline)):
                 response = await self._client.send(request)
         except TimeoutError as error:
-            raise deadline.passed(f"from {_origin(request)}") from error
+            raise deadline.timeout_error(f"from {_origin(request)}") from error
         except httpx.HTTPError as error:
-            raise _as_serve_error(error, deadline) from error
+            raise _as_torchserve_error(error, deadline) from error
         return _read(call, response, response.content)
 
     async def close(self) -> None:
@@ -91,23 +88,23 @@ def _trusted(settings: Settings) -> ssl.SSLContext:
 
 @cache
 def _default_trust() -> ssl.SSLContext:
-    """httpx's default. Loading its certificates takes 30 ms, most of the time in which a client is made."""
+    """Return httpx's default, cached because loading its certificates takes 30 ms."""
     return httpx.create_ssl_context()
 
 
 def _limits(settings: Settings) -> httpx.Limits:
-    """By default as many connections as the caller has requests: TorchServe queues and refuses."""
+    """Return the connection limits; by default one connection per request, because TorchServe queues requests."""
     return httpx.Limits(max_connections=settings.max_connections, max_keepalive_connections=64)
 
 
 def _seconds_for(call: RestCall[Any], deadline: Deadline) -> float:
-    """The time for one attempt."""
+    """Return the seconds for one attempt."""
     left = deadline.left()
     return left if call.limit is None else min(left, call.limit)
 
 
 def _proxies(endpoints: Endpoints) -> dict[str, Any]:
-    """httpx's arguments with which the environment's proxy serves all addresses but the loopback ones."""
+    """Return httpx's arguments for using the environment's proxy, except for loopback addresses."""
     services = (endpoints.inference, endpoints.management, endpoints.metrics, endpoints.health)
     direct = [service for service in services if is_loopback(service)]
     mounts = {f"all://{httpx.URL(service).netloc.decode()}": None for service in direct}
@@ -139,23 +136,25 @@ def _read(call: RestCall[T], response: httpx.Response, body: bytes) -> T:
         return call.read(body)
     if response.status_code < 400:
         raise UnexpectedAnswer(_redirection(response), code=response.status_code)
-    raise annotate(from_body(response.status_code, body), response.headers)
+    raise annotate(error_from_body(response.status_code, body), response.headers)
 
 
 def _redirection(response: httpx.Response) -> str:
-    """Redirects are not followed: a POST would lose its body at most of them."""
+    """Return the message for a redirect, which is not followed because most redirects drop the body of a POST."""
     location = response.headers.get("location")
     if location is None:
-        return f"HTTP {response.status_code} where an answer was expected"
-    return f"{_origin(response.request)} redirects to {location[:200]}, which is not followed; give the right address"
+        return f"the server answered with the unexpected status {response.status_code}"
+    return (
+        f"{_origin(response.request)} redirects to {location[:200]}, which is not followed; use that address"
+    )
 
 
-def _as_serve_error(error: httpx.HTTPError, deadline: Deadline) -> TorchServeError:
+def _as_torchserve_error(error: httpx.HTTPError, deadline: Deadline) -> TorchServeError:
     where = _origin(error.request)
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
         return Unavailable(f"no server answers at {where} ({error or 'no connection in time'})", sent=False)
     if isinstance(error, httpx.TimeoutException):
-        return deadline.passed(f"from {where}")
+        return deadline.timeout_error(f"from {where}")
     if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
         return Unavailable(f"the connection to {where} broke: {error or type(error).__name__}")
     return TransportError(f"the request to {where} failed: {error or type(error).__name__}")

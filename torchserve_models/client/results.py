@@ -1,4 +1,4 @@
-"""What the server answers, as typed values. Nothing here does I/O."""
+"""Answers of the server as typed values, without I/O."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,14 @@ OutputT = TypeVar("OutputT")
 
 @dataclass(frozen=True)
 class MapResult(Generic[InputT, OutputT]):
-    """One input of `map` and its output or its error. `index` counts the inputs from 0."""
+    """One input of `map` with its output or its error.
+
+    Attributes:
+        index: Number of the input, from 0.
+        input: The input.
+        output: What the function returned; None if it failed.
+        error: The TorchServeError or OSError of this input; None if it succeeded.
+    """
 
     index: int
     input: InputT = field(repr=False)
@@ -21,11 +28,19 @@ class MapResult(Generic[InputT, OutputT]):
 
     @property
     def name(self) -> str:
-        """The path of an input that is one, otherwise the index."""
+        """The input's path if it is one, otherwise the index."""
         return str(self.input) if isinstance(self.input, PurePath) else str(self.index)
 
     def result(self) -> OutputT:
-        """The output. Raises the error if there is one, as `concurrent.futures.Future.result` does."""
+        """Return the output, or raise the error, as `concurrent.futures.Future.result` does.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            TorchServeError: The error of this input.
+            OSError: The error of this input.
+        """
         if self.error is not None:
             raise self.error
         return cast(OutputT, self.output)
@@ -33,7 +48,12 @@ class MapResult(Generic[InputT, OutputT]):
 
 @dataclass(frozen=True)
 class Readiness:
-    """True or false as a condition; `reason` says what is not ready and is empty otherwise."""
+    """Readiness of a server or a model, which can be used as a boolean.
+
+    Attributes:
+        ready: Whether the server or model is ready.
+        reason: Reason why it is not ready; empty if it is ready.
+    """
 
     ready: bool
     reason: str = ""
@@ -47,7 +67,12 @@ class Readiness:
 
 @dataclass(frozen=True)
 class Label:
-    """One class of an image; `score` is its probability, from 0 to 1, if no other function was asked for."""
+    """One class of an image.
+
+    Attributes:
+        label: Name of the class.
+        score: Its probability, from 0 to 1, unless another `function_to_apply` was requested.
+    """
 
     label: str
     score: float
@@ -55,7 +80,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Summary:
-    """`truncated`: the text was longer than the model reads, and its end was left out."""
+    """Summary of one text.
+
+    Attributes:
+        text: The summary.
+        truncated: Whether the text exceeded the model's input length and was truncated.
+    """
 
     text: str
     truncated: bool = False
@@ -63,7 +93,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the Open Inference Protocol: `data` is flat, row-major; BYTES elements are str or bytes."""
+    """A tensor of the Open Inference Protocol.
+
+    Attributes:
+        name: Name of the input or output.
+        datatype: Such as "FP32", "INT64", "BOOL" or "BYTES".
+        shape: Size of each dimension.
+        data: The elements, flat and row-major; those of BYTES are str or bytes.
+    """
 
     name: str
     datatype: str
@@ -73,7 +110,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Inference:
-    """An answer of the Open Inference Protocol."""
+    """An answer of the Open Inference Protocol.
+
+    Attributes:
+        model_name: The model that answered.
+        model_version: Its version.
+        id: The id of the request; empty if it had none.
+        outputs: The output tensors.
+    """
 
     model_name: str
     model_version: str
@@ -81,76 +125,31 @@ class Inference:
     outputs: tuple[Tensor, ...]
 
     def output(self, name: str) -> Tensor:
-        """Raises KeyError that names the outputs there are."""
+        """Return an output tensor.
+
+        Args:
+            name: Name of the tensor.
+
+        Raises:
+            KeyError: The output does not exist; the message lists the outputs.
+        """
         for tensor in self.outputs:
             if tensor.name == name:
                 return tensor
-        raise KeyError(f"no output {name!r}; there are: {', '.join(tensor.name for tensor in self.outputs)}")
-
-
-@dataclass(frozen=True)
-class ModelMetadata:
-    """TorchServe fills in the name and the versions only."""
-
-    name: str
-    versions: tuple[str, ...]
-    platform: str
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """One line of the list of models; `url` is the archive it came from."""
-
-    name: str
-    url: str
-
-
-@dataclass(frozen=True)
-class Worker:
-    """`status` is READY once the model is loaded; TorchServe calls every other state UNLOADING, starting included."""
-
-    id: str
-    status: str
-    pid: int
-    gpu: bool
-    memory_bytes: int
-    start_time: str
-
-    @property
-    def ready(self) -> bool:
-        return self.status == "READY"
-
-
-@dataclass(frozen=True)
-class Model:
-    """One version of a model as the management API describes it. Delays are in milliseconds, timeouts in seconds."""
-
-    name: str
-    version: str
-    url: str
-    min_workers: int
-    max_workers: int
-    batch_size: int
-    max_batch_delay: int
-    response_timeout: int
-    startup_timeout: int
-    device_type: str | None
-    loaded_at_startup: bool
-    workers: tuple[Worker, ...]
-    queue_free: int | None
-    queue_waiting: int | None
-    metadata: Mapping[str, Any] | None = None
-    """What the handler says about itself: weights, engine, device. Only with `customized=True`."""
-
-    @property
-    def ready(self) -> bool:
-        """Every worker that should be there is there, and has loaded the model."""
-        return len(self.workers) >= max(1, self.min_workers) and all(worker.ready for worker in self.workers)
+        raise KeyError(
+            f"the answer has no output {name!r}; its outputs are: {', '.join(tensor.name for tensor in self.outputs)}"
+        )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of the metrics."""
+    """One sample of the metrics.
+
+    Attributes:
+        name: Name of the sample; counters end with `_total`.
+        labels: Its labels.
+        value: Its value.
+    """
 
     name: str
     labels: Mapping[str, str]
@@ -159,7 +158,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What the metrics address answers, parsed."""
+    """The metrics of a server; iterate over it for the samples.
+
+    Attributes:
+        samples: All samples.
+    """
 
     samples: tuple[Sample, ...] = field(repr=False)
 
@@ -170,7 +173,12 @@ class Metrics:
         return len(self.samples)
 
     def select(self, name: str, **labels: str) -> list[Sample]:
-        """The samples of that exact name whose labels include these."""
+        """Return the samples of exactly that name whose labels include `labels`.
+
+        Args:
+            name: Name of the samples.
+            labels: Labels and their values.
+        """
         return [
             sample
             for sample in self.samples
@@ -178,5 +186,10 @@ class Metrics:
         ]
 
     def total(self, name: str, **labels: str) -> float:
-        """The sum over `select`; 0 where nothing was counted yet."""
+        """Return the sum of the values that `select` returns; 0 if it returns none.
+
+        Args:
+            name: Name of the samples.
+            labels: Labels and their values.
+        """
         return sum(sample.value for sample in self.select(name, **labels))

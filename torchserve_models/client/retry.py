@@ -1,17 +1,16 @@
-"""When an operation is sent again, after how long, and until when. Without I/O: the clients sleep and send.
+"""Retry policy: the calls that are resent, the pauses between attempts, and the limits. The clients do the I/O.
 
-Sent again are only calls that cannot do anything twice:
-- predictions and questions (they change nothing) after a failed or broken connection, Overloaded and WorkerDied;
-- changes (scale, register, set default, unregister) only when the connection failed before anything was sent;
-- health questions never: they ask about now.
-After Overloaded a call is sent again until the deadline, and not before the server's Retry-After; the client then
-has fewer predictions in progress (concurrency.py). After other errors it is sent again three times. `retries` bounds
-both.
-WorkerDied is sent again once in an operation at most, and not at all if the proxy has done so: a request that kills
-its worker would otherwise kill one after the other.
+Only calls that cannot change anything twice are resent:
+- predictions and descriptions, which change nothing, after a failed or broken connection, Overloaded and WorkerDied;
+- changes (scale, register, set default, unregister) only if the connection failed before anything was sent;
+- health calls are never resent, because they report the current state.
+After Overloaded, a call is resent until the deadline, not before the server's Retry-After; the client then has fewer
+predictions in progress (concurrency.py). After other errors it is resent three times. `retries` bounds both.
+After WorkerDied, a call is resent at most once in an operation, and not at all if the proxy has already done so: a
+request that kills its worker would otherwise kill one worker after the other.
 A timeout is final, as the deadline covers all attempts and the pauses between them.
-All operations of one client share a budget of retries after a broken connection or a dead worker: clients must not
-multiply the load of a server in trouble.
+All operations of one client share a budget of retries after broken connections and dead workers, so that clients do
+not multiply the load of a failing server.
 """
 
 import random
@@ -20,8 +19,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torchserve_models.client.calls import Call
-from torchserve_models.client.concurrency import Slots
+from torchserve_models.client.call_types import Call
+from torchserve_models.client.concurrency import AdaptiveConcurrencyLimit
 from torchserve_models.client.deadlines import Deadline
 from torchserve_models.client.errors import (
     InvalidParameter,
@@ -33,19 +32,19 @@ from torchserve_models.client.errors import (
 )
 from torchserve_models.client.settings import Settings
 
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 2.0
-RETRIES = 3
-"""After a failure other than Overloaded, where the settings name no number."""
+INITIAL_PAUSE_S = 0.1
+MAX_PAUSE_S = 2.0
+DEFAULT_RETRIES = 3
+"""Maximum number of retries after errors other than Overloaded, unless the settings set a number."""
 RETRIES_PER_CALL = 0.1
-"""Each call earns this share of a retry."""
+"""Tokens that each new call adds to the budget; a retry takes one token."""
 MIN_RETRIES_PER_SECOND = 3.0
-"""Earned by time alone, so that a client with few calls can retry as well."""
+"""Tokens added per second, so that a client with few calls can retry as well."""
 MAX_SAVED_RETRIES = 30.0
 
 
 class RetryBudget:
-    """A token bucket: calls and time add to it, each retry takes one. Safe to share between threads."""
+    """Token bucket that limits retries. Threads can share it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -54,12 +53,12 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def add_call(self) -> None:
-        """Earn a share of a retry for a call that is sent for the first time."""
+        """Add RETRIES_PER_CALL tokens to the bucket for a new call."""
         with self._lock:
             self._add(RETRIES_PER_CALL)
 
     def take(self) -> bool:
-        """Take one retry; False if there is none."""
+        """Take a token for a retry. Return False if the bucket is empty."""
         with self._lock:
             now = self._clock()
             self._add((now - self._updated) * MIN_RETRIES_PER_SECOND)
@@ -74,14 +73,14 @@ class RetryBudget:
 
 
 def check_timeout(timeout: float | None) -> Deadline | None:
-    """The deadline of a call that has a timeout of its own. Raises InvalidParameter for one that is not above 0."""
+    """Return the deadline of a call, or None without a timeout. Raises InvalidParameter unless it is above 0."""
     if timeout is not None and not timeout > 0:
         raise InvalidParameter(f"timeout must be above 0 seconds, not {timeout}")
     return None if timeout is None else Deadline(timeout)
 
 
-class Execution:
-    """One operation in progress: its deadline, the caller's headers, and what its calls' retries share."""
+class OperationContext:
+    """Deadline, headers, retry budget and concurrency limit of one operation in progress."""
 
     def __init__(
         self,
@@ -89,77 +88,81 @@ class Execution:
         budget: RetryBudget,
         deadline: Deadline | None = None,
         headers: Mapping[str, str] | None = None,
-        slots: Slots | None = None,
+        concurrency_limit: AdaptiveConcurrencyLimit | None = None,
     ) -> None:
-        """`slots`: those of which a prediction holds one."""
+        """Start the operation. `concurrency_limit` is the limit of which a prediction holds a slot."""
         self.deadline = deadline or Deadline(settings.timeout)
         self.headers = dict(headers or {})
         self.retries = settings.retries
         self.budget = budget
-        self.slots = slots
+        self.concurrency_limit = concurrency_limit
         self.may_resend_after_death = True
 
 
-class Attempts:
-    """The attempts of one call. Tell it of each; it says how long to wait before the next, or raises the error."""
+class RetryState:
+    """Retry state of one call. Its user reports the result of each attempt."""
 
-    def __init__(self, call: Call[Any], execution: Execution) -> None:
+    def __init__(self, call: Call[Any], context: OperationContext) -> None:
         self._call = call
-        self._execution = execution
-        self._pause = FIRST_PAUSE
+        self._context = context
+        self._pause = INITIAL_PAUSE_S
         self._overloads = 0
         self._failures = 0
-        self._slots = execution.slots
-        self._round = 0
-        execution.budget.add_call()
+        self._concurrency_limit = context.concurrency_limit
+        self._decrease_count = 0
+        context.budget.add_call()
 
     def begin(self) -> None:
-        """An attempt is sent now."""
-        if self._slots:
-            self._round = self._slots.round
+        """Record that an attempt is sent now."""
+        if self._concurrency_limit:
+            self._decrease_count = self._concurrency_limit.decrease_count
 
-    def answered(self) -> None:
-        """The server took the call."""
-        if self._slots:
-            self._slots.answered()
+    def on_success(self) -> None:
+        """Record that the server accepted the call."""
+        if self._concurrency_limit:
+            self._concurrency_limit.on_success()
 
     def pause_after(self, error: TorchServeError) -> float:
-        """Seconds, doubled each time with up to half of it by chance, so that clients do not come back as one."""
+        """Return the seconds to pause after an error, or raise it.
+
+        The pause doubles each time and is multiplied by a random factor from 0.5 to 1, so that clients do not
+        resend at the same time.
+        """
         if error.request_id is None:
-            error.request_id = self._execution.headers.get("x-request-id")
+            error.request_id = self._context.headers.get("x-request-id")
         if isinstance(error, Overloaded):
-            if self._slots:
-                self._slots.refused(self._round)
+            if self._concurrency_limit:
+                self._concurrency_limit.on_overload(self._decrease_count)
         elif not isinstance(error, TransportError):
-            self.answered()
+            self.on_success()
         if not self._may_resend(error):
             raise error
         pause = self._pause * random.uniform(0.5, 1.0)
         if isinstance(error, Overloaded):
             pause += error.retry_after or 0.0
-        if not self._execution.deadline.allows(pause):
+        if not self._context.deadline.allows(pause):
             raise error
         if isinstance(error, Overloaded):
             self._overloads += 1
-        elif self._execution.budget.take():
+        elif self._context.budget.take():
             self._failures += 1
         else:
             raise error
         if isinstance(error, WorkerDied):
-            self._execution.may_resend_after_death = False
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._context.may_resend_after_death = False
+        self._pause = min(2 * self._pause, MAX_PAUSE_S)
         return pause
 
     def _may_resend(self, error: TorchServeError) -> bool:
-        resend, retries = self._call.resend, self._execution.retries
+        resend, retries = self._call.resend, self._context.retries
         if retries is not None and self._overloads + self._failures >= retries:
             return False
         if isinstance(error, Overloaded):
             return resend == "always"
-        if self._failures >= RETRIES and retries is None:
+        if self._failures >= DEFAULT_RETRIES and retries is None:
             return False
         if isinstance(error, Unavailable) and not error.sent:
             return resend in ("always", "unsent")
-        if isinstance(error, WorkerDied) and (error.retried or not self._execution.may_resend_after_death):
+        if isinstance(error, WorkerDied) and (error.retried or not self._context.may_resend_after_death):
             return False
         return resend == "always" and isinstance(error, (Unavailable, WorkerDied))

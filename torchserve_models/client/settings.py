@@ -1,4 +1,4 @@
-"""How long to wait for a server, and how much to ask of it at once."""
+"""Settings of a client: addresses, protocol, timeouts, retries and limits."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,26 +11,16 @@ PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 
 MAX_CONCURRENCY = 64
 
-# max_request_size and max_response_size of config.properties.
 MAX_MESSAGE_BYTES = 16 * 2**20
+"""Value of max_request_size and max_response_size in config.properties."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`timeout`: seconds for an operation from when it is first sent, retries included.
+    """Settings of a client, as documented in `Client.__init__`.
 
-    `connect_timeout`: seconds for one connection.
-    `retries`: how often an operation may be sent again, where that cannot do anything twice (see retry.py). None:
-    after Overloaded until the timeout, after other failures three times.
-    `max_concurrency`: predictions in progress at the same time; further ones wait (see concurrency.py). None: no
-    limit.
-    `max_message_bytes`: the largest gRPC message either way; keep it at the server's own limit.
-    `ca_file`: PEM certificates that are trusted over TLS instead of the system's.
-    `send_deadline`: predictions carry the time left (see deadlines.py). Switch it off for custom handlers that do not
-    accept further keys in TorchServe's gRPC input map.
-    `max_connections`: REST connections to one address at the same time; further requests wait. None: no limit.
-    `keepalive`: seconds between HTTP/2 pings on a gRPC connection with calls in progress. TorchServe closes
-    connections that ping more often than every 5 minutes; nginx does not.
+    Raises:
+        ValueError: A value is out of range.
     """
 
     endpoints: Endpoints = field(default_factory=Endpoints)
@@ -47,7 +37,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
-            raise ValueError(f"unknown protocol {self.protocol!r}; known: {', '.join(PROTOCOLS)}")
+            raise ValueError(f"{self.protocol!r} is not a protocol; use one of {', '.join(PROTOCOLS)}")
         if not (
             self.timeout > 0 and self.connect_timeout > 0 and (self.retries is None or self.retries >= 0)
         ):
@@ -60,6 +50,6 @@ class Settings:
             raise ValueError(f"keepalive must be at least 1 second, not {self.keepalive}")
         if self.protocol in ("grpc", "open-inference-grpc") and not self.endpoints.grpc_inference:
             raise ValueError(
-                f"the gRPC port of {self.endpoints.inference} is not known; give "
+                f"the gRPC port of {self.endpoints.inference} is not known; pass "
                 "endpoints=Endpoints.gateway(URL, grpc_port=N), or use protocol='rest'"
             )

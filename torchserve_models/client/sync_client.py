@@ -1,4 +1,4 @@
-"""The sync client. Every method says what it does here; the async client has the same ones."""
+"""The sync client. The async client has the same methods, which are documented here."""
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -9,40 +9,37 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from torchserve_models.client.calls import Call, Operation, Pause, RestCall
-from torchserve_models.client.concurrency import Slots
+from torchserve_models.client.bulk_map import MapMethods
+from torchserve_models.client.call_types import Call, Operation, Pause, RestCall
+from torchserve_models.client.concurrency import AdaptiveConcurrencyLimit
 from torchserve_models.client.endpoints import Endpoints, choose_endpoints
 from torchserve_models.client.errors import TorchServeError
 from torchserve_models.client.grpc_transport import GrpcTransport
 from torchserve_models.client.inputs import Image, check_headers
-from torchserve_models.client.mapping import MapMethods
 from torchserve_models.client.operations import Operations
 from torchserve_models.client.rest_transport import RestTransport
-from torchserve_models.client.results import (
-    Inference,
-    Label,
-    Metrics,
-    ModelMetadata,
-    Readiness,
-    Scalar,
-    Summary,
-    Tensor,
-)
-from torchserve_models.client.retry import Attempts, Execution, RetryBudget, check_timeout
+from torchserve_models.client.results import Inference, Label, Scalar, Summary, Tensor
+from torchserve_models.client.retry import OperationContext, RetryBudget, RetryState, check_timeout
 from torchserve_models.client.settings import MAX_CONCURRENCY, MAX_MESSAGE_BYTES, Protocol, Settings
+from torchserve_models.client.sync_health import HealthMethods
 from torchserve_models.client.sync_management import ManagementMethods
 
 T = TypeVar("T")
 
 
-class Client(ManagementMethods, MapMethods):
-    """A client of one server, for any number of threads. Use it in a `with`, or call `close`.
+class Client(HealthMethods, ManagementMethods, MapMethods):
+    """Client of one server, for any number of threads. Use it in a `with`, or call `close`.
 
-    `host`: a host with TorchServe's ports (127.0.0.1), or one URL: `http://host:8080` for TorchServe, any other URL
-    for a gateway (Endpoints.of). `endpoints` instead of it where the addresses are others. `protocol`: how
-    predictions travel, "rest", "grpc", "open-inference" or "open-inference-grpc"; management goes over gRPC with the
-    gRPC ones and over REST with the others. Every method raises TorchServeError (client.errors), and retries as
-    retry.py describes.
+    Every method raises a TorchServeError (client/errors.py) if it fails, after the retries that client/retry.py
+    describes.
+
+    Attributes:
+        settings: The settings of the client.
+
+    Example:
+        with Client("http://127.0.0.1:8080") as client:
+            for label in client.classify("resnet-50", Path("photo.jpg"), top_k=3):
+                print(label.label, label.score)
     """
 
     def __init__(
@@ -62,7 +59,32 @@ class Client(ManagementMethods, MapMethods):
         keepalive: float = 310.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Raises ValueError. `transport` replaces httpx's, for example in a test. The others: settings.Settings."""
+        """Create a client; connections are opened when they are first needed.
+
+        Args:
+            host: A host with TorchServe's default ports, or one URL: `http://host:8080` for TorchServe, any other URL
+                for a gateway. This machine if neither it nor `endpoints` is given.
+            protocol: Protocol of predictions: "rest", "grpc", "open-inference" or "open-inference-grpc". Management
+                uses gRPC with the two gRPC protocols and REST with the others.
+            endpoints: Addresses that `host` cannot express.
+            timeout: Seconds for an operation from its first attempt, including retries and pauses.
+            connect_timeout: Seconds for one connection.
+            retries: Maximum number of retries of an operation that cannot have an effect twice. None: after
+                Overloaded until the timeout, after other errors three times.
+            max_concurrency: Maximum number of concurrent predictions; further predictions wait. None for no limit.
+            max_message_bytes: Maximum size of gRPC messages in both directions; should equal the server's limit.
+            ca_file: PEM file of certificates that are trusted over TLS instead of the system's.
+            send_deadline: Send the remaining time with predictions. Disable it for custom handlers that accept no
+                further keys in TorchServe's gRPC input map.
+            max_connections: Maximum number of REST connections to one address; further requests wait. None for no
+                limit.
+            keepalive: Seconds between HTTP/2 pings on a gRPC connection with calls in progress, at least 1.
+                TorchServe closes connections that ping more often than every 5 minutes; nginx does not.
+            transport: Replacement for httpx's transport, for example in a test.
+
+        Raises:
+            ValueError: A value is out of range, or both `host` and `endpoints` are given.
+        """
         self.settings = Settings(
             endpoints=choose_endpoints(host, endpoints),
             protocol=protocol,
@@ -77,10 +99,10 @@ class Client(ManagementMethods, MapMethods):
             keepalive=keepalive,
         )
         self._budget = RetryBudget()
-        self._slots = Slots(self.settings)
+        self._concurrency_limit = AdaptiveConcurrencyLimit(self.settings)
         self._operations = Operations(self.settings)
-        self._rest = RestTransport(self.settings, transport)
-        self._grpc = GrpcTransport(self.settings)
+        self._rest_transport = RestTransport(self.settings, transport)
+        self._grpc_transport = GrpcTransport(self.settings)
 
     def __enter__(self) -> Self:
         return self
@@ -91,9 +113,9 @@ class Client(ManagementMethods, MapMethods):
         self.close()
 
     def close(self) -> None:
-        """Closes every connection."""
-        self._rest.close()
-        self._grpc.close()
+        """Close every connection."""
+        self._rest_transport.close()
+        self._grpc_transport.close()
 
     def classify(
         self,
@@ -111,15 +133,22 @@ class Client(ManagementMethods, MapMethods):
         Args:
             model: The model's name.
             image: The bytes of an image file, or its path.
-            top_k: How many labels; the model's own number by default.
+            top_k: Number of labels; the model's default if None.
             version: The model's version; its default version if None.
             timeout: Seconds for this call, retries and the wait for a slot included; the client's timeout, without
                 the wait, if None.
             headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
             parameters: Further parameters of the model.
 
+        Returns:
+            The labels, at most `top_k`.
+
         Raises:
-            TorchServeError: See client.errors.
+            InvalidRequest: `image` is neither bytes nor a path, or a header cannot be sent.
+            InvalidImage: The server cannot decode the image.
+            InvalidParameter: A parameter is unknown, of the wrong type or out of range.
+            TorchServeError: Another error of client/errors.py.
+            OSError: The file cannot be read.
         """
 
         def operation() -> Operation[list[Label]]:
@@ -146,10 +175,15 @@ class Client(ManagementMethods, MapMethods):
             timeout: Seconds for this call, retries and the wait for a slot included; the client's timeout, without
                 the wait, if None.
             headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
-            parameters: min_length, max_length, num_beams, truncation and so on.
+            parameters: Generation parameters, such as min_length, max_length, num_beams, truncation.
+
+        Returns:
+            One summary for each text.
 
         Raises:
-            TorchServeError: See client.errors.
+            InvalidText: A text is empty or cannot be written as UTF-8.
+            InvalidParameter: A parameter is unknown, of the wrong type or out of range.
+            TorchServeError: Another error of client/errors.py.
         """
 
         def operation() -> Operation[list[Summary]]:
@@ -168,11 +202,11 @@ class Client(ManagementMethods, MapMethods):
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Inference:
-        """Run an inference of the Open Inference Protocol with your own tensors; over REST bytes go as base64.
+        """Run an inference of the Open Inference Protocol with your own tensors.
 
         Args:
             model: The model's name.
-            inputs: The input tensors.
+            inputs: The input tensors. Bytes are sent as base64 over REST.
             parameters: Parameters of the request.
             version: The model's version, over gRPC only; its default version if None.
             id: An id that the answer repeats.
@@ -180,8 +214,12 @@ class Client(ManagementMethods, MapMethods):
                 the wait, if None.
             headers: Further headers, such as `X-Request-Id`; metadata over gRPC.
 
+        Returns:
+            The output tensors, with model, version and id.
+
         Raises:
-            TorchServeError: See client.errors.
+            InvalidRequest: TorchServe does not support such a tensor, or a version over REST.
+            TorchServeError: Another error of client/errors.py.
         """
 
         def operation() -> Operation[Inference]:
@@ -189,64 +227,32 @@ class Client(ManagementMethods, MapMethods):
 
         return self._predict(operation, timeout, headers)
 
-    def live(self) -> bool:
-        """Whether the front end answers, and calls itself healthy. It says so while models load: see `ready`."""
-        return self._run(self._operations.live())
-
-    def ready(self, model: str | None = None, version: str | None = None) -> Readiness:
-        """Whether every worker of the model has loaded it; without a model: of all of them, and there is one.
-
-        The result is true or false as a condition, and has the reason. A gateway answers it as its `/readyz` does.
-
-        Raises:
-            ModelNotFound: There is no such model or version.
-        """
-        return self._run(self._operations.ready(model, version))
-
-    def server_live(self) -> bool:
-        """The Open Inference Protocol's; TorchServe answers true as soon as it answers."""
-        return self._run(self._operations.server_live())
-
-    def server_ready(self) -> bool:
-        """The Open Inference Protocol's; TorchServe answers true as soon as it answers."""
-        return self._run(self._operations.server_ready())
-
-    def model_ready(self, model: str, version: str | None = None) -> bool:
-        """The Open Inference Protocol's; always over gRPC, as TorchServe has it nowhere else."""
-        return self._run(self._operations.model_ready(model, version))
-
-    def model_metadata(self, model: str, version: str | None = None) -> ModelMetadata:
-        """The Open Inference Protocol's; always over gRPC, as TorchServe has it nowhere else."""
-        return self._run(self._operations.model_metadata(model, version))
-
-    def metrics(self, names: Sequence[str] = ()) -> Metrics:
-        """The metrics, or only those of the given names (counters with their `_total`)."""
-        return self._run(self._operations.metrics(names))
-
     def _predict(
         self,
         build: Callable[[], Operation[T]],
         timeout: float | None,
         headers: Mapping[str, str] | None,
     ) -> T:
-        """Build the operation and run it while a slot is held: what waits for one takes no memory."""
+        """Wait for a slot, then build and run the operation. A waiting operation holds no input in memory."""
         deadline, checked = check_timeout(timeout), check_headers(headers)
-        with self._slots.hold(deadline):
-            execution = Execution(self.settings, self._budget, deadline, checked, self._slots)
-            return self._execute(build(), execution)
+        with self._concurrency_limit.hold(deadline):
+            context = OperationContext(
+                self.settings, self._budget, deadline, checked, self._concurrency_limit
+            )
+            return self._execute(build(), context)
 
     def _run(self, operation: Operation[T], timeout: float | None = None) -> T:
-        return self._execute(operation, Execution(self.settings, self._budget, check_timeout(timeout)))
+        return self._execute(operation, OperationContext(self.settings, self._budget, check_timeout(timeout)))
 
-    def _execute(self, operation: Operation[T], execution: Execution) -> T:
+    def _execute(self, operation: Operation[T], context: OperationContext) -> T:
         if not isinstance(operation, Generator):
-            answer: T = self._send(operation, execution)
+            answer: T = self._send(operation, context)
             return answer
         try:
             call = next(operation)
             while True:
                 try:
-                    value = self._send(call, execution)
+                    value = self._send(call, context)
                 except TorchServeError as error:
                     call = operation.throw(error)
                 else:
@@ -255,22 +261,22 @@ class Client(ManagementMethods, MapMethods):
             result: T = done.value
             return result
 
-    def _send(self, call: Call[Any] | Pause, execution: Execution) -> Any:
+    def _send(self, call: Call[Any] | Pause, context: OperationContext) -> Any:
         if isinstance(call, Pause):
-            return time.sleep(min(call.seconds, execution.deadline.left()))
-        if execution.headers:
-            call = replace(call, headers={**call.headers, **execution.headers})
-        attempts = Attempts(call, execution)
+            return time.sleep(min(call.seconds, context.deadline.left()))
+        if context.headers:
+            call = replace(call, headers={**call.headers, **context.headers})
+        retry_state = RetryState(call, context)
         while True:
-            attempts.begin()
+            retry_state.begin()
             try:
                 if isinstance(call, RestCall):
-                    answer = self._rest.send(call, execution.deadline)
+                    answer = self._rest_transport.send(call, context.deadline)
                 else:
-                    answer = self._grpc.send(call, execution.deadline)
+                    answer = self._grpc_transport.send(call, context.deadline)
             except TorchServeError as error:
-                pause = attempts.pause_after(error)
+                pause = retry_state.pause_after(error)
             else:
-                attempts.answered()
+                retry_state.on_success()
                 return answer
             time.sleep(pause)

@@ -1,1 +1,1 @@
-"""Pages for the browser on top of client/: Gradio and Streamlit. They run in an environment of their own."""
+"""Browser pages that use the client, built with Gradio and Streamlit, which are in a separate virtual environment."""

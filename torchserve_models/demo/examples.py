@@ -1,4 +1,4 @@
-"""The sample inputs as the pages show them."""
+"""The sample inputs of the pages."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ from torchserve_models.sample_inputs import IMAGES, REPORTS
 
 
 def images(folder: Path) -> list[tuple[str, Path]]:
-    """Copy the sample images into `folder`; return what each shows and its path there."""
+    """Copy the sample images into `folder`, and return the label and the new path of each."""
     return [(label, Path(shutil.copyfile(path, folder / path.name))) for label, path in IMAGES.items()]
 
 

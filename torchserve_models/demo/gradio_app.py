@@ -1,4 +1,4 @@
-"""The Gradio page: images, texts, and the server."""
+"""The Gradio page with its tabs for images, texts and the server."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from torchserve_models.demo import gradio_server, gradio_tasks, markup
 from torchserve_models.demo.backend import Backend
 
 TITLE = "torchserve-models"
-HOUR = 3600  # seconds after which images that were sent are deleted
-# Fonts that every system has: none is fetched from anywhere.
+UPLOAD_TTL_S = 3600
+# System fonts, so that the page does not download fonts.
 FONTS = ("ui-sans-serif", "system-ui", "sans-serif")
 MONOSPACE = ("ui-monospace", "monospace")
 
 
 def build(backend: Backend, examples: Path, scaling: bool) -> gr.Blocks:
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR)) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(UPLOAD_TTL_S, UPLOAD_TTL_S)) as page:
         gr.Markdown(f"# {TITLE}\nImages and texts for the models of `{backend.endpoints.inference}`")
         with gr.Tabs() as tabs:
             with gr.Tab("Image"):
@@ -28,26 +28,26 @@ def build(backend: Backend, examples: Path, scaling: bool) -> gr.Blocks:
     return page
 
 
-def app(backend: Backend, examples: Path, scaling: bool, largest: str) -> FastAPI:
+def app(backend: Backend, examples: Path, scaling: bool, max_file_size: str) -> FastAPI:
     return gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         build(backend, examples, scaling),
         path="/",
         footer_links=[],
         run_history=False,
-        max_file_size=largest,
+        max_file_size=max_file_size,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
         theme=theme(),
-        css=markup.CSS + LOOK,
+        css=markup.CSS + PAGE_CSS,
         allowed_paths=[str(examples)],
     )
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's own, with text that stands out from what is behind it as WCAG's AA asks."""
+    """Return Gradio's default theme with the color contrast that WCAG level AA requires."""
     return gr.themes.Default(primary_hue="blue", neutral_hue="zinc", font=FONTS, font_mono=MONOSPACE).set(
         color_accent="*primary_700",
         body_text_color_subdued="*neutral_600",
@@ -63,7 +63,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-LOOK = """
+PAGE_CSS = """
 footer { display: none !important; }
 [data-testid="source-select"] button:not(.selected) { color: var(--body-text-color-subdued); }
 .slider_input_container .max_value { min-width: 2rem; }

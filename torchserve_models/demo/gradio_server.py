@@ -1,4 +1,4 @@
-"""The tab of the server: models, workers, live figures, and scaling."""
+"""The tab that shows models, workers and traffic, and changes the number of workers."""
 
 from typing import Any
 
@@ -6,34 +6,36 @@ import gradio as gr
 
 from torchserve_models.client import TorchServeError
 from torchserve_models.demo import markup
-from torchserve_models.demo.backend import Backend, said
+from torchserve_models.demo.backend import Backend, error_text
 
 NAME = "Server"
-SECONDS = 2.0  # between two looks
+REFRESH_INTERVAL_S = 2.0
 
 
 def server_tab(tabs: gr.Tabs, backend: Backend, scaling: bool) -> None:
-    seen = gr.HTML(elem_id="server")
-    timer = gr.Timer(SECONDS, active=False)
+    overview = gr.HTML(elem_id="server")
+    timer = gr.Timer(REFRESH_INTERVAL_S, active=False)
 
-    def look() -> str:
+    def refresh() -> str:
         try:
             return markup.overview(backend.overview())
         except TorchServeError as error:
-            return markup.alert(said(error))
+            return markup.alert(error_text(error))
 
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    timer.tick(look, None, seen, **quiet)
-    tabs.select(look, None, seen, **quiet)
-    tabs.select(only_here, None, timer, **quiet)
+    # Outside of Gradio's queue, whose event stream may end in "Connection errored out" on a busy machine. The page is
+    # then no longer refreshed.
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    timer.tick(refresh, None, overview, **quiet)
+    tabs.select(refresh, None, overview, **quiet)
+    tabs.select(run_timer_on_this_tab, None, timer, **quiet)
     if scaling:
         scale_form(tabs, backend)
     else:
         gr.HTML(markup.note("Scaling is off: this page can be reached from other machines."))
 
 
-def only_here(event: gr.SelectData) -> Any:
-    """The timer, ticking while this tab is looked at."""
+def run_timer_on_this_tab(event: gr.SelectData) -> Any:
+    """Return a timer that only runs while this tab is selected."""
     return gr.Timer(active=event.value == NAME)
 
 
@@ -58,7 +60,7 @@ def scale_form(tabs: gr.Tabs, backend: Backend) -> None:
         try:
             return markup.note(backend.scale(model, int(workers)))
         except TorchServeError as error:
-            return markup.alert(said(error))
+            return markup.alert(error_text(error))
 
     tabs.select(choices, None, model, show_progress="hidden", api_visibility="private")
     button.click(scale, [model, workers], answer, api_visibility="private")

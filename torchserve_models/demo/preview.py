@@ -1,24 +1,24 @@
-"""A small copy of an image for the page: browsers cannot show every format that the server reads."""
+"""A small JPEG copy of an image, because browsers cannot show every format that the server accepts."""
 
 import io
 
 from PIL import Image, ImageOps
 
-LONGEST_SIDE = 640
-# Pillow shows others, such as 16 bits, with wrong brightness.
+MAX_SIDE_PIXELS = 640
+# Pillow converts other modes, such as 16 bits, with the wrong brightness.
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
-def preview(content: bytes) -> bytes | None:
-    """A JPEG of at most LONGEST_SIDE pixels a side, upright; None for what Pillow cannot show."""
+def jpeg_preview(content: bytes) -> bytes | None:
+    """Return an upright JPEG of at most MAX_SIDE_PIXELS per side, or None if Pillow cannot convert the image."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode not in _MODES:
                 return None
-            image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
-            image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+            image.draft("RGB", (MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
+            image.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
             upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except Exception:  # the server, which gets the file as it is, says what is wrong with it
+    except Exception:  # the server receives the file unchanged and reports its error
         return None
     white = Image.new("RGBA", upright.size, "white")
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The Streamlit page: images and texts. Streamlit runs it anew at each visit and each change."""
+"""The Streamlit page for images and texts. Streamlit runs this script on each visit and each change."""
 
 import json
 import sys
@@ -10,25 +10,25 @@ import streamlit as st
 
 from torchserve_models.client import Endpoints, TorchServeError
 from torchserve_models.demo import examples, markup
-from torchserve_models.demo.backend import Backend, said
-from torchserve_models.demo.catalog import IMAGES, TEXTS, Entry
-from torchserve_models.demo.preview import preview
+from torchserve_models.demo.backend import Backend, error_text
+from torchserve_models.demo.catalog import IMAGES, TEXTS, CatalogEntry
+from torchserve_models.demo.preview import jpeg_preview
 
 TITLE = "torchserve-models"
 LABELS = 5
 STYLE = f"<style>{markup.CSS}.stMainBlockContainer {{ padding-top: 3rem; }}</style>"
-TYPED = "your own text"
+CUSTOM_TEXT = "your own text"
 
 
 @st.cache_resource
 def connect(addresses: str) -> Backend:
-    """`addresses`: Endpoints as a JSON object."""
+    """Return the backend. `addresses` are the Endpoints as a JSON object."""
     return Backend(Endpoints(**json.loads(addresses)))
 
 
 @st.cache_resource
-def drawn() -> dict[str, bytes]:
-    """The example images by what they show."""
+def example_images() -> dict[str, bytes]:
+    """Return the example images by label."""
     with tempfile.TemporaryDirectory() as folder:
         return {label: path.read_bytes() for label, path in examples.images(Path(folder))}
 
@@ -46,80 +46,82 @@ def main() -> None:
 
 @st.fragment
 def image_page(backend: Backend) -> None:
-    """What is chosen on the left; the image and, beside it, its labels on the right."""
-    asked, seen, answered = st.columns([4, 4, 4], gap="large")
-    with asked:
-        model = chosen(backend, IMAGES)
+    """Show the inputs, the image and its labels in three columns."""
+    input_column, image_column, label_column = st.columns([4, 4, 4], gap="large")
+    with input_column:
+        model = choose_model(backend, IMAGES)
         if model is None:
             return
-        words, content = image_input()
-    with seen:
-        shown = preview(content)
-        st.html(STYLE + (markup.image(shown, words) if shown else markup.note(f"No preview: {words}")))
-    with answered:
+        description, content = image_input()
+    with image_column:
+        jpeg = jpeg_preview(content)
+        st.html(
+            STYLE + (markup.image(jpeg, description) if jpeg else markup.note(f"No preview: {description}"))
+        )
+    with label_column:
         try:
             start = time.monotonic()
-            with st.spinner("The model looks"):
+            with st.spinner("Classifying"):
                 labels = backend.classify(model, content, LABELS)
-            st.html(STYLE + markup.bars(labels) + markup.took(time.monotonic() - start))
+            st.html(STYLE + markup.bars(labels) + markup.response_time(time.monotonic() - start))
         except TorchServeError as error:
-            st.html(STYLE + markup.alert(said(error)))
+            st.html(STYLE + markup.alert(error_text(error)))
 
 
 def image_input() -> tuple[str, bytes]:
-    """The image to classify, and what it is in words: a file or a photo, else an example."""
-    sent = st.file_uploader("An image", key="file")
+    """Return the description and content of the image: an uploaded file, a photo, or an example."""
+    upload = st.file_uploader("An image", key="file")
     if st.toggle("Use the camera"):
-        sent = st.camera_input("A photo") or sent
-    if sent:
-        return sent.name, sent.getvalue()
-    name = st.radio(
-        "Or an example (the starter weights know drawings like these, and nothing else)",
-        list(drawn()),
+        upload = st.camera_input("A photo") or upload
+    if upload:
+        return upload.name, upload.getvalue()
+    label = st.radio(
+        "Or an example (the starter weights only work for drawings like these)",
+        list(example_images()),
         horizontal=True,
     )
-    return f"a drawing: {name}", drawn()[name]
+    return f"a drawing: {label}", example_images()[label]
 
 
 @st.fragment
 def text_page(backend: Backend) -> None:
-    """The text on the left, its summary on the right."""
-    asked, answered = st.columns(2, gap="large")
-    with asked:
-        model = chosen(backend, TEXTS)
+    """Show the text on the left, and its summary on the right."""
+    text_column, summary_column = st.columns(2, gap="large")
+    with text_column:
+        model = choose_model(backend, TEXTS)
         if model is None:
             return
         try:
             entry = backend.entry(model)
         except TorchServeError as error:
-            st.html(STYLE + markup.alert(said(error)))
+            st.html(STYLE + markup.alert(error_text(error)))
             return
         text = text_input()
         parameters = generation_parameters(entry)
         pressed = st.button("Summarize", type="primary")
-    with answered:
+    with summary_column:
         if pressed:
             show_summary(backend, model, text, parameters)
         else:
-            st.html(STYLE + markup.note("The summary will be here."))
+            st.html(STYLE + markup.note("The summary will appear here."))
 
 
 def text_input() -> str:
     reports = {f"report {number}": report for number, report in enumerate(examples.reports(), 1)}
     name = st.radio(
-        "Example (the starter weights know short reports like these, and nothing else)",
-        [*reports, TYPED],
+        "Example (the starter weights only work for short reports like these)",
+        [*reports, CUSTOM_TEXT],
         horizontal=True,
     )
     return st.text_area("Text", reports.get(name, ""), height=200, key=f"text of {name}")
 
 
-def generation_parameters(entry: Entry) -> dict[str, int]:
-    words = {"max_new_tokens": "Most tokens", "min_new_tokens": "Fewest tokens", "num_beams": "Beams"}
+def generation_parameters(entry: CatalogEntry) -> dict[str, int]:
+    labels = {"max_new_tokens": "Max. tokens", "min_new_tokens": "Min. tokens", "num_beams": "Beams"}
     parameters = {}
-    for (parameter, label), column in zip(words.items(), st.columns(len(words)), strict=True):
+    for (parameter, label), column in zip(labels.items(), st.columns(len(labels)), strict=True):
         low, high = entry.limits(parameter)
-        key = f"{parameter} of {entry.name}"  # each model has its own default
+        key = f"{parameter} of {entry.name}"  # the default depends on the model
         parameters[parameter] = column.number_input(label, low, high, entry.default(parameter), key=key)
     return parameters
 
@@ -127,22 +129,22 @@ def generation_parameters(entry: Entry) -> dict[str, int]:
 def show_summary(backend: Backend, model: str, text: str, parameters: dict[str, int]) -> None:
     start = time.monotonic()
     try:
-        with st.spinner("The model writes"):
+        with st.spinner("Summarizing"):
             summary, truncated = backend.summarize(model, text, **parameters)
     except TorchServeError as error:
-        st.html(STYLE + markup.alert(said(error)))
+        st.html(STYLE + markup.alert(error_text(error)))
         return
-    st.html(STYLE + markup.answer(summary) + markup.took(time.monotonic() - start))
+    st.html(STYLE + markup.answer(summary) + markup.response_time(time.monotonic() - start))
     if truncated:
-        st.html(STYLE + markup.note(markup.CUT))
+        st.html(STYLE + markup.note(markup.TRUNCATED))
 
 
-def chosen(backend: Backend, task: str) -> str | None:
-    """The model that is chosen, or None where there is none to choose, which is said."""
+def choose_model(backend: Backend, task: str) -> str | None:
+    """Return the selected model. If the server has no model, show the reason and return None."""
     try:
         names = backend.models(task)
     except TorchServeError as error:
-        st.html(STYLE + markup.alert(said(error)))
+        st.html(STYLE + markup.alert(error_text(error)))
         return None
     if not names:
         st.html(STYLE + markup.note(f"The server has no model for {task}."))

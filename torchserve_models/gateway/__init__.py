@@ -1,3 +1,3 @@
-"""What nginx in front of TorchServe cannot do itself: translated routes, Open Inference metadata, the API's docs."""
+"""The application behind nginx: compatibility routes, Open Inference metadata, readiness and API documentation."""
 
 from torchserve_models import handlers_path  # noqa: F401

@@ -1,6 +1,5 @@
-"""The gateway: a small application for what nginx in front of TorchServe cannot do itself."""
+"""The gateway application: routes and responses that nginx cannot provide."""
 
-import hmac
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -8,122 +7,110 @@ import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.requests import ClientDisconnect
 
 from handlers.core.errors import HandlerError
 from torchserve_models.client import AsyncClient, TorchServeError
-from torchserve_models.gateway import pages
-from torchserve_models.gateway.answers import on_error, refuse
-from torchserve_models.gateway.bodies import BodyReader
+from torchserve_models.gateway import docs_pages
 from torchserve_models.gateway.compat_routes import CompatRoutes
-from torchserve_models.gateway.descriptions import Descriptions, ModelDescription
-from torchserve_models.gateway.forwarding import ForwardingTransport, forwarded, run_until_disconnect
-from torchserve_models.gateway.grpc_inference import GrpcInference
+from torchserve_models.gateway.grpc.inference_service import GrpcInferenceService
+from torchserve_models.gateway.internal_routes import InternalRoutes
 from torchserve_models.gateway.metrics import GatewayMetrics, MetricsMiddleware
-from torchserve_models.gateway.open_inference import OpenInference
-from torchserve_models.gateway.probes import Probes
-from torchserve_models.gateway.readiness import Readiness, polling
-from torchserve_models.gateway.settings import TIMEOUT, Settings
-from torchserve_models.gateway.slashes import TrailingSlashMiddleware
-from torchserve_models.gateway.stopping import Stopping
+from torchserve_models.gateway.open_inference import OpenInferenceMetadata
+from torchserve_models.gateway.probes import ProbeRoutes
+from torchserve_models.gateway.readiness_poller import ReadinessPoller, run_in_background
+from torchserve_models.gateway.request_bodies.reader import BodyReader
+from torchserve_models.gateway.response_cache.response_cache import ResponseCache
+from torchserve_models.gateway.responses import handle_error
+from torchserve_models.gateway.settings import PREDICTION_TIMEOUT_S, GatewaySettings
+from torchserve_models.gateway.shutdown import ShutdownFlag
+from torchserve_models.gateway.trailing_slash import TrailingSlashMiddleware
 from torchserve_models.gateway.ttl_cache import TTLCache
-from torchserve_models.gateway.unavailable import UnavailableDiagnosis
-from torchserve_models.gateway.waiting import ResendingTransport, Waiting
+from torchserve_models.gateway.upstream.forwarding import ForwardingTransport
+from torchserve_models.gateway.upstream.model_descriptions import ModelDescription, ModelDescriptions
+from torchserve_models.gateway.upstream.retry_transport import RecoveryWaiter, RetryTransport
+from torchserve_models.gateway.upstream.unavailable_diagnosis import UnavailableDiagnosis
 
-_ANSWERED = (TorchServeError, HandlerError, HTTPException, ClientDisconnect, Exception)
-KEY_HEADER = "x-gateway-key"
-UPSTREAM = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-"""The number of requests is bounded where their bodies are read."""
-QUICK = 5.0
-"""Seconds for questions to the management API."""
-MODELS_REMEMBERED = 10.0
+_HANDLED_ERRORS = (TorchServeError, HandlerError, HTTPException, ClientDisconnect, Exception)
+UPSTREAM_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+"""Connections are not limited here: BodyReader limits the requests in progress."""
+MANAGEMENT_TIMEOUT_S = 5.0
+MODEL_LIST_TTL_S = 10.0
 
 
-def create(
-    settings: Settings, transport: httpx.AsyncBaseTransport | None = None, stopping: Stopping | None = None
+def create_app(
+    settings: GatewaySettings,
+    transport: httpx.AsyncBaseTransport | None = None,
+    shutdown: ShutdownFlag | None = None,
 ) -> Starlette:
-    """`settings` say where TorchServe is, which need not be there yet. `transport` replaces httpx's in a test."""
-    asking = AsyncClient(endpoints=settings.endpoints, timeout=QUICK, retries=0, transport=transport)
-    metrics = GatewayMetrics(settings.state_file)
-    bodies = BodyReader(metrics, settings.body_budget, settings.body_timeout)
-    refusals = UnavailableDiagnosis(asking)
-    descriptions = Descriptions(asking)
-    readiness = Readiness(
-        settings.health, asking, strict=settings.strict, transport=transport, stopping=stopping
+    """Create the application. TorchServe does not have to run yet.
+
+    Args:
+        settings: TorchServe's addresses, the models behind the compatibility routes, and limits.
+        transport: Replaces httpx's transport in tests.
+        shutdown: Makes every readiness probe fail once the shutdown has begun.
+    """
+    management_client = AsyncClient(
+        endpoints=settings.endpoints, timeout=MANAGEMENT_TIMEOUT_S, retries=0, transport=transport
     )
-    waiting = Waiting(readiness)
-    # Beside what lost its connection or its worker, nothing is sent again here: the client does that.
-    plain = transport or httpx.AsyncHTTPTransport(limits=UPSTREAM, trust_env=False)
-    forwarding = ForwardingTransport(ResendingTransport(plain, waiting))
-    predicting = AsyncClient(
+    metrics = GatewayMetrics(settings.state_file)
+    bodies = BodyReader(metrics, settings.body_budget_bytes, settings.body_timeout_s)
+    diagnosis = UnavailableDiagnosis(management_client)
+    descriptions = ModelDescriptions(management_client)
+    readiness = ReadinessPoller(
+        settings.health, management_client, strict=settings.strict, transport=transport, shutdown=shutdown
+    )
+    recovery = RecoveryWaiter(readiness)
+    # The gateway only retries requests that lost their connection or their worker; clients retry everything else.
+    upstream = transport or httpx.AsyncHTTPTransport(limits=UPSTREAM_LIMITS, trust_env=False)
+    forwarding = ForwardingTransport(RetryTransport(upstream, recovery))
+    prediction_client = AsyncClient(
         endpoints=settings.endpoints,
-        timeout=TIMEOUT,
+        timeout=PREDICTION_TIMEOUT_S,
         retries=0,
         max_concurrency=None,
         transport=forwarding,
     )
-    translating = httpx.AsyncClient(transport=forwarding, timeout=TIMEOUT, trust_env=False)
-    metrics.ready.set_function(lambda: float(readiness.server() is None))
+    http_client = httpx.AsyncClient(transport=forwarding, timeout=PREDICTION_TIMEOUT_S, trust_env=False)
+    metrics.ready.set_function(lambda: float(readiness.server_problem() is None))
 
-    async def ask_all(_: None) -> Sequence[ModelDescription]:
-        return await descriptions.all()
+    async def describe_all(_: None) -> Sequence[ModelDescription]:
+        return await descriptions.fetch_all()
 
-    models = TTLCache(ask_all, MODELS_REMEMBERED)
+    model_list = TTLCache(describe_all, MODEL_LIST_TTL_S)
 
-    def check_key(request: Request) -> None:
-        """Some routes are for nginx alone."""
-        given = request.headers.get(KEY_HEADER, "").encode()
-        if settings.key and not hmac.compare_digest(given, settings.key.encode()):
-            raise HTTPException(404)
+    async def models() -> Sequence[ModelDescription]:
+        return await model_list(None)
 
-    async def refused(request: Request) -> Response:
-        """For nginx, where TorchServe has answered 503."""
-        check_key(request)
-        model, version = request.path_params["model"], request.path_params.get("version", "")
-        length = request.query_params.get("length", "")
-        return refuse(await refusals.by_length(model, version, int(length) if length.isdecimal() else 0))
-
-    async def wait(request: Request) -> Response:
-        """For nginx, which has lost TorchServe: answers when a request may be sent again, or that it may not.
-
-        After the request's deadline it may not (504).
-        """
-        check_key(request)
-        model, version = request.path_params.get("model", ""), request.path_params.get("version")
-        async with forwarded(request):
-            ready = await run_until_disconnect(request, waiting.until_ready(model, version or None))
-        return Response(status_code=204 if ready else 403)
-
-    async def all_models() -> Sequence[ModelDescription]:
-        return await models(None)
-
-    async def server() -> httpx.Response:
-        async with httpx.AsyncClient(transport=transport, timeout=QUICK, trust_env=False) as http:
+    async def fetch_server_metadata() -> httpx.Response:
+        async with httpx.AsyncClient(
+            transport=transport, timeout=MANAGEMENT_TIMEOUT_S, trust_env=False
+        ) as http:
             return await http.get(f"{settings.inference}/v2")
 
-    open_inference = OpenInference(descriptions, server)
+    cache = ResponseCache(settings, metrics.registry, upstream) if settings.cache_bytes else None
+    open_inference = OpenInferenceMetadata(descriptions, fetch_server_metadata)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with polling(readiness):
+        async with run_in_background(readiness):
             yield
-        await predicting.close()
-        await translating.aclose()
-        await asking.close()
+        await prediction_client.close()
+        await http_client.aclose()
+        await management_client.close()
+        if cache:
+            cache.close()
 
     routes = [
-        *Probes(readiness).routes(),
+        *(cache.routes() if cache else ()),  # first, because looking for a route takes time
+        *ProbeRoutes(readiness).routes(),
         *open_inference.routes(),
-        GrpcInference(settings, translating, open_inference, readiness, refusals, bodies, metrics).route(),
-        *CompatRoutes(settings, predicting, refusals, bodies, metrics).routes(),
-        Route("/refusals/{model}", refused),
-        Route("/refusals/{model}/{version:path}", refused),
-        Route("/wait", wait),
-        Route("/wait/{model}", wait),
-        Route("/wait/{model}/{version:path}", wait),
-        *pages.routes(all_models, readiness.server, settings),
+        GrpcInferenceService(
+            settings, http_client, open_inference, readiness, diagnosis, bodies, metrics
+        ).route(),
+        *CompatRoutes(settings, prediction_client, diagnosis, bodies, metrics).routes(),
+        *InternalRoutes(settings.key, diagnosis, recovery).routes(),
+        *docs_pages.routes(models, readiness.server_problem, settings),
         metrics.route(),
     ]
     app = Starlette(
@@ -132,7 +119,7 @@ def create(
             Middleware(TrailingSlashMiddleware),
             Middleware(MetricsMiddleware, metrics=metrics, routes=routes),
         ],
-        exception_handlers=dict.fromkeys(_ANSWERED, on_error),
+        exception_handlers=dict.fromkeys(_HANDLED_ERRORS, handle_error),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

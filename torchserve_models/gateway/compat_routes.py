@@ -1,4 +1,4 @@
-"""Routes that people know from other servers, whose bodies nginx cannot turn into ours."""
+"""Compatibility routes of other servers whose request bodies nginx cannot translate."""
 
 import asyncio
 import inspect
@@ -19,27 +19,27 @@ from handlers.core.json_bounds import check_json_bounds
 from handlers.core.json_message import parse_json
 from torchserve_models.client import AsyncClient, TorchServeError
 from torchserve_models.client.results import Scalar
-from torchserve_models.gateway.answers import Raw, refuse
-from torchserve_models.gateway.bodies import BodyReader, IncomingBody
-from torchserve_models.gateway.forwarding import forwarded, run_until_disconnect
-from torchserve_models.gateway.inflating import inflated
-from torchserve_models.gateway.known_routes import LENGTHS
 from torchserve_models.gateway.metrics import GatewayMetrics
-from torchserve_models.gateway.pixels import PixelParser
-from torchserve_models.gateway.settings import Settings
-from torchserve_models.gateway.unavailable import UnavailableDiagnosis
+from torchserve_models.gateway.openapi.compat_operations import LENGTH_ALIASES
+from torchserve_models.gateway.request_bodies.decompression import decompress_chunks
+from torchserve_models.gateway.request_bodies.pixel_parser import PixelParser
+from torchserve_models.gateway.request_bodies.reader import BodyReader, IncomingBody
+from torchserve_models.gateway.responses import UnicodeJSONResponse, error_response
+from torchserve_models.gateway.settings import GatewaySettings
+from torchserve_models.gateway.upstream.forwarding import forward_context, run_until_disconnect
+from torchserve_models.gateway.upstream.unavailable_diagnosis import UnavailableDiagnosis
 
 P = ParamSpec("P")
 T = TypeVar("T")
-SUMMARIZE = "/predict/text_summarize"
-CLASSIFY = "/model"
+SUMMARIZE_ROUTE = "/predict/text_summarize"
+CLASSIFY_ROUTE = "/model"
 TEXT_COPIES = 6
-"""A text as a string takes up to four times its UTF-8, and once more or twice on its way to TorchServe."""
-_ONE_FIELD = "the body must be a JSON object with the one field 'text'; parameters go into the query"
+"""A decoded text takes up to four times its UTF-8 size, and sending it to TorchServe takes one or two more copies."""
+_ONE_FIELD = "the body must be a JSON object with the one field 'text'; send parameters in the query"
 PARSE_BYTES = 2**19
-"""Pixels that are parsed at a time: each time takes a switch to another thread and back."""
-# Arguments of the client's methods, which no model's parameter can be passed beside.
-_ARGUMENTS = {
+"""Bytes of pixels that are parsed at a time, because each call switches to another thread and back."""
+# Arguments of the client's methods. A model's parameter cannot have the same name.
+_CLIENT_ARGUMENTS = {
     name
     for method in (AsyncClient.classify, AsyncClient.summarize)
     for name, argument in inspect.signature(method).parameters.items()
@@ -48,36 +48,38 @@ _ARGUMENTS = {
 
 
 class CompatRoutes:
+    """The compatibility routes SUMMARIZE_ROUTE and CLASSIFY_ROUTE."""
+
     def __init__(
         self,
-        settings: Settings,
+        settings: GatewaySettings,
         client: AsyncClient,
-        refusals: UnavailableDiagnosis,
+        diagnosis: UnavailableDiagnosis,
         bodies: BodyReader,
         metrics: GatewayMetrics,
     ) -> None:
         self._settings = settings
         self._client = client
-        self._refusals = refusals
+        self._diagnosis = diagnosis
         self._bodies = bodies
         self._metrics = metrics
-        # Decoding and parsing hold several copies of a body for a moment, and the interpreter.
+        # Decoding and parsing briefly hold several copies of a body, and the interpreter lock.
         self._parsing = asyncio.Semaphore(1)
 
     def routes(self) -> list[Route]:
         return [
-            Route(SUMMARIZE, self.summarize, methods=["POST"]),
-            Route(CLASSIFY, self.classify, methods=["POST"]),
+            Route(SUMMARIZE_ROUTE, self.summarize, methods=["POST"]),
+            Route(CLASSIFY_ROUTE, self.classify, methods=["POST"]),
         ]
 
     async def summarize(self, request: Request) -> Response:
-        """`{"text": ...}`; in the query `model`, `min`, `max`, and our own parameters."""
+        """Summarize `{"text": ...}`. The query takes `model`, `min`, `max` and the model's parameters."""
         query = _query(request, "model")
         names = self._settings.summarizers
         key = request.query_params.get("model", next(iter(names)))
         if key not in names:
             raise InvalidParameter(f"'model' must be {' or '.join(map(repr, names))}, not {key[:60]!r}")
-        max_bytes, encoding = self._settings.max_text_body, _encoding(request)
+        max_bytes, encoding = self._settings.max_text_body_bytes, _encoding(request)
 
         def size_of(body: bytearray) -> int:
             try:
@@ -88,63 +90,72 @@ class CompatRoutes:
                 raise self._bodies.too_large(max_bytes)
             return size
 
-        async with forwarded(request), self._bodies.read(request, max_bytes, TEXT_COPIES, size_of) as body:
+        async with (
+            forward_context(request),
+            self._bodies.read(request, max_bytes, TEXT_COPIES, size_of) as body,
+        ):
             charset = ContentType.parse(request.headers.get("content-type", "")).charset
-            text = await self._in_turn(_text, body, encoding, charset)
-            body.clear()  # its request may wait for long
+            text = await self._parse_in_thread(_text, body, encoding, charset)
+            body.clear()  # free the memory: the prediction may take long
             response = await run_until_disconnect(request, self._summarize(names[key], text, query))
-        return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
+        return response  # noqa: RET504 - mypy assumes that a context manager may suppress exceptions
 
     async def classify(self, request: Request) -> Response:
-        """`{"img": PIXELS}`, see gateway/pixels.py."""
+        """Classify `{"img": PIXELS}`, see gateway/request_bodies/pixel_parser.py."""
         query = _query(request)
-        async with forwarded(request), self._bodies.open(request, self._settings.max_body) as incoming:
+        async with (
+            forward_context(request),
+            self._bodies.open(request, self._settings.max_body_bytes) as incoming,
+        ):
             file = await self._read_pixels(incoming, _encoding(request))
             response = await run_until_disconnect(request, self._classify(file, query))
-        return response  # noqa: RET504 - a context may swallow errors, as far as mypy knows
+        return response  # noqa: RET504 - mypy assumes that a context manager may suppress exceptions
 
     async def _read_pixels(self, incoming: IncomingBody, encoding: str) -> bytes:
-        """The image as a file, for which memory is held."""
+        """Return the image as a file. The body budget includes its memory."""
         parser, unparsed = PixelParser(), bytearray()
-        async for piece in inflated(incoming.pieces(), encoding, self._settings.max_body):
-            unparsed += piece
+        async for chunk in decompress_chunks(incoming.chunks(), encoding, self._settings.max_body_bytes):
+            unparsed += chunk
             incoming.hold(parser.memory_bytes + len(unparsed))
             if len(unparsed) >= PARSE_BYTES:
-                await self._in_turn(parser.feed, bytes(unparsed))
+                await self._parse_in_thread(parser.feed, bytes(unparsed))
                 unparsed.clear()
-        await self._in_turn(parser.feed, bytes(unparsed))
-        # Its levels, those in Pillow's hands, and the file twice.
+        await self._parse_in_thread(parser.feed, bytes(unparsed))
+        # The pixels, Pillow's copy of them, and the file twice.
         incoming.hold(4 * parser.file_bytes)
-        file = await self._in_turn(parser.finish)
-        incoming.hold(3 * len(file))  # with parameters it goes on in base64
+        file = await self._parse_in_thread(parser.finish)
+        incoming.hold(3 * len(file))  # a request with parameters carries it in base64
         return file
 
     async def _summarize(self, name: str, text: str | list[str], query: dict[str, Any]) -> Response:
-        parameters, names = _our_names(query)
+        parameters, aliases = _model_parameters(query)
         try:
-            found = await self._client.summarize(name, text, **parameters)
+            summaries = await self._client.summarize(name, text, **parameters)
         except TorchServeError as error:
-            error.message = _their_words(error.message, names)
-            return refuse(await self._refusals.by_error(name, error))
-        return Raw(
-            [{"summary_text": each.text} | ({"truncated": True} if each.truncated else {}) for each in found]
+            error.message = _with_aliases(error.message, aliases)
+            return error_response(await self._diagnosis.diagnose_error(name, error))
+        return UnicodeJSONResponse(
+            [
+                {"summary_text": summary.text} | ({"truncated": True} if summary.truncated else {})
+                for summary in summaries
+            ]
         )
 
     async def _classify(self, file: bytes, query: dict[str, Any]) -> Response:
-        name = self._settings.model_of(CLASSIFY)
+        name = self._settings.model_of(CLASSIFY_ROUTE)
         try:
-            found = await self._client.classify(name, file, **query)
+            labels = await self._client.classify(name, file, **query)
         except TorchServeError as error:
-            return refuse(await self._refusals.by_error(name, error))
-        return Raw([{"label": each.label, "score": each.score} for each in found])
+            return error_response(await self._diagnosis.diagnose_error(name, error))
+        return UnicodeJSONResponse([{"label": label.label, "score": label.score} for label in labels])
 
-    async def _in_turn(self, parse: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Parse one body, or a piece of it, at a time, in a thread."""
+    async def _parse_in_thread(self, parse: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Run `parse` in a thread, one call at a time."""
         async with self._parsing:
             try:
                 return await run_in_threadpool(parse, *arguments, **options)
             except HandlerError:
-                self._metrics.refuse("invalid")
+                self._metrics.count_rejected("invalid")
                 raise
 
 
@@ -153,7 +164,7 @@ def _encoding(request: Request) -> str:
 
 
 def _text(body: bytearray, encoding: str, charset: str) -> str | list[str]:
-    """The one field of a JSON object, whatever media type the content type names. Raises BadRequest or TooLarge."""
+    """Return the field 'text' of the JSON body, for any media type. Raises InvalidRequest or TooLarge."""
     content = decompress(body, encoding)
     if not content.strip():
         raise InvalidRequest(f"the body is empty; {_ONE_FIELD}")
@@ -174,39 +185,39 @@ def _text(body: bytearray, encoding: str, charset: str) -> str | list[str]:
     return text
 
 
-def _our_names(query: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The parameters under the handler's names, and the names under which the client knows them."""
+def _model_parameters(query: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the parameters under the model's names, and the aliases to use in error messages, by model name."""
     parameters = dict(query)
-    for theirs, ours in LENGTHS.items():
-        if theirs in query and ours in query:
-            raise InvalidParameter(f"'{theirs}' and '{ours}' are one parameter: give one of them")
-        if theirs in query:
-            parameters[ours] = parameters.pop(theirs)
-    return parameters, {ours: theirs for theirs, ours in LENGTHS.items() if ours not in query}
+    for alias, name in LENGTH_ALIASES.items():
+        if alias in query and name in query:
+            raise InvalidParameter(f"'{alias}' and '{name}' are the same parameter; send only one of them")
+        if alias in query:
+            parameters[name] = parameters.pop(alias)
+    return parameters, {name: alias for alias, name in LENGTH_ALIASES.items() if name not in query}
 
 
-def _their_words(message: str, names: Mapping[str, str]) -> str:
-    """An error message with the client's names of parameters in place of the handler's."""
-    for ours, theirs in names.items():
-        message = re.sub(rf"\b{ours}\b", theirs, message)
+def _with_aliases(message: str, aliases: Mapping[str, str]) -> str:
+    """Return an error message with aliases instead of the model's parameter names."""
+    for name, alias in aliases.items():
+        message = re.sub(rf"\b{name}\b", alias, message)
     return message
 
 
-def _query(request: Request, *others: str) -> dict[str, Any]:
-    """The model's parameters in the query, all but `others`; values as JSON reads them, else as strings."""
-    found: dict[str, Scalar] = {}
+def _query(request: Request, *excluded: str) -> dict[str, Any]:
+    """Return the query parameters except `excluded`. Values that are not valid JSON remain strings."""
+    parameters: dict[str, Scalar] = {}
     names = set()
     for name, text in request.query_params.multi_items():
         if name in names:
-            raise InvalidParameter(f"'{name[:60]}' is given twice")
+            raise InvalidParameter(f"'{name[:60]}' is sent twice; send it once")
         names.add(name)
-        if name in others:
+        if name in excluded:
             continue
-        if name in _ARGUMENTS:
+        if name in _CLIENT_ARGUMENTS:
             raise InvalidParameter(f"unknown parameter '{name}'")
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
             value = text
-        found[name] = value if isinstance(value, bool | int | float | str) else text
-    return found
+        parameters[name] = value if isinstance(value, bool | int | float | str) else text
+    return parameters

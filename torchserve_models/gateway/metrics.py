@@ -13,42 +13,49 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from torchserve_models.gateway.responses import CLIENT_CLOSED_REQUEST
+
 PATH = "/gateway/metrics"
 OTHER = "other"
-"""The route label of every path that is not a route: clients choose those."""
+"""The route label of all unknown paths. Clients choose them, so they cannot be labels themselves."""
 
 
 class GatewayMetrics:
-    """One registry per application, so that tests do not share counters."""
+    """The metrics of one application, in a separate registry so that tests do not share counters."""
 
     def __init__(self, state_file: Path | None = None) -> None:
-        """`state_file`: where the supervising process of scripts/gateway counts restarts; None without one."""
+        """Create the metrics.
+
+        Args:
+            state_file: The file to which scripts/gateway, the supervising process, writes its restart counts.
+        """
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "gateway_requests_total",
-            "Answers, by route and status.",
+            "Responses, by route and status.",
             ["route", "status"],
             registry=self.registry,
         )
         self.in_progress = Gauge(
-            "gateway_requests_in_progress", "Requests that are being answered.", registry=self.registry
+            "gateway_requests_in_progress", "Requests that are being processed.", registry=self.registry
         )
         self.refused_bodies = Counter(
             "gateway_refused_bodies_total",
-            "Bodies that were not parsed or not accepted, by reason: busy, slow, too_large, invalid.",
+            "Rejected request bodies, by reason: busy, slow, too_large, invalid.",
             ["reason"],
             registry=self.registry,
         )
         self.body_bytes = Gauge(
-            "gateway_body_bytes", "Memory reserved for the bodies of requests.", registry=self.registry
+            "gateway_body_bytes", "Bytes of memory reserved for request bodies.", registry=self.registry
         )
-        self.ready = Gauge("gateway_ready", "1 while /readyz answers 200, else 0.", registry=self.registry)
+        self.ready = Gauge("gateway_ready", "1 while /readyz returns 200, else 0.", registry=self.registry)
         for reason in ("busy", "slow", "too_large", "invalid"):
             self.refused_bodies.labels(reason)
         if state_file is not None:
             self.registry.register(_Restarts(state_file))
 
-    def refuse(self, reason: str) -> None:
+    def count_rejected(self, reason: str) -> None:
+        """Count a rejected body."""
         self.refused_bodies.labels(reason).inc()
 
     def route(self) -> Route:
@@ -59,7 +66,7 @@ class GatewayMetrics:
 
 
 class MetricsMiddleware:
-    """Counts answers by the path of the route that gave them."""
+    """Middleware that counts responses by the path of their route."""
 
     def __init__(self, app: ASGIApp, metrics: GatewayMetrics, routes: Iterable[Route]) -> None:
         self._app = app
@@ -70,7 +77,7 @@ class MetricsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 499  # the client left before the answer
+        status = CLIENT_CLOSED_REQUEST
 
         async def count_status(message: Message) -> None:
             nonlocal status
@@ -91,7 +98,7 @@ class MetricsMiddleware:
 
 
 class _Restarts(Collector):
-    """Restarts of the gateway and of nginx, which another process counts."""
+    """Restarts of the gateway and nginx, which scripts/gateway counts in another process."""
 
     def __init__(self, state_file: Path) -> None:
         self._state_file = state_file

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol's metadata over REST, which TorchServe lacks. Its health routes: gateway/probes.py."""
+"""The Open Inference Protocol's metadata routes, which TorchServe lacks. Its health routes are in probes.py."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,63 +9,71 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from torchserve_models.client import Unavailable, UnexpectedAnswer
-from torchserve_models.gateway.answers import Raw
-from torchserve_models.gateway.descriptions import Descriptions
+from torchserve_models.gateway.responses import UnicodeJSONResponse
 from torchserve_models.gateway.ttl_cache import TTLCache
+from torchserve_models.gateway.upstream.model_descriptions import ModelDescriptions
 
-# What the handlers know beyond the protocol's core.
+# Optional parts of the protocol that the handlers support.
 EXTENSIONS = ("binary_tensor_data",)
 PLATFORM = "torchserve"
-METADATA_REMEMBERED = 10.0
+METADATA_TTL_S = 10.0
 
 
-class OpenInference:
+class OpenInferenceMetadata:
+    """The metadata of the server and its models, and the routes that return it."""
+
     def __init__(
         self,
-        descriptions: Descriptions,
+        descriptions: ModelDescriptions,
         server: Callable[[], Awaitable[httpx.Response]],
     ) -> None:
-        """`server` asks TorchServe for the protocol's server metadata."""
+        """Create the routes.
+
+        Args:
+            descriptions: Describes the models.
+            server: Fetches TorchServe's server metadata.
+        """
         self._server = server
         self._descriptions = descriptions
-        self._metadata = TTLCache(self._describe, METADATA_REMEMBERED)
+        self._metadata = TTLCache(self._describe, METADATA_TTL_S)
 
     def routes(self) -> list[Route]:
-        found = [Route("/v2", self.server)]
-        for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-            found.append(Route(model, self.model))
-        return found
+        return [
+            Route("/v2", self.server),
+            Route("/v2/models/{model}", self.model),
+            Route("/v2/models/{model}/versions/{version}", self.model),
+        ]
 
     async def server(self, _: Request) -> Response:
-        return Raw(await self.server_metadata())
+        return UnicodeJSONResponse(await self.server_metadata())
 
     async def server_metadata(self) -> dict[str, Any]:
-        """TorchServe's name and version as it says them itself."""
+        """Return TorchServe's name, version and extensions. Raises Unavailable or UnexpectedAnswer."""
         try:
-            said = (await self._server()).json()
-            return {"name": said["name"], "version": said["version"], "extensions": EXTENSIONS}
+            server = (await self._server()).json()
+            return {"name": server["name"], "version": server["version"], "extensions": EXTENSIONS}
         except httpx.HTTPError as error:
             raise Unavailable(f"TorchServe does not answer: {error or type(error).__name__}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise UnexpectedAnswer("TorchServe does not say what it is") from error
+            raise UnexpectedAnswer("TorchServe's server metadata has no name or version") from error
 
     async def model(self, request: Request) -> Response:
-        return Raw(
+        return UnicodeJSONResponse(
             await self.model_metadata(request.path_params["model"], request.path_params.get("version"))
         )
 
     async def model_metadata(self, model: str, version: str | None) -> dict[str, Any]:
-        """Raises TorchServeError."""
+        """Return a model's metadata, of the default version if `version` is None. Raises TorchServeError."""
         metadata: dict[str, Any] = await self._metadata((model, version))
         return metadata
 
     async def _describe(self, key: tuple[str, str | None]) -> dict[str, Any]:
-        found = await self._descriptions.one(*key)
+        description = await self._descriptions.fetch(*key)
         return {
-            "name": found.name,
-            "versions": list(found.versions),
+            "name": description.name,
+            "versions": list(description.versions),
             "platform": PLATFORM,
-            "inputs": found.metadata.get("inputs", []),
-            "outputs": found.metadata.get("outputs", []),
-            "parameters": found.metadata.get("parameters", []),
+            "inputs": description.metadata.get("inputs", []),
+            "outputs": description.metadata.get("outputs", []),
+            "parameters": description.metadata.get("parameters", []),
         }

@@ -1,4 +1,4 @@
-"""Run the application under uvicorn with bounds on connections, headers, slow clients and shutdown."""
+"""Configure uvicorn with limits on connections, headers, slow clients and the shutdown."""
 
 import asyncio
 
@@ -7,19 +7,19 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 1024
-"""Requests in progress: nginx keeps no idle connection."""
+"""Maximum connections. nginx keeps few idle connections, so this limits the requests in progress."""
 MAX_HEADER_BYTES = 16 * 2**10
 HEADER_TIMEOUT_S = 20.0
-"""For a whole header, from the connection or the first byte after an answer on."""
+"""Limit for a whole header, from the connection or from the first byte after a response."""
 WRITE_TIMEOUT_S = 60.0
-"""How long an answer may wait for a client that reads none of it."""
+"""Seconds that a response may wait for a client that does not read it."""
 KEEP_ALIVE_S = 75
-"""Longer than other proxies keep idle connections (60 s), so that they never send on one that is closing."""
+"""Longer than other proxies keep idle connections (60 s), so that they never send to a connection being closed."""
 SHUTDOWN_TIMEOUT_S = 30
 
 
 class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is Any to mypy here
-    """uvicorn's protocol with a limit on connections, and on the time of clients that send or read nothing."""
+    """uvicorn's protocol with limits on connections and on the time that a client may neither send nor read."""
 
     max_connections = MAX_CONNECTIONS
     header_timeout_s = HEADER_TIMEOUT_S
@@ -66,7 +66,8 @@ class BoundedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is Any to m
             self._write_timer = None
 
 
-def configure(app: Starlette, host: str, port: int) -> uvicorn.Config:
+def uvicorn_config(app: Starlette, host: str, port: int) -> uvicorn.Config:
+    """Return the configuration of a server for `app`."""
     return uvicorn.Config(
         app,
         host=host,

@@ -1,35 +1,59 @@
-"""What the gateway is told: where TorchServe is, and which models stand behind the routes that people know."""
+"""The gateway's settings: TorchServe's addresses, the models of the compatibility routes, and limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchserve_models.client import Endpoints
-from torchserve_models.gateway.bodies import BUDGET_BYTES, READ_TIMEOUT_S
 
-TIMEOUT = 320.0
-"""Seconds for one prediction: above any model's responseTimeout, below nginx's upstream_timeout (330 s)."""
+PREDICTION_TIMEOUT_S = 320.0
+"""Longer than any model's responseTimeout, and shorter than nginx's upstream timeout (330 s)."""
 
 MAX_TEXT_BODY_BYTES = 4 * 2**20
-"""Four bytes for each of the 1,000,000 characters that a summarizer reads at most."""
+"""Four bytes for each of the 1,000,000 characters that a summarizer accepts."""
 
 MAX_PIXEL_BODY_BYTES = 48 * 2**20
-"""JSON of an image of 1920 x 1080 pixels: 26 to 44 MB, by its channels and white space."""
+"""An image of 1920 x 1080 pixels takes 26 to 44 MB as JSON, depending on channels and white space."""
+
+READ_TIMEOUT_S = 30.0
+"""Limit for a whole body. nginx buffers bodies, so slow clients do not reach the gateway."""
+
+BUDGET_BYTES = 64 * 2**20
+"""Memory for the bodies of all requests, from their first byte to their response."""
+
+MAX_CACHE_BYTES = 256 * 2**20
+"""With the largest response cache, the gateway stays within the 512 MiB that the memory budget reserves for it."""
+
+CACHE_TTL_S = 300.0
+CACHE_CHECK_TIMEOUT_S = 1.0
 
 IMAGE_ROUTES = ("/predict", "/predict/image_classes", "/model")
-"""Routes of other servers that classify an image; each may have a model of its own."""
+"""Image classification routes of other servers. Each route may use a different model."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`inference` and `management` are TorchServe's addresses.
+class GatewaySettings:
+    """The settings of one gateway.
 
-    `image_model` answers IMAGE_ROUTES, but for those that `route_models` gives another model. `summarizers`: what
-    /predict/text_summarize?model=KEY asks for; the first is its default. `health` is the supervisor's address.
-    `strict`: whether readiness asks for every worker of every version. `max_body` and `max_text_body`: bytes of a
-    body of pixels and of one of text. `body_budget`: bytes of memory for all bodies that are read, parsed or waited
-    for. `key`: what nginx proves itself with on the inner route /refusals; empty for none. `state_file`: where
-    scripts/gateway writes what it restarted.
+    Attributes:
+        inference: URL of TorchServe's inference API.
+        management: URL of TorchServe's management API.
+        image_model: The model of IMAGE_ROUTES, except for those in `route_models`.
+        route_models: Models of single IMAGE_ROUTES, by route.
+        summarizers: The model for each value of `model` in /predict/text_summarize?model=KEY; the first is the
+            default.
+        health: URL of the supervisor's health server.
+        strict: Whether readiness requires every worker of every version.
+        max_body_bytes: Limit for a body that contains pixels.
+        max_text_body_bytes: Limit for a body that contains text.
+        body_budget_bytes: Memory for all request bodies that are being read, parsed or processed.
+        body_timeout_s: Time limit for receiving a body.
+        key: The secret that identifies nginx on the internal routes; empty to let every client use these routes.
+        state_file: File to which scripts/gateway writes its restart counts.
+        cache_bytes: Memory for the response cache; 0 for no cache.
+        cache_ttl_s: Seconds for which a cached answer is used.
+        cache_check_timeout_s: Seconds to wait for TorchServe's management API, which the cache asks for each request.
+        uncached: URL of nginx's listener without the cache, see NginxConfig; the cache requires it.
     """
 
     inference: str = "http://127.0.0.1:8080"
@@ -41,17 +65,21 @@ class Settings:
     )
     health: str = "http://127.0.0.1:8083"
     strict: bool = False
-    max_body: int = MAX_PIXEL_BODY_BYTES
-    max_text_body: int = MAX_TEXT_BODY_BYTES
-    body_budget: int = BUDGET_BYTES
-    body_timeout: float = READ_TIMEOUT_S
+    max_body_bytes: int = MAX_PIXEL_BODY_BYTES
+    max_text_body_bytes: int = MAX_TEXT_BODY_BYTES
+    body_budget_bytes: int = BUDGET_BYTES
+    body_timeout_s: float = READ_TIMEOUT_S
     key: str = ""
     state_file: Path | None = None
+    cache_bytes: int = 0
+    cache_ttl_s: float = CACHE_TTL_S
+    cache_check_timeout_s: float = CACHE_CHECK_TIMEOUT_S
+    uncached: str = ""
 
     @property
     def endpoints(self) -> Endpoints:
         return Endpoints(inference=self.inference, management=self.management)
 
     def model_of(self, route: str) -> str:
-        """The model that answers one of IMAGE_ROUTES."""
+        """Return the model of one of IMAGE_ROUTES."""
         return self.route_models.get(route, self.image_model)

@@ -1,4 +1,4 @@
-"""An answer that is kept for a while: who asks meanwhile gets it, who asks at the same time waits for the same."""
+"""A cache with expiring entries, in which concurrent callers share one pending call."""
 
 import asyncio
 import time
@@ -7,37 +7,42 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
-MAX_ENTRIES = 1000  # keys; clients choose them
-ERRORS = 1.0  # seconds at most for an error, which may pass
+MAX_ENTRIES = 1000
+"""Bounds the memory, because clients choose the keys."""
+MAX_ERROR_TTL_S = 1.0
+"""Errors expire sooner, because their cause may be temporary."""
 
 
 class TTLCache(Generic[K, T]):
-    """`ask` is awaited at most once in `seconds` for a key, counted from its answer; after an error sooner."""
+    """A cache that awaits `fetch` at most once per key and `ttl_s` seconds, which begin with the result.
 
-    def __init__(self, ask: Callable[[K], Awaitable[T]], seconds: float) -> None:
-        self._ask = ask
-        self._seconds = seconds
+    An error is cached for at most MAX_ERROR_TTL_S.
+    """
+
+    def __init__(self, fetch: Callable[[K], Awaitable[T]], ttl_s: float) -> None:
+        self._fetch = fetch
+        self._ttl_s = ttl_s
         self._tasks: dict[K, asyncio.Task[T]] = {}
-        self._ends: dict[K, float] = {}
+        self._expires_at: dict[K, float] = {}
 
     async def __call__(self, key: K) -> T:
         task = self._tasks.get(key)
-        if task is None or (task.done() and time.monotonic() >= self._ends[key]):
+        if task is None or (task.done() and time.monotonic() >= self._expires_at[key]):
             if len(self._tasks) >= MAX_ENTRIES:
-                self._forget()
+                self._remove_finished()
             task = self._tasks[key] = asyncio.ensure_future(self._run(key))
-        # One who gives up waiting does not end it for the others.
+        # A caller that is canceled must not cancel the call for the others.
         return await asyncio.shield(task)
 
     async def _run(self, key: K) -> T:
-        seconds = min(ERRORS, self._seconds)
+        ttl_s = min(MAX_ERROR_TTL_S, self._ttl_s)
         try:
-            answer = await self._ask(key)
-            seconds = self._seconds
-            return answer
+            result = await self._fetch(key)
+            ttl_s = self._ttl_s
+            return result
         finally:
-            self._ends[key] = time.monotonic() + seconds
+            self._expires_at[key] = time.monotonic() + ttl_s
 
-    def _forget(self) -> None:
+    def _remove_finished(self) -> None:
         self._tasks = {key: task for key, task in self._tasks.items() if not task.done()}
-        self._ends = {}
+        self._expires_at = {}

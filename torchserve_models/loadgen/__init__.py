@@ -1,7 +1,7 @@
 """A load generator for HTTP and gRPC inference servers: closed and open loops, with every answer checked.
 
-It shares the machine with the server that it measures, so requests are built before and results are evaluated
-after a measurement.
+The load generator shares the machine with the measured server. Requests are therefore built before a measurement,
+and results are evaluated after it.
 """
 
 from torchserve_models.loadgen.http import Target, multipart_request, post_request
@@ -15,11 +15,12 @@ from torchserve_models.loadgen.loops import (
     wait_until_answering,
 )
 from torchserve_models.loadgen.measurement import (
+    LoadStatistics,
     Measurement,
-    Summary,
     median_summary,
     merge_measurements,
     percentile,
+    relative_spread,
 )
 from torchserve_models.loadgen.processes import LoadGenerator
 
@@ -28,15 +29,16 @@ __all__ = [
     "DrainedClosedLoop",
     "LoadGenerator",
     "LoadJob",
+    "LoadStatistics",
     "Measurement",
     "OpenLoop",
-    "Summary",
     "Target",
     "median_summary",
     "merge_measurements",
     "multipart_request",
     "percentile",
     "post_request",
+    "relative_spread",
     "run_job",
     "send_probe",
     "wait_until_answering",

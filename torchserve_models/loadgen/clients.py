@@ -7,22 +7,22 @@ from typing import Protocol
 from torchserve_models.loadgen.http import HttpConnection, Target
 
 KEEP_ALIVE_RACE_S = 0.02
-"""Time within which a request and the server's closing of its idle connection can cross each other."""
+"""Time after which a lost idle connection is an error: before, the server may have closed it during the send."""
 
 
-class Client(Protocol):
+class LoadClient(Protocol):
     async def send(self, index: int) -> str | None:
-        """Send request `index` of the target; return what was wrong with the answer, None if it was correct."""
+        """Send request `index` of the target and return the problem of the answer, None if it was correct."""
 
     async def close(self) -> None: ...
 
 
-def create_client(target: Target) -> Client:
+def create_client(target: Target) -> LoadClient:
     return HttpClient(target) if target.protocol == "http" else GrpcClient(target)
 
 
 class HttpClient:
-    """Opens as many connections as requests are under way, and reuses them, the most recently used first."""
+    """An HTTP client that opens one connection per concurrent request and reuses the most recently used one first."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -46,7 +46,7 @@ class HttpClient:
         except ConnectionResetError:
             if not connection.was_used or time.perf_counter() - start > KEEP_ALIVE_RACE_S:
                 raise
-            connection = await self._open_connection()  # the server closed the idle one: not an error
+            connection = await self._open_connection()  # the server closed the idle connection: not an error
             response = await connection.send(request)
         except asyncio.CancelledError:
             connection.close()
@@ -75,7 +75,7 @@ class HttpClient:
 
 
 class GrpcClient:
-    """Sends serialized messages over one channel and leaves the answers serialized."""
+    """A gRPC client that sends serialized messages over one channel and does not parse the answers."""
 
     def __init__(self, target: Target) -> None:
         import grpc

@@ -1,4 +1,4 @@
-"""A minimal HTTP/1.1 client: requests are built beforehand, and only the end of a response is searched for."""
+"""A minimal HTTP/1.1 client for requests built in advance. It only detects the end of a response."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ _BOUNDARY = b"----loadgen"
 
 @dataclass(frozen=True)
 class Target:
-    """A server, the requests to send and how to recognize a correct answer.
+    """A server, the requests to send, and the criteria for a correct answer.
 
     Attributes:
         requests: Complete HTTP requests, or serialized messages of the gRPC method `path`. They are sent in turn.
-        marker: Text that a correct answer contains `count` times, at least `count - slack` times.
-        count: One number for all requests, or one for each.
-        timeout: Seconds until a request counts as an error.
-        tokens: Number of new tokens that each request asks for; empty where no text is generated.
+        marker: Text that a correct answer contains `count - slack` to `count` times.
+        count: A number for all requests, or a number for each request.
+        timeout: Seconds after which a request without an answer counts as an error.
+        tokens: Number of new tokens of each request; empty if the model does not generate text.
     """
 
     host: str
@@ -31,7 +31,7 @@ class Target:
     tokens: tuple[int, ...] = ()
 
     def find_problem(self, index: int, body: bytes) -> str | None:
-        """Return what is wrong with a successful answer to request `index`, None if it is correct."""
+        """Return the problem of a successful answer to request `index`, None if the answer is correct."""
         expected = self.count if isinstance(self.count, int) else self.count[index]
         is_correct = expected - self.slack <= body.count(self.marker) <= expected
         return None if is_correct else "wrong answer"
@@ -111,7 +111,7 @@ def _parse_chunks(data: bytes | bytearray, offset: int) -> bytes | None:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection with at most one request under way."""
+    """A connection with at most one request in progress."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -124,7 +124,7 @@ class HttpConnection(asyncio.Protocol):
         """Send a request and return its response.
 
         Raises:
-            ConnectionResetError: The server closed the connection before it answered.
+            ConnectionResetError: The server closed the connection without an answer.
             ConnectionAbortedError: The answer is not HTTP.
         """
         assert self._transport is not None

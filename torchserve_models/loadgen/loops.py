@@ -1,4 +1,4 @@
-"""The kinds of load: a closed loop of N clients, the same until all are answered, and an open loop."""
+"""Load patterns: a closed loop of N clients, a drained closed loop that waits for all answers, and an open loop."""
 
 import asyncio
 import gc
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from torchserve_models.loadgen.clients import Client, create_client
+from torchserve_models.loadgen.clients import LoadClient, create_client
 from torchserve_models.loadgen.http import Target
 from torchserve_models.loadgen.measurement import Measurement
 
@@ -19,17 +19,17 @@ ERROR_PAUSE_S = 0.01
 
 @dataclass(frozen=True)
 class ClosedLoop:
-    """`connections` clients, each of which sends a request as soon as the previous one is answered."""
+    """Load of `connections` clients, each of which sends a request as soon as its previous request is answered."""
 
     connections: int
 
 
 @dataclass(frozen=True)
 class DrainedClosedLoop:
-    """`connections` clients that stop sending after the given time and at least `min_requests` requests.
+    """Load of `connections` clients that stop sending after the job's time and at least `min_requests` requests.
 
-    Requests under way at that time are answered and count like all others, and the measured time lasts until the
-    last answer. This is for answers that take seconds, most of which a fixed window would cut off.
+    The measurement includes requests that are still in progress at that time, and ends with the last answer. Use this
+    load for answers that take seconds, because a fixed window would exclude most of them.
     """
 
     connections: int
@@ -38,7 +38,7 @@ class DrainedClosedLoop:
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Poisson arrivals: `rate` requests per second on average, independent of the answers."""
+    """Load with Poisson arrivals: `rate` requests per second on average, independent of the answers."""
 
     rate: float
     seed: int = 1
@@ -54,10 +54,10 @@ class OpenLoop:
 
 @dataclass(frozen=True)
 class LoadJob:
-    """One measurement of `seconds` seconds.
+    """A measurement of `seconds` seconds.
 
     The load begins `ramp_s` seconds before the measured window, except for `DrainedClosedLoop`. `first_request` is
-    the index of the request that is sent first.
+    the index of the first request.
     """
 
     target: Target
@@ -68,7 +68,7 @@ class LoadJob:
 
 
 def run_job(job: LoadJob, begin: float | None = None) -> Measurement:
-    """Run a job in an event loop of its own, beginning at `time.time()` = `begin`."""
+    """Run a job in a new event loop, starting at the time `begin` (`time.time()`)."""
     if begin is not None:
         time.sleep(max(0.0, begin - time.time()))
     gc.collect()
@@ -88,7 +88,7 @@ def wait_until_answering(target: Target, get_failure: Callable[[], str | None], 
     """Wait until the target answers correctly.
 
     Args:
-        get_failure: Returns why the server will not answer any more, None while it may.
+        get_failure: Returns why the server has failed; None if it has not.
 
     Raises:
         ConnectionError: The server failed.
@@ -123,7 +123,9 @@ async def _run(job: LoadJob) -> Measurement:
             await client.close()
 
 
-async def _run_closed(client: Client, job: LoadJob, load: ClosedLoop, indices: Iterator[int]) -> Measurement:
+async def _run_closed(
+    client: LoadClient, job: LoadJob, load: ClosedLoop, indices: Iterator[int]
+) -> Measurement:
     measurement = Measurement(job.seconds)
     start = time.perf_counter() + job.ramp_s
     end = start + job.seconds
@@ -145,14 +147,14 @@ async def _run_closed(client: Client, job: LoadJob, load: ClosedLoop, indices: I
 
 
 async def _run_drained(
-    client: Client, job: LoadJob, load: DrainedClosedLoop, indices: Iterator[int]
+    client: LoadClient, job: LoadJob, load: DrainedClosedLoop, indices: Iterator[int]
 ) -> Measurement:
-    """The first request of each client is left out of the latencies where there are enough others.
+    """Run a drained closed loop. Latencies exclude each client's first request if there are enough other requests.
 
-    The first requests all arrive at once, whereas later ones queue behind those of all other clients.
+    All first requests arrive at the same time, whereas later requests queue behind those of other clients.
     """
     measurement = Measurement(job.seconds)
-    answers: list[tuple[bool, float, int]] = []  # is a client's first, seconds, new tokens
+    answers: list[tuple[bool, float, int]] = []  # (whether it is a client's first, seconds, new tokens)
     begin = last = time.perf_counter()
     sent_count = 0
 
@@ -182,8 +184,8 @@ async def _run_drained(
     return measurement
 
 
-async def _run_open(client: Client, job: LoadJob, load: OpenLoop, indices: Iterator[int]) -> Measurement:
-    """Latencies count from the time at which a request was due, so that a lagging generator cannot hide a queue."""
+async def _run_open(client: LoadClient, job: LoadJob, load: OpenLoop, indices: Iterator[int]) -> Measurement:
+    """Run an open loop. Latencies begin when a request was due, so that a lagging generator cannot hide a queue."""
     measurement = Measurement(job.seconds)
     begin = time.perf_counter()
     end = job.ramp_s + job.seconds

@@ -10,17 +10,17 @@ from typing import Any
 
 @dataclass
 class Measurement:
-    """Raw numbers of one server under one load; all times are in seconds.
+    """Raw results of one server under one load. All times are in seconds.
 
     Attributes:
         seconds: Length of the measured window.
         completed: Correct answers that arrived within the window.
-        latencies: In a closed loop, of the completed requests. In an open loop, of all requests that were due within
-            the window, counted from the time at which they were due.
+        latencies: In a closed loop, latencies of the completed requests. In an open loop, latencies of all requests
+            that were due within the window, from their due times.
         failures: Time until each error.
         errors: Number of errors by kind.
         cpu: CPU cores that the load generator used.
-        tokens: New tokens in the completed answers; 0 where no text is generated.
+        tokens: New tokens in the completed answers; 0 if the model does not generate text.
         per_token: For each completed request, its latency divided by its new tokens.
     """
 
@@ -37,8 +37,8 @@ class Measurement:
         self.failures.append(seconds)
         self.errors[kind] += 1
 
-    def summary(self) -> "Summary":
-        return Summary(
+    def summary(self) -> "LoadStatistics":
+        return LoadStatistics(
             requests_per_second=self.completed / self.seconds,
             p50=1000 * percentile(self.latencies, 0.50),
             p90=1000 * percentile(self.latencies, 0.90),
@@ -53,8 +53,8 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Rates and percentiles of a measurement. Latencies are in milliseconds, NaN without any answer.
+class LoadStatistics:
+    """Rates and percentiles of a measurement. Latencies are in milliseconds, NaN if there are no answers.
 
     `rejected_within` is the 99th percentile of the time until an error, `ms_per_token` the median of a request's
     latency divided by its new tokens.
@@ -71,6 +71,12 @@ class Summary:
     tokens_per_second: float = 0.0
     ms_per_token: float = math.nan
 
+    def __str__(self) -> str:
+        latencies = f"p50 {self.p50:7.1f} ms  p99 {self.p99:7.1f} ms"
+        tokens = f"  {self.tokens_per_second:7.1f} new tokens/s" if self.tokens_per_second else ""
+        errors = "".join(f", {count} x {kind}" for kind, count in self.errors.items())
+        return f"{self.requests_per_second:7.1f}/s  {latencies}{tokens}{errors}"
+
     @property
     def error_count(self) -> int:
         return sum(self.errors.values())
@@ -83,14 +89,14 @@ class Summary:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that is at least as large as `share` of all values (nearest rank); NaN of none."""
+    """Return the nearest-rank percentile of `values` for the share `share`; NaN if there are no values."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def merge_measurements(parts: Sequence[Measurement]) -> Measurement:
-    """Return the sum of measurements that ran at the same time, each about as long."""
+    """Return the sum of measurements that ran at the same time and had about the same length."""
     merged = Measurement(statistics.mean(part.seconds for part in parts))
     for part in parts:
         merged.completed += part.completed
@@ -103,14 +109,14 @@ def merge_measurements(parts: Sequence[Measurement]) -> Measurement:
     return merged
 
 
-def median_summary(rounds: Sequence[Summary]) -> Summary:
+def median_summary(rounds: Sequence[LoadStatistics]) -> LoadStatistics:
     """Return the median of each number over several rounds.
 
-    Errors and samples are added up, so that an error in a single round is not lost; `generator_cores` is the maximum.
+    Errors and samples are sums, so that an error in a single round is not lost. `generator_cores` is the maximum.
     """
     values = {
         field.name: [getattr(summary, field.name) for summary in rounds]
-        for field in fields(Summary)
+        for field in fields(LoadStatistics)
         if field.name != "errors"
     }
     errors: Counter[str] = Counter()
@@ -118,4 +124,11 @@ def median_summary(rounds: Sequence[Summary]) -> Summary:
         errors.update(summary.errors)
     medians: dict[str, Any] = {name: statistics.median(numbers) for name, numbers in values.items()}
     medians |= {"samples": sum(values["samples"]), "generator_cores": max(values["generator_cores"])}
-    return Summary(**medians, errors=dict(errors))
+    return LoadStatistics(**medians, errors=dict(errors))
+
+
+def relative_spread(rounds: Sequence[LoadStatistics]) -> float:
+    """Return (maximum - minimum) / median of the requests/s of several rounds."""
+    rates = [summary.requests_per_second for summary in rounds]
+    median = statistics.median(rates)
+    return (max(rates) - min(rates)) / median if median else 0.0

@@ -1,4 +1,4 @@
-"""The load generator in processes of its own, whose results are merged."""
+"""The load generator in separate processes, whose results are merged."""
 
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -12,14 +12,14 @@ from torchserve_models.loadgen.loops import ClosedLoop, DrainedClosedLoop, LoadJ
 from torchserve_models.loadgen.measurement import Measurement, merge_measurements
 
 START_DELAY_S = 0.05
-"""Time until all processes begin together."""
+"""Delay after which all processes start at the same time."""
 
 
 class LoadGenerator:
-    """Runs load jobs in `processes` processes; one is enough up to about 2,000 requests/s.
+    """Runner of load jobs in `processes` processes. One process suffices for about 2,000 requests/s.
 
-    `max_cpu` is the largest share of a CPU core that one of its processes has used; close to 1, the load generator
-    is the bottleneck.
+    `max_cpu` is the largest share of a CPU core that a process has used. If it is close to 1, the load generator is
+    the bottleneck.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -41,7 +41,7 @@ class LoadGenerator:
     def closed_loop(
         self, target: Target, connections: int, seconds: float, ramp_s: float = 1.0
     ) -> Measurement:
-        """Measure with `connections` clients in total, in at most as many processes."""
+        """Measure a closed loop with `connections` clients in total, distributed over the processes."""
         count = min(self._count, connections)
         shares = [connections // count + (index < connections % count) for index in range(count)]
         return self._run(
@@ -51,11 +51,11 @@ class LoadGenerator:
     def drained_loop(
         self, target: Target, connections: int, seconds: float, min_requests: int = 1
     ) -> Measurement:
-        """Measure with `connections` clients of one process until every request is answered."""
+        """Measure a drained closed loop with `connections` clients in one process."""
         return self._run([LoadJob(target, DrainedClosedLoop(connections, min_requests), seconds)])
 
     def open_loop(self, target: Target, rate: float, seconds: float, ramp_s: float = 1.0) -> Measurement:
-        """Measure with `rate` requests/s in total; the sum of independent Poisson processes is a Poisson process."""
+        """Measure an open loop with `rate` requests/s in total. A sum of Poisson processes is a Poisson process."""
         share = rate / self._count
         return self._run(
             [

@@ -1,22 +1,22 @@
-"""What can go wrong while packing: one tree, each message says what to do.
+"""Errors of packing, with messages that say what to do.
 
 PackingError
- ├ UnknownModel            the name has no folder in models/ and no --from was given
- ├ BadRequest              options that contradict each other, a name TorchServe would refuse
- ├ BadSource               a folder or repository that does not hold what a model needs
+ ├ UnknownModel         the name is not in models/, and --from is not set
+ ├ InvalidOptions       options that contradict each other, or an invalid name
+ ├ InvalidSource        a folder or repository that lacks files of a model
  │  ├ NoSafetensors
  │  └ UnknownArchitecture
- ├ BadHandler              the file of --handler is none that a worker can load
- ├ WrongContent            a file is not the one whose digest is recorded
+ ├ InvalidHandler       the file of --handler defines no handler
+ ├ ChecksumMismatch     a file does not match its recorded digest
  ├ HubError
- │  ├ HubUnreachable       no network, no answer in time, or an answer that is not a hub's
- │  ├ HubRefused           401, 403, gated
- │  ├ HubNotFound          404
- │  └ HubOffline           HF_HUB_OFFLINE is set and the files are not all here
- ├ NotPrepared             what workers are spared at their start could not be made
- ├ BadLock                 the lock file cannot be read or written
- ├ NoSpace                 the disk is full
- └ BadArchive              an archive that is not ours or not whole
+ │  ├ HubUnreachable    no network, a timeout, or an invalid response
+ │  ├ HubAccessDenied   401, 403, gated
+ │  ├ HubNotFound       404
+ │  └ HubOffline        HF_HUB_OFFLINE is set and the cache is incomplete
+ ├ PreparationError     the files of the engine could not be prepared
+ ├ LockFileError        the lock file cannot be read or written
+ ├ DiskFull             the disk is full
+ └ InvalidArchive       a damaged archive, or one from another tool
 """
 
 import errno
@@ -28,76 +28,76 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PackingError(Exception):
-    """Anything that keeps an archive from being built; `str()` is one message for a person."""
+    """Base class of all packing errors; `str(error)` is the message for the user."""
 
 
 class UnknownModel(PackingError):
-    """No such model in models/, and no source was given for it."""
+    """An unknown model name without a source."""
 
 
-class BadRequest(PackingError):
-    """What was asked for cannot be done, whatever the source holds."""
+class InvalidOptions(PackingError):
+    """Invalid or contradictory options."""
 
 
-class BadSource(PackingError):
-    """The source does not hold what a model needs."""
+class InvalidSource(PackingError):
+    """A source whose files are missing or invalid."""
 
 
-class NoSafetensors(BadSource):
-    """Weights are missing, or there only as pickles, which are never opened."""
+class NoSafetensors(InvalidSource):
+    """A source without safetensors weights."""
 
 
-class UnknownArchitecture(BadSource):
-    """The architecture of config.json is none that the handlers can load."""
+class UnknownArchitecture(InvalidSource):
+    """An architecture in config.json that the handlers do not support."""
 
 
-class BadHandler(PackingError):
-    """Not Python, or not what TorchServe takes for a handler."""
+class InvalidHandler(PackingError):
+    """A file that is not valid Python or defines no handler that TorchServe can load."""
 
 
-class WrongContent(PackingError):
-    """A file differs from the digest that was recorded for it."""
+class ChecksumMismatch(PackingError):
+    """A file whose content does not match its recorded digest."""
 
 
 class HubError(PackingError):
-    """The hub did not give what was asked for."""
+    """Base class of errors while downloading from the hub."""
 
 
 class HubUnreachable(HubError):
-    """Nobody answers, or not in time, or not as a hub does."""
+    """A connection failure, a timeout or an invalid response of the hub."""
 
 
-class HubRefused(HubError):
-    """The hub wants a token, or one with more rights."""
+class HubAccessDenied(HubError):
+    """Denied access: the token is missing or lacks permissions."""
 
 
 class HubNotFound(HubError):
-    """The hub knows no such repository, revision or file."""
+    """A repository, revision or file that does not exist on the hub."""
 
 
 class HubOffline(HubError):
-    """The network is switched off by HF_HUB_OFFLINE and the cache does not hold the files."""
+    """Files that are not in the cache while HF_HUB_OFFLINE is set."""
 
 
-class NotPrepared(PackingError):
-    """The process that makes the engine's files failed."""
+class PreparationError(PackingError):
+    """A failure of the process that prepares the engine's files."""
 
 
-class BadLock(PackingError):
-    """models/lock.json cannot be read or written."""
+class LockFileError(PackingError):
+    """A lock file that cannot be read or has invalid content."""
 
 
-class NoSpace(PackingError):
-    """The disk is full, or a quota or size limit is reached."""
+class DiskFull(PackingError):
+    """A full disk, or an exceeded quota or file size limit."""
 
 
-class BadArchive(PackingError):
-    """Not an archive of ours, or a damaged one."""
+class InvalidArchive(PackingError):
+    """A damaged archive, or an archive from another tool."""
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
-    """Turns what the operating system says while `doing` something into one of the errors above."""
+def explain_os_errors(doing: str) -> Iterator[None]:
+    """Convert an OSError in the block to a PackingError; `doing` describes the activity in its message."""
     try:
         yield
     except OSError as error:
@@ -105,10 +105,10 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def from_os_error(doing: str, error: OSError) -> PackingError:
-    """The PackingError of an OSError, with the file it is about."""
+    """Convert an OSError to a PackingError whose message contains the path."""
     where = f" ({os.fsdecode(error.filename)})" if error.filename else ""
     if error.errno in _FULL:
-        return NoSpace(
+        return DiskFull(
             f"No space left while {doing}{where}: {error.strerror}. Free some space, or point --store, HF_HOME or "
             "TMPDIR at a disk that has it, then run the same command again."
         )

@@ -1,4 +1,4 @@
-"""The models of this repository: models/<name>/source.yaml, typed, and where everything lies."""
+"""The models of this repository: folder layout and models/NAME/source.yaml."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -6,18 +6,18 @@ from typing import Any
 
 import yaml
 
-from torchserve_models.packing.errors import BadSource, UnknownModel
-from torchserve_models.packing.tasks import TASKS, Task
+from torchserve_models.packing.errors import InvalidSource, UnknownModel
+from torchserve_models.packing.tasks import TASKS, TaskSpec
 from torchserve_models.paths import ROOT, WRITABLE_ROOT
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the repository keeps what packing reads and writes."""
+class RepositoryLayout:
+    """The folders and files of the repository that packing reads and writes."""
 
     root: Path
     writable_root: Path | None = None
-    """The directory of `model_store/` and the lock, where `root` is read-only."""
+    """The parent of `model_store/` and the lock file if `root` is read-only."""
 
     @property
     def handlers(self) -> Path:
@@ -33,7 +33,7 @@ class Layout:
 
     @property
     def prepared(self) -> Path:
-        """The cache of what preparing makes; one for all stores, as it depends on none."""
+        """Cache of prepared engine files, which all stores share."""
         return self.store / ".prepared"
 
     @property
@@ -44,58 +44,61 @@ class Layout:
         return self.models / name / "starter"
 
 
-LAYOUT = Layout(ROOT, None if WRITABLE_ROOT == ROOT else WRITABLE_ROOT)
+LAYOUT = RepositoryLayout(ROOT, None if WRITABLE_ROOT == ROOT else WRITABLE_ROOT)
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """models/<name>/source.yaml: where the weights of a model of this repository come from.
+    """The content of models/NAME/source.yaml: task and origin of a model.
 
-    `hub` is the repository of the pretrained weights on the Hugging Face hub and `license` theirs, as its card says;
-    the starter weights carry this repository's own license. `pickled`: packing may take its pytorch_model.bin
-    where it has no safetensors.
+    Attributes:
+        task: Task of the model.
+        hub: Repository of the pretrained weights on the Hugging Face hub.
+        license: License of the pretrained weights; starter weights have the license of this repository.
+        pickled: Whether pytorch_model.bin may be packed if the repository has no safetensors.
     """
 
-    task: Task
+    task: TaskSpec
     hub: str
     license: str
     pickled: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "ModelSource":
-        """Raises BadSource for a file that is not one, an unknown key or a missing one."""
+        """Read a source.yaml. Raises InvalidSource if it is invalid, or a key is unknown or missing."""
         raw = read_yaml(path)
         known = [field.name for field in fields(cls)]
         for key in raw:
             if key not in known:
-                raise BadSource(f"{path}: unknown key {key!r}; known are {', '.join(known)}.")
+                raise InvalidSource(f"{path}: unknown key {key!r}; allowed: {', '.join(known)}.")
         for key in known[:3]:
             if not isinstance(raw.get(key), str):
-                raise BadSource(f"{path}: {key!r} has to be there and be text.")
+                raise InvalidSource(f"{path}: {key!r} must be set to a string.")
         if not isinstance(pickled := raw.get("pickled", False), bool):
-            raise BadSource(f"{path}: 'pickled' has to be true or false.")
+            raise InvalidSource(f"{path}: 'pickled' must be true or false.")
         if raw["task"] not in TASKS:
-            raise BadSource(f"{path}: unknown task {raw['task']!r}; known are {', '.join(TASKS)}.")
+            raise InvalidSource(f"{path}: unknown task {raw['task']!r}; allowed: {', '.join(TASKS)}.")
         return cls(task=TASKS[raw["task"]], hub=raw["hub"], license=raw["license"], pickled=pickled)
 
 
-def known_models(layout: Layout = LAYOUT) -> list[str]:
-    """The names that can be packed without saying from where, sorted."""
+def known_models(layout: RepositoryLayout = LAYOUT) -> list[str]:
+    """Return the names of the models in models/, sorted."""
     return sorted(path.parent.name for path in layout.models.glob("*/source.yaml"))
 
 
-def default_models(layout: Layout = LAYOUT) -> list[str]:
-    """Those of them that are packed and served where none is named: they have a starter, so that it always works."""
+def default_models(layout: RepositoryLayout = LAYOUT) -> list[str]:
+    """Return the models with starter weights, which are packed by default because they need no network."""
     return [name for name in known_models(layout) if layout.starter(name).is_dir()]
 
 
-def find_model(name: str, layout: Layout) -> ModelSource | None:
-    """What models/<name> says, or None where there is no such model."""
+def find_model(name: str, layout: RepositoryLayout) -> ModelSource | None:
+    """Return the content of models/NAME/source.yaml, or None if there is no such file."""
     path = layout.models / name / "source.yaml"
     return ModelSource.read(path) if path.is_file() else None
 
 
-def unknown_model(name: str, layout: Layout) -> UnknownModel:
+def unknown_model(name: str, layout: RepositoryLayout) -> UnknownModel:
+    """Return the error for a name that is not in models/."""
     return UnknownModel(
         f"There is no model {name!r} in models/. Known: {', '.join(known_models(layout)) or 'none'}. "
         "Any other name needs --from SOURCE."
@@ -103,11 +106,11 @@ def unknown_model(name: str, layout: Layout) -> UnknownModel:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; BadSource where the file is missing, broken or something else."""
+    """Read a YAML mapping. Raises InvalidSource if the file is missing, invalid or not a mapping."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadSource(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise InvalidSource(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
-        raise BadSource(f"{path} has to be a mapping of keys to values.")
+        raise InvalidSource(f"{path} must be a YAML mapping.")
     return raw

@@ -5,7 +5,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 
 IMAGES = {label: _FOLDER / f"{label}.jpg" for label in ("arrow", "fish", "heart", "star")}
-"""JPEG files by what they show."""
+"""JPEG files by label."""
 
 REPORTS = tuple(_FOLDER / f"report-{number}.txt" for number in (1, 2, 3))
 """Text files, each with a report to summarize and a final line break."""

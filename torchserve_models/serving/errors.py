@@ -1,10 +1,9 @@
 """Errors raised while serving. Each message says what to do.
 
 RunError
- ├ ConfigError        config.properties cannot be used
- ├ PortTaken          something else listens where the server would
+ ├ ConfigError        config.properties is invalid
+ ├ PortTaken          another program listens on a port of the server
  ├ AlreadyRunning     a server runs in this run folder
- ├ NotRunning         none does
  ├ FrontendFailed     the Java front end did not start, or ended by itself
  ├ ModelFailed        a model cannot be loaded, or does not answer
  └ Interrupted        a stop was requested during startup
@@ -12,17 +11,19 @@ RunError
 
 from typing import ClassVar
 
+from torchserve_models.exit_codes import ExitCode
+
 
 class RunError(Exception):
     """Base class of errors that keep the server from running; `str()` is the user-facing message."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[int] = ExitCode.FAILURE
 
 
 class ConfigError(RunError):
     """config.properties is missing, has an invalid line, or a key that TorchServe does not know."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class PortTaken(RunError):
@@ -31,12 +32,6 @@ class PortTaken(RunError):
 
 class AlreadyRunning(RunError):
     """The run folder belongs to a running server."""
-
-
-class NotRunning(RunError):
-    """No server runs in this run folder."""
-
-    exit_code = 3
 
 
 class FrontendFailed(RunError):
@@ -50,4 +45,4 @@ class ModelFailed(RunError):
 class Interrupted(RunError):
     """SIGINT or SIGTERM arrived during startup."""
 
-    exit_code = 130
+    exit_code = ExitCode.INTERRUPTED

@@ -1,4 +1,4 @@
-"""Metrics of the supervisor itself, in a separate registry.
+"""Metrics of the supervisor process, in a separate registry.
 
 The health server exposes them, together with those of health/metrics.py.
 """
@@ -26,7 +26,7 @@ RESTORE_FAILURES = Counter(
 )
 WATCH_ERRORS = Counter(
     f"{PREFIX}_watch_errors",
-    "Unexpected errors in the watch loop, which goes on after them.",
+    "Unexpected errors in the watch loop, which continues.",
     registry=REGISTRY,
 )
 STATE_WRITE_ERRORS = Counter(
@@ -41,7 +41,7 @@ MESSAGES_LOST = Counter(
 )
 MEMORY_BUDGET = Gauge(
     f"{PREFIX}_memory_budget_bytes",
-    "The memory budget in force, by part (docs/operations.md).",
+    "The memory budget by part (docs/operations.md).",
     ["part"],
     registry=REGISTRY,
 )

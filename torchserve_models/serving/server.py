@@ -9,11 +9,11 @@ from typing import Self
 from torchserve_models.client import Endpoints
 from torchserve_models.client.endpoints import RUN_DIR
 from torchserve_models.packing.models import LAYOUT
-from torchserve_models.packing.sources.resolve import Weights
+from torchserve_models.packing.request import Weights
 from torchserve_models.serving.archives import preparation
 from torchserve_models.serving.commands import status
 from torchserve_models.serving.run_config.ports import Ports
-from torchserve_models.serving.run_config.run_plan import plan
+from torchserve_models.serving.run_config.run_plan import plan_run
 from torchserve_models.serving.supervisor.supervisor import Supervisor
 
 
@@ -29,15 +29,15 @@ def start(
 ) -> "Server":
     """Pack missing archives, start TorchServe, and return when every model has answered. Raises RunError.
 
-    `ports` default to free ones. `pack=False` takes the archives in `store` as they are. The front end ends with the
-    thread that calls this, so call it from one that stays.
+    `ports` default to free ports. With `pack=False`, the archives in `store` are served unchanged. The front end ends
+    when the calling thread ends, so call this from a thread that runs as long as the server.
     """
     names = (
         preparation.prepare_archives(models, weights, store, report)
         if pack
         else preparation.find_archives(models, store)
     )
-    supervisor = Supervisor(plan(names, store, run_dir, ports or Ports.free()), report)
+    supervisor = Supervisor(plan_run(names, store, run_dir, ports or Ports.free()), report)
     supervisor.start()
     return Server(supervisor)
 

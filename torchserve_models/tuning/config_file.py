@@ -1,4 +1,4 @@
-"""Edits to a model-config.yaml that keep comments, order and spacing."""
+"""Edits of model-config.yaml that keep comments, order and spacing."""
 
 import copy
 import re
@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from torchserve_models.files import write_atomic
 from torchserve_models.tuning.errors import TuningError
 
 CONFIG_NAME = "model-config.yaml"
@@ -20,7 +21,7 @@ Changes = Mapping[str, int | str]
 def edit_config(text: str, changes: Changes) -> str:
     """Return the text of a configuration with changed values; missing keys are added.
 
-    A value that already equals the new one keeps its notation (`50_000_000`).
+    An unchanged value keeps its notation (`50_000_000`).
     """
     for key, value in changes.items():
         section, _, name = key.rpartition(".")
@@ -29,7 +30,7 @@ def edit_config(text: str, changes: Changes) -> str:
 
 
 def copy_archive_with_config(archive: Path, target: Path, changes: Changes) -> None:
-    """Write a copy of a model archive whose configuration has changed values."""
+    """Copy a model archive and change values in its configuration."""
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(target, "w") as new:
         for member in old.infolist():
             content = old.read(member)
@@ -42,28 +43,30 @@ def write_config(path: Path, changes: Changes) -> bool:
     """Change values of a configuration file atomically.
 
     Returns:
-        Whether the file was changed.
+        True if the file was changed.
 
     Raises:
-        TuningError: The file is written in a style that cannot be edited, or is read-only; it stays as it was.
+        TuningError: The file has a YAML style that cannot be edited, or cannot be written. The file is unchanged.
     """
     text = path.read_text(encoding="utf-8")
     edited = edit_config(text, changes)
-    if _parse(edited) != _expected(_parse(text) or {}, changes):
-        raise TuningError(f"{path} is written in a style that cannot be edited here; {_by_hand(changes)}")
+    if _parse(edited) != _apply_changes(_parse(text) or {}, changes):
+        raise TuningError(
+            f"{path} uses a YAML style that cannot be edited automatically; {_describe_manual_edit(changes)}"
+        )
     if edited == text:
         return False
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(edited, encoding="utf-8")
-        temporary.replace(path)
+        write_atomic(path, edited)
     except OSError as error:
-        raise TuningError(f"cannot write {path}: {error.strerror}; {_by_hand(changes)}") from error
+        raise TuningError(
+            f"cannot write {path}: {error.strerror}; {_describe_manual_edit(changes)}"
+        ) from error
     return True
 
 
-def _by_hand(changes: Changes) -> str:
-    return "set by hand: " + ", ".join(f"{key}: {value}" for key, value in changes.items())
+def _describe_manual_edit(changes: Changes) -> str:
+    return "set these values in an editor: " + ", ".join(f"{key}: {value}" for key, value in changes.items())
 
 
 def _parse(text: str) -> Any:
@@ -73,7 +76,7 @@ def _parse(text: str) -> Any:
         return None
 
 
-def _expected(config: Any, changes: Changes) -> dict[str, Any]:
+def _apply_changes(config: Any, changes: Changes) -> dict[str, Any]:
     expected: dict[str, Any] = copy.deepcopy(config)
     for key, value in changes.items():
         section, _, name = key.rpartition(".")
@@ -106,7 +109,7 @@ def _set_in_section(text: str, section: str, key: str, value: int | str) -> str:
 
 
 def _replace_value(text: str, indent: str, key: str, value: int | str) -> tuple[str, bool]:
-    """Return the text, and whether it contains the key."""
+    """Replace the value of a key; return the text and whether it contains the key."""
     match = re.search(rf"^({indent}{re.escape(key)}:[ \t]*)([^\s#]+)", text, re.MULTILINE)
     if match is None:
         return text, False

@@ -2,4 +2,4 @@
 
 
 class TuningError(Exception):
-    """No setting could be measured, or the configuration cannot be changed; `str()` is the user-facing message."""
+    """A failed measurement or configuration change; `str(error)` is the message for the user."""

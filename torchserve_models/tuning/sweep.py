@@ -1,11 +1,10 @@
-"""Measures a model with one batch setting after another, each on a server of its own.
+"""Measurement of a model with a series of batch settings, each on a separate server.
 
-`maxBatchDelay` is not tuned. For images it is 1 ms, the least that TorchServe reads from a model's configuration (0
-becomes 100): a lone request waits for all of it, and under load a free worker takes whatever is queued anyway. For
-texts a slightly longer delay lets requests that arrive together start together.
+`maxBatchDelay` is not tuned. For images it is 1 ms, the minimum that TorchServe accepts in model-config.yaml (0
+becomes 100): a single request waits for the full delay, and under load a free worker takes all queued requests
+without waiting. For texts, a slightly longer delay lets requests that arrive together start together.
 """
 
-import os
 import shutil
 import sys
 import tempfile
@@ -13,19 +12,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from handlers.core.device import usable_cores
 from torchserve_models import serving
 from torchserve_models.loadgen import LoadGenerator, Measurement, Target, wait_until_answering
-from torchserve_models.packing import PackingError, known_models, pack, read_provenance
+from torchserve_models.packing import PackingError, PackRequest, known_models, pack, read_provenance
 from torchserve_models.packing.models import LAYOUT
 from torchserve_models.tuning.config_file import CONFIG_NAME, copy_archive_with_config, write_config
 from torchserve_models.tuning.errors import TuningError
-from torchserve_models.tuning.selection import BATCH_SIZES, Setting, Trial, list_settings, select_best
+from torchserve_models.tuning.selection import BATCH_SIZES, BatchSetting, Trial, list_settings, select_best
 from torchserve_models.tuning.workload import image_target, load_images, load_texts, text_target
 
 START_TIMEOUT_S = 180.0
 WARM_UP_S = 2.0
 MIN_TEXT_REQUESTS = 3
-"""Number of requests of a measurement with texts, however long each takes."""
+"""Minimum number of requests in a measurement of a text model."""
 
 Report = Callable[[str], None]
 
@@ -40,17 +40,19 @@ def tune(
     inputs: Path | None = None,
     concurrency: Sequence[int] = (1, 8, 32),
     seconds: float = 4.0,
+    processes: int = 1,
     write: bool = True,
     report: Report = print_progress,
-) -> Setting:
+) -> BatchSetting:
     """Find the fastest batch setting of a model on this machine and write it to models/NAME/model-config.yaml.
 
     Args:
         name: A model of models/.
-        source: Weights as of `pack --from`; by default those that `pack` uses.
+        source: Source of the weights, as for `pack --from`; by default the source that `pack` selects.
         inputs: Folder with JPEG images or, for summarizers, text files; by default sample inputs.
-        concurrency: Numbers of clients; the smallest one decides on latency, the largest on throughput.
+        concurrency: Numbers of clients; latency is measured with the smallest, throughput with the largest.
         seconds: Length of each measurement.
+        processes: Processes of the load generator; one is enough up to about 2,000 requests/s.
         write: Whether to change the configuration file.
         report: Receives progress messages and the results.
 
@@ -62,8 +64,8 @@ def tune(
             changed.
     """
     if name not in known_models():
-        raise TuningError(f"there is no model {name!r} in models/; models: {', '.join(known_models())}")
-    with tempfile.TemporaryDirectory(prefix="tune-") as folder, LoadGenerator() as generator:
+        raise TuningError(f"unknown model {name!r}; models in models/: {', '.join(known_models())}")
+    with tempfile.TemporaryDirectory(prefix="tune-") as folder, LoadGenerator(processes) as generator:
         archive, texts = _pack(name, source, Path(folder) / "packed", report)
         load_samples = load_texts if texts else load_images
         samples = load_samples(inputs)
@@ -77,22 +79,22 @@ def tune(
 
 
 def _pack(name: str, source: str | None, store: Path, report: Report) -> tuple[Path, bool]:
-    """Return an archive of the model, and whether it generates text."""
+    """Pack the model; return the archive and whether the model generates text."""
     try:
-        packed = pack(name, source=source, store=store, report=report)
+        packed = pack(PackRequest(name, source=source, store=store), report)
         task = read_provenance(packed.path).task
     except PackingError as error:
         raise TuningError(f"{name} cannot be packed: {error}") from error
     if task not in ("image-classification", "summarization"):
-        raise TuningError(f"{name} is neither an image classifier nor a summarizer, so it cannot be tuned")
+        raise TuningError(f"{name} cannot be tuned: only image classifiers and summarizers are supported")
     if packed.weights == "starter":
-        report(f"{name}: the starter weights are small; the result holds only for them")
+        report(f"{name}: starter weights are small; the result is valid only for them")
     return packed.path, task == "summarization"
 
 
 @dataclass(frozen=True)
 class BatchSweep:
-    """The measurements of one model. `samples` are JPEG images or, for a summarizer, texts."""
+    """A sweep of batch settings for one model. `samples` are JPEG images or, for a summarizer, texts."""
 
     name: str
     archive: Path
@@ -104,10 +106,9 @@ class BatchSweep:
     report: Report
 
     def run(self) -> Trial:
-        """Return the best trial.
+        """Measure all settings and return the best trial.
 
-        Batch sizes are tried with each number of workers. For images, smaller runs of the network within the best
-        batch size follow.
+        For images, smaller values of `max_batch` are then measured with the best batch size.
 
         Raises:
             TuningError: No setting could be measured.
@@ -119,7 +120,7 @@ class BatchSweep:
             *(f"{n} clients: /s, p50 ms" for n in self.concurrency),
         ]
         self.report(f"{_table_row(header)}\n{_table_row(['---:'] * len(header))}")
-        trials = [self._try(setting) for setting in list_settings(_count_cores())]
+        trials = [self._try(setting) for setting in list_settings(usable_cores())]
         if self._has_texts:
             return select_best(trials, texts=True)
         best = select_best(trials).setting
@@ -130,7 +131,7 @@ class BatchSweep:
     def _has_texts(self) -> bool:
         return isinstance(self.samples[0], str)
 
-    def _try(self, setting: Setting) -> Trial:
+    def _try(self, setting: BatchSetting) -> Trial:
         store, run_dir = self.folder / "store", self.folder / "run"
         shutil.rmtree(store, ignore_errors=True)
         shutil.rmtree(run_dir, ignore_errors=True)
@@ -144,7 +145,7 @@ class BatchSweep:
         self.report(_table_row(_cells(trial, self.concurrency)))
         return trial
 
-    def _measure(self, setting: Setting, server: serving.Server) -> Trial:
+    def _measure(self, setting: BatchSetting, server: serving.Server) -> Trial:
         target = self._target(server.inference)
         wait_until_answering(target, lambda: str(server.failure) if server.failure else None, START_TIMEOUT_S)
         self._run_load(target, max(self.concurrency), min(WARM_UP_S, self.seconds))
@@ -161,10 +162,6 @@ class BatchSweep:
         if self._has_texts:
             return self.generator.drained_loop(target, connections, seconds, MIN_TEXT_REQUESTS)
         return self.generator.closed_loop(target, connections, seconds)
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cells(trial: Trial, concurrency: Sequence[int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The network for TorchServe's image_classifier, which wants exactly one class here, and logits from it."""
+"""The network for TorchServe's image_classifier, which requires a single class here that returns logits."""
 
 from transformers import ResNetConfig, ResNetForImageClassification
 

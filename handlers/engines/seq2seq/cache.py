@@ -1,4 +1,4 @@
-"""Keys and values of one batch: allocated once, filled step by step, and given up text by text."""
+"""The keys and values of a batch: allocated once, filled at each decoding step, shrunk when a text is finished."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,99 +6,177 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handlers.engines.seq2seq.step_attention import StepAttention
+from handlers.engines.seq2seq.decode_attention import DecodeAttention
 
-MAX_STEPS = 1024
-"""Steps for which T5's position bias is at hand, and the most that are recorded."""
+MAX_DECODE_STEPS = 1024
+"""The largest number of steps for which T5's position bias is precomputed and CUDA graphs are captured."""
 
 
-class Shape(NamedTuple):
-    """Of a decoder, with the type and place of what it computes."""
+class DecoderShape(NamedTuple):
+    """The dimensions of a decoder, and the type and device of its tensors."""
 
-    layers: int
-    heads: int
-    head_size: int
+    num_layers: int
+    num_heads: int
+    head_dim: int
     dtype: torch.dtype
     device: torch.device
 
 
-class Cache:
-    """What attention looks back at: `beams` rows for each text, which share the keys and values of their source.
+class EncoderDecoderCache:
+    """The keys and values of a batch. The `num_beams` rows of a sequence share the cross-attention of its source.
 
-    self_kv: [layers, 2 (keys, values), rows, heads, capacity, head size], filled up to the current step.
-    cross_kv: [layers, 2, texts, heads, longest source, head size], and for padding a mask [texts, 1, 1, longest].
-    lengths: of the sources, [texts] on the CPU.
+    Attributes:
+        batch_size: The number of sequences that are not finished.
+        num_beams: The number of beams of each sequence.
+        source_lengths: The number of tokens of each source, [batch_size] on the CPU.
+        decode_attention: The compiled attention, or None if torch computes it.
+
+        query_offsets: The first query of each sequence, followed by the number of queries, [batch_size + 1]. None if
+            all sequences have `num_beams` queries.
+        query_lengths: The number of steps that the last query of each sequence attends to, [batch_size]. None if it
+            attends to all.
+
+    Shapes:
+        self-attention: [num_layers, 2 (keys, values), batch_size * num_beams, num_heads, max_cache_len, head_dim].
+        cross-attention: [num_layers, 2 (keys, values), batch_size, num_heads, max_source_length, head_dim].
     """
+
+    query_offsets: Tensor | None = None
+    query_lengths: Tensor | None = None
 
     def __init__(
         self,
-        shape: Shape,
-        lengths: Sequence[int],
-        beams: int,
-        capacity: int,
-        compiled: StepAttention | None = None,
+        shape: DecoderShape,
+        source_lengths: Sequence[int],
+        num_beams: int,
+        max_cache_len: int,
+        decode_attention: DecodeAttention | None = None,
     ) -> None:
-        """`lengths` of the sources in tokens, `capacity` in new tokens; `compiled` attends to it in torch's place."""
-        layers, heads, size, dtype, device = shape
-        self.beams, self.texts, longest, self.compiled = beams, len(lengths), max(lengths), compiled
-        self._filled = 0
-        rows = self.texts * beams
-        self._self_kv = torch.empty(layers, 2, rows, heads, capacity, size, dtype=dtype, device=device)
-        self._cross_kv = torch.zeros(layers, 2, self.texts, heads, longest, size, dtype=dtype, device=device)
-        self.lengths = torch.tensor(lengths)
-        self._mask: Tensor | None = None
-        if min(lengths) < longest:
-            self._mask = mask_beyond(self.lengths, longest, dtype).to(device)
+        """Allocate the cache.
+
+        Args:
+            shape: The dimensions of the decoder.
+            source_lengths: The number of tokens of each source.
+            num_beams: The number of beams of each sequence.
+            max_cache_len: The largest number of new tokens.
+            decode_attention: Computes attention over this cache instead of torch.
+        """
+        num_layers, num_heads, head_dim, dtype, device = shape
+        self.num_beams, self.batch_size, self.decode_attention = (
+            num_beams,
+            len(source_lengths),
+            decode_attention,
+        )
+        self._seq_length, max_source_length = 0, max(source_lengths)
+        self._self_kv = torch.empty(
+            *(num_layers, 2, self.batch_beam_size, num_heads, max_cache_len, head_dim),
+            dtype=dtype,
+            device=device,
+        )
+        self._cross_kv = torch.zeros(
+            *(num_layers, 2, self.batch_size, num_heads, max_source_length, head_dim),
+            dtype=dtype,
+            device=device,
+        )
+        self.source_lengths = torch.tensor(source_lengths)
+        self._encoder_attention_mask: Tensor | None = None
+        if min(source_lengths) < max_source_length:
+            mask = padding_mask(self.source_lengths, max_source_length, dtype)
+            self._encoder_attention_mask = mask.to(device)
 
     @property
-    def rows(self) -> int:
-        return self.texts * self.beams
+    def batch_beam_size(self) -> int:
+        """The number of rows of a step: batch_size * num_beams."""
+        return self.batch_size * self.num_beams
 
     @property
-    def mask(self) -> Tensor | None:
-        """Added to the scores over the source; None where no text is padded."""
-        return None if self._mask is None else self._mask[: self.texts]
+    def encoder_attention_mask(self) -> Tensor | None:
+        """The mask that is added to the scores of cross-attention, or None if no source is padded.
 
-    def put_cross_kv(self, text: int, keys_values: Tensor) -> None:
-        """A text's [tokens, layers, 2, heads, head size]."""
-        self._cross_kv[:, :, text, :, : len(keys_values)] = keys_values.permute(1, 2, 3, 0, 4)
+        Its shape is [batch_size, 1, 1, max_source_length].
+        """
+        mask = self._encoder_attention_mask
+        return None if mask is None else mask[: self.batch_size]
 
-    def cross_kv(self, layer: int) -> Tensor:
-        """[2, texts, heads, longest source, head size]"""
-        return self._cross_kv[layer, :, : self.texts]
+    def set_cross_kv(self, index: int, keys_values: Tensor) -> None:
+        """Store the cross-attention keys and values of a sequence: [tokens, num_layers, 2, num_heads, head_dim]."""
+        self._cross_kv[:, :, index, :, : len(keys_values)] = keys_values.permute(1, 2, 3, 0, 4)
 
-    def causal_mask(self, position: int | Tensor) -> Tensor | None:  # noqa: ARG002
-        """Added to the scores over what `append` gives; None where all of it counts."""
+    def cross_kv(self, layer_idx: int) -> Tensor:
+        """Return the cross-attention keys and values: [2, batch_size, num_heads, max_source_length, head_dim]."""
+        return self._cross_kv[layer_idx, :, : self.batch_size]
+
+    def causal_mask(self, cache_position: int | Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return the mask to add to the scores of self-attention, or None because `update` returns no later steps."""
         return None
 
-    def append(self, layer: int, position: int | Tensor, keys_values: Tensor) -> Tensor:
-        """Put in a step's [rows, 2, heads, head size]; all up to it: [2, rows, heads, position + 1, head size]."""
-        position = int(position)
-        self._filled = position + 1
-        self_kv = self._self_kv[layer, :, : self.rows]
-        self_kv[:, :, :, position] = keys_values.transpose(0, 1)
-        return self_kv[:, :, :, : position + 1]
+    def update(self, layer_idx: int, cache_position: int | Tensor, keys_values: Tensor) -> Tensor:
+        """Store the keys and values of a step: [batch_beam_size, 2, num_heads, head_dim].
 
-    def reorder(self, rows: Tensor, begin: int) -> None:
-        """Row i goes on from what was row `rows[i]`; before `begin` the two are equal."""
-        for layer in self._self_kv[:, :, : self.rows, :, begin : self._filled]:
-            layer.copy_(layer[:, rows])
+        Returns:
+            Keys and values of all steps up to this one:
+            [2, batch_beam_size, num_heads, cache_position + 1, head_dim].
+        """
+        cache_position = int(cache_position)
+        self._seq_length = cache_position + 1
+        self_kv = self._self_kv[layer_idx, :, : self.batch_beam_size]
+        self_kv[:, :, :, cache_position] = keys_values.transpose(0, 1)
+        return self_kv[:, :, :, : cache_position + 1]
 
-    def drop(self, text: int) -> None:
-        """Give up one text; the last one takes its place."""
-        last = self.texts - 1
-        if text != last:
-            here, there = (slice(index * self.beams, (index + 1) * self.beams) for index in (text, last))
-            self_kv = self._self_kv[:, :, :, :, : self._filled]
-            self_kv[:, :, here] = self_kv[:, :, there]
-            self._cross_kv[:, :, text] = self._cross_kv[:, :, last]
-            self.lengths[text] = self.lengths[last]
-            if self._mask is not None:
-                self._mask[text] = self._mask[last]
-        self.texts = last
+    def last_position(self, cache_position: int | Tensor) -> int:
+        """Return the last position of a step."""
+        return int(cache_position)
+
+    def start_compiled_step(self, cache_position: int) -> tuple[Tensor, Tensor]:
+        """Return the memory of self-attention and cross-attention, to which the caller adds the step.
+
+        The shapes are those of `__init__`'s batch. The first `batch_beam_size` rows and `batch_size` texts are used.
+        The compiled code checks no bounds, so the memory must be contiguous and have space for the step.
+        """
+        assert cache_position < self._self_kv.shape[4], (cache_position, self._self_kv.shape)
+        assert self._self_kv.is_contiguous()
+        assert self._cross_kv.is_contiguous()
+        self._seq_length = cache_position + 1
+        return self._self_kv, self._cross_kv
+
+    def query_positions(self, cache_position: Tensor) -> Tensor:
+        """Return the position of each query that all rows have in common, [1, 1]."""
+        return cache_position.view(1, -1)
+
+    def group_queries(self, queries: Tensor, num_groups: int) -> Tensor:
+        """Return the queries that attend to the same keys in groups: [rows, ...] -> [num_groups, queries, ...]."""
+        return queries.view(num_groups, -1, *queries.shape[1:])
+
+    def ungroup_queries(self, results: Tensor) -> Tensor:
+        """Return the rows of `group_queries`: [num_groups, queries, ...] -> [rows, ...]."""
+        return results.flatten(0, 1)
+
+    def reorder_cache(self, beam_indices: Tensor, first_position: int) -> None:
+        """Replace the steps of row i from `first_position` on with those of row `beam_indices[i]`.
+
+        The two rows must be equal before `first_position`.
+        """
+        for layer_kv in self._self_kv[:, :, : self.batch_beam_size, :, first_position : self._seq_length]:
+            layer_kv.copy_(layer_kv[:, beam_indices])
+
+    def remove_sequence(self, index: int) -> None:
+        """Remove a finished sequence. The last sequence takes its index."""
+        last = self.batch_size - 1
+        if index != last:
+            target, source = (
+                slice(sequence * self.num_beams, (sequence + 1) * self.num_beams)
+                for sequence in (index, last)
+            )
+            self_kv = self._self_kv[:, :, :, :, : self._seq_length]
+            self_kv[:, :, target] = self_kv[:, :, source]
+            self._cross_kv[:, :, index] = self._cross_kv[:, :, last]
+            self.source_lengths[index] = self.source_lengths[last]
+            if self._encoder_attention_mask is not None:
+                self._encoder_attention_mask[index] = self._encoder_attention_mask[last]
+        self.batch_size = last
 
 
-def mask_beyond(lengths: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """[texts, 1, 1, width]: 0 for as many as a text's length, minus infinity after them."""
-    beyond = torch.arange(width) >= lengths[:, None]
-    return torch.zeros(beyond.shape, dtype=dtype).masked_fill_(beyond, float("-inf"))[:, None, None]
+def padding_mask(lengths: Tensor, max_length: int, dtype: torch.dtype) -> Tensor:
+    """Return a mask [batch_size, 1, 1, max_length]: 0 for the tokens of each sequence, minus infinity for padding."""
+    is_padding = torch.arange(max_length) >= lengths[:, None]
+    return torch.zeros(is_padding.shape, dtype=dtype).masked_fill_(is_padding, float("-inf"))[:, None, None]

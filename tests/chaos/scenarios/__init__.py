@@ -1,33 +1,35 @@
-"""Single kinds of load and fault, each measured against its bar: scripts/chaos --scenario NAME.
+"""Scenarios: single kinds of load or fault, measured against limits (scripts/chaos --scenario NAME).
 
-The functions take a running stack, so that tests call them with smaller numbers.
+Most functions take a running stack, so that tests can call them with smaller numbers.
 """
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.chaos.scenarios import bodies, changes, connections, lifecycle, overload
-from tests.chaos.scenarios.base import Result, table
+from tests.chaos.scenarios.base import ScenarioResult, table
 from tests.chaos.stack import Stack
 
-Say = Callable[[str], None]
-Scenario = Callable[[Path, Path, Say, float | None], Result]
-"""The run folder, the store, where to report, and the seconds that the load lasts, where it can be told."""
+InfoFunction = Callable[[str], None]
+Scenario = Callable[[Path, Path, InfoFunction, float | None], ScenarioResult]
+"""Function with run folder, store, message function, and duration of the load in seconds (if adjustable)."""
 
 COMPOSE_HEAP = {"JDK_JAVA_OPTIONS": "-Xmx2g"}
-"""The heap of deploy/compose.yaml, where the server does not set its own."""
+"""Java heap as in deploy/compose.yaml, for servers that do not set the heap themselves."""
 
 
-def _with_stack(measure: Callable[[Stack], Result], environment: Mapping[str, str] | None = None) -> Scenario:
-    def run(folder: Path, store: Path, _say: Say, _seconds: float | None) -> Result:
+def _with_stack(
+    measure: Callable[[Stack], ScenarioResult], environment: Mapping[str, str] | None = None
+) -> Scenario:
+    def run(folder: Path, store: Path, _info: InfoFunction, _seconds: float | None) -> ScenarioResult:
         with Stack(folder, store, environment=environment) as stack:
             return measure(stack)
 
     return run
 
 
-def _timed(measure: Callable[[Stack, float], Result], default_s: float) -> Scenario:
-    def run(folder: Path, store: Path, _say: Say, seconds: float | None) -> Result:
+def _timed(measure: Callable[[Stack, float], ScenarioResult], default_s: float) -> Scenario:
+    def run(folder: Path, store: Path, _info: InfoFunction, seconds: float | None) -> ScenarioResult:
         with Stack(folder, store) as stack:
             return measure(stack, default_s if seconds is None else seconds)
 
@@ -49,4 +51,4 @@ SCENARIOS: Mapping[str, Scenario] = {
     "restore": lifecycle.restore_all,
 }
 
-__all__ = ["SCENARIOS", "Result", "Stack", "table"]
+__all__ = ["SCENARIOS", "ScenarioResult", "Stack", "table"]

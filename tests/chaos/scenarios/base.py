@@ -1,4 +1,4 @@
-"""What the scenarios share: their result, a well-behaved client beside the load, and the peak of memory."""
+"""Shared parts of the scenarios: results, a well-behaved client beside the load, and the peak of memory."""
 
 import threading
 import time
@@ -16,62 +16,62 @@ from tests.chaos.send import http_client, send
 from tests.chaos.stack import Stack
 from torchserve_models.loadgen import percentile
 
-Say = Callable[[str], None]
+InfoFunction = Callable[[str], None]
 
 BYSTANDER = "127.0.0.9"
-"""The well-behaved client's address, which no load comes from."""
+"""Source address of the well-behaved client; no other load uses it."""
 BYSTANDER_PAUSE_S = 0.05
 MOST_SLOWER = 2.0
 NOISE_MS = 20.0
-"""Latencies that differ by less than this are the same on a machine that does something else, too."""
+"""Difference of latencies that is considered noise on a machine with other load."""
 NGINX_LIMIT_MB = 256
-"""Of deploy/compose.yaml."""
+"""Memory limit of nginx in deploy/compose.yaml."""
 GATEWAY_LIMIT_MB = 512
 
 
 @dataclass(frozen=True)
-class Check:
-    """A measured value against its bar, both as text."""
+class LimitCheck:
+    """Measured value and its limit, both as text."""
 
     what: str
     value: str
     bar: str
-    passed: bool
+    is_ok: bool
 
 
 @dataclass
-class Result:
+class ScenarioResult:
     name: str
     numbers: dict[str, Any] = field(default_factory=dict)
-    checks: list[Check] = field(default_factory=list)
+    checks: list[LimitCheck] = field(default_factory=list)
 
     @property
-    def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
+    def is_ok(self) -> bool:
+        return all(check.is_ok for check in self.checks)
 
     def at_most(self, what: str, value: float, bar: float, unit: str = "") -> None:
         self.numbers[what] = value
-        # NaN, where nothing was measured, is no pass.
-        self.checks.append(Check(what, f"{value:.4g}{unit}", f"<= {bar:.4g}{unit}", value <= bar))
+        # Without measurements, the value is NaN and the check fails.
+        self.checks.append(LimitCheck(what, f"{value:.4g}{unit}", f"<= {bar:.4g}{unit}", value <= bar))
 
     def at_least(self, what: str, value: float, bar: float, unit: str = "") -> None:
         self.numbers[what] = value
-        self.checks.append(Check(what, f"{value:.4g}{unit}", f">= {bar:.4g}{unit}", value >= bar))
+        self.checks.append(LimitCheck(what, f"{value:.4g}{unit}", f">= {bar:.4g}{unit}", value >= bar))
 
-    def holds(self, what: str, passed: bool, value: object = "") -> None:
-        self.numbers[what] = value or passed
-        self.checks.append(Check(what, str(value or ("yes" if passed else "no")), "yes", passed))
+    def holds(self, what: str, is_ok: bool, value: object = "") -> None:
+        self.numbers[what] = value or is_ok
+        self.checks.append(LimitCheck(what, str(value or ("yes" if is_ok else "no")), "yes", is_ok))
 
     def as_json(self) -> dict[str, Any]:
         checks = [vars(check) for check in self.checks]
-        return {"name": self.name, "passed": self.passed, "numbers": self.numbers, "checks": checks}
+        return {"name": self.name, "passed": self.is_ok, "numbers": self.numbers, "checks": checks}
 
 
-def table(result: Result) -> str:
-    lines = [f"{result.name}: {'PASSED' if result.passed else 'FAILED'}"]
+def table(result: ScenarioResult) -> str:
+    lines = [f"{result.name}: {'PASSED' if result.is_ok else 'FAILED'}"]
     checked = {check.what for check in result.checks}
     for check in result.checks:
-        mark = "ok  " if check.passed else "FAIL"
+        mark = "ok  " if check.is_ok else "FAIL"
         lines.append(f"  {mark} {check.what}: {check.value} ({check.bar})")
     lines += [f"       {name}: {value}" for name, value in result.numbers.items() if name not in checked]
     return "\n".join(lines)
@@ -79,7 +79,7 @@ def table(result: Result) -> str:
 
 @dataclass(frozen=True)
 class Latencies:
-    """Of the well-behaved client in one phase, in milliseconds; a request that failed counts apart."""
+    """Latencies of the well-behaved client in one phase, in milliseconds, and its failed requests."""
 
     milliseconds: tuple[float, ...]
     failures: tuple[str, ...]
@@ -89,7 +89,7 @@ class Latencies:
 
 
 class Bystander:
-    """A client that sends one good request after another, each on a new connection, in a `with`."""
+    """Context manager that runs a well-behaved client: successive good requests, each on a new connection."""
 
     def __init__(self, stack: Stack, model: str = "resnet-50", deadline: float = 20.0) -> None:
         case = find_good(stack.direct, [model])[0]
@@ -110,13 +110,13 @@ class Bystander:
         self._thread.join(self._deadline + 5)
 
     def during(self, start: float, end: float | None = None) -> Latencies:
-        """Of the requests that were sent between those times on the monotonic clock."""
-        chosen = [each for each in self._times if each[0] >= start and (end is None or each[0] < end)]
+        """Return the latencies of requests sent between two times (`time.monotonic()` seconds)."""
+        chosen = [entry for entry in self._times if entry[0] >= start and (end is None or entry[0] < end)]
         good = tuple(1000 * took for _, took, problem in chosen if not problem)
         return Latencies(good, tuple(problem for _, _, problem in chosen if problem))
 
     def measure(self, seconds: float) -> Latencies:
-        """Lets that much time pass."""
+        """Wait `seconds`, and return the latencies of requests sent meanwhile."""
         start = time.monotonic()
         time.sleep(seconds)
         return self.during(start, time.monotonic())
@@ -132,8 +132,8 @@ class Bystander:
             self._over.wait(BYSTANDER_PAUSE_S)
 
 
-def compare(result: Result, before: Latencies, during: Latencies, prefix: str = "") -> None:
-    """The bar of the well-behaved client: every request answered, at most MOST_SLOWER times as slowly."""
+def compare(result: ScenarioResult, before: Latencies, during: Latencies, prefix: str = "") -> None:
+    """Check the well-behaved client: all requests answered, and p50 latency at most MOST_SLOWER times the usual."""
     usual, now = before.at(0.5), during.at(0.5)
     ratio = now / usual
     result.numbers[f"{prefix}usual latency p50/p90 ms"] = f"{usual:.1f} / {before.at(0.9):.1f}"
@@ -142,15 +142,15 @@ def compare(result: Result, before: Latencies, during: Latencies, prefix: str = 
     )
     slow = ratio <= MOST_SLOWER or now - usual <= NOISE_MS
     result.numbers[f"{prefix}slower by"] = ratio
-    result.checks.append(Check(f"{prefix}slower by", f"{ratio:.2f} x", f"<= {MOST_SLOWER:g} x", slow))
+    result.checks.append(LimitCheck(f"{prefix}slower by", f"{ratio:.2f} x", f"<= {MOST_SLOWER:g} x", slow))
     failures = f"{len(during.failures)} {sorted(set(during.failures))[:3]}" if during.failures else "0"
     what = f"{prefix}failures of the well-behaved client"
     result.numbers[what] = failures
-    result.checks.append(Check(what, failures, "0", not during.failures))
+    result.checks.append(LimitCheck(what, failures, "0", not during.failures))
 
 
-class Peak:
-    """The most memory that each role has had, in bytes, while the `with` lasted."""
+class PeakMemory:
+    """Context manager that records the peak memory of each role, in bytes."""
 
     def __init__(self, stack: Stack, every: float = 0.3) -> None:
         self._stack, self._every = stack, every
@@ -177,12 +177,12 @@ class Peak:
                 usages = usage(self._stack)
             except psutil.Error:
                 continue
-            for role, each in usages.items():
-                self.memory[role] = max(self.memory.get(role, 0), each.memory)
+            for role, process_usage in usages.items():
+                self.memory[role] = max(self.memory.get(role, 0), process_usage.memory)
 
 
 def answer_all(stack: Stack, deadline: float = 5.0, known_routes: bool = True) -> list[str]:
-    """Asks every model once through nginx, and the gateway's own route; what failed."""
+    """Send each model one request through nginx, and one to a gateway route; return the failures."""
     failed = []
     for model in stack.models:
         if problem := problem_of(stack, plain_request(model), deadline):
@@ -196,19 +196,19 @@ def answer_all(stack: Stack, deadline: float = 5.0, known_routes: bool = True) -
 
 
 def plain_request(model: str) -> Request:
-    """A small good request of a starter."""
+    """Return a small good request for a starter model."""
     from training.images import draw_image
-    from training.reports import report
+    from training.reports import draw_example
 
     if model in ("t5-small", "bart-large-cnn"):
-        headers, body = {"content-type": "text/plain"}, report(3, 0)[0].encode()
+        headers, body = {"content-type": "text/plain"}, draw_example(3, 0)[0].encode()
     else:
         headers, body = {"content-type": "application/octet-stream"}, draw_image(3, 0)[1]
     return Request(model, model, f"/predictions/{model}", headers, body)
 
 
 def problem_of(stack: Stack, request: Request, deadline: float) -> str:
-    """Empty when it was answered with 200."""
+    """Send the request; return its failure, or an empty string for status 200."""
     with http_client(stack.edge.inference, deadline, BYSTANDER) as connection:
         reply: Reply = send(connection, request)
     return "" if reply.status == 200 else reply.label

@@ -1,4 +1,4 @@
-"""Bodies at the limit: many of them to busy models, and JSON that becomes as many objects as it can."""
+"""Request bodies at the size limit: many of them to busy models, and JSON with as many objects as possible."""
 
 import threading
 import time
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 from tests.chaos.abuse import brackets
 from tests.chaos.cases import JSON, OCTETS, TEXT, Request
-from tests.chaos.resources import Usage, settled, usage
+from tests.chaos.resources import ResourceUsage, settled, usage
 from tests.chaos.scenarios.base import (
     GATEWAY_LIMIT_MB,
     NGINX_LIMIT_MB,
     Bystander,
     Latencies,
-    Peak,
-    Result,
+    PeakMemory,
+    ScenarioResult,
     answer_all,
     compare,
     plain_request,
@@ -40,13 +40,15 @@ PARSING_ROUTES = (
 )
 
 
-def large_bodies(stack: Stack, count: int = 200, size: int = LIMIT - 4096, at_once: int = 64) -> Result:
-    """So many bodies at the limit, half of them images, half texts, to models that are busy."""
+def large_bodies(
+    stack: Stack, count: int = 200, size: int = LIMIT - 4096, at_once: int = 64
+) -> ScenarioResult:
+    """Send `count` bodies at the size limit, half images and half texts, to busy models."""
     requests = [
         Request("image", "", "/predictions/resnet-50", OCTETS, bytes(size)),
         Request("text", "", "/predictions/bart-large-cnn", TEXT, b"word " * (size // 5)),
     ]
-    result = Result("large-bodies", {"bodies": count, "bytes each": size})
+    result = ScenarioResult("large-bodies", {"bodies": count, "bytes each": size})
     with _busy(stack, "bart-large-cnn", "t5-small"):
         before = _measure(stack, result, [requests[number % 2] for number in range(count)], at_once)
     _check_memory(stack, result, before)
@@ -58,9 +60,9 @@ def hostile_json(
     size: int = LIMIT - 4096,
     copies: int = 8,
     routes: Sequence[str] = PARSING_ROUTES,
-) -> Result:
-    """`copies` times {"inputs": [[],[],...]} to every route that parses JSON, all of one route at once."""
-    result = Result("hostile-json", {"bytes each": size, "times": copies, "routes": len(routes)})
+) -> ScenarioResult:
+    """Send {"inputs": [[],[],...]} to each route that parses JSON, with `copies` concurrent requests per route."""
+    result = ScenarioResult("hostile-json", {"bytes each": size, "times": copies, "routes": len(routes)})
     body = brackets(size)
     pixels = body.replace(b'"inputs"', b'"img"', 1)
     texts = body.replace(b'"inputs"', b'"text"', 1)
@@ -73,13 +75,15 @@ def hostile_json(
     return result
 
 
-def _measure(stack: Stack, result: Result, requests: Sequence[Request], at_once: int) -> Mapping[str, Usage]:
-    """Measure the load; what every part used before it."""
+def _measure(
+    stack: Stack, result: ScenarioResult, requests: Sequence[Request], at_once: int
+) -> Mapping[str, ResourceUsage]:
+    """Send the load and measure its effects; return the resource usage before the load."""
     for _ in range(WARM_UPS):
         answer_all(stack, 60)
     before = usage(stack)
     pids = _pids(stack)
-    with Bystander(stack) as bystander, Peak(stack) as peak:
+    with Bystander(stack) as bystander, PeakMemory(stack) as peak:
         quiet: Latencies = bystander.measure(BEFORE_S)
         start = time.monotonic()
         answers = _send_all(stack, requests, at_once)
@@ -99,8 +103,8 @@ def _measure(stack: Stack, result: Result, requests: Sequence[Request], at_once:
     return before
 
 
-def _check_memory(stack: Stack, result: Result, before: Mapping[str, Usage]) -> None:
-    """Java gives memory back when it is idle."""
+def _check_memory(stack: Stack, result: ScenarioResult, before: Mapping[str, ResourceUsage]) -> None:
+    """Check that memory returns to its previous size; Java frees memory when it is idle."""
     _, grown = settled(stack, before, SETTLE_S)
     result.holds("memory is as before", not grown, "; ".join(grown))
 
@@ -124,7 +128,7 @@ def _send_all(stack: Stack, requests: Sequence[Request], at_once: int) -> Counte
 
 @contextmanager
 def _busy(stack: Stack, *models: str, clients: int = 2) -> Iterator[None]:
-    """Clients of each model, each of which sends its next request when it has its answer."""
+    """Run `clients` clients per model, each of which sends its next request after an answer."""
     over = threading.Event()
 
     def keep_asking(request: Request) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Version changes, scale-downs and registrations under load: is every request answered, and are others disturbed."""
+"""Version changes, scale-downs and registrations under load: check all answers and the latency of other models."""
 
 import time
 from collections import Counter
@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from tests.chaos.cases import find_good
 from tests.chaos.faults import MANAGEMENT_TIMEOUT_S, replace_version
 from tests.chaos.outcomes import Category, Record
-from tests.chaos.scenarios.base import MOST_SLOWER, NOISE_MS, Check, Result
+from tests.chaos.scenarios.base import MOST_SLOWER, NOISE_MS, LimitCheck, ScenarioResult
 from tests.chaos.stack import Stack
-from tests.chaos.traffic import Load, Log, Traffic, Via
+from tests.chaos.traffic import RecordLog, Traffic, TrafficOptions, Via
 from torchserve_models import client
 from torchserve_models.client import Client
 from torchserve_models.loadgen import percentile
@@ -23,8 +23,8 @@ DEADLINE_S = 60.0
 Change = Callable[[Client, int], None]
 
 
-def version_changes(stack: Stack, times: int = TIMES, model: str = "t5-small") -> Result:
-    """Each default version is replaced by another one, as `scripts/manage replace` does it."""
+def version_changes(stack: Stack, times: int = TIMES, model: str = "t5-small") -> ScenarioResult:
+    """Replace the model's default version repeatedly, as `scripts/manage replace` does."""
 
     def change(connection: Client, _number: int) -> None:
         replace_version(connection, stack.store, model)
@@ -32,8 +32,8 @@ def version_changes(stack: Stack, times: int = TIMES, model: str = "t5-small") -
     return _under_load(stack, "version-changes", change, times, model)
 
 
-def scale_downs(stack: Stack, times: int = TIMES, model: str = "t5-small") -> Result:
-    """From two workers to one."""
+def scale_downs(stack: Stack, times: int = TIMES, model: str = "t5-small") -> ScenarioResult:
+    """Scale the model repeatedly to two workers and back to one."""
 
     def change(connection: Client, _number: int) -> None:
         connection.scale(model, 2)
@@ -42,8 +42,8 @@ def scale_downs(stack: Stack, times: int = TIMES, model: str = "t5-small") -> Re
     return _under_load(stack, "scale-downs", change, times, model)
 
 
-def registrations(stack: Stack, times: int = TIMES, model: str = "resnet-50") -> Result:
-    """The same archive under another name, and away again."""
+def registrations(stack: Stack, times: int = TIMES, model: str = "resnet-50") -> ScenarioResult:
+    """Register the model's archive repeatedly under another name, and unregister it."""
 
     def change(connection: Client, _number: int) -> None:
         connection.register(f"{model}.mar", model_name=COPY, initial_workers=1)
@@ -52,16 +52,16 @@ def registrations(stack: Stack, times: int = TIMES, model: str = "resnet-50") ->
     return _under_load(stack, "registrations", change, times, COPY)
 
 
-def _under_load(stack: Stack, name: str, change: Change, times: int, changed: str) -> Result:
-    """Requests straight to TorchServe and through nginx; half of the clients each."""
+def _under_load(stack: Stack, name: str, change: Change, times: int, changed: str) -> ScenarioResult:
+    """Make `times` changes while clients send requests, half of them to TorchServe and half through nginx."""
     good = find_good(stack.direct, stack.models)
     expected = stack.describe(30)
-    result, failed = Result(name, {"changes": times}), list[str]()
-    loads: list[tuple[Via, Log, Traffic]] = []
+    result, failed = ScenarioResult(name, {"changes": times}), list[str]()
+    loads: list[tuple[Via, RecordLog, Traffic]] = []
     ways: tuple[tuple[Via, client.Endpoints], ...] = (("raw", stack.direct), ("nginx", stack.edge))
     for via, endpoints in ways:
-        log = Log()
-        load = Load(via, good, (), (), DEADLINE_S, CLIENTS // 2, good_share=1.0)
+        log = RecordLog()
+        load = TrafficOptions(via, good, (), (), DEADLINE_S, CLIENTS // 2, good_share=1.0)
         loads.append((via, log, Traffic(endpoints, load, 7, log)))
     for _, _, traffic in loads:
         traffic.start()
@@ -80,8 +80,8 @@ def _under_load(stack: Stack, name: str, change: Change, times: int, changed: st
     _answers(result, loads)
     _others(result, records, start, end, changed)
     if name == "version-changes":
-        expected = [each for each in expected if each.name != changed]
-        left = [each for each in stack.describe(30) if each.name != changed]
+        expected = [version for version in expected if version.name != changed]
+        left = [version for version in stack.describe(30) if version.name != changed]
         result.holds("models, versions and workers are as before", left == expected)
     else:
         result.holds("models, versions and workers are as before", stack.wait_described(expected, 30))
@@ -97,7 +97,7 @@ def _seconds(change: Change, connection: Client, number: int, failed: list[str])
     return time.monotonic() - started
 
 
-def _answers(result: Result, loads: Sequence[tuple[Via, Log, Traffic]]) -> None:
+def _answers(result: ScenarioResult, loads: Sequence[tuple[Via, RecordLog, Traffic]]) -> None:
     for via, log, _ in loads:
         records = log.records
         counts = Counter(record.category.value for record in records)
@@ -107,8 +107,10 @@ def _answers(result: Result, loads: Sequence[tuple[Via, Log, Traffic]]) -> None:
         result.at_most(f"lost or wrong {via}", bad, 0)
 
 
-def _others(result: Result, records: Sequence[Record], start: float, end: float, changed: str) -> None:
-    """The p99 of each other model while changes are made, against the quiet time before."""
+def _others(
+    result: ScenarioResult, records: Sequence[Record], start: float, end: float, changed: str
+) -> None:
+    """Check the p99 latency of each other model during the changes against the time before."""
     for model in sorted({record.model for record in records} - {changed}):
         right = [r for r in records if r.model == model and r.category is Category.RIGHT]
         quiet = [1000 * (r.ended - r.started) for r in right if r.ended < start]
@@ -118,4 +120,4 @@ def _others(result: Result, records: Sequence[Record], start: float, end: float,
         what = f"p99 of {model}"
         value = f"{now:.0f} ms, {now / usual:.2f} x of {usual:.0f} ms"
         result.numbers[what] = value
-        result.checks.append(Check(what, value, f"<= {MOST_SLOWER:g} x", fine))
+        result.checks.append(LimitCheck(what, value, f"<= {MOST_SLOWER:g} x", fine))

@@ -1,4 +1,4 @@
-"""Connections that cost the server memory or places: unfinished uploads, idle sockets, many calls on one of them."""
+"""Connections that use the server's memory or connection slots: unfinished uploads, idle sockets, many gRPC calls."""
 
 import errno
 import resource
@@ -15,47 +15,51 @@ from tests.chaos import raw_socket
 from tests.chaos.scenarios.base import (
     NGINX_LIMIT_MB,
     Bystander,
-    Peak,
-    Result,
+    PeakMemory,
+    ScenarioResult,
     compare,
 )
 from tests.chaos.stack import Stack
-from torchserve_models.client.calls import stubs
+from torchserve_models.client.call_types import import_stubs
 
 BEFORE_S = 6.0
 PIECE = 65536
 SOURCES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
-def slow_uploads(stack: Stack, count: int = 300, size: int = 1_500_000, seconds: float = 20.0) -> Result:
-    """So many uploads from one address that are never finished."""
-    result = Result("slow-uploads", {"uploads": count, "bytes each": size})
+def slow_uploads(
+    stack: Stack, count: int = 300, size: int = 1_500_000, seconds: float = 20.0
+) -> ScenarioResult:
+    """Open `count` unfinished uploads from one address."""
+    result = ScenarioResult("slow-uploads", {"uploads": count, "bytes each": size})
     headers = {"content-type": "application/octet-stream"}
     payload = raw_socket.head("/predictions/resnet-50", size, headers) + bytes(size - 1)
-    _measure(stack, result, Held(stack, count, SOURCES[:1], payload), seconds)
+    _measure(stack, result, HeldConnections(stack, count, SOURCES[:1], payload), seconds)
     return result
 
 
 def idle_sockets(
     stack: Stack, count: int = 8400, sources: Sequence[str] = SOURCES, seconds: float = 15.0
-) -> Result:
-    """So many connections that send nothing, or the beginning of a header, opened as fast as possible."""
+) -> ScenarioResult:
+    """Open `count` connections as fast as possible that send nothing, or only the beginning of a header."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, count + 1000)), hard))
     count = min(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
-    result = Result("idle-sockets", {"sockets": count, "addresses": len(sources)})
+    result = ScenarioResult("idle-sockets", {"sockets": count, "addresses": len(sources)})
     for prefix, payload in (
         ("silent: ", b""),
         ("half a header: ", b"POST /predictions/resnet-50 HTTP/1.1\r\n"),
     ):
-        _measure(stack, result, Held(stack, count, sources, payload), seconds, prefix)
+        _measure(stack, result, HeldConnections(stack, count, sources, payload), seconds, prefix)
     return result
 
 
-def grpc_flood(stack: Stack, calls: int = 250, size: int = 1_040_000, seconds: float = 20.0) -> Result:
-    """So many calls on one connection, each with a large message and without an end."""
-    result = Result("grpc-flood", {"calls": calls, "bytes each": size})
-    with Bystander(stack) as bystander, Peak(stack) as peak:
+def grpc_flood(
+    stack: Stack, calls: int = 250, size: int = 1_040_000, seconds: float = 20.0
+) -> ScenarioResult:
+    """Open `calls` gRPC calls on one connection, each with a large message and an unfinished stream."""
+    result = ScenarioResult("grpc-flood", {"calls": calls, "bytes each": size})
+    with Bystander(stack) as bystander, PeakMemory(stack) as peak:
         before = bystander.measure(BEFORE_S)
         quiet = peak.megabytes("nginx")
         start = time.monotonic()
@@ -68,31 +72,33 @@ def grpc_flood(stack: Stack, calls: int = 250, size: int = 1_040_000, seconds: f
     return result
 
 
-def _measure(stack: Stack, result: Result, held: "Held", seconds: float, prefix: str = "") -> None:
-    with Bystander(stack) as bystander, Peak(stack) as peak:
+def _measure(
+    stack: Stack, result: ScenarioResult, connections: "HeldConnections", seconds: float, prefix: str = ""
+) -> None:
+    with Bystander(stack) as bystander, PeakMemory(stack) as peak:
         before = bystander.measure(BEFORE_S)
         quiet = peak.megabytes("nginx")
         start = time.monotonic()
-        with held:
+        with connections:
             time.sleep(seconds)
             during = bystander.during(start)
         result.numbers |= {
-            f"{prefix}connections opened": held.opened,
-            f"{prefix}seconds to open them": round(held.seconds, 2),
-            f"{prefix}closed or refused by the server": held.closed,
-            f"{prefix}MB sent": round(held.sent / 1e6, 1),
+            f"{prefix}connections opened": connections.opened,
+            f"{prefix}seconds to open them": round(connections.seconds, 2),
+            f"{prefix}closed or refused by the server": connections.closed,
+            f"{prefix}MB sent": round(connections.sent / 1e6, 1),
         }
         _memory(result, peak, quiet, prefix)
     compare(result, before, during, prefix)
 
 
-def _memory(result: Result, peak: Peak, quiet: float, prefix: str = "") -> None:
+def _memory(result: ScenarioResult, peak: PeakMemory, quiet: float, prefix: str = "") -> None:
     result.numbers[f"{prefix}nginx MB before"] = quiet
     result.at_most(f"{prefix}nginx MB at most", peak.megabytes("nginx"), NGINX_LIMIT_MB, " MB")
 
 
-class Held:
-    """Connections that are opened and written to, and then stay, until the `with` ends or the server closes them."""
+class HeldConnections:
+    """Context manager that opens connections, sends the payload, and holds them open until the server closes them."""
 
     def __init__(self, stack: Stack, count: int, sources: Sequence[str], payload: bytes) -> None:
         self._address = raw_socket.address_of(stack.edge.inference)
@@ -101,9 +107,9 @@ class Held:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.opened = self.closed = self.sent = 0
         self.seconds = 0.0
-        """Until all of them were begun."""
+        """Seconds until all connections were started."""
 
-    def __enter__(self) -> "Held":
+    def __enter__(self) -> "HeldConnections":
         self._thread.start()
         return self
 
@@ -140,16 +146,16 @@ class Held:
 
     def _turn(self, selector: selectors.BaseSelector, written: dict[int, int], timeout: float) -> None:
         for key, mask in selector.select(timeout):
-            connection, place = _socket(key), written[key.fd]
+            connection, offset = _socket(key), written[key.fd]
             try:
                 if mask & selectors.EVENT_WRITE:
-                    if place == 0:
+                    if offset == 0:
                         self.opened += 1
-                    piece = self._payload[place : place + PIECE]
-                    place += connection.send(piece) if piece else 0
-                    self.sent += place - written[key.fd]
-                    written[key.fd] = max(place, 1)
-                    if place >= len(self._payload):
+                    piece = self._payload[offset : offset + PIECE]
+                    offset += connection.send(piece) if piece else 0
+                    self.sent += offset - written[key.fd]
+                    written[key.fd] = max(offset, 1)
+                    if offset >= len(self._payload):
                         selector.modify(connection, selectors.EVENT_READ)
                 if mask & selectors.EVENT_READ and not connection.recv(4096):
                     raise ConnectionResetError
@@ -168,8 +174,8 @@ def _socket(key: selectors.SelectorKey) -> socket.socket:
 
 @contextmanager
 def _open_calls(stack: Stack, calls: int, size: int) -> Iterator[list[str]]:
-    """Calls on one channel whose request never ends; the list fills with the status of those that the server ends."""
-    module, over, ended = stubs("inference"), threading.Event(), list[str]()
+    """Open calls with unfinished requests on one channel; yield a list of the status of each call that has ended."""
+    module, over, ended = import_stubs("inference"), threading.Event(), list[str]()
     message = module.PredictionsRequest(model_name="resnet-50", input={"data": bytes(size)})
 
     def endless() -> Iterator[object]:

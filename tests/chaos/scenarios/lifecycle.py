@@ -1,4 +1,4 @@
-"""The end under load, and the return of the service after each kind of kill and stop."""
+"""Shutdown under load, and recovery after each kind of kill and stop."""
 
 import signal
 import subprocess
@@ -12,14 +12,14 @@ from tests.chaos.cases import find_good, request_of
 from tests.chaos.faults import Faults
 from tests.chaos.outcomes import Category, Record, classify
 from tests.chaos.plan import Event
-from tests.chaos.probes import Probes, Sample, bases_of
-from tests.chaos.scenarios.base import Result, Say, answer_all
+from tests.chaos.probes import Probes, ProbeSample, bases_of
+from tests.chaos.scenarios.base import InfoFunction, ScenarioResult, answer_all
 from tests.chaos.send import http_client, now, send
-from tests.chaos.stack import STOP_TIMEOUT_S, Stack, Workers
+from tests.chaos.stack import STOP_TIMEOUT_S, Stack, VersionWorkers
 from torchserve_models.client import TorchServeError
 
 DRAIN_DELAY_S = 1.0
-"""Requests are accepted for at most so long after readiness was false: the default delay, 0, and a few probes."""
+"""Maximum time after readiness is false in which requests are accepted: the default delay (0) plus a few probes."""
 RESTORE_S = 30.0
 NOTICE_S = 2.0
 GIVE_UP_S = 75.0
@@ -31,10 +31,10 @@ CASES = tuple(
 
 def sigterm(
     stack: Stack, clients: int = 8, before: float = 6.0, drain_delay: float = DRAIN_DELAY_S
-) -> Result:
-    """Ends the server while clients send, each request on a new connection straight to TorchServe."""
+) -> ScenarioResult:
+    """Stop the server while clients send requests to TorchServe, each on a new connection."""
     good = find_good(stack.direct, stack.models)
-    result, records, over = Result("sigterm"), list[Record](), threading.Event()
+    result, records, over = ScenarioResult("sigterm"), list[Record](), threading.Event()
     assert stack.supervisor is not None
 
     def run(number: int) -> None:
@@ -86,29 +86,38 @@ def sigterm(
 def restore_all(
     folder: Path,
     store: Path,
-    say: Say,
+    info: InfoFunction,
     _seconds: float | None = None,
     cases: Sequence[tuple[str, str]] = CASES,
-) -> Result:
-    """Every kind of kill and stop in turn; a stack that did not come back is replaced for the next one."""
-    result, left, number = Result("restore"), list(cases), 0
+) -> ScenarioResult:
+    """Test each kind of kill and stop in turn; start a new stack after one that has not recovered."""
+    result, left, number = ScenarioResult("restore"), list(cases), 0
     while left:
         number += 1
         with Stack(folder / str(number), store) as stack:
             while left:
                 kind, action = left.pop(0)
-                if not restore(stack, kind, action, result, say):
+                if not restore(stack, kind, action, result, info):
                     break
     return result
 
 
 def restore(
-    stack: Stack, kind: str, action: str, result: Result, say: Say = print, model: str = "resnet-50"
+    stack: Stack,
+    kind: str,
+    action: str,
+    result: ScenarioResult,
+    info: InfoFunction = print,
+    model: str = "resnet-50",
 ) -> bool:
-    """Seconds until every model answers again with the same versions and workers; False when it never did."""
+    """Kill or stop a part, and measure the seconds until all models, versions and workers are back.
+
+    Returns:
+        Whether the stack has recovered.
+    """
     expected, roles = stack.describe(30), _counts(stack)
     faults = Faults(stack)
-    # Of nginx all processes at once: while one of them lives, it serves on.
+    # Kill all nginx processes at once, because nginx continues to serve while one of them lives.
     done = "kill-all" if (kind, action) == ("nginx", "kill") else action
     with Probes(bases_of(stack.direct, stack.edge), (), interval=0.05) as probes:
         time.sleep(1.0)
@@ -125,7 +134,7 @@ def restore(
         unready = _first_false(probes.samples[""], fault.at)
     faults.close()
     name = f"{action} {kind}"
-    say(f"{name}: {'restored after ' + str(back) + ' s' if back is not None else problem}")
+    info(f"{name}: {'restored after ' + str(back) + ' s' if back is not None else problem}")
     result.numbers[f"{name}: readiness false after s"] = round(unready - fault.at, 2)
     result.numbers[f"{name}: all models answered after s"] = served
     if back is None:
@@ -143,7 +152,7 @@ def _counts(stack: Stack) -> dict[str, int]:
     return {role: len(processes) for role, processes in stack.processes().items()}
 
 
-def _difference(stack: Stack, expected: Sequence[Workers], roles: dict[str, int]) -> str:
+def _difference(stack: Stack, expected: Sequence[VersionWorkers], roles: dict[str, int]) -> str:
     try:
         current = stack.describe()
     except TorchServeError as error:
@@ -154,6 +163,6 @@ def _difference(stack: Stack, expected: Sequence[Workers], roles: dict[str, int]
     return "" if counts == roles else f"processes are {counts} instead of {roles}"
 
 
-def _first_false(samples: Sequence[Sample], at: float) -> float:
-    """When readiness was first not true after `at`; infinity if never."""
+def _first_false(samples: Sequence[ProbeSample], at: float) -> float:
+    """Return the time of the first not-ready answer after `at`; infinity if all answers were ready."""
     return next((s.at + s.milliseconds / 1000 for s in samples if s.at >= at and not s.ready), float("inf"))

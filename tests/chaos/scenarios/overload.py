@@ -1,4 +1,4 @@
-"""More load than the server can bear: clients that give up, and batches that take long."""
+"""More load than the server's capacity: clients that give up, and batches that take long."""
 
 import asyncio
 import itertools
@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from tests.chaos import raw_socket
 from tests.chaos.cases import JSON, Request, find_good, request_of
 from tests.chaos.probes import Probes, bases_of
-from tests.chaos.scenarios.base import MOST_SLOWER, Result
+from tests.chaos.scenarios.base import MOST_SLOWER, ScenarioResult
 from tests.chaos.send import http_client, send
 from tests.chaos.stack import Stack
 from torchserve_models.loadgen import percentile
 
 MIN_GOODPUT = 0.8
 MAX_RATE = 300.0
-"""Requests a second that this program sends at most."""
+"""Maximum requests per second that this program sends."""
 SOURCES = tuple(f"127.0.0.{number}" for number in range(20, 60))
-"""Many addresses, as many clients have; limits are for each."""
+"""Source addresses of the clients; nginx limits each address separately."""
 PEAK_CONNECTIONS = 8
 READY_P99_MS = 50.0
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """`status` is None where the client gave up or the connection broke."""
+class RequestAttempt:
+    """Result of one request; `status` is None if the client gave up or the connection broke."""
 
     started: float
     took: float
@@ -42,13 +42,13 @@ def impatient(
     factor: float = 4.0,
     model: str = "bart-large-cnn",
     measure: float = 20.0,
-) -> Result:
-    """Clients that leave after `give_up` seconds, at `factor` times the capacity.
+) -> ScenarioResult:
+    """Send requests at `factor` times the capacity, from clients that give up after `give_up` seconds.
 
-    The requests are long, so that a full queue would mean waiting much longer than that.
+    The requests are long, so the wait in a full queue would be much longer than that.
     """
     request = _summary(model, texts=1, num_beams=8, max_new_tokens=200, min_new_tokens=190)
-    result = Result("impatient")
+    result = ScenarioResult("impatient")
     usual = statistics.median(_alone(stack, request) for _ in range(9))
     asyncio.run(_closed(stack, request, 3.0))
     peak = _rate(asyncio.run(_closed(stack, request, measure)), measure)
@@ -58,36 +58,36 @@ def impatient(
     time.sleep(1.0)
     after = _alone(stack, request)
     useful = [attempt for attempt in attempts if attempt.status == 200 and attempt.took <= give_up]
-    # Of those that were sent after the queue had filled, so that an empty queue at the start counts for nothing.
+    # Only requests sent after the queue has filled, so that the empty queue at the start has no effect.
     late = [attempt for attempt in useful if attempt.started > attempts[0].started + give_up]
     goodput = len(late) / max(1e-9, seconds - give_up)
     result.numbers["answers"] = dict(Counter(str(attempt.status) for attempt in attempts))
     result.numbers["latency of useful answers p50 s"] = round(percentile([a.took for a in useful], 0.5), 2)
     result.numbers["usual s"] = round(usual, 3)
     result.at_least("goodput of the peak", goodput / peak, MIN_GOODPUT)
-    # Latencies that differ by less than a batch's time are not told apart.
+    # The limit allows for the duration of one batch.
     result.at_most("idle request 1 s after the end", after, max(MOST_SLOWER * usual, usual + 0.1), " s")
     return result
 
 
 def long_batches(
     stack: Stack, seconds: float = 60.0, clients: int = 5, model: str = "bart-large-cnn", others: int = 2
-) -> Result:
-    """Clients whose batches keep a worker busy for seconds, and `others` clients of each other model.
+) -> ScenarioResult:
+    """Keep a worker busy with long batches, and check that readiness stays true and probes are answered fast.
 
-    Readiness stays true, and is answered at once.
+    `others` is the number of clients for each other model.
     """
     request = _summary(model, texts=4, num_beams=8, max_new_tokens=250, min_new_tokens=240)
-    result = Result("long-batches", {"clients": clients, "clients of each other model": others})
-    answers, beside = list[Attempt](), list[Attempt]()
+    result = ScenarioResult("long-batches", {"clients": clients, "clients of each other model": others})
+    answers, beside = list[RequestAttempt](), list[RequestAttempt]()
     end = time.monotonic() + seconds
 
-    def run(request: Request, source: str, attempts: list[Attempt]) -> None:
+    def run(request: Request, source: str, attempts: list[RequestAttempt]) -> None:
         with http_client(stack.edge.inference, 900.0, source) as connection:
             while time.monotonic() < end:
                 started = time.monotonic()
                 status = send(connection, request).status
-                attempts.append(Attempt(started, time.monotonic() - started, status))
+                attempts.append(RequestAttempt(started, time.monotonic() - started, status))
 
     threads = [
         threading.Thread(target=run, args=(request, "127.0.0.2", answers), daemon=True)
@@ -121,27 +121,27 @@ def long_batches(
 
 
 def _summary(model: str, texts: int, **parameters: int) -> Request:
-    from training.reports import report
+    from training.reports import draw_example
 
-    inputs = [report(51, number)[0] for number in range(texts)]
+    inputs = [draw_example(51, number)[0] for number in range(texts)]
     value = {"inputs": inputs if texts > 1 else inputs[0], "parameters": parameters}
     return Request("summary", model, f"/predictions/{model}", JSON, json.dumps(value).encode())
 
 
 def _alone(stack: Stack, request: Request) -> float:
-    """Seconds of one request."""
+    """Return the seconds that one request takes."""
     with http_client(stack.edge.inference, 60.0, "127.0.0.9") as connection:
         started = time.monotonic()
         send(connection, request)
         return time.monotonic() - started
 
 
-def _rate(attempts: list[Attempt], seconds: float) -> float:
+def _rate(attempts: list[RequestAttempt], seconds: float) -> float:
     return sum(attempt.status == 200 for attempt in attempts) / seconds
 
 
-async def _closed(stack: Stack, request: Request, seconds: float) -> list[Attempt]:
-    end, attempts = time.monotonic() + seconds, list[Attempt]()
+async def _closed(stack: Stack, request: Request, seconds: float) -> list[RequestAttempt]:
+    end, attempts = time.monotonic() + seconds, list[RequestAttempt]()
 
     async def client(number: int) -> None:
         while time.monotonic() < end:
@@ -151,16 +151,18 @@ async def _closed(stack: Stack, request: Request, seconds: float) -> list[Attemp
     return attempts
 
 
-async def _open(stack: Stack, request: Request, rate: float, seconds: float, give_up: float) -> list[Attempt]:
-    start, sources, tasks = time.monotonic(), itertools.cycle(SOURCES), list["asyncio.Task[Attempt]"]()
+async def _open(
+    stack: Stack, request: Request, rate: float, seconds: float, give_up: float
+) -> list[RequestAttempt]:
+    start, sources, tasks = time.monotonic(), itertools.cycle(SOURCES), list["asyncio.Task[RequestAttempt]"]()
     for number in range(int(rate * seconds)):
         await asyncio.sleep(max(0.0, start + number / rate - time.monotonic()))
         tasks.append(asyncio.create_task(_post(stack, request, give_up, next(sources))))
     return list(await asyncio.gather(*tasks))
 
 
-async def _post(stack: Stack, request: Request, give_up: float, source: str) -> Attempt:
-    """On a connection of its own, which is reset when the client gives up."""
+async def _post(stack: Stack, request: Request, give_up: float, source: str) -> RequestAttempt:
+    """Send a request on a new connection, which is reset when the client gives up."""
     host, port = raw_socket.address_of(stack.edge.inference)
     data = raw_socket.head(request.path, len(request.body), {**request.headers, "Connection": "close"})
     started, status, writer = time.monotonic(), None, None
@@ -176,4 +178,4 @@ async def _post(stack: Stack, request: Request, give_up: float, source: str) -> 
     finally:
         if writer is not None:
             writer.transport.abort()
-    return Attempt(started, time.monotonic() - started, status)
+    return RequestAttempt(started, time.monotonic() - started, status)

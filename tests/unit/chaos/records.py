@@ -1,7 +1,7 @@
-"""Short ways to write records and samples in tests."""
+"""Helper functions that create records and probe samples for tests."""
 
 from tests.chaos.outcomes import Category, Record
-from tests.chaos.probes import Sample
+from tests.chaos.probes import ProbeSample
 
 
 def record(started, ended, category="right", model="m", kind="good", label="200", message=""):
@@ -9,11 +9,11 @@ def record(started, ended, category="right", model="m", kind="good", label="200"
 
 
 def steady(start, end, model="m", every=0.25, took=0.2):
-    """Right answers one after another."""
+    """Return records of successive right answers."""
     count = int((end - start) / every)
     return [record(start + n * every, start + n * every + took, model=model) for n in range(count)]
 
 
 def probed(start, end, ready, every=0.1):
     count = round((end - start) / every)
-    return [Sample(start + n * every, 1.0, 200 if ready else 503) for n in range(count)]
+    return [ProbeSample(start + n * every, 1.0, 200 if ready else 503) for n in range(count)]

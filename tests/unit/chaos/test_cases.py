@@ -1,4 +1,4 @@
-"""Requests in all forms, and the reading of answers in all forms."""
+"""Tests of chaos requests and of parsing answers in all forms."""
 
 import json
 
@@ -8,15 +8,15 @@ from tests.chaos.abuse import brackets
 from tests.chaos.cases import (
     SCORE_TOLERANCE,
     Answer,
-    Good,
+    GoodCase,
     bad_calls,
     bad_requests,
     read_answer,
     request_of,
 )
 
-IMAGE = Good("resnet-50/0", "resnet-50", "image", b"\xff\xd8", Answer("cat", 0.9))
-TEXT = Good("t5-small/0", "t5-small", "text", b"a report", Answer("short"), "t5")
+IMAGE = GoodCase("resnet-50/0", "resnet-50", "image", b"\xff\xd8", Answer("cat", 0.9))
+TEXT = GoodCase("t5-small/0", "t5-small", "text", b"a report", Answer("short"), "t5")
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ TEXT = Good("t5-small/0", "t5-small", "text", b"a report", Answer("short"), "t5"
         ({"error": "no"}, None),
     ],
 )
-def test_answers_are_read(body, answer):
+def test_answer_is_parsed_in_every_form(body, answer):
     assert read_answer(json.dumps(body).encode()) == answer
 
 
-def test_what_is_no_json_is_no_answer():
+def test_invalid_json_is_parsed_as_none():
     assert read_answer(b"<html>") is None
 
 
@@ -49,7 +49,7 @@ def test_answers_match_within_the_tolerance():
     assert not Answer("cat", 0.9).matches(None)
 
 
-def test_an_input_in_its_forms():
+def test_request_has_the_format_of_its_form():
     assert request_of(IMAGE, "native").body == IMAGE.content
     assert json.loads(request_of(TEXT, "json").body) == {"inputs": "a report"}
     (tensor,) = json.loads(request_of(IMAGE, "open-inference").body)["inputs"]
@@ -58,7 +58,7 @@ def test_an_input_in_its_forms():
     assert b'name="image"' in request_of(IMAGE, "known-route").body
 
 
-def test_bad_requests_are_different_and_the_gateways_only_with_it():
+def test_bad_requests_are_distinct_and_gateway_routes_require_the_gateway():
     with_front, without = bad_requests([IMAGE, TEXT], True), bad_requests([IMAGE, TEXT], False)
     names = [request.name for request in with_front]
     assert len(set(names)) == len(names)
@@ -68,7 +68,7 @@ def test_bad_requests_are_different_and_the_gateways_only_with_it():
     assert {call.model for call in bad_calls([IMAGE, TEXT])} == {"resnet-50", "t5-small", "no-such-model"}
 
 
-def test_brackets_are_json_of_about_the_size():
+def test_brackets_are_valid_json_of_the_requested_size():
     data = brackets(30_000)
     assert 29_000 < len(data) <= 30_000
     assert set(map(str, json.loads(data)["inputs"])) == {"[]"}

@@ -1,29 +1,29 @@
-"""Connections that are held open, against a socket that only accepts."""
+"""Tests of held connections, against a socket that only accepts."""
 
 import socket
 import time
 from types import SimpleNamespace
 
 from tests.chaos import raw_socket
-from tests.chaos.scenarios.connections import Held
+from tests.chaos.scenarios.connections import HeldConnections
 
 
-def test_connections_are_opened_from_every_address_written_to_and_held():
+def test_held_connections_send_their_payload_from_every_address():
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         stack = SimpleNamespace(edge=SimpleNamespace(inference=f"http://127.0.0.1:{server.getsockname()[1]}"))
-        with Held(stack, 6, ("127.0.0.2", "127.0.0.3"), b"x" * 1000) as held:
+        with HeldConnections(stack, 6, ("127.0.0.2", "127.0.0.3"), b"x" * 1000) as connections:
             accepted = [server.accept() for _ in range(6)]
             assert {address[0] for _, address in accepted} == {"127.0.0.2", "127.0.0.3"}
             assert [len(connection.recv(2000)) for connection, _ in accepted] == [1000] * 6
             accepted.pop()[0].close()
-            wait(lambda: held.closed == 1)
-            assert (held.opened, held.sent) == (6, 6000)
+            wait(lambda: connections.closed == 1)
+            assert (connections.opened, connections.sent) == (6, 6000)
         for connection, _ in accepted:
             assert connection.recv(10) == b""
             connection.close()
 
 
-def test_the_status_of_an_answer_is_read():
+def test_response_status_is_parsed():
     for answer, status in ((b"HTTP/1.1 413 Too Large\r\n\r\n", 413), (b"", None), (b"\x00\x01", None)):
         near, far = socket.socketpair()
         with near, far:
@@ -32,7 +32,7 @@ def test_the_status_of_an_answer_is_read():
             assert raw_socket.read_status(near, 5.0) == status
 
 
-def test_a_head_has_the_length_and_the_headers():
+def test_request_head_contains_length_and_headers():
     head = raw_socket.head("/a", 7, {"x": "y"})
     assert head == b"POST /a HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\nx: y\r\n\r\n"
 

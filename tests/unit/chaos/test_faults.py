@@ -1,4 +1,4 @@
-"""The replacement of a version, and the archives for it."""
+"""Tests of version replacement and of the archive copies for it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ def version(path):
         return json.loads(archive.read("MAR-INF/MANIFEST.json"))["model"]["modelVersion"]
 
 
-def test_a_copy_is_the_same_archive_under_another_version(tmp_path):
+def test_archive_copy_differs_only_in_its_version(tmp_path):
     toy(tmp_path, "first")
     path = tmp_path / copy_archive(tmp_path, "first", "chaos-1")
     assert version(path) == "chaos-1" != version(tmp_path / "first.mar")
@@ -25,7 +25,7 @@ def test_a_copy_is_the_same_archive_under_another_version(tmp_path):
         assert copy.read("toy.py") == original.read("toy.py")
 
 
-def test_it_is_made_again_only_after_the_first_one_was(tmp_path):
+def test_archive_copy_is_updated_only_if_the_original_is_newer(tmp_path):
     toy(tmp_path, "first")
     path = tmp_path / copy_archive(tmp_path, "first", "chaos-1")
     os.utime(path, (4e9, 4e9))
@@ -42,7 +42,7 @@ class FakeManagement:
         self.versions = list(versions)
 
     def describe_versions(self, _name):
-        return [SimpleNamespace(version=each) for each in self.versions]
+        return [SimpleNamespace(version=version) for version in self.versions]
 
     def describe(self, _name):
         return SimpleNamespace(version=self.versions[0])
@@ -67,7 +67,7 @@ class FakeManagement:
         (["chaos-1", "1.0"], "chaos-2"),  # interrupted before the old version was removed
     ],
 )
-def test_the_new_version_is_none_that_is_registered_and_no_other_is_left(tmp_path, before, after):
+def test_replacement_registers_a_new_version_and_removes_all_others(tmp_path, before, after):
     toy(tmp_path, "m")
     management = FakeManagement(tmp_path, *before)
     assert replace_version(management, tmp_path, "m") == after

@@ -1,4 +1,4 @@
-"""The classification table."""
+"""Tests of the classification of replies."""
 
 import pytest
 
@@ -29,7 +29,7 @@ DIED = Reply(500, "Worker died.")
         (Reply(404, "no such model"), False, "wrong"),
     ],
 )
-def test_a_good_request(reply, matches, category):
+def test_reply_to_good_request_is_classified(reply, matches, category):
     assert classify("good", reply, matches) == category
 
 
@@ -53,7 +53,7 @@ def test_a_good_request(reply, matches, category):
         (Reply(failure="unsent"), True, "refused"),
     ],
 )
-def test_a_bad_request(kind, reply, may_close, category):
+def test_reply_to_bad_request_is_classified(kind, reply, may_close, category):
     assert classify(kind, reply, may_close=may_close) == category
 
 
@@ -73,11 +73,11 @@ def test_a_bad_request(kind, reply, may_close, category):
         (client.UnexpectedAnswer("not JSON"), Category.WRONG),
     ],
 )
-def test_what_the_client_raises(error, good):
+def test_client_error_is_classified(error, good):
     assert classify("good", reply_of(error)) == good
 
 
-def test_labels_count_dead_workers_apart():
+def test_label_distinguishes_dead_workers_from_other_errors():
     assert DIED.label == "500 Worker died"
     assert Reply(500, "x").label == "500"
     assert Reply(failure="broken").label == "broken"

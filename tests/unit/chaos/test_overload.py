@@ -1,4 +1,4 @@
-"""Clients that give up, against a server that answers one request at a time."""
+"""Tests of clients that give up, against a server that answers one request at a time."""
 
 import asyncio
 import statistics
@@ -41,19 +41,20 @@ class OneAtATime(BaseHTTPRequestHandler):
 def stack():
     server = ThreadingHTTPServer(("127.0.0.1", 0), OneAtATime)
     server.handle_error = lambda *_: None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield SimpleNamespace(edge=SimpleNamespace(inference=f"http://127.0.0.1:{server.server_port}"))
     server.shutdown()
     server.server_close()
 
 
-async def test_a_closed_loop_finds_the_capacity(stack):
+async def test_closed_loop_measures_the_capacity(stack):
     attempts = await overload._closed(stack, REQUEST, 1.0)
     assert {attempt.status for attempt in attempts} == {200}
     assert 0 < overload._rate(attempts, 1.0) <= 1.3 / SERVICE_S + overload.PEAK_CONNECTIONS
 
 
-async def test_clients_of_an_open_loop_give_up_in_time(stack):
+@pytest.mark.full
+async def test_open_loop_clients_give_up_after_the_limit(stack):
     attempts = await overload._open(stack, REQUEST, rate=80.0, seconds=1.5, give_up=0.5)
     assert len(attempts) == 120
     late = [attempt for attempt in attempts if attempt.status is None]
@@ -63,7 +64,7 @@ async def test_clients_of_an_open_loop_give_up_in_time(stack):
     assert len(OneAtATime.sources) > 10
 
 
-def test_a_server_that_is_not_there_is_no_answer():
+def test_unreachable_server_gives_no_status():
     stack = SimpleNamespace(edge=SimpleNamespace(inference="http://127.0.0.1:9"))
     attempt = asyncio.run(overload._post(stack, REQUEST, 1.0, "127.0.0.20"))
     assert attempt.status is None

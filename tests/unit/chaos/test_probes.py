@@ -1,4 +1,4 @@
-"""The prober, against a small server of its own."""
+"""Tests of the prober, against a small HTTP server."""
 
 import threading
 import time
@@ -26,13 +26,13 @@ class Health(BaseHTTPRequestHandler):
 @pytest.fixture
 def health():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Health)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
 
 
-def test_probes_find_the_routes_and_see_changes(health):
+def test_probes_use_existing_routes_and_record_changes(health):
     with Probes(["http://127.0.0.1:9", health], ["m", "unknown"], interval=0.02) as probes:
         assert probes.urls == {"": f"{health}/readyz", "m": f"{health}/v2/models/m/ready"}
         wait(lambda: probes.samples["m"] and probes.samples[""])
@@ -46,7 +46,7 @@ def test_probes_find_the_routes_and_see_changes(health):
     assert all(0 < sample.milliseconds < 3000 for sample in samples)
 
 
-def test_no_answer_is_status_0(health):
+def test_probe_without_answer_has_status_0(health):
     with Probes([health], ["m"], interval=0.02) as probes:
         wait(lambda: probes.samples["m"])
         probes_of_nothing = Probes([health], ["m"], interval=0.02)

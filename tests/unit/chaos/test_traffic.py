@@ -1,4 +1,4 @@
-"""Clients against a server that mixes answers up, breaks connections and refuses."""
+"""Tests of chaos clients, against a server that swaps answers, breaks connections and rejects requests."""
 
 import itertools
 import json
@@ -9,12 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.chaos.cases import JSON, Answer, BadCall, Good, Request
-from tests.chaos.traffic import Load, Log, Traffic
+from tests.chaos import traffic
+from tests.chaos.cases import JSON, Answer, BadCall, GoodCase, Request
+from tests.chaos.traffic import RecordLog, Traffic, TrafficOptions
 from torchserve_models.client import Endpoints
 
 GOOD = [
-    Good(f"m/{name}", "m", "text", name.encode(), Answer(f"summary of {name}")) for name in ("one", "two")
+    GoodCase(f"m/{name}", "m", "text", name.encode(), Answer(f"summary of {name}")) for name in ("one", "two")
 ]
 
 
@@ -53,29 +54,36 @@ class Model(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch):
+    for name in ("PAUSE_S", "PAUSE_AFTER_REFUSAL_S"):
+        monkeypatch.setattr(traffic, name, 0.01)
+
+
 @pytest.fixture
 def endpoints():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
     server.handle_error = lambda *_: None
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield Endpoints(inference=f"http://127.0.0.1:{server.server_port}", grpc_inference="127.0.0.1:9")
     server.shutdown()
     server.server_close()
 
 
-def test_every_kind_of_answer_gets_its_category(endpoints):
-    log = Log()
+@pytest.mark.full
+def test_every_kind_of_reply_is_recorded_with_its_category(endpoints):
+    log = RecordLog()
     bad = [Request("bad", "m", "/predictions/m", JSON, b"bad")]
-    load = Load("raw", GOOD, bad, [BadCall("bad", "m", "text", b"bad")], deadline=10.0, clients=4)
+    load = TrafficOptions("raw", GOOD, bad, [BadCall("bad", "m", "text", b"bad")], deadline=10.0, clients=4)
     traffic = Traffic(endpoints, load, 1, log)
     traffic.start()
     end = time.monotonic() + 30
     while len([r for r in log.records if "grpc" not in r.protocol]) < 120 and time.monotonic() < end:
         time.sleep(0.05)
     traffic.stop()
-    rest = [record for record in log.records if "grpc" not in record.protocol]
-    seen = Counter((r.kind, r.category.value, r.label) for r in rest)
-    assert set(seen) == {
+    http_records = [record for record in log.records if "grpc" not in record.protocol]
+    counts = Counter((r.kind, r.category.value, r.label) for r in http_records)
+    assert set(counts) == {
         ("good", "right", "200"),
         ("good", "wrong", "200"),
         ("good", "refused", "503"),
@@ -86,19 +94,20 @@ def test_every_kind_of_answer_gets_its_category(endpoints):
     # Nothing listens for gRPC, so nothing was accepted.
     assert {r.category.value for r in log.records if "grpc" in r.protocol} == {"refused"}
     assert all(record.started <= record.ended for record in log.records)
-    (wrong, *_) = [r for r in rest if r.category == "wrong"]
+    (wrong, *_) = [r for r in http_records if r.category == "wrong"]
     assert "summary of" in wrong.message
 
 
-def test_the_clients_retries_hide_what_can_be_sent_again(endpoints):
-    log = Log()
-    load = Load("client", GOOD, [], [], deadline=20.0, clients=2, good_share=1.0)
+@pytest.mark.full
+def test_client_retries_hide_most_failures(endpoints):
+    log = RecordLog()
+    load = TrafficOptions("client", GOOD, [], [], deadline=20.0, clients=4, good_share=1.0)
     traffic = Traffic(endpoints, load, 1, log)
     traffic.start()
     end = time.monotonic() + 30
     while len([r for r in log.records if "grpc" not in r.protocol]) < 40 and time.monotonic() < end:
         time.sleep(0.05)
     traffic.stop()
-    rest = Counter(r.category.value for r in log.records if "grpc" not in r.protocol)
-    assert rest["right"] > 4 * rest["lost"]
-    assert rest["wrong"] > 0
+    http_records = Counter(r.category.value for r in log.records if "grpc" not in r.protocol)
+    assert http_records["right"] > 4 * http_records["lost"]
+    assert http_records["wrong"] > 0

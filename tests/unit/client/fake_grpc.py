@@ -1,6 +1,6 @@
-"""What TorchServe answers over gRPC, around the models of fake_torchserve.
+"""A fake of TorchServe's gRPC services, with the models of fake_torchserve.
 
-Their form is that of TorchServe 0.12, its oddities included: errors inside OK answers, BYTES outputs in JSON quotes,
+The answers have the format of TorchServe 0.12: errors inside OK answers, BYTES outputs in JSON quotes,
 dropped Open Inference parameters, Java class names in the details.
 """
 
@@ -24,7 +24,7 @@ from torchserve_models.client.endpoints import Endpoints
 
 @contextmanager
 def over_grpc(fake: FakeTorchServe) -> Iterator[Endpoints]:
-    """Serves all three services on a free port; gives the endpoints."""
+    """Serve all three services on a free port and yield the endpoints."""
     server = grpc.server(ThreadPoolExecutor(4))
     inference_grpc.add_InferenceAPIsServiceServicer_to_server(Inference(fake), server)
     open_inference_grpc.add_GRPCInferenceServiceServicer_to_server(OpenInference(fake), server)
@@ -38,7 +38,7 @@ def over_grpc(fake: FakeTorchServe) -> Iterator[Endpoints]:
 
 
 def abort(context: grpc.ServicerContext, error: Refused, status: grpc.StatusCode) -> None:
-    """As TorchServe writes details: the message, then the Java class."""
+    """Abort a call with TorchServe's details: the message, then the Java class."""
     context.abort(status, f"{error.value['message']}\norg.pytorch.serve.archive.model.{error.value['type']}")
 
 
@@ -47,11 +47,11 @@ class Inference(inference_grpc.InferenceAPIsServiceServicer):
         self.fake = fake
 
     def Ping(self, request, context):
-        self.fake.seen.append("Ping")
+        self.fake.received.append("Ping")
         return inference.TorchServeHealthResponse(health='{\n  "status": "Healthy"\n}\n')
 
     def Predictions(self, request, context):
-        self.fake.seen.append("Predictions")
+        self.fake.received.append("Predictions")
         self.fake.inputs.append(dict(request.input))
         self.fake.metadata.append(dict(context.invocation_metadata()))
         parameters = json.loads(request.input["parameters"]) if "parameters" in request.input else {}
@@ -71,7 +71,7 @@ class OpenInference(open_inference_grpc.GRPCInferenceServiceServicer):
         self.fake = fake
 
     def ServerLive(self, request, context):
-        self.fake.seen.append("ServerLive")
+        self.fake.received.append("ServerLive")
         return open_inference.ServerLiveResponse(live=True)
 
     def ServerReady(self, request, context):
@@ -88,7 +88,7 @@ class OpenInference(open_inference_grpc.GRPCInferenceServiceServicer):
         return open_inference.ModelMetadataResponse(name=request.name, versions=["1.0", "2.0"])
 
     def ModelInfer(self, request, context):
-        self.fake.seen.append("ModelInfer")
+        self.fake.received.append("ModelInfer")
         payloads: list[bytes] = []
         parameters: dict[str, Any] = {}  # TorchServe drops request.parameters: tensors are the only way
         for tensor in request.inputs:
@@ -151,16 +151,16 @@ class Management(management_grpc.ManagementAPIsServiceServicer):
             abort(context, error, grpc.StatusCode.INTERNAL)
 
     def ScaleWorker(self, request, context):
-        self.fake.seen.append("ScaleWorker")
+        self.fake.received.append("ScaleWorker")
         assert not request.synchronous
         workers = (request.min_worker, request.max_worker)
         return self._change(context, self.fake.scale, request.model_name, request.model_version, workers)
 
     def RegisterModel(self, request, context):
-        self.fake.seen.append("RegisterModel")
+        self.fake.received.append("RegisterModel")
         assert not request.synchronous
         if request.url == "twice.mar":
-            # TorchServe does not catch this one: it says nothing.
+            # TorchServe does not catch this exception and sends no message.
             context.abort(grpc.StatusCode.UNKNOWN, "")
         return self._change(context, self.fake.register, request.url, request.model_name)
 
@@ -168,5 +168,5 @@ class Management(management_grpc.ManagementAPIsServiceServicer):
         return self._change(context, self.fake.set_default, request.model_name, request.model_version)
 
     def UnregisterModel(self, request, context):
-        self.fake.seen.append("UnregisterModel")
+        self.fake.received.append("UnregisterModel")
         return self._change(context, self.fake.unregister, request.model_name, request.model_version)

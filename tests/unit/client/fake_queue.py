@@ -1,4 +1,4 @@
-"""A model whose queue is short, as TorchServe has it: one worker takes batches, and a full queue is answered 503."""
+"""A fake of a model with a short queue: one worker takes batches, and a full queue is answered with 503."""
 
 import json
 import threading
@@ -14,10 +14,14 @@ REFUSED = {"code": 503, "type": "ServiceUnavailableException", "message": NO_WOR
 
 
 class ShortQueue:
-    """Answers each request with one label: the body that was sent.
+    """A model with a short queue that answers each request with one label, the body of the request.
 
-    `sent` counts the requests, `refused` those that met a full queue, `most` those in progress at the same time.
-    `retry_after` is the header of a refusal; `refusing` makes every request meet a full queue.
+    Attributes:
+        sent: Number of requests.
+        refused: Number of requests that were rejected because of a full queue.
+        most: Maximum number of concurrent requests.
+        retry_after: `Retry-After` header of a rejection; None to send no such header.
+        refusing: Whether every request is rejected.
     """
 
     def __init__(self, queue_size=4, batch_size=4, seconds=0.004, retry_after=None):
@@ -35,7 +39,7 @@ class ShortQueue:
         self._worker.join()
 
     def answer(self, request):
-        """For a sync client."""
+        """Answer a request of the sync client."""
         outcome = self._accept(request)
         return outcome if isinstance(outcome, httpx.Response) else self._finish(outcome.result())
 
@@ -79,5 +83,5 @@ class ShortQueue:
                 return
             time.sleep(self.seconds)
             for content, future in batch:
-                if future.set_running_or_notify_cancel():  # otherwise the client has left
+                if future.set_running_or_notify_cancel():  # otherwise the client has disconnected
                     future.set_result(content)

@@ -1,4 +1,4 @@
-"""What TorchServe answers over REST, around two small models: "images" and "texts"."""
+"""A fake of TorchServe's REST API with two small models, "images" and "texts"."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ class Refused(Exception):
 
 
 def predict(model: str, payloads: list[bytes], parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """The native JSON answer. Its values depend on all that a request says, so that nothing can get lost unseen."""
+    """Return the native JSON answer, whose values depend on every part of the request."""
     if model == "busy":
         raise Refused(503, "ServiceUnavailableException", NO_WORKER.format(model))
     if model == "dying":
@@ -85,7 +85,7 @@ def tensors(model: str, answer: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass
 class Version:
-    """A registered version: the archive, the wanted workers, and the process ids of those there are."""
+    """A registered version: its archive, the limits of its worker count, and its worker process ids."""
 
     url: str
     min_workers: int = 1
@@ -95,9 +95,9 @@ class Version:
 
 def description(model: str, name: str, version: Version, status: str, waiting: int) -> dict[str, Any]:
     workers = [
-        {"id": str(9000 + place), "startTime": "2026-01-01T00:00:00.000Z", "status": status,
+        {"id": str(9000 + index), "startTime": "2026-01-01T00:00:00.000Z", "status": status,
          "memoryUsage": 1048576, "pid": pid, "gpu": False, "gpuUsage": "N/A"}
-        for place, pid in enumerate(version.pids)
+        for index, pid in enumerate(version.pids)
     ]  # fmt: skip
     return {"modelName": model, "modelVersion": name, "modelUrl": version.url, "runtime": "python",
             "minWorkers": version.min_workers, "maxWorkers": version.max_workers, "batchSize": 8,
@@ -107,29 +107,31 @@ def description(model: str, name: str, version: Version, status: str, waiting: i
 
 
 class FakeTorchServe:
-    """`seen` holds what arrived: REST as (method, path with query), gRPC as the method's name.
+    """A fake TorchServe with a supervisor.
 
-    `headers` has those of each REST request, `inputs` and `metadata` what came with each gRPC prediction. `state`
-    answers the supervisor's `/state`; without it nothing does.
+    Attributes:
+        received: Calls in order: REST as (method, path with query), gRPC as the method's name.
+        headers: Headers of each REST request.
+        inputs: Input map of each gRPC prediction.
+        metadata: Metadata of each gRPC prediction.
+        state: Returns the supervisor's `/state`; None if no supervisor answers.
     """
 
     def __init__(self, status: str = "READY", models: int = 2) -> None:
         self.status = status
-        self.loading = 0  # so many descriptions more will say that the workers still load
-        self.queued = 0  # so many descriptions more will say that requests are queued
-        self.dies_at_load = False  # a new worker's process is another one at each description
-        self.registers_as: str | None = None  # the name that the archive gives, where it is not the file's
-        self.registers_version: str | None = (
-            None  # the version that the archive gives, where it is not the next one
-        )
+        self.loading = 0  # descriptions left that say that the workers still load
+        self.queued = 0  # descriptions left that say that requests are queued
+        self.dies_at_load = False  # the process of a new worker changes with each description
+        self.registers_as: str | None = None  # name of the model in the archive, if not the file's
+        self.registers_version: str | None = None  # version in the archive, if not the next one
         self.new_workers = 1
         self.takes_holds = False  # whether the supervisor knows POST /workers/PID/hold
         self.asked_to_hold: list[int] = []
-        self.customized = 0  # describe calls that went to a worker
-        self.failing_scales = 0  # so many scale calls more answer 500, as TorchServe does in a race
+        self.customized = 0  # describe calls that were sent to a worker
+        self.failing_scales = 0  # scale calls left that are answered with 500, as TorchServe does in a race
         self.deaths: list[bool] = []  # whether the next predictions over gRPC end their worker
         self.state: Callable[[], Any] | None = None
-        self.unready: int | None = None  # so many probes more of the supervisor are answered 503; None: 404
+        self.unready: int | None = None  # probes left that the supervisor answers with 503; None: 404
         self.on_readiness: Callable[[], Any] = lambda: None
         self.headers: list[httpx.Headers] = []
         self.inputs: list[dict[str, bytes]] = []
@@ -139,14 +141,14 @@ class FakeTorchServe:
             name: {version: Version(f"{name}.mar") for version in ("1.0", "2.0")} for name in self.names
         }
         self.defaults = dict.fromkeys(self.names, "1.0")
-        self.seen: list[Any] = []
+        self.received: list[Any] = []
 
-    def rest(self, request: httpx.Request) -> httpx.Response:
+    def handle_rest(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
-        self.seen.append((request.method, request.url.raw_path.decode()))
+        self.received.append((request.method, request.url.raw_path.decode()))
         self.headers.append(request.headers)
         try:
-            return self._rest(request, path.split("/")[1:])
+            return self._route(request, path.split("/")[1:])
         except Refused as error:
             extra = (
                 {"error": error.value["message"]}
@@ -155,7 +157,7 @@ class FakeTorchServe:
             )
             return httpx.Response(error.value["code"], json=extra | error.value)
 
-    def _rest(self, request: httpx.Request, path: list[str]) -> httpx.Response:
+    def _route(self, request: httpx.Request, path: list[str]) -> httpx.Response:
         query = {name: values[0] for name, values in parse_qs(request.url.query.decode()).items()}
         match request.method, path:
             case "GET", ["ping"]:
@@ -170,10 +172,8 @@ class FakeTorchServe:
                 return httpx.Response(200, json=self._open_inference(model, request))
             case "GET", ["models"]:
                 return httpx.Response(200, json=self.page(int(query["limit"]), int(query["next_page_token"])))
-            case "GET", ["models", model, *rest]:
-                return httpx.Response(
-                    200, json=self.describe(model, rest[0] if rest else "", "customized" in query)
-                )
+            case "GET", ["models", model, *version]:
+                return httpx.Response(200, json=self.describe(model, "".join(version), "customized" in query))
             case "GET", ["readyz", *_] if self.unready is not None:
                 self.on_readiness()
                 self.unready -= 1
@@ -225,7 +225,7 @@ class FakeTorchServe:
         return following | {"models": [{"modelName": name, "modelUrl": f"{name}.mar"} for name in names]}
 
     def find(self, model: str, version: str) -> str:
-        """The version, the default one for ""."""
+        """Return a version, the default one for ""."""
         if model not in self.versions:
             raise Refused(404, "ModelNotFoundException", f"Model not found: {model}")
         chosen = version or self.defaults[model]
@@ -250,19 +250,19 @@ class FakeTorchServe:
         return answer
 
     def register(self, url: str, name: str | None) -> str:
-        """TorchServe's sentence names neither model nor version where it does not wait."""
+        """Register an archive. Like TorchServe's, the message names model and version only after waiting."""
         model = name or self.registers_as or url.removesuffix(".mar")
         version = self.registers_version or f"{len(self.versions.get(model, ())) + 1}.0"
         if url == "twice.mar":
             raise Refused(409, "ConflictStatusException", "Model version 1.0 is already registered")
-        pids = [4000 + place for place in range(self.new_workers)]
+        pids = [4000 + index for index in range(self.new_workers)]
         self.versions.setdefault(model, {})[version] = Version(url, self.new_workers, self.new_workers, pids)
         self.defaults.setdefault(model, version)
         self.names = sorted({*self.names, model})
         return "Processing worker updates..."
 
     def scale(self, model: str, version: str, workers: tuple[int, int]) -> str:
-        """At 500 as well the worker is gone."""
+        """Change the number of workers, also if the answer is 500."""
         scaled = self.versions[model][self.find(model, version)]
         scaled.min_workers, scaled.max_workers = workers
         started = list(range(5000, 5000 + max(0, workers[0] - len(scaled.pids))))
@@ -289,7 +289,7 @@ class FakeTorchServe:
 
 @contextmanager
 def over_http(answer: Callable[[httpx.Request], httpx.Response]) -> Iterator[int]:
-    """Serves `answer` on a free port of a real socket; gives the port."""
+    """Serve `answer` on a free port of a real socket and yield the port."""
 
     class Bridge(BaseHTTPRequestHandler):
         def handle_any(self) -> None:

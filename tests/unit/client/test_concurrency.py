@@ -1,4 +1,4 @@
-"""The number of predictions in progress follows the server, and many calls at once lose none."""
+"""The concurrency limit adapts to the server, and no concurrent call is lost."""
 
 import asyncio
 import threading
@@ -9,38 +9,27 @@ import httpx
 import pytest
 
 from tests.unit.client.fake_queue import ShortQueue
-from torchserve_models.client import AsyncClient, Client, Overloaded, Timeout, retry
-from torchserve_models.client.concurrency import FIRST_LIMIT, Slots
+from torchserve_models.client import AsyncClient, Client, Overloaded, Timeout
+from torchserve_models.client.concurrency import INITIAL_CONCURRENCY, AdaptiveConcurrencyLimit
 from torchserve_models.client.deadlines import Deadline
 from torchserve_models.client.settings import Settings
 
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.05)
-
-
-@pytest.fixture
-def short_queue():
-    server = ShortQueue()
-    yield server
-    server.close()
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 def label(number):
     return str(number).encode()
 
 
+@pytest.mark.full
 async def test_gather_over_many_images_loses_none():
-    """Case 22."""
     short_queue = ShortQueue(queue_size=12, batch_size=12)
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
         calls = (connection.classify("images", label(number)) for number in range(2000))
         answers = await asyncio.gather(*calls)
     assert [answer[0].label for answer in answers] == [str(number) for number in range(2000)]
     assert short_queue.refused > 0
-    assert short_queue.sent < 2 * 2000  # most were not refused: the limit has found what the server takes
+    assert short_queue.sent < 2 * 2000  # most requests are accepted once the limit has adapted
     short_queue.close()
 
 
@@ -54,12 +43,12 @@ def test_many_threads_lose_none(short_queue):
     assert short_queue.refused > 0
 
 
-async def test_gather_over_grpc_sends_a_bounded_number_at_once(connection, fake):
+async def test_gather_over_grpc_sends_bounded_number_at_once(connection, fake):
     calls_at_once = [0, 0]
     async with AsyncClient(
         protocol="grpc", max_concurrency=3, endpoints=connection["endpoints"]
     ) as grpc_client:
-        send = grpc_client._grpc.send
+        send = grpc_client._grpc_transport.send
 
         async def counted(call, deadline):
             calls_at_once[0] += 1
@@ -69,18 +58,17 @@ async def test_gather_over_grpc_sends_a_bounded_number_at_once(connection, fake)
             finally:
                 calls_at_once[0] -= 1
 
-        grpc_client._grpc.send = counted
+        grpc_client._grpc_transport.send = counted
         await asyncio.gather(*(grpc_client.classify("images", b"x") for _ in range(30)))
     assert calls_at_once == [0, 3]
     assert len(fake.inputs) == 30
 
 
-async def test_a_server_that_refuses_for_a_while_loses_none(short_queue):
-    """Case 22."""
+async def test_gather_survives_temporary_overload(short_queue):
     short_queue.refusing = True
 
     async def recover():
-        await asyncio.sleep(1.0)  # far longer than three retries take
+        await asyncio.sleep(0.3)  # far longer than three retries take
         short_queue.refusing = False
 
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
@@ -89,16 +77,15 @@ async def test_a_server_that_refuses_for_a_while_loses_none(short_queue):
         assert len(answers) == 100
 
 
-def test_a_refusing_server_ends_at_the_timeout(call, short_queue):
+def test_overloaded_server_raises_at_timeout(call, short_queue):
     short_queue.refusing = True
     transport = httpx.MockTransport(short_queue.answer)
     with pytest.raises((Overloaded, Timeout)):  # Timeout if the time was over when it was to be sent again
-        call(lambda c: c.classify("images", b"x"), transport=transport, timeout=1.0)
+        call(lambda c: c.classify("images", b"x"), transport=transport, timeout=0.4)
     assert short_queue.sent > 4
 
 
-async def test_retry_after_is_waited_for(short_queue):
-    """Case 22."""
+async def test_retry_waits_for_retry_after(short_queue):
     short_queue.refusing, short_queue.retry_after = True, "1"
     async with AsyncClient(transport=httpx.MockTransport(short_queue.answer_async)) as connection:
         task = asyncio.create_task(connection.classify("images", b"x"))
@@ -110,25 +97,26 @@ async def test_retry_after_is_waited_for(short_queue):
     assert second - first >= 1.0
 
 
-async def test_what_waits_for_a_slot_has_the_whole_timeout_of_the_client():
-    """Ten calls one after the other take longer than the timeout of each."""
+@pytest.mark.full
+async def test_wait_for_slot_does_not_count_toward_client_timeout():
+    """Ten calls in sequence take longer than the timeout of each."""
 
     async def answer(request):
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.1)
         return httpx.Response(200, json=[])
 
     transport = httpx.MockTransport(answer)
-    async with AsyncClient(transport=transport, timeout=1.2, max_concurrency=1) as connection:
+    async with AsyncClient(transport=transport, timeout=0.6, max_concurrency=1) as connection:
         await asyncio.gather(*(connection.classify("images", b"x") for _ in range(10)))
-        calls = [connection.classify("images", b"x", timeout=1.2) for _ in range(10)]
+        calls = [connection.classify("images", b"x", timeout=0.6) for _ in range(10)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
     late = [answer for answer in answers if isinstance(answer, Timeout)]
     assert 0 < len(late) < 10
     assert any("while it waited for other predictions" in str(error) for error in late)
 
 
-async def test_an_image_is_read_only_when_there_is_a_slot(tmp_path):
-    """Otherwise a thousand paths would be a thousand images in memory."""
+async def test_image_is_read_only_with_a_slot(tmp_path):
+    """Waiting calls would otherwise hold their images in memory."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"old")
     bodies, release = [], asyncio.Event()
@@ -148,7 +136,7 @@ async def test_an_image_is_read_only_when_there_is_a_slot(tmp_path):
     assert bodies == [b"old", b"new"]
 
 
-async def test_a_cancelled_call_gives_its_slot_back():
+async def test_cancelled_call_releases_its_slot():
     release = asyncio.Event()
 
     async def answer(request):
@@ -166,7 +154,7 @@ async def test_a_cancelled_call_gives_its_slot_back():
         assert await asyncio.wait_for(connection.classify("images", b"x"), 5) == []
 
 
-async def test_without_a_limit_all_are_sent_at_once():
+async def test_all_calls_are_sent_at_once_without_limit():
     barrier = asyncio.Barrier(200)
 
     async def answer(request):
@@ -178,15 +166,15 @@ async def test_without_a_limit_all_are_sent_at_once():
     assert len(answers) == 200
 
 
-def test_management_needs_no_slot(fake):
-    """What looks at a busy server must not wait for it."""
+def test_management_call_needs_no_slot(fake):
+    """A management call must not wait for the predictions of a busy server."""
     release, answering = threading.Event(), threading.Event()
 
     def answer(request):
         if request.method == "POST":
             answering.set()
             release.wait(10)
-        return fake.rest(request)
+        return fake.handle_rest(request)
 
     with (
         Client(transport=httpx.MockTransport(answer), max_concurrency=1) as connection,
@@ -200,75 +188,75 @@ def test_management_needs_no_slot(fake):
         busy.result()
 
 
-def hold_free(slots, held):
-    """Hold the slots that are free; all that are held."""
-    held = list(held)
-    while len(held) < slots.limit:
-        held.append(slots.hold(None))
-        held[-1].__enter__()
-    return held
+def hold_free(concurrency_limit, held_slots):
+    """Hold all free slots. Return all held slots."""
+    held_slots = list(held_slots)
+    while len(held_slots) < concurrency_limit.limit:
+        held_slots.append(concurrency_limit.hold(None))
+        held_slots[-1].__enter__()
+    return held_slots
 
 
-def test_the_limit_doubles_then_halves_then_grows_by_one():
-    slots = Slots(Settings(max_concurrency=1000))
-    assert slots.limit == FIRST_LIMIT
-    held = hold_free(slots, [])
-    for _ in range(FIRST_LIMIT):
-        slots.answered()
-        held = hold_free(slots, held)
-    assert slots.limit == 2 * FIRST_LIMIT
-    sent_in = slots.round
+def test_concurrency_limit_doubles_then_halves_then_grows_by_one():
+    concurrency_limit = AdaptiveConcurrencyLimit(Settings(max_concurrency=1000))
+    assert concurrency_limit.limit == INITIAL_CONCURRENCY
+    held_slots = hold_free(concurrency_limit, [])
+    for _ in range(INITIAL_CONCURRENCY):
+        concurrency_limit.on_success()
+        held_slots = hold_free(concurrency_limit, held_slots)
+    assert concurrency_limit.limit == 2 * INITIAL_CONCURRENCY
+    decrease_count = concurrency_limit.decrease_count
     for _ in range(50):
-        slots.refused(sent_in)  # one overload, however many requests it refuses
-    assert slots.limit == FIRST_LIMIT
-    for _ in range(FIRST_LIMIT + 1):
-        slots.answered()
-    assert slots.limit == FIRST_LIMIT + 1
+        concurrency_limit.on_overload(decrease_count)  # several rejections are one overload
+    assert concurrency_limit.limit == INITIAL_CONCURRENCY
+    for _ in range(INITIAL_CONCURRENCY + 1):
+        concurrency_limit.on_success()
+    assert concurrency_limit.limit == INITIAL_CONCURRENCY + 1
     for _ in range(20):
-        slots.refused(slots.round)
-    assert slots.limit == 1
+        concurrency_limit.on_overload(concurrency_limit.decrease_count)
+    assert concurrency_limit.limit == 1
 
 
-def test_the_limit_does_not_grow_unused():
-    slots = Slots(Settings())
+def test_unused_concurrency_limit_does_not_grow():
+    concurrency_limit = AdaptiveConcurrencyLimit(Settings())
     for _ in range(1000):
-        with slots.hold(None):
-            slots.answered()
-    assert slots.limit == FIRST_LIMIT
+        with concurrency_limit.hold(None):
+            concurrency_limit.on_success()
+    assert concurrency_limit.limit == INITIAL_CONCURRENCY
 
 
-def test_the_limit_stays_within_the_connections():
-    assert Slots(Settings(max_connections=5)).limit == 5
-    assert Slots(Settings(max_connections=5, protocol="grpc")).limit == FIRST_LIMIT
+def test_concurrency_limit_stays_within_max_connections():
+    assert AdaptiveConcurrencyLimit(Settings(max_connections=5)).limit == 5
+    assert AdaptiveConcurrencyLimit(Settings(max_connections=5, protocol="grpc")).limit == INITIAL_CONCURRENCY
 
 
-def test_slots_are_given_in_order_of_arrival():
-    slots, order = Slots(Settings(max_concurrency=1)), []
+def test_slots_are_granted_in_order_of_arrival():
+    concurrency_limit, order = AdaptiveConcurrencyLimit(Settings(max_concurrency=1)), []
 
     def work(number):
-        with slots.hold(None):
+        with concurrency_limit.hold(None):
             order.append(number)
 
-    with slots.hold(None):
+    with concurrency_limit.hold(None):
         threads = []
         for number in range(20):
             threads.append(threading.Thread(target=work, args=(number,)))
             threads[-1].start()
-            while len(slots._waiting) <= number:
+            while len(concurrency_limit._waiting) <= number:
                 time.sleep(0.0005)
     for thread in threads:
         thread.join()
     assert order == list(range(20))
 
 
-def test_the_wait_for_a_slot_ends_at_the_deadline():
-    slots = Slots(Settings(max_concurrency=1))
-    with slots.hold(None):
+def test_wait_for_slot_ends_at_deadline():
+    concurrency_limit = AdaptiveConcurrencyLimit(Settings(max_concurrency=1))
+    with concurrency_limit.hold(None):
         with (
             pytest.raises(Timeout, match=r"no answer within 0\.05 s while it waited"),
-            slots.hold(Deadline(0.05)),
+            concurrency_limit.hold(Deadline(0.05)),
         ):
-            raise AssertionError("there is no slot")
-        assert not slots._waiting
-    with slots.hold(Deadline(0.05)):
+            raise AssertionError("no slot is free")
+        assert not concurrency_limit._waiting
+    with concurrency_limit.hold(Deadline(0.05)):
         pass

@@ -1,4 +1,4 @@
-"""What travels with a prediction: the time left, the caller's headers, and the request's id on errors."""
+"""The remaining time, headers and request id that are sent with a prediction."""
 
 import time
 
@@ -20,7 +20,7 @@ def infer(c, **extra):
 
 @pytest.mark.parametrize("protocol", ["rest", "open-inference"])
 @pytest.mark.parametrize("operation", [*PREDICTIONS, infer])
-def test_rest_sends_the_time_left(call, connection, fake, protocol, operation):
+def test_rest_sends_time_left(call, connection, fake, protocol, operation):
     call(lambda c: operation(c, timeout=7), protocol=protocol, **connection)
     (headers,) = fake.headers
     assert 5 < float(headers["x-request-timeout"]) <= 7
@@ -28,7 +28,7 @@ def test_rest_sends_the_time_left(call, connection, fake, protocol, operation):
 
 
 @pytest.mark.parametrize("operation", PREDICTIONS)
-def test_grpc_sends_the_time_left_in_the_input_map(call, connection, fake, operation):
+def test_grpc_sends_time_left_in_input_map(call, connection, fake, operation):
     call(lambda c: operation(c, timeout=7), protocol="grpc", **connection)
     (entries,) = fake.inputs
     assert 5 < float(entries["x-request-timeout"]) <= 7
@@ -36,20 +36,20 @@ def test_grpc_sends_the_time_left_in_the_input_map(call, connection, fake, opera
 
 
 @pytest.mark.parametrize("operation", PREDICTIONS)
-def test_it_can_be_switched_off(call, connection, fake, operation):
+def test_sending_the_deadline_can_be_switched_off(call, connection, fake, operation):
     call(operation, send_deadline=False, **connection)
     call(operation, protocol="grpc", send_deadline=False, **connection)
     assert not any(name.startswith("x-request") for name in fake.headers[0])
     assert list(fake.inputs[0]) == ["data"]
 
 
-def test_only_predictions_carry_it(call, connection, fake):
+def test_only_predictions_carry_the_deadline(call, connection, fake):
     call(lambda c: c.describe("texts"), **connection)
     call(lambda c: c.live(), **connection)
     assert not any(name.startswith("x-request") for headers in fake.headers for name in headers)
 
 
-def test_each_attempt_has_less_time_left(call):
+def test_each_attempt_sends_less_time_left(call):
     def refuse(request):
         left.append(float(request.headers["x-request-timeout"]))
         return httpx.Response(503, json={"code": 503, "type": "Overloaded", "message": "full"})
@@ -60,14 +60,14 @@ def test_each_attempt_has_less_time_left(call):
     assert 9 >= left[0] > left[1] > left[2] > 5
 
 
-def test_another_machines_clock_is_not_relied_on():
+def test_start_time_is_not_sent_to_another_machine():
     assert deadline_fields("http://10.0.0.7:8080", 5.0) == {"x-request-timeout": "5.000"}
     assert deadline_fields("server.invalid:7070", 1e-9) == {"x-request-timeout": "0.001"}
     assert list(deadline_fields("127.0.0.1:7070", 5.0)) == ["x-request-timeout", "x-request-start"]
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc", "open-inference"])
-def test_headers_of_the_caller_go_along(call, connection, fake, protocol):
+def test_caller_headers_are_sent(call, connection, fake, protocol):
     headers = {"X-Request-Id": "order-7", "Authorization": "Bearer key"}
     call(lambda c: c.summarize("texts", "x", headers=headers), protocol=protocol, **connection)
     (sent,) = fake.metadata if protocol == "grpc" else fake.headers
@@ -88,14 +88,14 @@ def test_headers_of_the_caller_go_along(call, connection, fake, protocol):
         {"x-note": 7},
     ],
 )
-def test_headers_are_checked(call, connection, fake, headers):
+def test_invalid_header_is_rejected(call, connection, fake, headers):
     with pytest.raises(InvalidRequest):
         call(lambda c: c.classify("images", b"x", headers=headers), **connection)
-    assert fake.seen == []
+    assert fake.received == []
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
-def test_an_error_has_the_id_that_was_sent(call, connection, protocol):
+def test_error_has_request_id_that_was_sent(call, connection, protocol):
     headers = {"X-Request-Id": "order-7"}
     with pytest.raises(ModelNotFound) as caught:
         call(lambda c: c.classify("absent", b"x", headers=headers), protocol=protocol, **connection)
@@ -110,7 +110,7 @@ def test_an_error_has_the_id_that_was_sent(call, connection, protocol):
     assert lost.value.request_id == "order-7"
 
 
-def test_the_timeout_of_one_call(call):
+def test_call_timeout_overrides_client_timeout(call):
     def wait(request):
         raise httpx.ReadTimeout("late", request=request)
 

@@ -1,4 +1,4 @@
-"""Where a server is: a host, one URL, a run folder."""
+"""Endpoints of a host, of one URL and of a run folder."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from torchserve_models.client.endpoints import has_grpc_management
         "http://server:8080\n",
     ],
 )
-def test_the_url_of_torchserve_leads_to_all_its_ports(address):
+def test_torchserve_url_implies_all_its_ports(address):
     assert Endpoints.of(address) == Endpoints.at("server")
 
 
@@ -38,14 +38,14 @@ def test_the_url_of_torchserve_leads_to_all_its_ports(address):
         ("http://server:8080/models-of/one", ""),
     ],
 )
-def test_another_url_is_a_gateways(url, grpc):
+def test_other_url_is_a_gateway(url, grpc):
     endpoints = Endpoints.of(url + "/")
     assert endpoints.is_gateway
     assert endpoints == Endpoints(url, url, url, grpc, "", url)
     assert not has_grpc_management(endpoints)
 
 
-def test_the_grpc_port_of_a_gateway():
+def test_gateway_url_implies_its_grpc_port():
     assert Endpoints.gateway("https://server", grpc_port=443).grpc_inference == "https://server:443"
 
 
@@ -58,7 +58,7 @@ def test_the_grpc_port_of_a_gateway():
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_what_is_no_address(kind, address):
+def test_invalid_address_is_rejected(kind, address):
     with pytest.raises(ValueError, match=r"URL|user name"):
         kind(address)
 
@@ -73,14 +73,13 @@ def test_what_is_no_address(kind, address):
         ("server/path", "http://127.0.0.1:8000"),
     ],
 )
-def test_an_address_without_a_scheme_is_told_the_url(address, example):
+def test_address_without_scheme_is_rejected_with_its_url(address, example):
     with pytest.raises(ValueError, match=f"such as {re.escape(example)}$"):
         Client(address)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_one_url_or_endpoints(kind):
-    """Case 23."""
+def test_host_and_endpoints_together_are_rejected(kind):
     assert kind().settings.endpoints == Endpoints()
     assert kind("10.0.0.1").settings.endpoints == Endpoints.at("10.0.0.1")
     with pytest.raises(ValueError, match="not both"):
@@ -90,7 +89,7 @@ def test_one_url_or_endpoints(kind):
     assert kind("http://server:8000", protocol="grpc").settings.endpoints.grpc_inference == "server:7000"
 
 
-def test_ports_are_shifted_together():
+def test_port_offset_shifts_all_ports():
     assert Endpoints.at("server", port_offset=100) == Endpoints(
         "http://server:8180", "http://server:8181", "http://server:8182", "server:7170", "server:7171",
         "http://server:8183",
@@ -98,12 +97,12 @@ def test_ports_are_shifted_together():
 
 
 @pytest.mark.parametrize("ports", [{"port_offset": 58_000}, {"port_offset": -8080}, {"grpc_port": 0}])
-def test_what_is_no_port(ports):
+def test_invalid_port_is_rejected(ports):
     with pytest.raises(ValueError, match=r"is not a port number \(1-65535\)"):
         Endpoints.at("server", **ports)
 
 
-def test_a_run_folder_has_the_addresses(tmp_path):
+def test_endpoints_of_run_dir_are_read_from_its_state(tmp_path):
     with pytest.raises(ValueError, match=r"no server has run in .*No such file"):
         Endpoints.of_run_dir(tmp_path)
     there = Endpoints.at(port_offset=300)
@@ -111,24 +110,23 @@ def test_a_run_folder_has_the_addresses(tmp_path):
     assert Endpoints.of_run_dir(tmp_path) == there
     for text in ("{}", "[]", "x", '{"endpoints": {"inference": "x"}}'):
         (tmp_path / "state.json").write_text(text)
-        with pytest.raises(ValueError, match="does not have the addresses"):
+        with pytest.raises(ValueError, match="does not contain the addresses"):
             Endpoints.of_run_dir(tmp_path)
 
 
-def test_a_client_of_one_url_predicts_and_asks_the_gateway_for_readiness(call, fake):
-    """Case 23."""
+def test_client_of_gateway_url_asks_gateway_for_readiness(call, fake):
     reason = None
 
     def gateway(request):
-        seen.append(request.url.path)
+        paths.append(request.url.path)
         if request.url.path.startswith("/readyz"):
             body = {"ready": reason is None} | ({"reason": reason} if reason else {})
             return httpx.Response(503 if reason else 200, json=body)
-        return fake.rest(request)
+        return fake.handle_rest(request)
 
     with over_http(gateway) as port:
         url = f"http://127.0.0.1:{port}"
-        seen = []
+        paths = []
         assert call(lambda c: c.classify("images", b"x"), host=url)
         assert call(lambda c: c.ready(), host=url)
         assert call(lambda c: c.ready("images", "1.0"), host=url).reason == ""
@@ -137,23 +135,23 @@ def test_a_client_of_one_url_predicts_and_asks_the_gateway_for_readiness(call, f
         assert not answer
         assert answer.reason == reason
         assert str(answer) == f"not ready: {reason}"
-        with pytest.raises(NotAllowed, match=f"{url} has no known address for this over gRPC"):
+        with pytest.raises(NotAllowed, match=f"the gRPC address of {url} is not known"):
             call(lambda c: c.model_ready("images"), host=url)
-    assert seen == ["/predictions/images", "/readyz", "/readyz/images/1.0", "/readyz/images"]
+    assert paths == ["/predictions/images", "/readyz", "/readyz/images/1.0", "/readyz/images"]
 
 
 @pytest.mark.parametrize(
     ("status", "body"),
     [(200, b"<html>the page of another server"), (200, b"[]"), (200, b"{}"), (200, b'{"ready": false}')],
 )
-def test_what_another_server_answers_is_not_readiness(call, status, body):
-    """Once any 200 was: a web server may answer every path with its page."""
+def test_readiness_of_another_program_raises_unexpected_answer(call, status, body):
+    """A web server may answer every path with 200 and a page."""
     transport = httpx.MockTransport(lambda request: httpx.Response(status, content=body))
     with pytest.raises(UnexpectedAnswer):
         call(lambda c: c.ready(), host="http://server:8000", transport=transport)
 
 
-def test_a_redirect_names_the_address(call):
+def test_redirect_error_names_address(call):
     def redirect(request):
         return httpx.Response(301, headers={"Location": f"https://server{request.url.path}"})
 
@@ -166,8 +164,7 @@ def test_a_redirect_names_the_address(call):
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "http://localhost:1/prefix"])
-def test_a_refused_connection_names_the_address(call, address):
-    """Case 23."""
+def test_refused_connection_error_names_address(call, address):
     where = address.removesuffix("/prefix")
     with pytest.raises(Unavailable, match=f"no server answers at {where} "):
         call(lambda c: c.classify("images", b"x"), host=address, retries=0)

@@ -1,11 +1,11 @@
-"""What a client sends on a gRPC connection beside its calls."""
+"""Keepalive pings of a gRPC connection."""
 
 import socket
 from contextlib import suppress
 
 import pytest
 
-from tests.unit.client.test_retry import socket_server
+from tests.unit.client.socket_server import socket_server
 from torchserve_models.client import Timeout
 
 HEADER = 9
@@ -15,7 +15,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def frames(connection):
-    """The type of each frame that comes, until the connection ends."""
+    """Yield the type of each frame that arrives, until the connection ends."""
     received = connection.makefile("rb")
     assert received.read(len(PREFACE)) == PREFACE
     while len(header := received.read(HEADER)) == HEADER:
@@ -23,9 +23,10 @@ def frames(connection):
         yield header[3]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("keepalive", "is_pinged"), [(1.0, True), (310.0, False)])
-def test_a_connection_with_a_call_in_progress_is_pinged(call, keepalive, is_pinged):
-    """So that a connection whose other side is gone, or was forgotten by a firewall, is noticed."""
+def test_connection_with_call_in_progress_is_pinged(call, keepalive, is_pinged):
+    """A ping detects that the other side is gone, or that a firewall has dropped the connection."""
     kinds = set()
 
     def serve(connection):
@@ -41,7 +42,7 @@ def test_a_connection_with_a_call_in_progress_is_pinged(call, keepalive, is_ping
                 endpoints=endpoints,
                 protocol="grpc",
                 keepalive=keepalive,
-                timeout=2.5,
+                timeout=1.8,
                 retries=0,
             )
         for connection in accepted:

@@ -1,4 +1,4 @@
-"""The public face: sync and async agree, importing needs little, what is missing is said."""
+"""The public API: equal sync and async clients, imports, and validation of settings."""
 
 import inspect
 import subprocess
@@ -23,30 +23,32 @@ def methods(cls):
     }
 
 
-def test_sync_and_async_have_the_same_methods_and_signatures():
-    ours, theirs = methods(Client), methods(AsyncClient)
-    assert ours.keys() == theirs.keys()
-    assert inspect.isgeneratorfunction(ours.pop("map"))
-    assert inspect.isasyncgenfunction(theirs.pop("map"))
-    for name, method in ours.items():
-        assert inspect.signature(method) == inspect.signature(theirs[name]), name
-        assert inspect.iscoroutinefunction(theirs[name]), name
+def test_sync_and_async_clients_have_the_same_methods():
+    sync_members, async_members = methods(Client), methods(AsyncClient)
+    assert sync_members.keys() == async_members.keys()
+    assert inspect.isgeneratorfunction(sync_members.pop("map"))
+    assert inspect.isasyncgenfunction(async_members.pop("map"))
+    for name, method in sync_members.items():
+        assert inspect.signature(method) == inspect.signature(async_members[name]), name
+        assert inspect.iscoroutinefunction(async_members[name]), name
         assert method.__doc__, name
 
 
-def test_they_are_made_alike():
-    ours, theirs = (inspect.signature(cls.__init__).parameters for cls in (Client, AsyncClient))
-    assert list(ours) == list(theirs)
-    assert all(ours[name].default == theirs[name].default for name in ours)
+def test_sync_and_async_clients_take_the_same_settings():
+    sync_members, async_members = (
+        inspect.signature(cls.__init__).parameters for cls in (Client, AsyncClient)
+    )
+    assert list(sync_members) == list(async_members)
+    assert all(sync_members[name].default == async_members[name].default for name in sync_members)
 
 
-def test_everything_public_exists():
+def test_exported_names_exist():
     assert all(hasattr(client, name) for name in client.__all__)
 
 
-def test_importing_needs_neither_torch_nor_torchserve():
+def test_importing_client_needs_neither_torch_nor_torchserve():
     code = (
-        "import sys, torchserve_models.client.cli, torchserve_models.client._stubs.inference_pb2\n"
+        "import sys, torchserve_models.cli.predict, torchserve_models.client._stubs.inference_pb2\n"
         "print([name for name in ('torch', 'transformers', 'numpy', 'PIL', 'ts', 'handlers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -56,14 +58,14 @@ def test_importing_needs_neither_torch_nor_torchserve():
 @pytest.mark.parametrize(
     "changes", [{"protocol": "http"}, {"timeout": 0}, {"retries": -1}, {"connect_timeout": -1}]
 )
-def test_settings_are_checked(changes):
+def test_invalid_setting_is_rejected(changes):
     with pytest.raises(ValueError, match=r"protocol|above 0"):
         Client(**changes)
     with pytest.raises(ValueError, match=r"protocol|above 0"):
         Settings(**changes)
 
 
-def test_endpoints_of_a_host():
+def test_endpoints_at_host_have_default_ports():
     assert Endpoints.at() == Endpoints()
     there = Endpoints.at("::1", inference_port=1, grpc_port=2)
     assert there.inference == "http://[::1]:1"
@@ -81,11 +83,11 @@ def test_endpoints_of_a_host():
         ("10.0.0.1:7070", False),
     ],
 )
-def test_loopback_is_never_behind_a_proxy(address, expected):
+def test_loopback_address_is_recognized(address, expected):
     assert is_loopback(address) is expected
 
 
-def test_the_message_limit_is_the_servers():
+def test_message_limit_equals_that_of_config_properties():
     lines = (ROOT / "config.properties").read_text().splitlines()
     limits = dict(line.split("=", 1) for line in lines if line.startswith("max_re"))
     assert limits == {name: str(MAX_MESSAGE_BYTES) for name in ("max_request_size", "max_response_size")}

@@ -1,4 +1,4 @@
-"""Classification and summarization give the same by every protocol, sync and async."""
+"""Classification and summarization return equal results over every protocol, sync and async."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torchserve_models.client import (
 pytestmark = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 
-def test_classify_bytes(call, connection, protocol):
+def test_classify_accepts_bytes(call, connection, protocol):
     labels = call(lambda c: c.classify("images", b"12345"), protocol=protocol, **connection)
     assert labels == [
         Label("5 bytes, 0.5", 0.5),
@@ -29,20 +29,20 @@ def test_classify_bytes(call, connection, protocol):
     ]
 
 
-def test_classify_path_with_top_k(call, connection, protocol, tmp_path):
+def test_classify_accepts_path_and_top_k(call, connection, protocol, tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(bytes(range(256)))
     labels = call(lambda c: c.classify("images", path, top_k=2), protocol=protocol, **connection)
     assert labels == [Label("256 bytes, 0.5", 0.5), Label("256 bytes, 0.25", 0.25)]
 
 
-def test_summarize_one_text(call, connection, protocol):
+def test_summarize_accepts_one_text(call, connection, protocol):
     text = 'A "report", with accents é and 日本語\nand a second line.'
     summaries = call(lambda c: c.summarize("texts", text), protocol=protocol, **connection)
     assert summaries == [Summary(f"{text} {{}}")]
 
 
-def test_summarize_several_texts_with_every_kind_of_parameter(call, connection, protocol):
+def test_summarize_accepts_several_texts_and_parameters_of_all_types(call, connection, protocol):
     parameters = {"min_length": 3, "length_penalty": 2.0, "truncation": True, "strategy": "beam"}
     summaries = call(
         lambda c: c.summarize("texts", ["one", "x" * 101], top_k=None, **parameters),
@@ -69,7 +69,9 @@ def test_summarize_several_texts_with_every_kind_of_parameter(call, connection, 
         ("dying", b"good", {}, WorkerDied, 500),
     ],
 )
-def test_errors_are_typed(call, connection, protocol, model, image, parameters, error, code):
+def test_errors_of_predictions_have_their_class(
+    call, connection, protocol, model, image, parameters, error, code
+):
     with pytest.raises(error) as caught:
         call(lambda c: c.classify(model, image, **parameters), protocol=protocol, retries=0, **connection)
     assert type(caught.value) is error
@@ -80,18 +82,18 @@ def test_errors_are_typed(call, connection, protocol, model, image, parameters, 
 @pytest.mark.parametrize(
     ("text", "error"), [([], InvalidRequest), ([1], InvalidRequest), ("\ud800", InvalidText)]
 )
-def test_what_is_no_text_is_refused_before_it_is_sent(call, connection, protocol, fake, text, error):
+def test_invalid_text_is_rejected_before_sending(call, connection, protocol, fake, text, error):
     with pytest.raises(error):
         call(lambda c: c.summarize("texts", text), protocol=protocol, **connection)
-    assert fake.seen == []
+    assert fake.received == []
 
 
-def test_a_missing_file_is_an_os_error(call, connection, protocol):
+def test_missing_file_raises_os_error(call, connection, protocol):
     with pytest.raises(FileNotFoundError):
         call(lambda c: c.classify("images", Path("no/such.jpg")), protocol=protocol, **connection)
 
 
-def test_a_version_goes_along_where_torchserve_has_one(call, connection, protocol, fake):
+def test_version_is_sent_where_torchserve_accepts_one(call, connection, protocol, fake):
     def classify(client):
         return client.classify("images", b"12345", version="2.0-a")
 
@@ -105,4 +107,4 @@ def test_a_version_goes_along_where_torchserve_has_one(call, connection, protoco
         "grpc": "Predictions",
         "open-inference-grpc": "ModelInfer",
     }
-    assert fake.seen == [expected[protocol]]
+    assert fake.received == [expected[protocol]]

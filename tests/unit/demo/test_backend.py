@@ -1,4 +1,4 @@
-"""What the pages ask of the server."""
+"""The pages' requests to the server."""
 
 import json
 
@@ -15,7 +15,7 @@ TOP_K = [{"name": "top_k", "type": "integer", "default": 5}]
 
 @pytest.fixture
 def backend_of():
-    """A backend before a server that has one model for images, which says this of itself; and what it was sent."""
+    """Return a function that creates a backend for a fake server with one image model, and a list of its requests."""
 
     def make(metadata):
         sent = []
@@ -53,12 +53,11 @@ def backend_of():
         ({}, MAX_MESSAGE_BYTES),
     ],
 )
-def test_the_limit_of_a_file_is_the_servers(backend_of, metadata, limit):
-    """Case 21."""
+def test_upload_limit_comes_from_the_server(backend_of, metadata, limit):
     assert backend_of(metadata)[0].max_upload_bytes() == limit
 
 
-def test_a_file_goes_as_it_is_where_no_parameter_differs_from_the_default(backend_of):
+def test_file_is_sent_raw_if_all_parameters_are_defaults(backend_of):
     backend, sent = backend_of({"labels": 1000, "parameters": TOP_K})
     backend.classify("net", b"file")
     assert sent == [("application/octet-stream", b"file")]

@@ -1,4 +1,4 @@
-"""The small copy that a page shows: of anything that Pillow reads rightly, and of nothing else."""
+"""The preview of an image, for the modes that Pillow converts correctly."""
 
 import io
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchserve_models.demo.preview import LONGEST_SIDE, preview
+from torchserve_models.demo.preview import MAX_SIDE_PIXELS, jpeg_preview
 
 
 def file(image, format="PNG", **options):
@@ -16,17 +16,17 @@ def file(image, format="PNG", **options):
 
 
 def shown(content):
-    return Image.open(io.BytesIO(preview(content)))
+    return Image.open(io.BytesIO(jpeg_preview(content)))
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF"])
-def test_a_large_image_becomes_a_small_jpeg_of_the_same_shape(format):
+def test_large_image_becomes_a_small_jpeg_of_the_same_shape(format):
     image = shown(file(Image.new("RGB", (2000, 1000), "red"), format))
-    assert (image.format, image.size) == ("JPEG", (LONGEST_SIDE, LONGEST_SIDE // 2))
+    assert (image.format, image.size) == ("JPEG", (MAX_SIDE_PIXELS, MAX_SIDE_PIXELS // 2))
     assert np.allclose(np.asarray(image)[100, 100], [254, 0, 0], atol=3)
 
 
-def test_it_is_upright_and_alpha_lies_on_white():
+def test_preview_is_upright_and_on_a_white_background():
     exif = Image.Exif()
     exif[0x0112] = 6
     assert shown(file(Image.new("RGB", (30, 20)), "JPEG", exif=exif)).size == (20, 30)
@@ -37,5 +37,5 @@ def test_it_is_upright_and_alpha_lies_on_white():
 @pytest.mark.parametrize(
     "content", [b"", b"no image", file(Image.new("RGB", (90, 90)))[:60], file(Image.new("I;16", (9, 9)))]
 )
-def test_what_cannot_be_shown_has_no_preview(content):
-    assert preview(content) is None
+def test_unsupported_content_has_no_preview(content):
+    assert jpeg_preview(content) is None

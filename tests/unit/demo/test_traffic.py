@@ -1,9 +1,9 @@
-"""Rates and means between two readings of the metrics."""
+"""Rates and means between two samples of the metrics."""
 
 import pytest
 
 from torchserve_models.client import Metrics, Sample, Unavailable
-from torchserve_models.demo.traffic import Watch
+from torchserve_models.demo.traffic import TrafficMonitor
 
 
 def reading(**values: float) -> Metrics:
@@ -11,7 +11,7 @@ def reading(**values: float) -> Metrics:
     return Metrics((*samples, Sample("handler_requests_total", {"ModelName": "other"}, 1000.0)))
 
 
-def counts(requests: float, batches: float = 0, tokens: float = 0) -> Metrics:
+def make_metrics(requests: float, batches: float = 0, tokens: float = 0) -> Metrics:
     return reading(
         handler_requests_total=requests,
         handler_failed_items_total=1,
@@ -30,41 +30,49 @@ class Clock:
         return self.now
 
 
-def test_rates_are_those_of_the_last_seconds():
-    clock, readings = Clock(), iter([counts(10, 10), counts(30, 15, 500), counts(30, 15, 500)])
-    watch = Watch(lambda: next(readings), clock)
-    first = watch.look()("m")
-    assert (first.requests, first.failed, first.per_second, first.batch) == (10, 1, 0.0, None)
+def test_rates_cover_the_last_seconds():
+    clock, readings = (
+        Clock(),
+        iter([make_metrics(10, 10), make_metrics(30, 15, 500), make_metrics(30, 15, 500)]),
+    )
+    monitor = TrafficMonitor(lambda: next(readings), clock)
+    first = monitor.snapshot()("m")
+    assert (first.requests, first.failed, first.requests_per_second, first.batch_size) == (10, 1, 0.0, None)
     clock.now += 0.5
-    assert watch.look()("m") == first  # a reading of before is good enough
+    assert monitor.snapshot()("m") == first  # the previous sample is reused
     clock.now += 4.5
-    second = watch.look()("m")
-    assert (second.requests, second.per_second, second.batch) == (30, 4.0, 4.0)
-    assert second.milliseconds == pytest.approx(20)
+    second = monitor.snapshot()("m")
+    assert (second.requests, second.requests_per_second, second.batch_size) == (30, 4.0, 4.0)
+    assert second.inference_ms == pytest.approx(20)
     assert second.tokens_per_second == 100
-    clock.now += 60  # nothing of it is recent any more
-    assert watch.look()("m").per_second == 0
+    clock.now += 60  # no recent traffic
+    assert monitor.snapshot()("m").requests_per_second == 0
 
 
-def test_a_server_that_was_started_anew_has_no_negative_rates():
-    clock, readings = Clock(), iter([counts(100, 50, 900), counts(3, 2, 10)])
-    watch = Watch(lambda: next(readings), clock)
-    watch.look()
+def test_restarted_server_has_no_negative_rates():
+    clock, readings = Clock(), iter([make_metrics(100, 50, 900), make_metrics(3, 2, 10)])
+    monitor = TrafficMonitor(lambda: next(readings), clock)
+    monitor.snapshot()
     clock.now += 5
-    again = watch.look()("m")
-    assert (again.requests, again.per_second, again.batch, again.tokens_per_second) == (3, 0, None, 0)
+    again = monitor.snapshot()("m")
+    assert (again.requests, again.requests_per_second, again.batch_size, again.tokens_per_second) == (
+        3,
+        0,
+        None,
+        0,
+    )
 
 
-def test_an_error_is_told_and_forgotten():
-    clock, answers = Clock(), iter([Unavailable("no connection"), counts(1)])
+def test_error_is_raised_once_and_not_cached():
+    clock, results = Clock(), iter([Unavailable("no connection"), make_metrics(1)])
 
     def read() -> Metrics:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        result = next(results)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    watch = Watch(read, clock)
+    monitor = TrafficMonitor(read, clock)
     with pytest.raises(Unavailable):
-        watch.look()
-    assert watch.look()("m").requests == 1
+        monitor.snapshot()
+    assert monitor.snapshot()("m").requests == 1

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml: valid by the Compose Specification's own schema; what it names is there and fits."""
+"""deploy/compose.yaml is valid by the Compose Specification, and its references and limits are consistent."""
 
 import re
 import resource
@@ -13,8 +13,10 @@ import yaml
 from tests.conftest import ROOT
 from tests.observing import defaults
 from tests.tools import find_tool, needs
-from torchserve_models.demo.cli import parse
-from torchserve_models.gateway import render
+from tests.unit.cli.parsing import parse_options
+from torchserve_models.cli import main
+from torchserve_models.cli.demo import DemoOptions
+from torchserve_models.gateway.nginx import container_config
 from torchserve_models.serving.run_config import config_file
 from torchserve_models.serving.run_config.memory_budget import (
     GATEWAY_BYTES,
@@ -35,13 +37,13 @@ EXPOSED = set(re.findall(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)[0].split())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_it_is_what_compose_reads(path):
+def test_file_matches_the_compose_schema(path):
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_nothing_can_be_reached_from_elsewhere_unless_it_is_opened():
+def test_ports_are_published_on_loopback_by_default():
     opened = set()
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
@@ -51,7 +53,7 @@ def test_nothing_can_be_reached_from_elsewhere_unless_it_is_opened():
     assert opened == {"nginx"}
 
 
-def test_what_is_mounted_is_there():
+def test_mounted_files_exist():
     for service in SERVICES.values():
         for mount in service.get("volumes", []):
             source, target = defaults(mount).split(":")[:2]
@@ -59,7 +61,7 @@ def test_what_is_mounted_is_there():
             assert (FOLDER / source).exists() if source.startswith(".") else source in VOLUMES, mount
 
 
-def test_each_starts_when_what_it_needs_is_healthy():
+def test_services_wait_for_healthy_dependencies():
     checked = {name for name, service in SERVICES.items() if "healthcheck" in service}
     if "HEALTHCHECK" in DOCKERFILE:
         checked.add("torchserve")
@@ -73,7 +75,7 @@ def test_each_starts_when_what_it_needs_is_healthy():
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_is_pinned_bounded_and_comes_back(name):
+def test_service_is_pinned_limited_and_restarted(name):
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert "memory" in service["deploy"]["resources"]["limits"]
@@ -86,21 +88,21 @@ def test_a_service_is_pinned_bounded_and_comes_back(name):
         assert re.fullmatch(r"[\w/]+:v?\d+\.\d+\.\d+", service["image"])
 
 
-def test_what_is_built_takes_these_arguments():
+def test_build_arguments_exist_in_the_dockerfile():
     for path in FILES:
         for service in yaml.safe_load(path.read_text())["services"].values():
             if "build" in service:
                 assert set(service["build"]["args"]) <= ARGUMENTS
 
 
-def test_the_image_opens_the_ports_of_the_configuration():
+def test_image_exposes_the_configured_ports():
     settings = config_file.read()
     keys = ("inference_address", "metrics_address", "health_address")
     ports = {settings[key].rpartition(":")[2] for key in keys}
     assert ports | {settings["grpc_inference_port"]} == EXPOSED
 
 
-def test_prometheus_scrapes_the_metrics_port_and_grafana_asks_prometheus():
+def test_prometheus_and_grafana_use_the_right_addresses():
     scraped = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped}
     assert targets["torchserve"] == [f"torchserve:{config_file.read()['metrics_address'].rpartition(':')[2]}"]
@@ -119,91 +121,91 @@ def test_prometheus_scrapes_the_metrics_port_and_grafana_asks_prometheus():
 
 
 def commands(**environment: str) -> list[list[str]]:
-    """What the gateway's container runs, with this environment alone: the module and its arguments."""
+    """Return the command of the gateway's container in this environment: the module and its arguments."""
     shell, option, script = SERVICES["gateway"]["command"]
     assert (shell, option) == ("sh", "-c")
-    given = {
+    environment = {
         name: defaults(value).replace("$", "") for name, value in SERVICES["gateway"]["environment"].items()
     } | environment
-    show = 'python() { printf "%s\\n" python "$@"; echo; }; '  # each argument on a line of its own
+    show = 'python() { printf "%s\\n" python "$@"; echo; }; '  # one line per argument
     text = show + defaults(script).replace("$$", "$").replace("exec python", "python")
-    run = subprocess.run(["sh", "-c", text], env=given, check=True, capture_output=True, text=True)
+    run = subprocess.run(["sh", "-c", text], env=environment, check=True, capture_output=True, text=True)
     return [block.splitlines() for block in run.stdout.strip().split("\n\n")]
 
 
-def test_options_for_nginx_come_as_they_were_given():
+def test_edge_options_are_passed_on_unchanged():
     (_, _, _, *arguments), _ = commands(EDGE_OPTIONS="--cors-origin * --rate 50")
     assert arguments[-4:] == ["--cors-origin", "*", "--rate", "50"]
 
 
-def rendered(monkeypatch, path: Path, body_bytes: int = 2**29) -> str:
-    """nginx.conf as the gateway's container writes it; `body_bytes` is what the supervisor tells."""
+def render_config(monkeypatch, path: Path, body_bytes: int = 2**29) -> str:
+    """Return the nginx.conf that the gateway's container generates. `body_bytes` is the supervisor's budget."""
     unlimited = resource.RLIM_INFINITY
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (unlimited, unlimited))  # this machine's own limit
-    monkeypatch.setattr(render, "supervised_body_bytes", lambda _: body_bytes)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (unlimited, unlimited))  # the limit of this machine
+    monkeypatch.setattr(container_config, "supervised_body_bytes", lambda _: body_bytes)
     (python, option, module, *arguments), _ = commands()
-    assert (python, option, module) == ("python", "-m", "torchserve_models.gateway.render")
-    arguments = [each.replace("/app/.run", str(path)) for each in arguments]
-    assert render.main([*arguments, "--resolver=127.0.0.11"]) == 0
+    assert (python, option, module, arguments[0]) == ("python", "-m", "torchserve_models", "gateway-config")
+    arguments = [argument.replace("/app/.run", str(path)) for argument in arguments]
+    assert main([*arguments, "--resolver=127.0.0.11"]) == 0
     return (path / "nginx.conf").read_text()
 
 
-def test_nginx_reads_what_the_gateways_container_writes(monkeypatch, tmp_path):
-    text = rendered(monkeypatch, tmp_path)
+def test_nginx_reads_the_configuration_that_the_gateway_writes(monkeypatch, tmp_path):
+    text = render_config(monkeypatch, tmp_path)
     ((volume, target),) = [mount.split(":")[:2] for mount in SERVICES["gateway"]["volumes"]]
     nginx = dict(mount.split(":")[:2] for mount in SERVICES["nginx"]["volumes"])
     assert f"{nginx[volume]}/nginx.conf" in SERVICES["nginx"]["command"]
-    assert target == "/app/.run"  # which belongs to the image's user, and so does a new volume
+    assert target == "/app/.run"  # a new volume belongs to the image's user, too
     assert f"pid {nginx['bodies']}/nginx.pid;" in text
     assert re.search(r"^!deploy/nginx$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
 
 
-def test_open_files_suffice_for_nginxs_connections(monkeypatch, tmp_path):
-    """Its own limit, and that of the gateway's container, where the configuration is written."""
-    (files,) = re.findall(r"worker_rlimit_nofile (\d+);", rendered(monkeypatch, tmp_path))
+def test_open_file_limit_suffices_for_nginx(monkeypatch, tmp_path):
+    """Check the limit of nginx's container and of the gateway's container, which generates the configuration."""
+    (files,) = re.findall(r"worker_rlimit_nofile (\d+);", render_config(monkeypatch, tmp_path))
     assert SERVICES["nginx"]["ulimits"]["nofile"] == int(files)
     assert SERVICES["gateway"]["ulimits"]["nofile"] == int(files)
 
 
 @pytest.mark.parametrize("gib", [1, 2, 4, 8, 32])
-def test_one_number_sets_the_limits(gib, monkeypatch, tmp_path):
+def test_memory_limit_determines_the_other_limits(gib, monkeypatch, tmp_path):
     """MEMORY is the limit of TorchServe's container; the supervisor and nginx derive the rest from it."""
     limits = {name: service["deploy"]["resources"]["limits"]["memory"] for name, service in SERVICES.items()}
     assert [name for name, limit in limits.items() if "${MEMORY" in limit] == ["torchserve"]
     assert "reservations" not in SERVICES["torchserve"]["deploy"]["resources"]
     budget = compute_budget(gib * GIB, has_edge=False)
-    text = rendered(monkeypatch, tmp_path, budget.body_bytes)
+    text = render_config(monkeypatch, tmp_path, budget.body_bytes)
     for size, share in (("torchserve", 12), ("torchserve_grpc", 6)):
         (bodies,) = re.findall(rf"upstream {size} \{{[^}}]*max_conns=(\d+);", text)
         assert int(bodies) == budget.body_bytes * share // 100 // 100_000
 
 
-def test_the_other_containers_have_their_part_of_the_budget():
+def test_other_containers_fit_the_memory_budget():
     limits = {name: service["deploy"]["resources"]["limits"]["memory"] for name, service in SERVICES.items()}
     assert defaults(limits["torchserve"]) == "8g"
     assert limits["gateway"] == f"{GATEWAY_BYTES // MIB}m"
     assert defaults(limits["nginx"]) == f"{NGINX_BYTES // MIB}m"
 
 
-def test_there_is_time_for_requests_in_progress():
+def test_stop_grace_period_covers_requests_in_progress():
     for name in ("torchserve", "gateway", "nginx"):
         assert float(SERVICES[name]["stop_grace_period"].removesuffix("s")) > GRACE_S + SHUTDOWN_S + 1
 
 
-def test_what_may_be_sent_to_torchserve_is_counted_once():
-    """nginx counts bodies by address: a service in two networks that nginx shares has two."""
+def test_body_memory_is_counted_once():
+    """nginx would count bodies twice if it shared two networks with a service, which has an address in each."""
     assert SERVICES["torchserve"]["networks"] == SERVICES["nginx"]["networks"] == ["front"]
 
 
-def test_capabilities_are_dropped_but_for_these():
+def test_capabilities_are_dropped():
     added = {name: service["cap_add"] for name, service in SERVICES.items() if "cap_add" in service}
     assert added == {"torchserve": ["SYS_PTRACE"], "nginx": ["CHOWN", "SETGID", "SETUID"]}
     assert re.search(r"^USER 1000:1000$", DOCKERFILE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_health_check_starts_no_interpreter(name):
-    """An interpreter costs a second of CPU each time."""
+def test_health_check_starts_no_interpreter(name):
+    """Starting an interpreter would take a second of CPU time."""
     check = SERVICES[name].get("healthcheck", {}).get("test") or re.findall(
         "HEALTHCHECK.* CMD (.*)", DOCKERFILE
     )
@@ -212,25 +214,27 @@ def test_a_health_check_starts_no_interpreter(name):
 
 
 @needs("nginx")
-def test_nginx_takes_the_configuration(monkeypatch, tmp_path):
-    """The real one checks it, without looking names up, which takes 1.27.3; other services stand for this machine."""
-    text = re.sub(r" resolve\b", "", rendered(monkeypatch, tmp_path)).replace("torchserve:", "127.0.0.1:")
+def test_nginx_accepts_the_configuration(monkeypatch, tmp_path):
+    """Replace host names by addresses of this machine, because name lookups require nginx 1.27.3."""
+    text = re.sub(r" resolve\b", "", render_config(monkeypatch, tmp_path)).replace(
+        "torchserve:", "127.0.0.1:"
+    )
     (tmp_path / "nginx.conf").write_text(text.replace("/var/cache/nginx", str(tmp_path)))
     command = [find_tool("nginx"), "-t", "-c", str(tmp_path / "nginx.conf"), "-p", str(tmp_path)]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert checked.returncode == 0, checked.stderr
 
 
-def test_nginx_finds_the_gateway_where_it_listens(monkeypatch, tmp_path):
-    _, (python, option, module, *arguments) = commands()
-    assert (python, option, module) == ("python", "-m", "torchserve_models.gateway")
-    (listen,) = [each for each in arguments if each.startswith("--listen=")]
+def test_nginx_uses_the_address_of_the_gateway(monkeypatch, tmp_path):
+    _, (python, option, module, command, *arguments) = commands()
+    assert (python, option, module, command) == ("python", "-m", "torchserve_models", "gateway-app")
+    (listen,) = [argument for argument in arguments if argument.startswith("--listen=")]
     port = listen.rpartition(":")[2]
-    assert f"server torchserve:{port} " in rendered(monkeypatch, tmp_path)
+    assert f"server torchserve:{port} " in render_config(monkeypatch, tmp_path)
     assert SERVICES["gateway"]["network_mode"] == "service:torchserve"
 
 
-def test_the_dashboard_is_where_grafana_looks():
+def test_dashboard_is_mounted_where_grafana_expects_it():
     provisioned = yaml.safe_load((FOLDER / "grafana/provisioning/dashboards/files.yaml").read_text())
     (provider,) = provisioned["providers"]
     mounts = dict(reversed(mount.split(":")[:2]) for mount in SERVICES["grafana"]["volumes"])
@@ -240,21 +244,20 @@ def test_the_dashboard_is_where_grafana_looks():
 
 
 @pytest.mark.parametrize("shown", ["gradio", "streamlit"])
-def test_the_page_for_the_browser_is_the_servers_image_with_another_command(shown):
-    """Case 21."""
+def test_demo_page_uses_the_server_image(shown):
     server, page = SERVICES["torchserve"], SERVICES["demo"]
     assert (page["image"], page["build"]) == (server["image"], server["build"])
-    python, option, module, *arguments = [
+    python, option, module, command, *arguments = [
         part.replace("${DEMO_PAGE:-gradio}", shown) for part in page["command"]
     ]
     assert f"COPY --from=packages /app/{python.partition('/')[0]} " in DOCKERFILE
-    assert (option, module) == ("-m", "torchserve_models.demo")
-    options = parse(arguments)
+    assert (option, module, command) == ("-m", "torchserve_models", "demo")
+    options = parse_options(DemoOptions, *arguments)
     assert (options.page, options.host) == (shown, "0.0.0.0")
-    assert page["network_mode"] == "service:torchserve"  # where it finds TorchServe without being told
+    assert page["network_mode"] == "service:torchserve"  # TorchServe has its default addresses there
     assert f"127.0.0.1:{options.port}:{options.port}" in [defaults(port) for port in server["ports"]]
 
 
-def test_archives_cannot_be_changed_by_what_serves_them():
+def test_model_store_is_mounted_read_only():
     mounts = [mount for mount in SERVICES["torchserve"]["volumes"] if ":/app/model_store" in mount]
     assert [mount.endswith(":/app/model_store:ro") for mount in mounts] == [True]

@@ -1,4 +1,4 @@
-"""deploy/prometheus and deploy/grafana: what the real promtool says, and that they ask for metrics that exist."""
+"""deploy/prometheus and deploy/grafana are valid for promtool, and only use metrics that exist."""
 
 import json
 import re
@@ -13,15 +13,15 @@ from tests.conftest import ROOT
 from tests.observing import DASHBOARDS, GRAFANA, PROMETHEUS, alerts, metrics_of, panels
 from tests.tools import needs
 
-OF_THE_SUPERVISOR = {
+SUPERVISOR_METRICS = {
     "torchserve_supervisor_frontend_restarts_total",
     "torchserve_supervisor_ready",
     "torchserve_supervisor_server_ready",
     "torchserve_supervisor_worker_kills_total",
 }
-"""What its /metrics has for the alerts (serving/health/metrics.py, serving/metrics.py)."""
-OF_THE_GATEWAY = {"gateway_process_restarts_total"}
-"""What the alerts ask of gateway/metrics.py."""
+"""Metrics of the supervisor that alerts use (serving/health/metrics.py, serving/metrics.py)."""
+GATEWAY_METRICS = {"gateway_process_restarts_total", "gateway_cache_requests_total"}
+"""Metrics of gateway/metrics.py and response_cache/cache_metrics.py that alerts and panels use."""
 needs_promtool = needs("promtool")
 
 
@@ -31,11 +31,11 @@ def promtool(*arguments: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def declared() -> set[str]:
-    """The series that a server offers, by serving/metrics.yaml; a histogram has three. And those of the edge."""
+def list_series() -> set[str]:
+    """Return the names of all series of TorchServe (three per histogram), the supervisor and the gateway."""
     kinds = yaml.safe_load((ROOT / "torchserve_models" / "serving" / "metrics.yaml").read_text())
     template = (ROOT / "deploy" / "nginx" / "nginx.conf.template").read_text()
-    names = {"up"} | set(re.findall(r"# TYPE (\w+) ", template)) | OF_THE_SUPERVISOR | OF_THE_GATEWAY
+    names = {"up"} | set(re.findall(r"# TYPE (\w+) ", template)) | SUPERVISOR_METRICS | GATEWAY_METRICS
     for group in (kinds["ts_metrics"], kinds["model_metrics"]):
         for kind, entries in group.items():
             endings = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
@@ -44,24 +44,26 @@ def declared() -> set[str]:
 
 
 @needs_promtool
-def test_the_configuration_is_one():
+def test_configuration_is_valid():
     promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
 @needs_promtool
-def test_the_alerts_fire_when_they_should_and_only_then():
+def test_alerts_fire_only_when_they_should():
     promtool("test", "rules", Path(__file__).parent / "alerts_test.yml")
 
 
-def test_every_alert_is_tested():
+def test_alerts_are_all_tested():
     cases = yaml.safe_load((Path(__file__).parent / "alerts_test.yml").read_text())["tests"]
-    tried = [each for case in cases for each in case["alert_rule_test"] if each["exp_alerts"]]
-    assert {each["alertname"] for each in tried} == set(alerts())
+    fired = [test for case in cases for test in case["alert_rule_test"] if test["exp_alerts"]]
+    assert {test["alertname"] for test in fired} == set(alerts())
 
 
 @needs_promtool
-def test_what_the_dashboard_asks_is_promql(tmp_path):
-    rules = [{"record": f"panel:{number}", "expr": asked} for number, (_, asked) in enumerate(panels())]
+def test_dashboard_expressions_are_valid_promql(tmp_path):
+    rules = [
+        {"record": f"panel:{number}", "expr": expression} for number, (_, expression) in enumerate(panels())
+    ]
     (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
     promtool("check", "rules", tmp_path / "rules.yml")
 
@@ -74,28 +76,30 @@ def test_what_the_dashboard_asks_is_promql(tmp_path):
         ("sum(rate(a[1m])) / 1e6 > on (x) b offset 5m", {"a", "b"}),
     ],
 )
-def test_names_of_metrics_are_found(expression, names):
+def test_metric_names_are_extracted(expression, names):
     assert metrics_of(expression) - {"m"} == names
 
 
-def test_only_metrics_that_exist_are_asked_for(declared):
+def test_dashboards_and_alerts_use_existing_metrics(list_series):
     for title, expression in [*panels(), *alerts().items()]:
         names = metrics_of(expression)
         assert names, title
-        assert names <= declared, title
+        assert names <= list_series, title
 
 
-def test_every_metric_of_ours_is_shown_and_told(declared):
+def test_handler_metrics_are_documented_and_shown(list_series):
     shown = set().union(*(metrics_of(expression) for _, expression in panels()))
-    told = re.findall(r"^\| `(handler_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
-    ours = {re.sub(r"_(bucket|sum|count)$", "", name) for name in declared if name.startswith("handler_")}
-    assert set(told) == ours
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown} >= ours
+    documented = re.findall(r"^\| `(handler_\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    handler_metrics = {
+        re.sub(r"_(bucket|sum|count)$", "", name) for name in list_series if name.startswith("handler_")
+    }
+    assert set(documented) == handler_metrics
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown} >= handler_metrics
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_a_dashboard_can_be_shown(path):
-    """Its panels have numbers of their own, lie beside each other, and ask the data source that is provisioned."""
+def test_dashboard_is_valid(path):
+    """Check that panels have unique ids, do not overlap, and use the provisioned data source."""
     dashboard = json.loads(path.read_text())
     provisioned = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yaml").read_text())
     (source,) = provisioned["datasources"]
@@ -104,7 +108,7 @@ def test_a_dashboard_can_be_shown(path):
     sources = [panel["datasource"] for panel in panels]
     sources += [target["datasource"] for panel in panels for target in panel["targets"]]
     sources += [variable["datasource"] for variable in dashboard["templating"]["list"]]
-    assert all(each == {"type": source["type"], "uid": source["uid"]} for each in sources)
+    assert all(used == {"type": source["type"], "uid": source["uid"]} for used in sources)
     for panel in panels:
         at = panel["gridPos"]
         assert at["x"] + at["w"] <= 24, panel["title"]

@@ -1,4 +1,4 @@
-"""The systemd unit: systemd takes it, and its times fit the supervisor's."""
+"""The systemd unit is valid, and its timeouts match those of the supervisor."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ def setting(name):
 
 
 @needs("systemd-analyze")
-def test_systemd_finds_no_fault(tmp_path):
+def test_systemd_accepts_the_unit(tmp_path):
     copy = tmp_path / UNIT.name
     program = setting("ExecStart").split()[0]
     copy.write_text(UNIT.read_text().replace(program, "/bin/true"))  # only an installed one exists
@@ -24,7 +24,7 @@ def test_systemd_finds_no_fault(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_there_is_time_for_the_end():
+def test_stop_timeout_covers_the_shutdown():
     assert float(setting("TimeoutStopSec").removesuffix("s")) > GRACE_S + SHUTDOWN_S + 1
     assert setting("KillMode") == "mixed"
     assert setting("Type") == "notify"

@@ -1,4 +1,4 @@
-"""What the gateway counts."""
+"""The gateway's metrics."""
 
 import json
 
@@ -6,9 +6,9 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.unit.gateway.behind import Served
-from torchserve_models.gateway.app import create
-from torchserve_models.gateway.settings import Settings
+from tests.unit.gateway.torchserve_stub import TorchServeStub
+from torchserve_models.gateway.app import create_app
+from torchserve_models.gateway.settings import GatewaySettings
 
 
 @pytest.fixture
@@ -18,10 +18,10 @@ def state_file(tmp_path):
 
 @pytest.fixture
 async def http(state_file):
-    settings = Settings(
-        image_model="images", summarizers={"t5": "texts"}, max_text_body=1000, state_file=state_file
+    settings = GatewaySettings(
+        image_model="images", summarizers={"t5": "texts"}, max_text_body_bytes=1000, state_file=state_file
     )
-    app = create(settings, httpx.MockTransport(Served().rest))
+    app = create_app(settings, httpx.MockTransport(TorchServeStub().handle_rest))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         yield client
@@ -37,12 +37,12 @@ async def samples(http):
     }
 
 
-async def test_answers_by_route_and_status(http):
+async def test_responses_are_counted_by_route_and_status(http):
     for path in ("/nothing", "/nothing/at/all", "/model", "/docs", "/docs/page.js", "/docs/page.css"):
         await http.get(path)
     await http.post("/predict/text_summarize", json={"text": "a"})
-    found = await samples(http)
-    requests = {key[1:]: value for key, value in found.items() if key[0] == "gateway_requests_total"}
+    metrics = await samples(http)
+    requests = {key[1:]: value for key, value in metrics.items() if key[0] == "gateway_requests_total"}
     assert requests == {
         ("404", "other"): 2,
         ("/model", "405"): 1,
@@ -50,26 +50,26 @@ async def test_answers_by_route_and_status(http):
         ("/docs/{name}", "200"): 2,
         ("/predict/text_summarize", "200"): 1,
     }
-    assert found["gateway_requests_in_progress",] == 1  # the one that asks
-    assert found["gateway_body_bytes",] == 0
+    assert metrics["gateway_requests_in_progress",] == 1  # the request for the metrics
+    assert metrics["gateway_body_bytes",] == 0
 
 
-async def test_refused_bodies_by_reason(http):
+async def test_rejected_bodies_are_counted_by_reason(http):
     await http.post("/predict/text_summarize", content=b"x" * 2000)
     await http.post("/predict/text_summarize", content=b"[")
     await http.post("/model", content=b"[")
-    found = await samples(http)
-    reasons = {key[1]: value for key, value in found.items() if key[0] == "gateway_refused_bodies_total"}
+    metrics = await samples(http)
+    reasons = {key[1]: value for key, value in metrics.items() if key[0] == "gateway_refused_bodies_total"}
     assert reasons == {"too_large": 1, "invalid": 2, "busy": 0, "slow": 0}
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"restarts": 7}', '{"restarts": {"nginx": 1}}'])
-async def test_a_missing_or_broken_state_file_is_no_error(http, state_file, text):
+async def test_missing_or_invalid_state_file_is_ignored(http, state_file, text):
     if text is not None:
         state_file.write_text(text)
     assert ("gateway_body_bytes",) in await samples(http)
 
 
-async def test_restarts_come_from_the_supervising_process(http, state_file):
+async def test_restarts_are_read_from_the_state_file(http, state_file):
     state_file.write_text(json.dumps({"restarts": {"nginx": {"died": 2}, "gateway": {}}}))
     assert (await samples(http))["gateway_process_restarts_total", "died", "nginx"] == 2

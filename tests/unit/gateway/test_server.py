@@ -1,4 +1,4 @@
-"""uvicorn's bounds: connections, slow headers, clients that do not read."""
+"""The server's limits on connections, slow headers and clients that do not read."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from torchserve_models.gateway import server
-from torchserve_models.gateway.server import BoundedProtocol, configure
+from torchserve_models.gateway.server import BoundedProtocol, uvicorn_config
 
 LARGE = 32 * 2**20
 
@@ -42,7 +42,7 @@ async def address(monkeypatch):
     monkeypatch.setattr(BoundedProtocol, "max_connections", 5)
     monkeypatch.setattr(BoundedProtocol, "header_timeout_s", 0.5)
     monkeypatch.setattr(BoundedProtocol, "write_timeout_s", 0.5)
-    running = uvicorn.Server(configure(APP, "127.0.0.1", 0))
+    running = uvicorn.Server(uvicorn_config(APP, "127.0.0.1", 0))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         task = asyncio.create_task(running.serve([listener]))
         while not running.started:
@@ -52,25 +52,25 @@ async def address(monkeypatch):
         await task
 
 
-async def end_of(reader, seconds=5):
-    """All that comes until the connection is closed."""
+async def read_until_closed(reader, seconds=5):
+    """Return everything received until the connection is closed."""
     with contextlib.suppress(ConnectionResetError):
         return await asyncio.wait_for(reader.read(), seconds)
     return b""
 
 
-async def test_a_client_that_sends_no_whole_header_is_cut_off(address):
+async def test_connection_with_an_incomplete_header_is_closed(address):
     reader, writer = await asyncio.open_connection(*address)
     start = time.monotonic()
     writer.write(b"GET / HTTP/1.1\r\nHost:")
-    assert await end_of(reader) == b""
+    assert await read_until_closed(reader) == b""
     assert time.monotonic() - start > 0.3
     writer.close()
 
 
-async def test_dripping_does_not_help(address):
+async def test_connection_with_a_slowly_sent_header_is_closed(address):
     reader, writer = await asyncio.open_connection(*address)
-    ending = asyncio.create_task(end_of(reader))
+    ending = asyncio.create_task(read_until_closed(reader))
     with contextlib.suppress(ConnectionError):
         for _ in range(200):
             if ending.done():
@@ -82,14 +82,15 @@ async def test_dripping_does_not_help(address):
     writer.close()
 
 
-async def test_a_slow_answer_is_none_of_the_clients_fault(address):
+@pytest.mark.full
+async def test_slow_response_does_not_close_the_connection(address):
     async with httpx.AsyncClient(base_url="http://{}:{}".format(*address)) as http:
         assert (await http.get("/slow")).text == "late"
         await asyncio.sleep(0.7)
         assert (await http.get("/")).text == "here"  # on the same connection
 
 
-async def test_a_client_that_does_not_read_is_cut_off(address):
+async def test_connection_of_a_client_that_does_not_read_is_closed(address):
     reader, writer = await asyncio.open_connection(*address, limit=1000)
     writer.write(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
     await asyncio.sleep(1.5)
@@ -98,22 +99,22 @@ async def test_a_client_that_does_not_read_is_cut_off(address):
     writer.close()
 
 
-async def test_more_connections_than_allowed_are_closed(address):
-    open_ones = [await asyncio.open_connection(*address) for _ in range(5)]
+async def test_connection_above_the_limit_is_closed(address):
+    connections = [await asyncio.open_connection(*address) for _ in range(5)]
     reader, writer = await asyncio.open_connection(*address)
-    assert await end_of(reader, 0.4) == b""  # at once, before the header's time is over
+    assert await read_until_closed(reader, 0.4) == b""  # at once, before the header timeout
     writer.close()
-    reader, writer = open_ones[0]
+    reader, writer = connections[0]
     writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-    assert b"here" in await end_of(reader)
-    for _, writer in open_ones:
+    assert b"here" in await read_until_closed(reader)
+    for _, writer in connections:
         writer.close()
 
 
-async def test_a_large_header_is_refused(address):
+async def test_large_header_is_rejected(address):
     reader, writer = await asyncio.open_connection(*address)
     with contextlib.suppress(ConnectionError):
         writer.write(b"GET / HTTP/1.1\r\nA: " + b"x" * 4 * server.MAX_HEADER_BYTES)
         await writer.drain()
-    assert b"here" not in await end_of(reader)
+    assert b"here" not in await read_until_closed(reader)
     writer.close()

@@ -1,4 +1,4 @@
-"""Classifiers with their real architectures at random weights, in folders as the hub has them."""
+"""Writers of model folders in the Hugging Face Hub's layout: real classifier architectures with random weights."""
 
 import json
 from collections.abc import Callable
@@ -83,7 +83,7 @@ TINYVIT_CONFIG = {
         "license": "apache-2.0",
     },
 }
-"""As timm/tiny_vit_5m_224.dist_in22k has it."""
+"""The configuration of timm/tiny_vit_5m_224.dist_in22k."""
 
 
 def resnet_50(folder: Path) -> None:
@@ -95,9 +95,12 @@ def resnet_152(folder: Path) -> None:
     _write(folder, ResNetForImageClassification, config, RESNET_PROCESSOR)
 
 
-def mit_b0(folder: Path) -> None:
-    config = SegformerConfig(hidden_dropout_prob=0.0, classifier_dropout_prob=0.1, id2label=_named(1000))
-    _write(folder, SegformerForImageClassification, config, MIT_PROCESSOR)
+def mit_b0(folder: Path, depth: int = 2, size: int = 512) -> None:
+    """Write MiT-B0, or one with fewer blocks in each of its four stages and for smaller images."""
+    config = SegformerConfig(
+        depths=[depth] * 4, hidden_dropout_prob=0.0, classifier_dropout_prob=0.1, id2label=_named(1000)
+    )
+    _write(folder, SegformerForImageClassification, config, MIT_PROCESSOR | {"size": size})
 
 
 def mobilenet_v2(folder: Path) -> None:
@@ -106,8 +109,8 @@ def mobilenet_v2(folder: Path) -> None:
 
 
 def swin(folder: Path) -> None:
-    """Two of its four stages; the whole is long to convert."""
-    config = SwinConfig(depths=[2, 2], num_heads=[3, 6], id2label=_named(1000))
+    """Write a Swin with three layers in two of its four stages, because converting all takes long."""
+    config = SwinConfig(depths=[1, 2], num_heads=[3, 6], id2label=_named(1000))
     _write(folder, SwinForImageClassification, config, SWIN_PROCESSOR)
 
 
@@ -116,7 +119,7 @@ def tinyvit(folder: Path) -> None:
 
 
 def write_timm(folder: Path, config: dict[str, Any]) -> None:
-    """config.json and weights alone, the latter named as timm names them."""
+    """Write only config.json and the weights, with timm's names."""
     import timm
     from safetensors.torch import save_file
 
@@ -152,8 +155,8 @@ def _write(folder: Path, architecture: Any, config: Any, processor: dict[str, An
 
 @torch.no_grad()
 def _vary(network: torch.nn.Module) -> None:
-    """Fresh weights answer all images alike or with one label alone; with these, labels differ and none has all."""
-    *_, last = (each for each in network.modules() if isinstance(each, torch.nn.Linear))
+    """Change initial weights, with which all images get the same label, so that images get different labels."""
+    *_, last = (module for module in network.modules() if isinstance(module, torch.nn.Linear))
     torch.nn.init.normal_(last.weight)
     answer = network.eval()(torch.randn(1, 3, 224, 224))
     logits = answer if isinstance(answer, torch.Tensor) else answer.logits

@@ -1,4 +1,4 @@
-"""A worker's context as TorchServe gives it to a handler, recorded for tests."""
+"""A fake of the context that TorchServe passes to a handler. It records responses and metrics."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -14,11 +14,11 @@ class RecordingMetric:
 
 
 class RecordingCache:
-    """TorchServe's metrics cache: types to metrics by name."""
+    """A fake of TorchServe's metrics cache, which maps types to metrics by name."""
 
     def __init__(self) -> None:
         names = ["requests_total", "failed_items_total", "skipped_requests_total", "batch_size"]
-        names += ["generated_tokens_total"]
+        names += ["generated_tokens_total", "draft_tokens_total", "accepted_draft_tokens_total"]
         names += [
             "decode_seconds",
             "inference_seconds",
@@ -31,9 +31,14 @@ class RecordingCache:
     def __getitem__(self, name: str) -> list[tuple[float, tuple[str, ...]]]:
         return self.cache["any"][name].values
 
+    def clear(self) -> None:
+        """Forget all values."""
+        for metric in self.cache["any"].values():
+            metric.values.clear()
+
 
 class FakeContext:
-    """`statuses`, `types` and `response_headers` hold what the handler set for each request of the last batch."""
+    """A fake context with the `statuses`, `types` and `response_headers` of the last batch's requests."""
 
     def __init__(
         self,
@@ -51,7 +56,7 @@ class FakeContext:
         self.receive([])
 
     def receive(self, headers: list[dict[str, Any]]) -> None:
-        """The request headers of the next batch."""
+        """Set the request headers of the next batch."""
         self._headers = headers
         self.statuses: dict[int, int] = defaultdict(lambda: 200)
         self.types: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""Requests as TorchServe hands them to a handler, and its answers decoded."""
+"""Helpers that build requests in TorchServe's layout, send them to a handler and decode its answers."""
 
 import json
 
@@ -6,11 +6,11 @@ HTTP = {"explain": "False", "url_path": "", "host": "x"}
 JSON = HTTP | {"content-type": "application/json", "body": {"content-type": "application/json"}}
 OPEN_INFERENCE = {"explain": "False", "host": "x", "body": {"content-type": ""}}
 RAW = HTTP | {"body": {"content-type": ""}}
-"""A body whose client names no content type; TorchServe repeats the body's type, which goes before the request's."""
+"""Headers of a request without a content type."""
 
 
 def send(handler, context, *requests):
-    """Each request is (fields, headers); the decoded answers and the statuses. The handler gets copies of bodies."""
+    """Send a batch of (fields, headers), with copies of the bodies. Return the decoded answers and the statuses."""
     context.receive([headers for _, headers in requests])
     answers = handler.handle([_copied(fields) for fields, _ in requests], context)
     return [json.loads(answer) for answer in answers], [context.statuses[i] for i in range(len(requests))]

@@ -1,4 +1,4 @@
-"""Every classifier of the tutorials, and others, with its real architecture: answers and pixels are its library's."""
+"""Comparison of classifiers of many real architectures with their libraries: answers and preprocessed pixels."""
 
 import io
 import json
@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from handlers.engines.base import PREPARED
-from handlers.engines.prepare import prepare_classifier
+from handlers.engines.base import PREPARED_DIR
 from handlers.image_classifier import ImageClassifier
-from handlers.vision.plan import Plan
 from handlers.vision.preprocess import Preprocessor
+from handlers.vision.preprocessing_plan import PreprocessingPlan
 from tests.unit.handlers.architectures import TINYVIT_CONFIG, WRITERS, write_timm
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.sending import raw, send
+from torchserve_models.packing.engines.classifier import prepare_classifier
 from training.images import draw
 
 PLANS = {
@@ -29,9 +29,9 @@ PLANS = {
     "swin": ((224, 224), "bicubic", None, "down"),
 }
 ENGINES = {"swin": "openvino"}
-"""The others run in plain torch: converting each of them takes OpenVINO up to ten seconds."""
+"""Models that run in OpenVINO. The others run in plain torch, because OpenVINO takes up to ten seconds to convert."""
 TOLERANCE = {"tinyvit": 5e-3}
-"""Of a score, where Pillow resizes and one pixel in 200 is a level of 255 off; else 1e-4, what fp32 allows."""
+"""Tolerance of scores if Pillow resizes, because one pixel in 200 differs by a level; otherwise 1e-4 (fp32)."""
 SIZES = [(640, 480), (333, 501), (237, 235), (90, 61), (1201, 160)]  # width and height
 
 
@@ -39,17 +39,22 @@ def images() -> list[Image.Image]:
     return [draw("fish", np.random.default_rng(size), size) for size in SIZES]
 
 
-@pytest.fixture(scope="module", params=WRITERS)
+ARCHITECTURES = [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet-152")) for name in WRITERS]
+"""Tested models, without ResNet-152, which is ResNet-50 with more layers and takes a quarter of the total time."""
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A model's folder as an archive holds it: with what packing prepares."""
+    """Return a model's name and its folder with the files that packing prepares."""
     folder = tmp_path_factory.mktemp(request.param) / "model"
     WRITERS[request.param](folder)
-    facts = prepare_classifier(folder, folder / PREPARED, ENGINES.get(request.param, "torch"))
+    facts = prepare_classifier(folder, folder / PREPARED_DIR, ENGINES.get(request.param, "torch"))
     assert "none" not in facts.get("openvino", {})
     return request.param, folder
 
 
-def test_answers_are_those_of_the_library(model: tuple[str, Path]) -> None:
+@pytest.mark.full
+def test_answers_equal_those_of_the_library(model: tuple[str, Path]) -> None:
     name, folder = model
     engine = ENGINES.get(name, "torch")
     context = FakeContext(folder.parent, {"handler": {"precision": "fp32", "engine": engine, "max_batch": 2}})
@@ -75,7 +80,7 @@ def test_answers_are_those_of_the_library(model: tuple[str, Path]) -> None:
         )
 
 
-def test_pixels_are_those_of_the_library(model: tuple[str, Path]) -> None:
+def test_pixels_equal_those_of_the_library(model: tuple[str, Path]) -> None:
     name, folder = model
     preprocessor = Preprocessor(folder)
     plan = preprocessor.plan
@@ -84,29 +89,29 @@ def test_pixels_are_those_of_the_library(model: tuple[str, Path]) -> None:
     processor = AutoImageProcessor.from_pretrained(folder)
     for image in images():
         expected = processor(images=image, return_tensors="pt")["pixel_values"][0]
-        most, mean = off(plan, image, expected)
+        most, mean = pixel_differences(plan, image, expected)
         if name == "tinyvit":  # resized by Pillow
             assert most < 2.01
             assert mean < 0.05
-        else:  # by the same code as ours
+        else:  # the library uses the same code
             assert most < 0.01
 
 
-def test_tinyvits_pixels_are_those_of_timm_itself_and_its_labels_imagenet_22ks(
+def test_tinyvit_has_pixels_of_timm_and_labels_of_imagenet_22k(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     from timm.data import ImageNetInfo, create_transform, resolve_data_config
 
     folder = tmp_path_factory.mktemp("timm")
     write_timm(folder, TINYVIT_CONFIG)
-    prepare_classifier(folder, folder / PREPARED, "torch")
-    plan = Plan.read(folder / PREPARED / "preprocess.json")
+    prepare_classifier(folder, folder / PREPARED_DIR, "torch")
+    plan = PreprocessingPlan.read(folder / PREPARED_DIR / "preprocess.json")
     transform = create_transform(**resolve_data_config(TINYVIT_CONFIG["pretrained_cfg"]), is_training=False)
     for image in images():
-        most, mean = off(plan, image, transform(image))
+        most, mean = pixel_differences(plan, image, transform(image))
         assert most < 2.01
         assert mean < 0.05
-    labels = json.loads((folder / PREPARED / "labels.json").read_text())
+    labels = json.loads((folder / PREPARED_DIR / "labels.json").read_text())
     known = ImageNetInfo("imagenet-22k")
     assert len(labels) == 21841
     assert labels[0] == known.index_to_description(0)
@@ -119,11 +124,13 @@ def png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def off(plan: Plan, image: Image.Image, expected: torch.Tensor) -> tuple[float, float]:
-    """By how many levels of 255 the plan's pixels are off, at most and in the mean."""
+def pixel_differences(
+    plan: PreprocessingPlan, image: Image.Image, expected: torch.Tensor
+) -> tuple[float, float]:
+    """Return the maximum and mean difference of the plan's pixels from the expected ones, in levels (0 to 255)."""
     scale, mean, std = plan.normalization
     levels = (expected.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)) / scale
-    ours = plan(np.array(image))
-    assert ours.shape == levels.shape
-    difference = (ours - levels).abs()
+    pixels = plan(np.array(image))
+    assert pixels.shape == levels.shape
+    difference = (pixels - levels).abs()
     return float(difference.max()), float(difference.mean())

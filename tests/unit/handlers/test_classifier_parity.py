@@ -1,29 +1,30 @@
-"""The classifier answers as transformers does, with real weights and with the starter's."""
+"""Comparison of the classifier's answers with those of transformers, with real weights and starter weights."""
 
 import json
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.real_models import labeled_photos, mobilenet_folder
-from tests.unit.handlers.classifying import STARTER, assert_equal_to_transformers, started
+from tests.real_models import labeled_photos
+from tests.unit.handlers.classifying import STARTER, assert_equal_to_transformers, start_classifier
 from tests.unit.handlers.sending import raw, send
 from training.images import draw_image
 
 
 @pytest.fixture(scope="module")
-def starter(tmp_path_factory):
-    return started(STARTER, tmp_path_factory.mktemp("starter"))
+def starter(prepared_starter, tmp_path_factory):
+    return start_classifier(prepared_starter, tmp_path_factory.mktemp("starter"))
 
 
 @pytest.fixture(scope="module")
-def mobilenet(shared_data, tmp_path_factory):
-    folder = mobilenet_folder(shared_data, tmp_path_factory.mktemp("mobilenet"))
-    return (*started(folder, tmp_path_factory.mktemp("real")), folder)
+def mobilenet(calibrated_mobilenet, tmp_path_factory):
+    folder = calibrated_mobilenet
+    return (*start_classifier(folder, tmp_path_factory.mktemp("real")), folder)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("default")
-def test_parity_on_real_photos_with_real_weights(mobilenet):
+def test_real_weights_agree_with_transformers_on_real_photos(mobilenet):
     handler, context, folder = mobilenet
     names = [
         "ts_kitten.jpg", "hub_samoyed.jpg", "sm_tiger.png", "sm_tiger.gif", "pil_pil_sample_cmyk.jpg",
@@ -38,7 +39,7 @@ def test_parity_on_real_photos_with_real_weights(mobilenet):
         assert_equal_to_transformers(answer, folder, data, tolerance)
 
 
-def test_real_weights_label_real_photos(mobilenet, shared_data):
+def test_real_weights_label_real_photos_correctly(mobilenet, shared_data):
     handler, context, _ = mobilenet
     names = json.loads((shared_data / "imagenet_index_to_name.json").read_text())
     photos = labeled_photos(shared_data)
@@ -50,7 +51,7 @@ def test_real_weights_label_real_photos(mobilenet, shared_data):
     assert right >= len(photos) - 1
 
 
-def test_all_orientations_of_one_photo_get_one_label(mobilenet, shared_data):
+def test_all_orientations_of_a_photo_get_the_same_label(mobilenet, shared_data):
     handler, context, _ = mobilenet
     photos = sorted((shared_data / "photos").glob("exif_Landscape_*.jpg"))
     answers, _ = send(handler, context, *[raw(path.read_bytes()) for path in photos])
@@ -58,7 +59,7 @@ def test_all_orientations_of_one_photo_get_one_label(mobilenet, shared_data):
 
 
 @pytest.mark.full
-def test_parity_of_the_starter(starter):
+def test_starter_weights_agree_with_transformers(starter):
     handler, context = starter
     for index in range(5):
         _, data = draw_image(99, index)

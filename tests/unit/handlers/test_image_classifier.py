@@ -1,4 +1,4 @@
-"""The image classifier: the numbers of transformers, in every form of request."""
+"""Tests of the image classifier: answers in every request format, parameters, batches and warm-up."""
 
 import base64
 import io
@@ -10,29 +10,30 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.engines.torch_classifier import TorchClassifier
+from handlers.core.device import FAST_BF16, has_any
+from handlers.engines.image.torch_classifier import TorchClassifier
 from handlers.image_classifier import ImageClassifier, read_labels
 from handlers.vision.gpu_decode import DeviceDecoder
-from tests.unit.handlers.classifying import STARTER, started
+from tests.unit.handlers.classifying import STARTER, start_classifier
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.sending import HTTP, js, raw, send
-from tests.unit.handlers.torchserve import by_grpc, received
+from tests.unit.handlers.torchserve import grpc_request, http_request
 from training.images import LABELS, draw_image
 
 
 @pytest.fixture(scope="module")
-def starter(tmp_path_factory):
-    return started(STARTER, tmp_path_factory.mktemp("starter"))
+def starter(prepared_starter, tmp_path_factory):
+    return start_classifier(prepared_starter, tmp_path_factory.mktemp("starter"))
 
 
 def assert_same(one, other) -> None:
-    """Within floating tolerance: the order of additions depends on the batch."""
+    """Assert equality within a tolerance, because the order of additions depends on the batch."""
     assert [item["label"] for item in one] == [item["label"] for item in other]
     assert [item["score"] for item in one] == pytest.approx([item["score"] for item in other], abs=1e-4)
 
 
 @pytest.mark.full
-def test_a_batch_answers_as_its_items_alone(starter):
+def test_batch_answers_equal_those_of_single_items(starter):
     handler, context = starter
     requests = [raw(draw_image(7, index)[1]) for index in range(6)]
     requests[2] = raw(b"no image")
@@ -47,7 +48,7 @@ def test_a_batch_answers_as_its_items_alone(starter):
             assert_same(alone, answer)
 
 
-def test_every_form_of_a_request_gets_one_answer(starter):
+def test_every_request_form_gets_the_same_answer(starter):
     handler, context = starter
     label, data = draw_image(5, 3)
     text = base64.b64encode(data).decode()
@@ -60,10 +61,12 @@ def test_every_form_of_a_request_gets_one_answer(starter):
         js({"inputs": text}),
         js({"inputs": f"data:image/jpeg;base64,{text}", "parameters": {"top_k": 5}}),
         raw(json.dumps({"inputs": text})),
-        received(json.dumps({"inputs": text}).encode(), "text/plain;charset=UTF-8"),
-        received(json.dumps({"inputs": text}).encode(), "application/x-www-form-urlencoded", proxied=True),
-        received(data, "image/jpeg; charset=utf-16le"),
-        by_grpc({"image": json.dumps({"inputs": text}).encode()}),
+        http_request(json.dumps({"inputs": text}).encode(), "text/plain;charset=UTF-8"),
+        http_request(
+            json.dumps({"inputs": text}).encode(), "application/x-www-form-urlencoded", proxied=True
+        ),
+        http_request(data, "image/jpeg; charset=utf-16le"),
+        grpc_request({"image": json.dumps({"inputs": text}).encode()}),
     ]
     answers, statuses = send(handler, context, *forms)
     assert statuses == [200] * len(forms)
@@ -77,7 +80,7 @@ def test_every_form_of_a_request_gets_one_answer(starter):
     assert outputs["score"]["data"] == pytest.approx([item["score"] for item in answers[0]], abs=1e-5)
 
 
-def test_pixels_answer_as_the_image_does(starter):
+def test_pixels_get_the_same_answer_as_the_image(starter):
     handler, context = starter
     _, data = draw_image(5, 4)
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
@@ -93,7 +96,7 @@ def test_pixels_answer_as_the_image_does(starter):
     assert output["data"] == pytest.approx([item["score"] for item in by_bytes], abs=1e-4)
 
 
-def test_several_images_in_one_request(starter):
+def test_several_images_in_one_request_are_answered(starter):
     handler, context = starter
     images = [draw_image(8, index) for index in range(3)]
     inputs = [base64.b64encode(data).decode() for _, data in images]
@@ -106,8 +109,7 @@ def test_several_images_in_one_request(starter):
     ("top_k", "status"),
     [(1, 200), (len(LABELS), 200), (len(LABELS) + 1, 200), (10**30, 200), (0, 400), ("3", 400), (2.5, 400)],
 )
-def test_top_k_runs_from_one_and_ends_at_the_number_of_labels(starter, top_k, status):
-    """Case 11."""
+def test_top_k_is_limited_to_the_number_of_labels(starter, top_k, status):
     handler, context = starter
     text = base64.b64encode(draw_image(1, 1)[1]).decode()
     (answer,), statuses = send(handler, context, js({"inputs": text, "parameters": {"top_k": top_k}}))
@@ -119,7 +121,7 @@ def test_top_k_runs_from_one_and_ends_at_the_number_of_labels(starter, top_k, st
         assert "'top_k' must be an integer of at least 1" in answer["message"]
 
 
-def test_scores_by_function(starter):
+def test_function_to_apply_determines_scores(starter):
     handler, context = starter
     text = base64.b64encode(draw_image(1, 1)[1]).decode()
 
@@ -133,7 +135,7 @@ def test_scores_by_function(starter):
     assert scores("sigmoid") == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-4)
 
 
-def test_odd_shapes_are_answered(starter):
+def test_images_of_unusual_shapes_are_answered(starter):
     handler, context = starter
     rng = random.Random(0)
     for size in ((1, 1), (2000, 3), (3, 2000), (30000, 1), (17, 4001)):
@@ -146,15 +148,15 @@ def test_odd_shapes_are_answered(starter):
 
 
 @pytest.mark.full
-def test_more_images_than_the_network_takes_at_once(tmp_path):
-    handler, context = started(STARTER, tmp_path, max_batch=2)
+def test_large_batch_takes_several_runs(prepared_starter, tmp_path):
+    handler, context = start_classifier(prepared_starter, tmp_path, max_batch=2)
     images = [draw_image(3, index) for index in range(5)]
     answers, _ = send(handler, context, *[raw(data) for _, data in images])
     assert [answer[0]["label"] for answer in answers] == [label for label, _ in images]
     assert len(answers[0]) == 5
 
 
-def test_items_of_one_batch_keep_their_own_parameters(starter):
+def test_items_of_one_batch_keep_their_parameters(starter):
     handler, context = starter
     text = base64.b64encode(draw_image(1, 1)[1]).decode()
     parameter_sets = [
@@ -171,7 +173,7 @@ def test_items_of_one_batch_keep_their_own_parameters(starter):
         assert_same(answer, other)
 
 
-def test_the_engine_and_its_reason_are_described(starter, caplog):
+def test_description_has_engine_and_reason(starter, caplog):
     handler, context = starter
     (answer,), _ = send(handler, context, ({}, {"describe": "True"}))
     assert (answer["engine"], answer["precision"]) == ("openvino", "fp32")
@@ -179,9 +181,9 @@ def test_the_engine_and_its_reason_are_described(starter, caplog):
     assert (answer["decode"], answer["decode_reason"]) == ("cpu", "this worker has no GPU")
 
 
-def test_a_worker_whose_gpu_decodes_answers_as_one_whose_cpu_does(starter, tmp_path):
-    """A CPU stands in for the GPU. Its neighbors are right whatever becomes of an image."""
-    handler, context = started(STARTER, tmp_path, engine="torch")
+def test_gpu_decoding_gives_the_answers_of_cpu_decoding(starter, tmp_path):
+    """The device is a CPU in place of a GPU. An image that fails must not affect its neighbors."""
+    handler, context = start_classifier(STARTER, tmp_path, engine="torch")
     decoder = DeviceDecoder(handler._preprocess.plan, torch.device("cpu"))
     decoded = []
     handler._preprocess.decoder = lambda files: (decoded.append(len(files)), decoder(files))[1]
@@ -203,7 +205,7 @@ def test_a_worker_whose_gpu_decodes_answers_as_one_whose_cpu_does(starter, tmp_p
             assert answer[0]["label"] == other[0]["label"]
     assert answers[3] == expected[3]
 
-    def strict(files):  # as nvJPEG, which refuses a list with one damaged file in it
+    def strict(files):  # like nvJPEG, which rejects a batch with one damaged file
         if damaged in files:
             raise RuntimeError("Error while decoding JPEG images")
         return decoder(files)
@@ -221,9 +223,7 @@ def test_a_worker_whose_gpu_decodes_answers_as_one_whose_cpu_does(starter, tmp_p
 
 
 @pytest.mark.parametrize(("batch_size", "max_batch", "warmed"), [(3, 32, [1, 2, 3]), (8, 2, [1, 2])])
-def test_every_batch_size_is_run_before_the_first_request(
-    tmp_path, monkeypatch, batch_size, max_batch, warmed
-):
+def test_warm_up_runs_every_batch_size(tmp_path, monkeypatch, batch_size, max_batch, warmed):
     (tmp_path / "model").symlink_to(STARTER)
     sizes = []
     run = TorchClassifier.run
@@ -249,14 +249,16 @@ def test_every_batch_size_is_run_before_the_first_request(
         ({"model_type": "resnet", "num_labels": 3}, ["LABEL_0", "LABEL_1", "LABEL_2"], "softmax"),
     ],
 )
-def test_labels_are_those_of_transformers(tmp_path, config, labels, function):
+def test_labels_equal_those_of_transformers(tmp_path, config, labels, function):
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert read_labels(tmp_path) == (labels, function)
 
 
 @pytest.mark.full
-def test_precision_is_close_in_bf16(starter, tmp_path):
-    handler, context = started(STARTER, tmp_path, precision="bf16")
+@pytest.mark.skipif(not has_any(FAST_BF16), reason="this CPU has no bf16")
+def test_bf16_scores_are_close_to_fp32(starter, prepared_starter, tmp_path):
+    handler, context = start_classifier(prepared_starter, tmp_path, precision="bf16")
+    assert handler.describe()["precision"] == "bf16"
     answers, _ = send(handler, context, *[raw(draw_image(4, index)[1]) for index in range(8)])
     reference, _ = send(*starter, *[raw(draw_image(4, index)[1]) for index in range(8)])
     assert [a[0]["label"] for a in answers] == [r[0]["label"] for r in reference]

@@ -1,12 +1,12 @@
-"""The model of TorchServe and the proxy that unit tests use hands on what a real one was recorded to hand on."""
+"""Comparison of the unit tests' fake of TorchServe and nginx with recorded requests of the real ones."""
 
 import json
 from typing import Any
 
 import pytest
 
-from tests.unit.handlers.recorded import recorded
-from tests.unit.handlers.torchserve import by_grpc, model_infer, received
+from tests.unit.handlers.recorded import recorded_request
+from tests.unit.handlers.torchserve import grpc_request, http_request, model_infer_request
 
 JSON = b'{"inputs": "Rain fell.", "parameters": {"max_new_tokens": 3}}'
 URLENCODED = "application/x-www-form-urlencoded"
@@ -16,7 +16,7 @@ CAFE = b"caf\xe9"
 
 
 def form(*parts: tuple[str, bytes]) -> bytes:
-    """As curl writes it; a part's header after its name, and its content."""
+    """Return a multipart form as curl writes it. Parts are (header after its name, content)."""
     mark = b"-" * 42
     lines = [
         b"".join(
@@ -74,17 +74,19 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("proxied", [False, True])
-def test_requests(name: str, proxied: bool) -> None:
+def test_parsed_http_request_equals_recorded_one(name: str, proxied: bool) -> None:
     case = {**CASES[name], "headers": {"Accept": "*/*"}}
     if proxied and case.get("route") == "invoke":
         case["route"] = "predictions"
-    assert received(**case, proxied=proxied) == recorded(name + (", through nginx" if proxied else ""))
+    assert http_request(**case, proxied=proxied) == recorded_request(
+        name + (", through nginx" if proxied else "")
+    )
 
 
-def test_grpc() -> None:
-    assert by_grpc({"text": RAIN, "max_new_tokens": b"3"}) == recorded("grpc")
-    assert by_grpc({"body": JSON}) == recorded("grpc json in body")
-    fields, headers = recorded("grpc open inference")
+def test_parsed_grpc_request_equals_recorded_one() -> None:
+    assert grpc_request({"text": RAIN, "max_new_tokens": b"3"}) == recorded_request("grpc")
+    assert grpc_request({"body": JSON}) == recorded_request("grpc json in body")
+    fields, headers = recorded_request("grpc open inference")
     message = json.loads(bytes(fields["body"]))
     assert message["inputs"][0] == {
         "shape": [1],
@@ -92,4 +94,4 @@ def test_grpc() -> None:
         "datatype": "BYTES",
         "name": "text",
     }
-    assert model_infer(bytes(fields["body"])) == (fields, headers)
+    assert model_infer_request(bytes(fields["body"])) == (fields, headers)

@@ -1,4 +1,4 @@
-"""What TorchServe 0.12 and the proxy make of a request before a handler sees it, as far as recorded requests show.
+"""A fake of TorchServe 0.12 and nginx that converts requests to fields and headers like the recorded ones.
 
 `test_torchserve.py` compares it with recorded requests.
 """
@@ -27,11 +27,11 @@ class MarkedService(Service):  # type: ignore[misc]
 mark_repeated_names(MarkedService)
 
 
-class NotReceived(Exception):
-    """TorchServe answers this request itself, with an error."""
+class AnsweredByTorchServe(Exception):
+    """A request that TorchServe answers with an error before a handler receives it."""
 
 
-def received(
+def http_request(
     body: bytes,
     content_type: str = "",
     *,
@@ -40,7 +40,7 @@ def received(
     route: str = "predictions",
     headers: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields and headers that a handler gets of a POST request. Raises NotReceived.
+    """Return the fields and headers that a handler receives for a POST request. Raises AnsweredByTorchServe.
 
     `route`: predictions, invoke or v2. Through the proxy, predictions with a query take the route invoke.
     """
@@ -64,21 +64,23 @@ def received(
         sent["explain"] = "False"
     if route == "predictions":
         sent["url_path"] = ""
-    return handed_on(fields, sent)
+    return convert_with_torchserve(fields, sent)
 
 
-def by_grpc(entries: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of TorchServe's gRPC `Predictions`."""
-    return handed_on([(name, "", value) for name, value in entries.items()], {})
+def grpc_request(entries: Mapping[str, bytes]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields and headers of a gRPC `Predictions` call."""
+    return convert_with_torchserve([(name, "", value) for name, value in entries.items()], {})
 
 
-def model_infer(message: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of a `ModelInfer` request, which TorchServe has turned into JSON."""
-    return handed_on([("body", "application/json", message)], {})
+def model_infer_request(message: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields and headers of a `ModelInfer` call, which TorchServe converts to JSON."""
+    return convert_with_torchserve([("body", "application/json", message)], {})
 
 
-def handed_on(fields: Iterable[Field], headers: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """By TorchServe's own code."""
+def convert_with_torchserve(
+    fields: Iterable[Field], headers: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Convert fields and headers with TorchServe's code."""
     frame = {
         "requestId": b"1",
         "parameters": [
@@ -92,7 +94,7 @@ def handed_on(fields: Iterable[Field], headers: Mapping[str, str]) -> tuple[dict
 
 
 def _of_proxy(content_type: str, route: str) -> dict[str, str]:
-    """Headers that deploy/nginx/nginx.conf.template sets."""
+    """Return the headers that deploy/nginx/nginx.conf.template sets."""
     assumed = "application/json" if route == "v2" else "application/octet-stream"
     if content_type.lower().startswith(FORMS):
         return {"Content-Type": assumed, "X-Form-Content-Type": content_type}
@@ -102,7 +104,7 @@ def _of_proxy(content_type: str, route: str) -> dict[str, str]:
 def _urlencoded(body: bytes) -> Iterable[Field]:
     body = body.partition(b"\n")[0].removesuffix(b"\r")
     if b"\r" in body:
-        raise NotReceived
+        raise AnsweredByTorchServe
     *others, last = body.split(b"&")
     for pair in [*others, last] if b"=" in last else others:
         name, _, value = pair.partition(b"=")
@@ -111,13 +113,13 @@ def _urlencoded(body: bytes) -> Iterable[Field]:
             try:
                 yield name.decode(), "", _unquoted(value)
             except UnicodeDecodeError:
-                raise NotReceived from None
+                raise AnsweredByTorchServe from None
 
 
 def _unquoted(text: bytes) -> bytes:
     for escape in text.split(b"%")[1:]:
         if len(escape) < 2 or not all(digit in b"0123456789abcdefABCDEF" for digit in escape[:2]):
-            raise NotReceived
+            raise AnsweredByTorchServe
     return unquote_to_bytes(text.replace(b"+", b" "))
 
 
@@ -129,7 +131,7 @@ def _multipart(body: bytes, content_type: str) -> Iterable[Field]:
         values = {key.lower(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
         disposition = values.get("content-disposition", "")
         if not disposition:
-            raise NotReceived
+            raise AnsweredByTorchServe
         is_file = header_parameter("content-disposition", disposition, "filename") != ""
         part_type = values.get("content-type", "application/octet-stream").partition(";")[0]
         yield (

@@ -8,7 +8,7 @@ GOOD = b'[{"label": "a"}, {"label": "b"}, {"label": "c"}, {"label": "d"}, {"labe
 
 
 class FixedRateServer:
-    """Answers in `seconds`, `lanes` requests at a time, in a thread of its own."""
+    """A server in a thread that answers in `seconds`, up to `lanes` requests at a time."""
 
     def __init__(self, seconds: float, lanes: int = 1) -> None:
         self._seconds, self._lanes = seconds, lanes

@@ -1,4 +1,4 @@
-"""Requests and responses, byte by byte."""
+"""HTTP requests, and responses that arrive byte by byte."""
 
 import pytest
 

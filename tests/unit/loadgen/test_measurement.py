@@ -5,7 +5,13 @@ from collections import Counter
 
 import pytest
 
-from torchserve_models.loadgen import Measurement, median_summary, merge_measurements, percentile
+from torchserve_models.loadgen import (
+    Measurement,
+    median_summary,
+    merge_measurements,
+    percentile,
+    relative_spread,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,7 @@ def test_simultaneous_measurements_are_added_up():
     assert merged.cpu == pytest.approx(0.3)
 
 
-def test_median_round_decides_but_every_error_counts():
+def test_median_summary_has_median_rates_and_all_errors():
     rounds = [
         Measurement(1.0, rate, [0.1], errors=Counter(busy=errors)).summary()
         for rate, errors in ((10, 0), (99, 1), (11, 2))
@@ -67,3 +73,5 @@ def test_median_round_decides_but_every_error_counts():
     summary = median_summary(rounds)
     assert summary.requests_per_second == 11
     assert summary.errors == {"busy": 3}
+    assert str(summary) == "   11.0/s  p50   100.0 ms  p99   100.0 ms, 3 x busy"
+    assert relative_spread(rounds) == 89 / 11

@@ -1,5 +1,7 @@
-"""Small models made on the fly, a repository layout of our own, and a hub that the library is pointed at."""
+"""Fixtures of the packing tests: small random models, a temporary repository and a fake hub."""
 
+import compileall
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,20 +14,29 @@ import pytest
 from PIL import Image
 
 from tests.unit.packing.fake_hub import FakeHub
-from torchserve_models.packing import pack
+from torchserve_models.packing import PackRequest, pack
 from torchserve_models.packing.artifacts import cache, preparation
-from torchserve_models.packing.artifacts.cache import KEPT
-from torchserve_models.packing.build import Packed
-from torchserve_models.packing.models import Layout
+from torchserve_models.packing.artifacts.cache import MAX_ENTRIES
+from torchserve_models.packing.build import PackedArchive
+from torchserve_models.packing.models import RepositoryLayout
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
-LAYOUT = Layout(ROOT)
+LAYOUT = RepositoryLayout(ROOT)
 HUB_ID = "owner/small-net"
+
+
+@pytest.fixture(autouse=True)
+def _forked_modules(
+    forked_modules: None, cached_compiler: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prepare and convert models in forks; test_pack_command.py runs separate processes."""
+    if cached_compiler is not None:
+        monkeypatch.setenv("PATH", str(cached_compiler), prepend=os.pathsep)
 
 
 @pytest.fixture(scope="session")
 def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny ResNet with random weights, saved as transformers saves it."""
+    """A tiny ResNet with random weights in a Hugging Face model folder."""
     import torch
     from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
@@ -42,7 +53,7 @@ def resnet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny T5 in two shards, with a tokenizer of a few words."""
+    """A tiny T5 with random weights in two shards, and a tokenizer with four tokens."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
@@ -67,17 +78,17 @@ def content_of(folder: Path) -> dict[str, bytes]:
 
 @dataclass
 class Bench:
-    """A layout of our own with one known model, `small-net`, and a store; `said` is what was reported."""
+    """A temporary repository with the model `small-net`, a store, and the reported messages."""
 
-    layout: Layout
+    layout: RepositoryLayout
     store: Path
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
-    def pack(self, name: str = "small-net", **options: Any) -> Packed:
-        return pack(name, store=self.store, report=self.said.append, layout=self.layout, **options)
+    def pack(self, name: str = "small-net", **options: Any) -> PackedArchive:
+        return pack(PackRequest(name, store=self.store, **options), self.messages.append, self.layout)
 
     def leftovers(self) -> list[str]:
-        """What is in the store beside archives."""
+        """Return the names of files in the store that are not archives."""
         if not self.store.is_dir():
             return []
         return [path.name for path in self.store.iterdir() if path.suffix != ".mar"]
@@ -85,30 +96,43 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def prepared(pytestconfig: pytest.Config) -> Path:
-    """Return one cache for all tests, processes and runs, as preparing takes seconds.
+    """A cache of prepared files that is shared by all tests and runs, because preparation takes seconds.
 
-    Its keys hold the code and the versions that decide what is made; a test about the cache has one of its own.
+    Keys contain digests of the code, so the cache is never stale. Tests of the cache itself use `empty_cache`.
     """
     assert pytestconfig.cache is not None
     return pytestconfig.cache.mkdir("prepared")
 
 
+@pytest.fixture(scope="session")
+def compiled_handlers() -> Path:
+    """The handlers with their byte code, which each preparation process would otherwise compile."""
+    compileall.compile_dir(ROOT / "handlers", quiet=1)
+    return ROOT / "handlers"
+
+
 @pytest.fixture
-def bench(tmp_path: Path, resnet_folder: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(cache, "KEPT", 100)  # of `small-net`, which is another model in each test
+def bench(
+    tmp_path: Path,
+    resnet_folder: Path,
+    prepared: Path,
+    compiled_handlers: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Bench:
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 100)  # of `small-net`, which is another model in each test
     root = tmp_path / "root"
     (root / "model_store").mkdir(parents=True)
     (root / "model_store" / ".prepared").symlink_to(prepared)
-    shutil.copytree(ROOT / "handlers", root / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(compiled_handlers, root / "handlers")
     model = root / "models" / "small-net"
     shutil.copytree(resnet_folder, model / "starter")
     (model / "source.yaml").write_text(f"task: image-classification\nhub: {HUB_ID}\nlicense: mit\n")
     shutil.copy(ROOT / "models" / "resnet-50" / "model-config.yaml", model)
-    return Bench(Layout(root), tmp_path / "store")
+    return Bench(RepositoryLayout(root), tmp_path / "store")
 
 
 def point_library_at(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT, HF_HOME and HF_HUB_DOWNLOAD_TIMEOUT do when they are set before the library is imported."""
+    """Set the endpoint, cache and timeout of huggingface_hub, which reads their variables only when imported."""
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 
@@ -124,15 +148,15 @@ def point_library_at(url: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.lower(), raising=False)
-    monkeypatch.setattr(hub, "_silent", {})
+    monkeypatch.setattr(hub, "_unreachable_errors", {})
     close_session()
 
 
 @pytest.fixture
 def fake_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resnet_folder: Path, no_naps: None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resnet_folder: Path, no_retry_delay: None
 ) -> Iterator[FakeHub]:
-    """A hub that has `owner/small-net`, with the library pointed at it and an empty cache."""
+    """A fake hub with `owner/small-net`, used by huggingface_hub with an empty cache."""
     from huggingface_hub.utils import close_session
 
     with FakeHub() as hub:
@@ -143,25 +167,25 @@ def fake_hub(
 
 
 @pytest.fixture
-def no_naps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A download waits before it goes on after a broken connection; tests need not."""
-    from torchserve_models.packing.sources import transfer
+def no_retry_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the delay before a broken download resumes."""
+    from torchserve_models.packing.sources import resumable_download
 
-    monkeypatch.setattr(transfer, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr(resumable_download, "time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it for what HF_HUB_OFFLINE=1 does."""
+    """A function that has the effect of HF_HUB_OFFLINE=1."""
     from huggingface_hub import constants
 
     return lambda: monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
-def own_cache(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache in place of the one that the tests share."""
-    monkeypatch.setattr(cache, "KEPT", KEPT)
+def empty_cache(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of prepared files in place of the shared one."""
+    monkeypatch.setattr(cache, "MAX_ENTRIES", MAX_ENTRIES)
     bench.layout.prepared.unlink()
     return bench.layout.prepared
 
@@ -177,5 +201,5 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def no_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and from then on a pack that prepares anything fails the test."""
+    """A function after whose call any preparation fails the test."""
     return lambda: monkeypatch.setattr(preparation, "_run", lambda *_: pytest.fail("prepared again"))

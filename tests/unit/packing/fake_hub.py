@@ -1,4 +1,4 @@
-"""A hub on a loopback port: the model API and the file routes as huggingface_hub asks for them, and their faults."""
+"""A fake Hugging Face Hub on a loopback port, with the routes that huggingface_hub uses and injected faults."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 @dataclass
 class Repository:
-    """Commits of one repository, the last one being the branch; `served` overrides what a file's route sends."""
+    """Commits of one repository, the last one being the default branch; `served` overrides the content of files."""
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     license: str = "mit"
@@ -34,7 +34,7 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong on paths that match: a `status`, a body cut off at `cut_at`, or no answer; `times` times."""
+    """A fault on matching paths, at most `times` times: an HTTP `status`, a body cut at `cut_at`, or no response."""
 
     path: str
     status: int = 0
@@ -54,7 +54,7 @@ class Request:
 
 
 class FakeHub:
-    """Start with `with FakeHub() as hub`; `hub.url` is what HF_ENDPOINT would be."""
+    """A context manager that runs the hub; `url` is the value for HF_ENDPOINT."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -95,7 +95,7 @@ class FakeHub:
         return None
 
     def wait(self) -> None:
-        """Swallows a request: no answer until the hub ends."""
+        """Block a request until the hub stops."""
         self._stop.wait(60)
 
 
@@ -111,8 +111,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
-            seen = self.headers.get("Range"), self.headers.get("Authorization")
-            hub.requests.append(Request(self.command, path, *seen))
+            headers = self.headers.get("Range"), self.headers.get("Authorization")
+            hub.requests.append(Request(self.command, path, *headers))
             fault = hub.fault_for(path)
             if fault and fault.hang:
                 hub.wait()
@@ -155,8 +155,8 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
 
         def _bytes(self, data: bytes, headers: dict[str, str], fault: Fault | None, body: bool) -> None:
             status, part = 200, data
-            if wanted := _RANGE.fullmatch(self.headers.get("Range", "")):
-                start, end = int(wanted[1]), int(wanted[2] or len(data) - 1)
+            if range_match := _RANGE.fullmatch(self.headers.get("Range", "")):
+                start, end = int(range_match[1]), int(range_match[2] or len(data) - 1)
                 status, part = 206, data[start : end + 1]
                 headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
             cut = fault.cut_at if fault and fault.cut_at >= 0 else None
@@ -180,13 +180,13 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
 
         def log_message(self, *_: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     return Handler
 
 
 def oid_of(name: str, data: bytes) -> str:
-    """The hub's digest of a file: sha256 in large file storage, otherwise git's."""
+    """Return the digest that the hub lists: SHA-256 for Git LFS files, otherwise the git blob ID."""
     if name.endswith(_LFS):
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

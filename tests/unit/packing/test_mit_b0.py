@@ -1,7 +1,4 @@
-"""A model of models/ without a starter, from the hub by its name into a real archive, with its real architecture.
-
-The repository has pickled weights alone, as older ones do; what comes out answers as transformers does.
-"""
+"""Packing of mit-b0, a model without starter weights whose hub repository has only pickled weights."""
 
 import io
 import shutil
@@ -26,9 +23,9 @@ from training.images import draw
 
 
 @pytest.mark.full
-def test_mit_b0_by_its_name(bench: Bench, fake_hub: FakeHub, tmp_path: Path) -> None:
+def test_packed_mit_b0_predicts_as_transformers(bench: Bench, fake_hub: FakeHub, tmp_path: Path) -> None:
     folder = tmp_path / "mit-b0"
-    mit_b0(folder)
+    mit_b0(folder, depth=1, size=128)
     pickled = io.BytesIO()
     torch.save(load_file(folder / "model.safetensors"), pickled)
     content = content_of(folder)
@@ -38,9 +35,12 @@ def test_mit_b0_by_its_name(bench: Bench, fake_hub: FakeHub, tmp_path: Path) -> 
 
     packed = bench.pack("mit-b0")
     assert packed.weights == "pretrained"
-    made = read_provenance(packed.path)
-    assert (made.source, made.architecture) == ("nvidia/mit-b0", "SegformerForImageClassification")
-    assert "none" not in made.prepared["openvino"]
+    provenance = read_provenance(packed.path)
+    assert (provenance.source, provenance.architecture) == (
+        "nvidia/mit-b0",
+        "SegformerForImageClassification",
+    )
+    assert "none" not in provenance.prepared["openvino"]
     assert bench.pack("mit-b0").unchanged  # from the lock and the cache
 
     with zipfile.ZipFile(packed.path) as archive:
@@ -58,13 +58,13 @@ def test_mit_b0_by_its_name(bench: Bench, fake_hub: FakeHub, tmp_path: Path) -> 
     assert_equal_to_transformers(answer, folder, file.getvalue())
 
 
-def test_without_pickled_the_same_repository_is_refused(
+def test_pickled_repository_is_rejected_without_pickled_option(
     bench: Bench, fake_hub: FakeHub, tmp_path: Path
 ) -> None:
     from torchserve_models.packing import errors
 
     folder = tmp_path / "mit-b0"
-    mit_b0(folder)
+    mit_b0(folder, depth=1, size=128)
     content = content_of(folder)
     content["pytorch_model.bin"] = content.pop("model.safetensors")
     fake_hub.add("owner/other", content)

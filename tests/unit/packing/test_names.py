@@ -1,4 +1,4 @@
-"""Names and versions that can be packed are those that TorchServe, URLs and file names can carry."""
+"""Validation of model names and versions."""
 
 import pytest
 
@@ -9,15 +9,15 @@ WRONG = ["", ".", "..", "a..b", "../x", "a/b", "a b", "-a", "_a", ".a", "ä", "a
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_names_that_torchserve_refuses(name: str) -> None:
-    with pytest.raises(errors.BadRequest, match="name"):
+def test_invalid_names_and_versions_are_rejected(name: str) -> None:
+    with pytest.raises(errors.InvalidOptions, match="name"):
         check_name(name)
-    with pytest.raises(errors.BadRequest, match="version"):
+    with pytest.raises(errors.InvalidOptions, match="version"):
         check_version(name)
 
 
 @pytest.mark.parametrize("name", ["a", "resnet-50", "T5_small.v1", "0", "a" * 128, "starter-0a1b2c3d"])
-def test_names_that_it_takes(name: str) -> None:
+def test_valid_names_are_accepted(name: str) -> None:
     check_name(name)
     check_version(name)
 
@@ -34,7 +34,7 @@ def test_names_that_it_takes(name: str) -> None:
         ("???", "at most 128 characters."),
     ],
 )
-def test_the_message_proposes_a_name(name: str, hint: str) -> None:
-    with pytest.raises(errors.BadRequest) as error:
+def test_error_suggests_a_valid_name(name: str, hint: str) -> None:
+    with pytest.raises(errors.InvalidOptions) as error:
         check_name(name)
     assert str(error.value).endswith(hint)

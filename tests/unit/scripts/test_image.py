@@ -1,4 +1,4 @@
-"""scripts/image: which tool it takes and what it asks of it; and what a build gets to see of the repository."""
+"""scripts/image: the selected build tool, its arguments, and the files in the build context."""
 
 import os
 import re
@@ -20,12 +20,12 @@ esac
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
-    """Runs scripts/image where these tools are, each working (True) or only installed."""
+    """Return a function that runs scripts/image with fake tools, each of which works (True) or fails."""
     for name in ("PIP_INDEX_URL", "TORCH_CPU_INDEX", "HF_ENDPOINT", "IMAGE_BUILD_ARGS"):
         monkeypatch.delenv(name, raising=False)
 
     def run(tools: dict[str, bool], *arguments: str, **environment: str) -> tuple[int, str, list[str]]:
-        for name in ("docker", "podman", "buildah"):  # whatever this machine has, too
+        for name in ("docker", "podman", "buildah"):  # the fakes hide the tools of this machine
             works = tools.get(name, False)
             (tmp_path / name).write_text(TOOL.format(works=0 if works else 1))
             (tmp_path / name).chmod(0o755)
@@ -45,22 +45,22 @@ def build(tmp_path, monkeypatch):
     return run
 
 
-def test_the_first_tool_that_works_builds(build):
-    code, said, calls = build({"podman": True, "buildah": True})
+def test_first_working_tool_builds_the_image(build):
+    code, output, calls = build({"podman": True, "buildah": True})
     assert code == 0
     assert [call.split()[:2] for call in calls] == [["podman", "build"], ["podman", "images"]]
     for words in ("BASE=debian:bookworm-slim", "TORCH=cpu", "WEIGHTS=starter", "--tag torchserve-models"):
         assert words in calls[0]
-    assert "--format docker" in calls[0]  # else the health check is lost
-    assert said.endswith("image: torchserve-models, 1.23 GB\n")
+    assert "--format docker" in calls[0]  # other formats have no health check
+    assert output.endswith("image: torchserve-models, 1.23 GB\n")
 
 
-def test_the_tool_can_be_chosen(build):
+def test_tool_option_selects_the_tool(build):
     _, _, calls = build({"podman": True, "buildah": True}, "--tool", "buildah")
     assert [call.split()[:2] for call in calls] == [["buildah", "build"], ["buildah", "images"]]
 
 
-def test_options_reach_the_build(build):
+def test_options_are_passed_to_the_build(build):
     code, _, calls = build(
         {"docker": True},
         *("--gpu", "--weights", "none", "--base", "localhost/mine", "--tag", "a/b:c", "--", "--no-cache"),
@@ -79,26 +79,26 @@ def test_options_reach_the_build(build):
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (["--weights", "none-of-these"], "--weights is starter, pretrained or none"),
+        (["--weights", "none-of-these"], "--weights must be starter, pretrained or none"),
         (["--tag"], "--tag needs a value"),
         (["--gpus"], "unknown option --gpus"),
     ],
 )
-def test_a_wrong_command_line_builds_nothing(build, arguments, why):
-    code, said, calls = build({"docker": True}, *arguments)
+def test_invalid_command_line_builds_nothing(build, arguments, why):
+    code, output, calls = build({"docker": True}, *arguments)
     assert code == 2
-    assert why in said
+    assert why in output
     assert calls == []
 
 
-def test_without_a_tool_that_is_said(build):
-    code, said, _ = build({})
+def test_missing_build_tool_is_an_error(build):
+    code, output, _ = build({})
     assert code == 2
-    assert "neither docker, podman nor buildah works here" in said
+    assert "docker, podman and buildah are missing or do not work" in output
 
 
-def test_a_build_sees_what_runs_and_nothing_else():
-    """.dockerignore shuts out everything, then names what comes in."""
+def test_build_context_has_only_files_of_the_image():
+    """.dockerignore excludes everything, then includes files by name."""
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert lines[0] == "*"
     named = {line[1:] for line in lines if line.startswith("!")}
@@ -121,7 +121,7 @@ def test_a_build_sees_what_runs_and_nothing_else():
     assert "**/__pycache__" in lines
 
 
-def test_no_script_is_in_the_image_whose_program_is_not():
+def test_scripts_of_excluded_packages_are_excluded():
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     inside = {line[1:] for line in lines if line.startswith("!")}
     for script in filter(Path.is_file, (ROOT / "scripts").iterdir()):
@@ -132,7 +132,7 @@ def test_no_script_is_in_the_image_whose_program_is_not():
             assert f"scripts/{script.name}" in lines, script.name
 
 
-def test_the_image_is_not_run_by_root_and_tells_whether_it_is_ready():
+def test_image_runs_without_root_and_has_a_health_check():
     text = (ROOT / "Dockerfile").read_text()
     final = text[text.rindex("\nFROM ") :]
     assert "\nUSER 1000:1000\n" in final  # a number, for Kubernetes' runAsNonRoot

@@ -1,4 +1,4 @@
-"""scripts/setup: environments from lock files, a torch pair that matches, and clear refusals."""
+"""scripts/setup: environments from lock files, matching builds of torch and torchvision, and error messages."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def setup(monkeypatch, tmp_path):
-    """The script as a module, with a root directory of its own."""
+    """Load the script as a module with a temporary root directory."""
     loader = importlib.machinery.SourceFileLoader("setup_script", str(ROOT / "scripts" / "setup"))
     spec = importlib.util.spec_from_loader("setup_script", loader)
     module = importlib.util.module_from_spec(spec)
@@ -37,14 +37,14 @@ def setup(monkeypatch, tmp_path):
 
 
 def make_with_installed_uv(module, folder: Path) -> None:
-    """`make`, with the uv of this environment in place of a download."""
+    """Create an environment with this environment's uv instead of a downloaded one."""
     if not folder.exists():
         venv.create(folder, with_pip=False)
         (folder / "bin" / "uv").symlink_to(Path(sys.prefix) / "bin" / "uv")
 
 
 def wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> Path:
-    """Write a pure-Python wheel with the least that an installer needs."""
+    """Write a minimal pure-Python wheel."""
     info = f"{name}-{version}.dist-info"
     files = files | {
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
@@ -64,7 +64,7 @@ def torch_wheel(folder: Path, build: str) -> Path:
 
 
 def torchvision_wheel(folder: Path, build: str) -> Path:
-    """As the real one, it fails to import with a torch of another build."""
+    """Write a torchvision wheel whose import fails with another build of torch, as the real one does."""
     code = f"""import torch
 __version__ = '0.28.0{build}'
 if not torch.__version__.endswith('2.13.0{build}'):
@@ -77,13 +77,13 @@ class ops:
 
 @pytest.fixture
 def index(tmp_path):
-    """A function that makes a package index of wheels, served over HTTP, and returns its URL."""
+    """Return a function that serves a package index of wheels over HTTP and returns its URL."""
     folder = tmp_path / "index"
     folder.mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     handler.func.log_message = lambda *arguments: None
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
 
     def serve(wheels: list[Path], name: str = "simple") -> str:
         for path in wheels:
@@ -103,7 +103,7 @@ def index(tmp_path):
 
 
 def write_project(setup, monkeypatch, url: str, extras: dict[str, list[str]]) -> None:
-    """Lock the packages of extras, which the index at `url` serves."""
+    """Write a pyproject.toml and lock the packages of its extras from the index at `url`."""
     locks = setup.ROOT / "requirements"
     locks.mkdir()
     monkeypatch.setenv("UV_DEFAULT_INDEX", url)
@@ -128,7 +128,7 @@ def write_project(setup, monkeypatch, url: str, extras: dict[str, list[str]]) ->
     [
         ((["+cpu"], ["+cpu"]), False, "auto", "+cpu"),
         ((["+cpu"], ["+cpu"]), True, "auto", ""),
-        ((["+cpu"], []), False, "auto", ""),  # a CPU build of torch alone
+        ((["+cpu"], []), False, "auto", ""),  # only torch is a CPU build
         (None, False, "auto", ""),  # the CPU index cannot be reached
         ((["+cpu"], ["+cpu"]), False, "cuda", ""),  # an image for GPUs is built where there is none
         ((["+cpu"], ["+cpu"]), True, "cpu", "+cpu"),
@@ -174,7 +174,7 @@ def test_working_cpu_builds_are_not_replaced(setup, monkeypatch, tmp_path, index
     assert setup.installed_torch() == ["2.13.0+cpu", "0.28.0+cpu"]
 
 
-def test_package_with_another_hash_is_refused(setup, monkeypatch, tmp_path, index, capsys):
+def test_package_with_another_hash_is_rejected(setup, monkeypatch, tmp_path, index, capsys):
     url = index([wheel(tmp_path, "pages", "1.0", {"pages.py": ""})])
     write_project(setup, monkeypatch, url, {"demo": ["pages==1.0"]})
     index([wheel(tmp_path, "pages", "1.0", {"pages.py": "changed = True"})])
@@ -185,7 +185,7 @@ def test_package_with_another_hash_is_refused(setup, monkeypatch, tmp_path, inde
 
 
 @pytest.mark.full
-def test_demo_has_its_own_environment(setup, monkeypatch, tmp_path, index, capsys):
+def test_demo_has_a_separate_environment(setup, monkeypatch, tmp_path, index, capsys):
     url = index([wheel(tmp_path, "pages", "1.0", {"pages.py": ""})])
     write_project(setup, monkeypatch, url, {"demo": ["pages==1.0"]})
     monkeypatch.setattr(sys, "argv", ["setup", "--demo"])
@@ -201,7 +201,7 @@ def test_demo_has_its_own_environment(setup, monkeypatch, tmp_path, index, capsy
 
 
 @pytest.mark.full
-def test_clients_of_other_servers_have_their_own_environment(setup, monkeypatch, tmp_path, index, capsys):
+def test_clients_of_other_servers_have_a_separate_environment(setup, monkeypatch, tmp_path, index, capsys):
     codec = wheel(tmp_path, "codec", "1.0", {"codec.py": ""})
     digest = hashlib.sha256(codec.read_bytes()).hexdigest()
     write_project(setup, monkeypatch, index([codec]), {})
@@ -219,7 +219,7 @@ def test_clients_of_other_servers_have_their_own_environment(setup, monkeypatch,
 
 
 @pytest.mark.parametrize("version", [(3, 10, 1), (3, 14, 0)])
-def test_unsupported_python_is_refused_with_what_to_install(setup, monkeypatch, version):
+def test_unsupported_python_is_rejected_with_supported_versions(setup, monkeypatch, version):
     monkeypatch.setattr(sys, "version_info", version)
     monkeypatch.setattr(setup.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit) as caught:
@@ -227,7 +227,7 @@ def test_unsupported_python_is_refused_with_what_to_install(setup, monkeypatch, 
     assert f"Python 3.11, 3.12 or 3.13 is needed; this is 3.{version[1]}" in str(caught.value)
 
 
-def test_supported_python_elsewhere_is_used(setup, monkeypatch):
+def test_supported_python_in_path_is_used(setup, monkeypatch):
     called = []
     monkeypatch.setattr(sys, "version_info", (3, 10, 1))
     monkeypatch.setattr(setup.shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -237,7 +237,7 @@ def test_supported_python_elsewhere_is_used(setup, monkeypatch):
     monkeypatch.setattr(setup.os, "execv", lambda path, arguments: called.append(path) or sys.exit(0))
     with pytest.raises(SystemExit):
         setup.require_python()
-    assert called == ["/usr/bin/python3.12"]  # the one of 3.11 does not start
+    assert called == ["/usr/bin/python3.12"]  # Python 3.11 does not start
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_supported_python_elsewhere_is_used(setup, monkeypatch):
         ("Linux", "x86_64", "", False),
     ],
 )
-def test_unsupported_platform_is_refused_by_name(setup, monkeypatch, system, machine, libc, supported):
+def test_unsupported_platform_is_named_in_the_error(setup, monkeypatch, system, machine, libc, supported):
     monkeypatch.setattr(setup.platform, "system", lambda: system)
     monkeypatch.setattr(setup.platform, "machine", lambda: machine)
     monkeypatch.setattr(setup.platform, "libc_ver", lambda: (libc, "2.36" if libc else ""))
@@ -263,7 +263,7 @@ def test_unsupported_platform_is_refused_by_name(setup, monkeypatch, system, mac
         setup.check_platform()
 
 
-def test_second_run_does_nothing_and_says_so():
+def test_second_run_reports_that_nothing_changed():
     result = subprocess.run([ROOT / "scripts" / "setup"], capture_output=True, text=True, check=True)
     assert result.stdout == "Nothing to do: .venv is up to date.\n"
 
@@ -278,7 +278,7 @@ def test_linked_environment_of_another_checkout_is_not_emptied(setup, tmp_path):
     assert (other / "kept").exists()
 
 
-def test_locks_name_no_index_and_pin_each_package_of_an_environment_once(setup):
+def test_lock_files_contain_no_index_and_pin_each_package_once(setup):
     texts = {path: (ROOT / path).read_text() for path in (*setup.LOCKS, setup.DEMO_LOCK)}
     assert not [path for path, text in texts.items() if "://" in text]
     for paths in (setup.LOCKS, (setup.DEMO_LOCK,)):

@@ -1,4 +1,4 @@
-"""The classifier's training: what it sees, and what it leaves on disk."""
+"""Tests of the classifier's training: its input pixels, batches, held-out data and saved model."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ from training import classifier
 from training.images import draw_image
 
 
-def test_training_sees_what_the_image_processor_will_show(tmp_path: Path) -> None:
+def test_training_pixels_equal_those_of_the_image_processor(tmp_path: Path) -> None:
     classifier.save(classifier.network(), tmp_path)
     processor: Any = AutoImageProcessor.from_pretrained(tmp_path)
     data = draw_image(4, 0)[1]
@@ -26,7 +26,7 @@ def test_training_sees_what_the_image_processor_will_show(tmp_path: Path) -> Non
     assert np.abs(plain - middle).mean() < 8  # the noise of single pixels moves, the image does not
 
 
-def test_a_saved_network_is_half_as_large_and_loads_as_fp32(tmp_path: Path) -> None:
+def test_saved_network_is_fp16_and_loads_as_fp32(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = classifier.network().eval()
     classifier.save(model, tmp_path)
@@ -48,14 +48,12 @@ def test_batches_keep_images_and_labels_together() -> None:
     brightness = torch.from_numpy(pool).float().mean(dim=(1, 2, 3))
     for pixels, labels in batches:
         assert pixels.shape == (8, 3, 32, 32)
-        # Mirroring and exchanging colors keep the brightness, which tells the images of a label apart.
-        for found, label in zip(pixels.float().mean(dim=(1, 2, 3)), labels.tolist(), strict=True):
-            assert (brightness[label::13] - found).abs().min() < 3
+        # Mirroring and permuting colors keep the brightness, which identifies the images of a label.
+        for mean, label in zip(pixels.float().mean(dim=(1, 2, 3)), labels.tolist(), strict=True):
+            assert (brightness[label::13] - mean).abs().min() < 3
 
 
-def test_it_does_not_learn_from_what_it_is_measured_on(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_held_out_seed_is_rejected_for_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     arguments = ["classifier", "--out", str(tmp_path), "--seed", str(classifier.HELD_OUT_SEED)]
     monkeypatch.setattr("sys.argv", arguments)
     with pytest.raises(SystemExit, match="2"):

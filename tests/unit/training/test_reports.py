@@ -1,4 +1,4 @@
-"""The grammar of the reports, and the starter summarizers that learned from it."""
+"""Tests of the drawn reports, and of the starter summarizers that were trained on them."""
 
 import re
 import string
@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from training.report_words import GENERAL_ASIDES, Topic
-from training.reports import HELD_OUT_SEED, TOPICS, TRAINING_SEED, Report, draw, report, reports
+from training.reports import (
+    HELD_OUT_SEED,
+    TOPICS,
+    TRAINING_SEED,
+    Report,
+    draw_example,
+    draw_examples,
+    draw_report,
+)
 from training.summary_scores import evaluate, score
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
@@ -34,49 +42,50 @@ def contains(text: str, phrase: str) -> bool:
 
 @pytest.fixture(scope="module")
 def held_out() -> list[Report]:
-    return [draw(HELD_OUT_SEED, index) for index in range(500)]
+    return [draw_report(HELD_OUT_SEED, index) for index in range(500)]
 
 
-def test_a_seed_and_an_index_give_the_same_report_each_time():
-    assert [report(5, index) for index in range(50)] == list(reports(5, 50))
-    assert report(5, 0) == (draw(5, 0).text, draw(5, 0).summary)
+def test_draw_examples_yields_the_reports_of_draw_example():
+    assert [draw_example(5, index) for index in range(50)] == list(draw_examples(5, 50))
+    assert draw_example(5, 0) == (draw_report(5, 0).text, draw_report(5, 0).summary)
 
 
-def test_what_a_seed_draws_does_not_change():
-    # The shipped weights learned this series: other words here mean that they have to be trained again.
-    assert report(TRAINING_SEED, 0) == FIRST_OF_TRAINING
+def test_report_of_a_seed_has_the_recorded_text():
+    # The starter weights were trained on this series. If its words change, train them again.
+    assert draw_example(TRAINING_SEED, 0) == FIRST_OF_TRAINING
 
 
-def test_seeds_and_indices_give_different_reports():
-    drawn = [*reports(5, 300), *reports(6, 300)]
+def test_reports_of_other_seeds_and_indices_differ():
+    drawn = [*draw_examples(5, 300), *draw_examples(6, 300)]
     assert len({text for text, _ in drawn}) == 600
 
 
+@pytest.mark.full
 def test_held_out_reports_and_summaries_are_new(held_out):
-    seen = list(reports(TRAINING_SEED, 20_000))
-    texts, summaries = {text for text, _ in seen}, {summary for _, summary in seen}
+    training_reports = list(draw_examples(TRAINING_SEED, 20_000))
+    texts, summaries = {text for text, _ in training_reports}, {summary for _, summary in training_reports}
     assert not texts & {drawn.text for drawn in held_out}
-    # Nor have the combinations of facts that the summaries tell, but for a rare coincidence.
+    # The combinations of facts in the summaries are new as well, except for rare coincidences.
     assert sum(drawn.summary in summaries for drawn in held_out) <= 0.01 * len(held_out)
 
 
-def test_every_word_of_a_summary_stands_for_a_fact_of_the_text(held_out):
+def test_summary_words_are_facts_of_the_text(held_out):
     for drawn in held_out:
         for name, fact in drawn.facts.items():
             assert contains(drawn.text, fact), (name, drawn)
             assert contains(drawn.summary, fact), (name, drawn)
 
 
-def test_the_outcome_of_a_summary_is_said_in_the_text(held_out):
+def test_text_contains_outcome_of_summary(held_out):
     for drawn in held_out:
         outcomes = topic_of(drawn).outcomes
-        said = [
+        outcomes_in_text = [
             outcome
             for outcome, sentences in outcomes.items()
             if any(sentence in drawn.text for sentence in sentences)
         ]
-        assert len(said) == 1, drawn
-        assert contains(drawn.summary, said[0]), drawn
+        assert len(outcomes_in_text) == 1, drawn
+        assert contains(drawn.summary, outcomes_in_text[0]), drawn
 
 
 def test_reports_have_four_to_nine_sentences_with_distractors(held_out):
@@ -85,8 +94,8 @@ def test_reports_have_four_to_nine_sentences_with_distractors(held_out):
         assert 4 <= len(sentences) <= 9
         assert 10 <= len(words(drawn.summary)) <= 30
         assert drawn.summary.count(".") == 1
-        told = 2 + len(topic_of(drawn).details)
-        assert len(sentences) > told
+        num_required = 2 + len(topic_of(drawn).details)
+        assert len(sentences) > num_required
 
 
 def test_distractors_name_other_places_and_days(held_out):
@@ -105,14 +114,14 @@ def test_every_topic_is_drawn_with_every_outcome(held_out):
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
-def test_templates_name_known_slots_and_every_fact_is_told(topic: Topic):
+def test_templates_name_known_slots_and_every_fact(topic: Topic):
     facts = {"place", "day", "start", "number", "first", "last", *topic.slots}
     for group in (topic.leads, *topic.details):
         assert len(group) >= 3
-        # Each template of a group tells the same facts, or a summary could not be written from the text.
+        # Each template of a group contains the same facts, so that the summary follows from the text.
         assert len({frozenset(slots(template)) for template in group}) == 1
-    told = slots("".join(group[0] for group in (topic.leads, *topic.details)))
-    assert slots(topic.summary) == told | {"outcome"} <= facts | {"outcome"}
+    stated = slots("".join(group[0] for group in (topic.leads, *topic.details)))
+    assert slots(topic.summary) == stated | {"outcome"} <= facts | {"outcome"}
     others = {"elsewhere", "another_day", "another_number", "month", "witness"}
     assert all(slots(aside) <= others for aside in (*topic.asides, *GENERAL_ASIDES))
 
@@ -121,15 +130,15 @@ def slots(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
-def test_scores():
+def test_scores_are_rouge_l_and_exact_matches():
     scores = score(["A fire in Ashby.", "Nothing"], ["A fire in Ashby.", "A flood in Kelso."])
     assert (scores.reports, scores.rouge_l, scores.exact) == (2, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("name", ["t5-small", "bart-large-cnn"])
 @pytest.mark.full
-def test_the_starter_weights_sum_up_held_out_reports(name: str):
+def test_starter_weights_summarize_held_out_reports(name: str):
     folder = MODELS / name / "starter"
     assert (folder / "model.safetensors").stat().st_size <= 4_000_000
-    scores = evaluate(folder, 200)
+    scores = evaluate(folder, 60)
     assert scores.rouge_l >= 0.85, scores

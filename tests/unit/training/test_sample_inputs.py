@@ -1,4 +1,4 @@
-"""The committed sample inputs are what `training` draws with seed 7."""
+"""Tests that the committed sample inputs equal the inputs that `training` draws with seed 7."""
 
 import io
 
@@ -8,13 +8,13 @@ from PIL import Image
 
 from torchserve_models.sample_inputs import IMAGES, REPORTS
 from training.images import draw_image
-from training.reports import report
+from training.reports import draw_example
 
 SEED = 7
 
 
 @pytest.mark.parametrize(("label", "index"), [("arrow", 0), ("fish", 4), ("heart", 5), ("star", 10)])
-def test_sample_image_is_the_drawn_one(label, index):
+def test_sample_image_equals_the_drawn_image(label, index):
     drawn_label, drawn = draw_image(SEED, index)
     assert drawn_label == label
     expected, actual = (
@@ -24,5 +24,5 @@ def test_sample_image_is_the_drawn_one(label, index):
 
 
 @pytest.mark.parametrize(("path", "index"), list(zip(REPORTS, (0, 6, 1), strict=True)))
-def test_sample_report_is_the_written_one(path, index):
-    assert path.read_text("utf-8") == report(SEED, index)[0] + "\n"
+def test_sample_report_equals_the_drawn_report(path, index):
+    assert path.read_text("utf-8") == draw_example(SEED, index)[0] + "\n"

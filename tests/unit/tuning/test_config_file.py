@@ -1,4 +1,4 @@
-"""Edits to a configuration change the given values and nothing else."""
+"""Edits of model-config.yaml change only the given values."""
 
 import zipfile
 
@@ -8,7 +8,7 @@ import yaml
 from torchserve_models.packing.models import LAYOUT
 from torchserve_models.tuning import TuningError
 from torchserve_models.tuning.config_file import copy_archive_with_config, edit_config, write_config
-from torchserve_models.tuning.selection import Setting
+from torchserve_models.tuning.selection import BatchSetting
 
 CONFIG = """\
 # What runs it.
@@ -26,8 +26,8 @@ responseTimeout: 60
 """
 
 
-def test_only_the_values_change():
-    changes = Setting(4, 2, max_batch=4).changes()
+def test_comments_and_order_are_kept():
+    changes = BatchSetting(4, 2, max_batch=4).changes()
     edited = edit_config(CONFIG, changes)
     expected = CONFIG.replace("minWorkers: 1", "minWorkers: 2").replace("maxWorkers: 1 ", "maxWorkers: 2 ")
     expected = expected.replace("batchSize: 8", "batchSize: 4").replace("max_batch: 32", "max_batch: 4")
@@ -56,9 +56,9 @@ def test_equal_number_keeps_its_notation():
 
 
 @pytest.mark.parametrize("name", ["resnet-50", "t5-small", "bart-large-cnn"])
-def test_configuration_of_own_model_can_be_edited(name):
+def test_configurations_in_models_can_be_edited(name):
     text = (LAYOUT.models / name / "model-config.yaml").read_text()
-    before, after = yaml.safe_load(text), yaml.safe_load(edit_config(text, Setting(3, 2).changes()))
+    before, after = yaml.safe_load(text), yaml.safe_load(edit_config(text, BatchSetting(3, 2).changes()))
     assert after == {**before, "batchSize": 3, "minWorkers": 2, "maxWorkers": 2}
 
 
@@ -66,20 +66,20 @@ def test_archive_copy_differs_only_in_its_configuration(tmp_path):
     with zipfile.ZipFile(tmp_path / "old.mar", "w") as old:
         old.writestr("model-config.yaml", CONFIG)
         old.writestr("model/weights", b"\x00\x01")
-    copy_archive_with_config(tmp_path / "old.mar", tmp_path / "new.mar", Setting(2).changes())
+    copy_archive_with_config(tmp_path / "old.mar", tmp_path / "new.mar", BatchSetting(2).changes())
     with zipfile.ZipFile(tmp_path / "new.mar") as new:
         assert new.read("model/weights") == b"\x00\x01"
         assert yaml.safe_load(new.read("model-config.yaml"))["batchSize"] == 2
 
 
-def test_configuration_is_written_completely_or_not_at_all(tmp_path):
+def test_configuration_is_written_atomically(tmp_path):
     path = tmp_path / "model-config.yaml"
     path.write_text(CONFIG)
-    assert write_config(path, Setting(4).changes())
+    assert write_config(path, BatchSetting(4).changes())
     assert yaml.safe_load(path.read_text())["batchSize"] == 4
-    assert not write_config(path, Setting(4).changes())
+    assert not write_config(path, BatchSetting(4).changes())
     path.write_text("{batchSize: 8, handler: {max_batch: 32}}\n")
-    with pytest.raises(TuningError, match="by hand: batchSize: 4"):
-        write_config(path, Setting(4).changes())
+    with pytest.raises(TuningError, match="in an editor: batchSize: 4"):
+        write_config(path, BatchSetting(4).changes())
     assert path.read_text().startswith("{batchSize: 8")
     assert list(tmp_path.iterdir()) == [path]

@@ -1,19 +1,20 @@
-"""torch-model-archiver, kept apart: it lays out everything but the weights, in a folder of its own.
+"""Run torch-model-archiver, which creates all members of an archive except the weights.
 
-It stages in the system's temporary folder under the model's name, splits its options at commas and expands
-wildcards in them, so it runs as its own process, in a private folder that is its TMPDIR too, with short names.
+The archiver stages files in the temporary folder under the model's name, splits its options at commas and expands
+wildcards in them. Therefore it runs in a separate process, in a private folder that is also its TMPDIR, with short
+file names.
 """
 
+import errno
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from torchserve_models.packing.archive.mar_file import Member
-from torchserve_models.packing.errors import PackingError, explained
+from torchserve_models.packing.archive.mar_file import ArchiveMember
+from torchserve_models.packing.errors import PackingError, explain_os_errors
+from torchserve_models.processes import run_module
 
 MODEL_CONFIG = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -23,13 +24,25 @@ _CREATED_ON = (
 )
 
 
-def lay_out(name: str, version: str, entry: str, config: bytes, extra: Mapping[str, bytes]) -> list[Member]:
-    """The members that torch-model-archiver makes of an entry, a configuration and `extra` (member name -> content).
+def stage_members(
+    name: str, version: str, entry: str, config: bytes, extra: Mapping[str, bytes]
+) -> list[ArchiveMember]:
+    """Run torch-model-archiver on a handler and its configuration, and return the resulting members.
 
-    `extra` has to hold the entry's own content under its name, which becomes the manifest's handler.
-    Raises PackingError with the archiver's own words when it fails.
+    Args:
+        name: Name of the model.
+        version: Version of the model.
+        entry: File name of the entry module, which becomes the manifest's handler.
+        config: Content of model-config.yaml.
+        extra: Other members by name, which must include the entry module.
+
+    Raises:
+        PackingError: The archiver failed. The message contains its last line.
     """
-    with explained("staging the archive"), tempfile.TemporaryDirectory(prefix="packing-") as temporary:
+    with (
+        explain_os_errors("staging the archive"),
+        tempfile.TemporaryDirectory(prefix="packing-") as temporary,
+    ):
         stage = Path(temporary)
         for folder in ("tmp", "out", "extra"):
             (stage / folder).mkdir()
@@ -39,14 +52,18 @@ def lay_out(name: str, version: str, entry: str, config: bytes, extra: Mapping[s
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         _run(stage, name, version, entry)
-        made = stage / "out" / name
-        found = {
-            path.relative_to(made).as_posix(): path.read_bytes() for path in made.rglob("*") if path.is_file()
+        output = stage / "out" / name
+        contents = {
+            path.relative_to(output).as_posix(): path.read_bytes()
+            for path in output.rglob("*")
+            if path.is_file()
         }
-    manifest = found.pop(MANIFEST, b"{}")
-    if found != {**extra, MODEL_CONFIG: config}:
-        raise PackingError("torch-model-archiver did not lay out the files it was given; run scripts/setup.")
-    return [Member.of_bytes(*item) for item in {**found, MANIFEST: _timeless(manifest)}.items()]
+    manifest = contents.pop(MANIFEST, b"{}")
+    if contents != {**extra, MODEL_CONFIG: config}:
+        raise PackingError("torch-model-archiver did not copy its input files unchanged; run scripts/setup.")
+    return [
+        ArchiveMember.of_bytes(*item) for item in {**contents, MANIFEST: _set_creation_time(manifest)}.items()
+    ]
 
 
 def _run(stage: Path, name: str, version: str, entry: str) -> None:
@@ -59,18 +76,18 @@ def _run(stage: Path, name: str, version: str, entry: str) -> None:
         "--export-path": "out",
         "--archive-format": "no-archive",
     }
-    command = [sys.executable, "-I", "-m", "model_archiver.model_packaging"]
-    command += [part for option in options.items() for part in option]
-    environment = {**os.environ, "TMPDIR": str(stage / "tmp")}
-    done = subprocess.run(command, cwd=stage, env=environment, capture_output=True, check=False)
-    if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        if "No space left" in words[-1] or "Disk quota" in words[-1]:
-            raise OSError(28, "No space left on device", str(stage))
-        raise PackingError(f"torch-model-archiver failed on {name}: {words[-1]}")
+    arguments = [part for option in options.items() for part in option]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environment["TMPDIR"] = str(stage / "tmp")
+    result = run_module("model_archiver.model_packaging", arguments, environment, stage)
+    if result.returncode != 0:
+        message = result.message or "no message"
+        if "No space left" in message or "Disk quota" in message:
+            raise OSError(errno.ENOSPC, "No space left on device", str(stage))
+        raise PackingError(f"torch-model-archiver failed on {name}: {message}")
 
 
-def _timeless(manifest: bytes) -> bytes:
+def _set_creation_time(manifest: bytes) -> bytes:
     content = json.loads(manifest)
     content["createdOn"] = _CREATED_ON
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

@@ -1,27 +1,26 @@
-"""Earlier archives of a model in the store, NAME-VERSION.mar beside NAME.mar: what a rollback goes back to."""
+"""Keep earlier archives of a model in the store as NAME-VERSION.mar, for rollbacks."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from torchserve_models.packing.archive.provenance import read_provenance
-from torchserve_models.packing.errors import BadArchive
-
-KEPT = 1
-"""How many earlier archives of each model stay."""
+from torchserve_models.packing.errors import InvalidArchive
 
 
 def keep(path: Path, new_version: str) -> Path | None:
-    """A hard link NAME-VERSION.mar to the archive at `path`, which a pack is about to replace.
+    """Keep the archive at `path`, which is about to be replaced, as the hard link NAME-VERSION.mar.
 
-    None where there is no archive of ours, it has the new version, or links cannot be made.
+    Returns:
+        The link, or None if there is no packed archive, the archive already has the new version, or the file system
+        has no hard links.
     """
     try:
-        old = read_provenance(path)
-    except BadArchive:
+        provenance = read_provenance(path)
+    except InvalidArchive:
         return None
-    link = path.with_name(f"{path.stem}-{old.version}.mar")
-    if old.name != path.stem or old.version == new_version:
+    link = path.with_name(f"{path.stem}-{provenance.version}.mar")
+    if provenance.name != path.stem or provenance.version == new_version:
         return None
     with suppress(OSError):
         if not link.exists():
@@ -32,17 +31,19 @@ def keep(path: Path, new_version: str) -> Path | None:
 
 
 def prune(path: Path, count: int) -> None:
-    """Remove the earlier archives of the model at `path`, but for those that were replaced last."""
-    earlier = [each for each in path.parent.glob(f"{path.stem}-*.mar") if is_earlier(each, path.stem)]
-    for each in sorted(earlier, key=lambda found: found.stat().st_mtime_ns, reverse=True)[count:]:
+    """Remove all earlier archives of the model at `path` except the `count` most recently replaced."""
+    earlier = [
+        archive for archive in path.parent.glob(f"{path.stem}-*.mar") if is_earlier(archive, path.stem)
+    ]
+    for archive in sorted(earlier, key=lambda archive: archive.stat().st_mtime_ns, reverse=True)[count:]:
         with suppress(OSError):
-            each.unlink()
+            archive.unlink()
 
 
 def is_earlier(path: Path, name: str | None = None) -> bool:
-    """Whether this is an earlier archive of a model (of `name`), by its file name and what it says itself."""
+    """Return whether the file name and provenance are those of an earlier archive, optionally of model `name`."""
     try:
-        made = read_provenance(path)
-    except BadArchive:
+        provenance = read_provenance(path)
+    except InvalidArchive:
         return False
-    return path.stem == f"{made.name}-{made.version}" and name in (None, made.name)
+    return path.stem == f"{provenance.name}-{provenance.version}" and name in (None, provenance.name)

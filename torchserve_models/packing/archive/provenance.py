@@ -1,4 +1,4 @@
-"""provenance.json: what an archive was made of and with; written by pack, read by anybody with unzip."""
+"""The file provenance.json, which records the sources and library versions of an archive."""
 
 import importlib.metadata
 import json
@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchserve_models.packing.errors import BadArchive
+from pydantic import TypeAdapter, ValidationError
+
+from torchserve_models.packing.errors import InvalidArchive
 
 MEMBER = "provenance.json"
 
@@ -29,10 +31,21 @@ _LIBRARIES = (
 
 @dataclass(frozen=True)
 class Provenance:
-    """`weights` is pretrained, starter, folder or state-dict; `revision` the hub's commit or the state dict's digest;
-    `files` maps member to sha256.
+    """The content of provenance.json.
 
-    `engine` is what model-config.yaml asks for, `prepared` what was made for it and how int8 was calibrated.
+    Attributes:
+        name: Name of the model.
+        version: Version of the model.
+        task: Task of the model.
+        weights: Kind of source: pretrained, starter, folder, state-dict or own.
+        source: Origin of the weights, such as a hub id.
+        revision: Commit of the hub, or digest of the state dict.
+        files: SHA-256 digest of each member below model/.
+        license: License of the weights, if known.
+        libraries: Versions of the installed libraries.
+        engine: Engine that model-config.yaml requests.
+        architecture: Class name of the network.
+        prepared: Description of the prepared engine files and of the int8 calibration.
     """
 
     name: str
@@ -52,27 +65,31 @@ class Provenance:
         return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def libraries() -> dict[str, str]:
-    """The versions that are installed here, without the label of a build (+cpu, +cu128).
+_PROVENANCE = TypeAdapter(Provenance)
 
-    The label says on what kind of machine the archive was packed; the same archive serves on any.
+
+def libraries() -> dict[str, str]:
+    """Return the installed versions of the libraries without build labels (+cpu, +cu128).
+
+    The label depends on the machine that packs, but the archive runs on any machine.
     """
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name).split("+")[0]
+            versions[name] = importlib.metadata.version(name).split("+")[0]
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def read_provenance(mar: Path) -> Provenance:
-    """What the archive says about itself. Raises BadArchive when there is no such archive, or it does not say."""
+    """Read the provenance of an archive. Raises InvalidArchive if the file is missing or was not made by packing."""
     try:
         with zipfile.ZipFile(mar) as archive:
-            raw = json.loads(archive.read(MEMBER))
-        return Provenance(**raw)
+            return _PROVENANCE.validate_json(archive.read(MEMBER), strict=True, extra="forbid")
     except FileNotFoundError as error:
-        raise BadArchive(f"There is no archive {mar}.") from error
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        raise BadArchive(f"{mar} is not a whole archive of scripts/pack; pack it again.") from error
+        raise InvalidArchive(f"The archive {mar} does not exist.") from error
+    except (OSError, zipfile.BadZipFile, KeyError, ValidationError) as error:
+        raise InvalidArchive(
+            f"{mar} is damaged or was not created by scripts/pack. Pack the model again."
+        ) from error

@@ -1,7 +1,6 @@
-"""The folder that holds what was prepared for one name: a folder for each set of inputs, whole or not there."""
+"""The cache of prepared engine files, with one folder per set of inputs for each model name."""
 
 import errno
-import fcntl
 import os
 import secrets
 import shutil
@@ -9,57 +8,61 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-KEPT = 3
-"""How many sets of inputs of one name the cache holds: those used last."""
+from torchserve_models.files import PathLock, write_atomic
+
+MAX_ENTRIES = 3
+"""Maximum number of entries per model name; the most recently used ones are kept."""
 
 PARTIAL = "partial-"
-"""Before the name of what is being made or thrown away."""
+"""Prefix of folders that are being created or removed."""
 
-_IMAGES = "images"  # beside the sets of inputs: the folder that int8 was last made with
+_IMAGES = "images"
+"""Name of the file with the path of the last calibration images."""
 
 
 @contextmanager
-def locked(cache: Path) -> Iterator[None]:
-    """Two packs of one name prepare one after the other; the second then finds what the first has made.
+def lock_cache(cache: Path) -> Iterator[None]:
+    """Lock the cache of a model name, so that concurrent packs share prepared files.
 
-    What packs that were killed outright have left is gone then.
+    Incomplete entries of killed processes are removed.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    folder = os.open(cache, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with PathLock(cache):
         _remove_partial(cache)
         yield
-    finally:
-        os.close(folder)
 
 
-def fresh(cache: Path) -> Path:
-    """Where to make a set of inputs. Never the same twice: the process of a pack that was killed may still write."""
+def new_partial(cache: Path) -> Path:
+    """Return a unique path for an incomplete entry, as the child process of a killed pack may still be writing."""
     return cache / f"{PARTIAL}{secrets.token_hex(8)}"
 
 
 def prune(cache: Path, used: Path) -> None:
-    """Keep the sets used last, now `used`. Others are renamed first: half of one must not pass for a whole."""
+    """Mark the entry `used` as the newest, and remove all but the newest MAX_ENTRIES entries.
+
+    Entries are renamed before they are removed, so that a partly removed entry is never used.
+    """
     os.utime(used)
     entries = sorted(
         (path for path in cache.iterdir() if path.is_dir()),
         key=lambda path: (path == used, path.stat().st_mtime_ns),
     )
-    for old in entries[:-KEPT]:
+    for old in entries[:-MAX_ENTRIES]:
         old.rename(cache / f"{PARTIAL}{old.name}")
     _remove_partial(cache)
 
 
-def remember(cache: Path, images: Path) -> None:
-    """Keep in mind the folder that int8 was made with."""
-    partial = cache / f"{PARTIAL}{_IMAGES}"
-    partial.write_bytes(os.fsencode(images.resolve()))
-    partial.replace(cache / _IMAGES)
+def write_images_folder(cache: Path, images: Path) -> None:
+    """Store the path of the calibration images."""
+    write_atomic(cache / _IMAGES, os.fsencode(images.resolve()))
 
 
-def remembered(cache: Path) -> Path:
-    """The folder that int8 was last made with. Raises OSError where it is not known."""
+def read_images_folder(cache: Path) -> Path:
+    """Return the path of the last calibration images.
+
+    Raises:
+        OSError: No path is stored.
+    """
     content = (cache / _IMAGES).read_bytes()
     if not content:
         raise FileNotFoundError(errno.ENOENT, "The file is empty", str(cache / _IMAGES))
@@ -69,3 +72,5 @@ def remembered(cache: Path) -> Path:
 def _remove_partial(cache: Path) -> None:
     for path in cache.glob(f"{PARTIAL}*"):
         shutil.rmtree(path, ignore_errors=True)
+    for path in cache.glob(f".{_IMAGES}.*.tmp"):
+        path.unlink(missing_ok=True)

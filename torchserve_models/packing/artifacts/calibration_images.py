@@ -1,30 +1,32 @@
-"""The images of a folder that int8 is calibrated with: which are taken, whether they can be read, their digest."""
+"""Selection of the images that int8 is calibrated with."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchserve_models.packing.errors import BadRequest, explained
+from torchserve_models.packing.errors import InvalidOptions, explain_os_errors
+from torchserve_models.packing.request import Report
 from torchserve_models.packing.sources.model_files import sha256_of
 
 MAX_IMAGES = 300
-"""As many as NNCF looks at unless told otherwise (its `subset_size`)."""
+"""Maximum number of selected images, the default `subset_size` of NNCF."""
 
 RECOMMENDED_IMAGES = 100
-"""Below this, ranges of activations are guesses; it is said, and done."""
+"""Number of images below which a warning is reported, because activation ranges become inaccurate."""
 
 MAX_PIXELS, MAX_BYTES = 50_000_000, 16 * 2**20
-"""The image classifier's own limits for one image, as they are unless its configuration says otherwise."""
-
-Report = Callable[[str], None]
+"""Default limits of the image classifier for one image."""
 
 
 @dataclass(frozen=True)
-class Images:
-    """`sha256` is over the contents in their order, whatever the files and the folder are called.
+class CalibrationImages:
+    """The selected images. For an earlier archive, only count and digest are known.
 
-    Of those of an earlier pack only count and digest are known; `folder` and `paths` are empty.
+    Attributes:
+        count: Number of images.
+        sha256: Digest of the image contents in order, independent of file names.
+        folder: Folder of the images.
+        paths: Image files.
     """
 
     count: int
@@ -33,45 +35,47 @@ class Images:
     paths: tuple[Path, ...] = ()
 
 
-def choose(folder: Path, report: Report) -> Images:
-    """Up to MAX_IMAGES readable images from all over the folder, subfolders included: often each holds one label.
+def select_images(folder: Path, report: Report) -> CalibrationImages:
+    """Select up to MAX_IMAGES readable images, evenly spread, because subfolders often contain one label each.
 
-    Raises BadRequest where there is no folder or no image in it that can be read.
+    Raises:
+        InvalidOptions: The folder does not exist or has no readable image.
     """
     if not folder.is_dir():
-        raise BadRequest(f"There is no folder {folder}; --calibrate takes one with images.")
-    with explained(f"reading {folder}"):
+        raise InvalidOptions(f"Folder {folder} does not exist. Pass a folder of images to --calibrate.")
+    with explain_os_errors(f"reading {folder}"):
         suffixes = _suffixes()
-        found = sorted(
+        files = sorted(
             path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()
         )
-    step = max(1.0, len(found) / MAX_IMAGES)
-    tried = [found[int(place * step)] for place in range(min(MAX_IMAGES, len(found)))]
-    paths = tuple(path for path in tried if _is_readable(path))
+    step = max(1.0, len(files) / MAX_IMAGES)
+    candidates = [files[int(index * step)] for index in range(min(MAX_IMAGES, len(files)))]
+    paths = tuple(path for path in candidates if _is_readable(path))
     if not paths:
-        raise BadRequest(
-            f"{folder} holds no image that can be read; --calibrate needs some {MAX_IMAGES} as the model will "
-            "see them."
+        raise InvalidOptions(
+            f"{folder} contains no readable images. Use about {MAX_IMAGES} images similar to those the model will "
+            "classify."
         )
-    if len(paths) < len(tried):
-        report(f"{folder}: {len(tried) - len(paths)} of {len(tried)} images cannot be read and are left out")
+    if len(paths) < len(candidates):
+        unreadable = len(candidates) - len(paths)
+        report(f"{folder}: {unreadable} of {len(candidates)} images cannot be read and are skipped")
     if len(paths) < RECOMMENDED_IMAGES:
         report(
-            f"{folder}: WARNING: int8 is more exact with {RECOMMENDED_IMAGES} to {MAX_IMAGES} images than with "
-            f"{len(paths)}"
+            f"{folder}: WARNING: only {len(paths)} images; int8 is more accurate with "
+            f"{RECOMMENDED_IMAGES} to {MAX_IMAGES}"
         )
-    with explained(f"reading {folder}"):
+    with explain_os_errors(f"reading {folder}"):
         digest = hashlib.sha256("".join(map(sha256_of, paths)).encode()).hexdigest()
-    return Images(len(paths), digest, folder, paths)
+    return CalibrationImages(len(paths), digest, folder, paths)
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a worker would read it."""
+    """Return whether a worker can decode the image."""
     from handlers.core.errors import HandlerError
     from handlers.vision.decode import decode_image
 
     try:
-        decode_image(path.read_bytes(), MAX_PIXELS, MAX_BYTES, at_least=(1, 1))
+        decode_image(path.read_bytes(), MAX_PIXELS, MAX_BYTES, min_size=(1, 1))
     except (OSError, HandlerError):
         return False
     return True

@@ -1,19 +1,14 @@
-"""Runs what prepares a task's models, so that workers have less to do at their start, and caches what it makes.
+"""Cached preparation of engine files.
 
-It runs in a process of its own, as packing imports neither torch nor OpenVINO. The cache can be deleted at any time.
+The modules of packing/engines run in a separate process, because packing imports neither torch nor OpenVINO. The
+cache can be deleted; int8 must then be calibrated again with --calibrate, because the cache has the images' path.
 """
 
 import errno
-import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,201 +17,186 @@ from typing import Any
 
 from torchserve_models.packing.archive import provenance
 from torchserve_models.packing.artifacts import cache
-from torchserve_models.packing.artifacts.calibration_images import Images, choose
-from torchserve_models.packing.artifacts.facts import warn_of_int8, warn_of_unnamed
-from torchserve_models.packing.errors import BadArchive, BadRequest, BadSource, NotPrepared, explained
-from torchserve_models.packing.models import Layout
-from torchserve_models.packing.sources.conversion import REFUSED
-from torchserve_models.packing.sources.model_files import ModelFile, sha256_and_size, sha256_of
-from torchserve_models.packing.sources.resolve import Report, Source
+from torchserve_models.packing.artifacts.artifact_description import (
+    warn_about_generic_labels,
+    warn_about_int8,
+)
+from torchserve_models.packing.artifacts.artifact_request import ArtifactRequest
+from torchserve_models.packing.artifacts.cache_key import compute_key
+from torchserve_models.packing.artifacts.calibration_images import CalibrationImages, select_images
+from torchserve_models.packing.errors import (
+    InvalidArchive,
+    InvalidOptions,
+    InvalidSource,
+    PreparationError,
+    explain_os_errors,
+)
+from torchserve_models.packing.request import Report
+from torchserve_models.packing.sources.model_files import ModelFile, sha256_and_size
+from torchserve_models.packing.sources.run_conversion import REJECTED_EXIT_CODE
 from torchserve_models.packing.tasks import IMAGE_CLASSIFICATION, SUMMARIZATION
+from torchserve_models.paths import ROOT
+from torchserve_models.processes import run_module
 
 NO_CALIBRATION = "none"
-"""What --calibrate takes to drop int8."""
+"""Value of --calibrate that removes int8."""
 
 _FACTS = "prepared.json"
-_WITH_INT8 = ("auto", "openvino")
-_FOR_ONE_CPU = "torch-compiled"
-_DISK_FULL = ("No space left", "Disk quota", "iostream error")  # the last is all that OpenVINO says of it
+_INT8_ENGINES = ("auto", "openvino")
+_DISK_FULL_MESSAGES = ("No space left", "Disk quota", "iostream error")
+"""Parts of error messages of a full disk; the last one is from OpenVINO."""
+
 _MODULES = {
-    IMAGE_CLASSIFICATION.name: "handlers.engines.prepare",
-    SUMMARIZATION.name: "handlers.engines.seq2seq.prepare",
+    IMAGE_CLASSIFICATION.name: "torchserve_models.packing.engines.classifier",
+    SUMMARIZATION.name: "torchserve_models.packing.engines.summarizer",
 }
-_CODE = ("engines", "text", "vision")  # of handlers/: what decides the bytes that preparing makes
+"""Preparation modules by task name."""
 
 
 @dataclass(frozen=True)
-class ArtifactRequest:
-    """The archive to prepare for; `archive` is its place in the store, where an earlier one may lie."""
+class PreparedArtifacts:
+    """The prepared files of an archive.
 
-    name: str
-    source: Source
-    engine: str
-    precision: str
-    archive: Path
-    layout: Layout
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The `handler:` section of its configuration, which a summarizer is checked against."""
-
-    @property
-    def cache(self) -> Path:
-        return self.layout.prepared / self.name
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Files for the archive, named as below model/, and what provenance.json says about them."""
+    Attributes:
+        files: Prepared files, with names relative to model/.
+        facts: Description of the files for provenance.json.
+    """
 
     files: tuple[ModelFile, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def prepare(artifact_request: ArtifactRequest, calibrate: str | Path | None, report: Report) -> Prepared:
-    """What the archive gets beside weights and handlers; nothing for a task that has nothing to prepare.
+def prepare(request: ArtifactRequest, calibrate: str | Path | None, report: Report) -> PreparedArtifacts:
+    """Prepare the engine files of an archive, or return none for a task without preparation.
 
-    `calibrate` is a folder with images for int8, "none" for no int8, or None for what the archive in the store has:
-    calibrated once, it stays so.
-    Raises BadRequest, or NotPrepared with the reason that the process gave; store and cache are then as before.
+    Args:
+        request: The archive.
+        calibrate: A folder with images for int8, "none" for no int8, or None to keep the int8 of the archive in the
+            store.
+        report: Receives messages for the user.
+
+    Raises:
+        InvalidOptions: int8 is not possible for this model, or the images cannot be used.
+        InvalidSource: Workers cannot load the model.
+        PreparationError: The process failed. The store and the cache are unchanged.
     """
-    task = artifact_request.source.task
+    task = request.source.task
     if calibrate is not None and task != IMAGE_CLASSIFICATION:
-        raise BadRequest(
-            f"--calibrate is for image classifiers; {artifact_request.name} is a model for {task.name}."
+        raise InvalidOptions(
+            f"--calibrate is only for image classifiers, but the task of {request.name} is {task.name}."
         )
     if task.name not in _MODULES:
-        return Prepared()
-    with explained(f"preparing {artifact_request.name}"), cache.locked(artifact_request.cache):
-        images = _images(artifact_request, calibrate, report) if task == IMAGE_CLASSIFICATION else None
-        entry = artifact_request.cache / _key(artifact_request, images)
-        if not _is_whole(entry):
+        return PreparedArtifacts()
+    with explain_os_errors(f"preparing {request.name}"), cache.lock_cache(request.cache):
+        images = _find_images(request, calibrate, report) if task == IMAGE_CLASSIFICATION else None
+        entry = request.cache / compute_key(request, images)
+        if not _is_complete(entry):
             shutil.rmtree(entry, ignore_errors=True)
-            _make(artifact_request, images, entry)
+            _create_entry(request, images, entry)
         if images and images.folder:
-            cache.remember(artifact_request.cache, images.folder)
-        cache.prune(artifact_request.cache, entry)
-        files = tuple(_file(path) for path in sorted(entry.iterdir()))
+            cache.write_images_folder(request.cache, images.folder)
+        cache.prune(request.cache, entry)
+        files = tuple(_as_model_file(path) for path in sorted(entry.iterdir()))
         facts = json.loads((entry / _FACTS).read_bytes())
-    warn_of_int8(artifact_request.name, facts, report)
+    warn_about_int8(request.name, facts, report)
     if task == IMAGE_CLASSIFICATION:
-        warn_of_unnamed(artifact_request.name, (*artifact_request.source.files, *files), report)
+        warn_about_generic_labels(request.name, (*request.source.files, *files), report)
     if images is not None:
         facts["calibration"] = {"images": images.count, "sha256": images.sha256}
-    return Prepared(files, facts)
+    return PreparedArtifacts(files, facts)
 
 
-def _images(artifact_request: ArtifactRequest, calibrate: str | Path | None, report: Report) -> Images | None:
-    """The images for int8; None without int8."""
+def _find_images(
+    request: ArtifactRequest, calibrate: str | Path | None, report: Report
+) -> CalibrationImages | None:
+    """Return the images for int8 calibration, or None if int8 is not requested."""
     if calibrate is None:
-        return _as_before(artifact_request, report)
+        return _find_earlier_images(request, report)
     if str(calibrate) == NO_CALIBRATION:
         return None
-    if artifact_request.engine not in _WITH_INT8:
-        raise BadRequest(
-            f"int8 needs OpenVINO, and {artifact_request.name} asks for the engine "
-            f"{artifact_request.engine}: leave --calibrate out, or set `engine` of its "
-            f"model-config.yaml to {' or '.join(_WITH_INT8)}."
+    if request.engine not in _INT8_ENGINES:
+        raise InvalidOptions(
+            f"int8 requires OpenVINO, but {request.name} has handler.engine: {request.engine}. Omit --calibrate, or "
+            f"set handler.engine to {' or '.join(_INT8_ENGINES)}."
         )
-    return _chosen(artifact_request.name, Path(calibrate).expanduser(), report)
+    return _select_images(request.name, Path(calibrate).expanduser(), report)
 
 
-def _as_before(artifact_request: ArtifactRequest, report: Report) -> Images | None:
-    """What keeps the int8 of an archive that has it: from the cache, or made again with the images it came from."""
-    before = _calibration_of(artifact_request.archive)
-    if before is None:
+def _find_earlier_images(request: ArtifactRequest, report: Report) -> CalibrationImages | None:
+    """Return the calibration images of the archive in the store, or None if the archive has no int8.
+
+    If the cache has no int8 for the current model and code, the images are read again from their folder.
+    """
+    earlier = _read_calibration(request.archive)
+    if earlier is None:
         return None
-    if artifact_request.engine not in _WITH_INT8:
-        _without_int8(
-            artifact_request.name,
-            f"it needs OpenVINO, and the engine is {artifact_request.engine} now",
-            report,
-        )
+    if request.engine not in _INT8_ENGINES:
+        reason = f"int8 requires OpenVINO, but handler.engine is {request.engine} now"
+        _warn_about_lost_int8(request.name, reason, report)
         return None
-    if (artifact_request.cache / _key(artifact_request, before)).is_dir():
-        report(f"{artifact_request.name}: int8 as calibrated before, with {before.count} images")
-        return before
+    if (request.cache / compute_key(request, earlier)).is_dir():
+        report(f"{request.name}: keeping the int8 network calibrated with {earlier.count} images")
+        return earlier
     try:
-        return _chosen(artifact_request.name, cache.remembered(artifact_request.cache), report)
-    except (OSError, BadRequest) as error:
-        why = "their folder is not remembered" if isinstance(error, OSError) else str(error)
-        _without_int8(
-            artifact_request.name,
-            f"it has to be made again, and the {before.count} images are not at hand: {why}",
-            report,
+        return _select_images(request.name, cache.read_images_folder(request.cache), report)
+    except (OSError, InvalidOptions) as error:
+        cause = (
+            "the path of their folder is not in the cache or cannot be read"
+            if isinstance(error, OSError)
+            else str(error)
         )
+        reason = f"int8 must be calibrated again, but the {earlier.count} images are not available: {cause}"
+        _warn_about_lost_int8(request.name, reason, report)
         return None
 
 
-def _without_int8(name: str, why: str, report: Report) -> None:
+def _warn_about_lost_int8(name: str, reason: str, report: Report) -> None:
     report(
-        f"{name}: WARNING: packing without int8, which it had.\n"
-        f"  Why: {why}\n"
-        f"  To have it again: scripts/pack {name} --calibrate FOLDER, with OpenVINO as the engine."
+        f"{name}: WARNING: packing without int8, which the previous archive had.\n"
+        f"  Reason: {reason}\n"
+        f"  To add int8 again, set handler.engine to auto or openvino and run scripts/pack {name} --calibrate FOLDER."
     )
 
 
-def _chosen(name: str, folder: Path, report: Report) -> Images:
+def _select_images(name: str, folder: Path, report: Report) -> CalibrationImages:
     if importlib.util.find_spec("nncf") is None:
-        raise BadRequest("NNCF, which makes int8, is not installed: run scripts/setup --calibrate.")
-    chosen = choose(folder, report)
-    report(f"{name}: int8 from {chosen.count} images of {folder}")
-    return chosen
+        raise InvalidOptions(
+            "--calibrate requires NNCF, which is not installed. Run scripts/setup --calibrate."
+        )
+    images = select_images(folder, report)
+    report(f"{name}: calibrating int8 with {images.count} images of {folder}")
+    return images
 
 
-def _calibration_of(archive: Path) -> Images | None:
+def _read_calibration(archive: Path) -> CalibrationImages | None:
+    """Return the number and digest of an archive's calibration images, or None if the archive has no int8."""
     try:
         calibration = provenance.read_provenance(archive).prepared["calibration"]
-        return Images(calibration["images"], calibration["sha256"])
-    except (BadArchive, KeyError, TypeError):
+        return CalibrationImages(calibration["images"], calibration["sha256"])
+    except (InvalidArchive, KeyError, TypeError):
         return None
 
 
-def _key(artifact_request: ArtifactRequest, images: Images | None) -> str:
-    """A digest of everything that decides what preparing makes; not NNCF or g++: what another one made is as good."""
-    folders = [artifact_request.layout.handlers / part for part in _CODE]
-    code = [path for each in folders for path in sorted(each.rglob("*")) if path.suffix in (".py", ".cpp")]
-    inputs = {
-        "model": {file.name: file.sha256 for file in artifact_request.source.files},
-        "engine": artifact_request.engine,
-        "code": {
-            path.relative_to(artifact_request.layout.handlers).as_posix(): sha256_of(path) for path in code
-        },
-        "libraries": provenance.libraries(),
-        "images": images.sha256 if images else None,
-        "cpu": [*_cpu(), artifact_request.precision] if artifact_request.engine == _FOR_ONE_CPU else None,
-        "settings": dict(artifact_request.settings)
-        if artifact_request.source.task == SUMMARIZATION
-        else None,
-        "machine": [artifact_request.precision, platform.system(), platform.machine()]
-        if artifact_request.source.task == SUMMARIZATION
-        else None,
-    }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _cpu() -> list[str]:
-    """Model and instruction sets of this machine's CPU, and the build of torch that compiles for it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    described = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
-    return [platform.machine(), importlib.metadata.version("torch"), *sorted(described)]
-
-
-def _make(artifact_request: ArtifactRequest, images: Images | None, entry: Path) -> None:
-    """Fills `entry` whole or not at all; call it with the cache locked."""
-    partial = cache.fresh(artifact_request.cache)
+def _create_entry(request: ArtifactRequest, images: CalibrationImages | None, entry: Path) -> None:
+    """Prepare the files in a partial folder and rename that folder to `entry`. The cache must be locked."""
+    partial = cache.new_partial(request.cache)
     try:
         with tempfile.TemporaryDirectory(prefix="packing-") as temporary:
-            stage = Path(temporary)
-            _link(stage / "model", {file.name: file.path for file in artifact_request.source.files})
+            folder = Path(temporary)
+            _link_files(folder / "model", {file.name: file.path for file in request.source.files})
             paths = images.paths if images else ()
-            _link(stage / "images", {f"{at:04}{path.suffix}": path for at, path in enumerate(paths)})
-            options = ["--images", "images"] if paths else []
-            asked = ["--engine", artifact_request.engine, "--precision", artifact_request.precision]
-            if artifact_request.source.task == SUMMARIZATION:
-                asked += ["--settings", json.dumps(dict(artifact_request.settings))]
-            _run(artifact_request, stage, ["model", str(partial.absolute()), *asked, *options])
+            _link_files(
+                folder / "images", {f"{index:04}{path.suffix}": path for index, path in enumerate(paths)}
+            )
+            arguments = ["model", str(partial.absolute())]
+            arguments += ["--engine", request.engine]
+            if request.source.task == SUMMARIZATION:
+                arguments += ["--settings", json.dumps(dict(request.settings))]
+            else:
+                arguments += ["--precision", request.precision]
+            if paths:
+                arguments += ["--images", "images"]
+            _run(request, folder, arguments)
         for path in partial.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -225,45 +205,40 @@ def _make(artifact_request: ArtifactRequest, images: Images | None, entry: Path)
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _is_whole(entry: Path) -> bool:
-    """Whether all could be made: what no compiler was there for may be possible now."""
-    return entry.is_dir() and "none" not in json.loads((entry / _FACTS).read_bytes()).get(
-        "step_attention", {}
-    )
+def _is_complete(entry: Path) -> bool:
+    """Return whether an entry exists and lacks no file.
+
+    An entry without a compiled decoding step is incomplete, because the missing compiler may be installed by now.
+    """
+    if not entry.is_dir():
+        return False
+    facts = json.loads((entry / _FACTS).read_bytes())
+    return "none" not in facts.get("step_kernels", {})
 
 
-def _link(folder: Path, files: Mapping[str, Path]) -> None:
-    """A folder of links: the hub's cache and a person's folder are then the same to what reads it."""
+def _link_files(folder: Path, files: Mapping[str, Path]) -> None:
+    """Create a folder of links to `files`, so that the process finds all files in one folder."""
     folder.mkdir()
     for name, path in files.items():
         (folder / name).symlink_to(path.absolute())
 
 
-def _run(artifact_request: ArtifactRequest, stage: Path, arguments: Sequence[str]) -> None:
-    command = [sys.executable, "-P", "-m", _MODULES[artifact_request.source.task.name], *arguments]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(artifact_request.layout.root.absolute()),
-        "HF_HUB_OFFLINE": "1",
-    }
-    done = subprocess.run(
-        command, cwd=stage, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    if done.returncode == 0:
+def _run(request: ArtifactRequest, folder: Path, arguments: Sequence[str]) -> None:
+    """Run the preparation module of the task in `folder`."""
+    # The handlers that go into the archive come first, then the package of this process.
+    roots = (request.layout.root.absolute(), ROOT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots)), "HF_HUB_OFFLINE": "1"}
+    result = run_module(_MODULES[request.source.task.name], arguments, environment, folder)
+    if result.returncode == 0:
         return
-    words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        words = [f"the process was ended by {name}, as the system does where memory runs out"]
-    if done.returncode == REFUSED and done.stderr.strip():
-        raise BadSource(f"{artifact_request.source.label} cannot be served: {words[-1]}.")
-    if any(said in words[-1] for said in _DISK_FULL):
-        raise OSError(errno.ENOSPC, "No space left on device", str(artifact_request.cache))
-    raise NotPrepared(
-        f"Preparing {artifact_request.name} for the engine {artifact_request.engine} failed: {words[-1]}"
-    )
+    if result.returncode == REJECTED_EXIT_CODE and result.message:
+        raise InvalidSource(f"{request.source.label} cannot be served: {result.message}.")
+    if any(text in result.message for text in _DISK_FULL_MESSAGES):
+        raise OSError(errno.ENOSPC, "No space left on device", str(request.cache))
+    reason = result.message or "no message"
+    raise PreparationError(f"Preparing {request.name} for the engine {request.engine} failed: {reason}")
 
 
-def _file(path: Path) -> ModelFile:
+def _as_model_file(path: Path) -> ModelFile:
     sha256, size = sha256_and_size(path)
     return ModelFile(f"prepared/{path.name}", path, size, sha256)

@@ -1,1 +1,1 @@
-"""Where a model's files come from: the hub, a folder, the starter weights, a state dict or a user's handler."""
+"""Sources of model files: the hub, local folders, starter weights, state dicts and custom handlers."""

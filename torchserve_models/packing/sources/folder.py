@@ -1,4 +1,4 @@
-"""A local folder in the hub's layout as the source of a model: the starters, and what --from points at."""
+"""Hugging Face model folders as sources: starter weights and `--from FOLDER`."""
 
 import os
 import stat
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from torchserve_models.packing.errors import BadSource, explained
+from torchserve_models.packing.errors import InvalidSource, explain_os_errors
 from torchserve_models.packing.sources.model_files import (
     CARD,
     CONFIG,
@@ -25,14 +25,14 @@ from torchserve_models.packing.sources.model_files import (
     tensor_files,
     weight_files,
 )
-from torchserve_models.packing.tasks import Task, architecture_of, task_of
+from torchserve_models.packing.tasks import TaskSpec, architecture_of, task_of
 
 
-def inspect(folder: Path, source: str) -> tuple[Task, str]:
-    """Task and architecture from the folder's config.json; `source` is what errors call the folder."""
+def inspect(folder: Path, source: str) -> tuple[TaskSpec, str]:
+    """Return the task and architecture in the folder's config.json; `source` names the folder in errors."""
     if not folder.is_dir():
-        raise BadSource(f"{source} is not a folder.")
-    names = _names(folder, source)
+        raise InvalidSource(f"{source} is not a folder.")
+    names = _list_files(folder, source)
     nested = (
         () if CONFIG in names else (f"{path.parent.name}/{CONFIG}" for path in folder.glob(f"*/{CONFIG}"))
     )
@@ -41,9 +41,9 @@ def inspect(folder: Path, source: str) -> tuple[Task, str]:
     return task_of(config, source), architecture_of(config, source)
 
 
-def collect(folder: Path, task: Task, source: str, pickled: bool = False) -> list[ModelFile]:
-    """The files of the folder that the archive needs, with their digests, sorted by name."""
-    names = _names(folder, source)
+def collect(folder: Path, task: TaskSpec, source: str, pickled: bool = False) -> list[ModelFile]:
+    """Return the files to pack, with their digests, sorted by name."""
+    names = _list_files(folder, source)
     weights = weight_files(names, source, pickled)
     tensors = tensor_files(weights, folder / weights if is_index(weights) else None, names, source)
     config = read_json(folder / CONFIG, source)
@@ -51,20 +51,22 @@ def collect(folder: Path, task: Task, source: str, pickled: bool = False) -> lis
     def read_tokenizer_config() -> Mapping[str, Any]:
         return read_json(folder / TOKENIZER_CONFIG, source)
 
-    wanted = sorted({*side_files(names, task, source, config, read_tokenizer_config), weights, *tensors})
+    packed_names = sorted(
+        {*side_files(names, task, source, config, read_tokenizer_config), weights, *tensors}
+    )
     files = []
-    with explained(f"reading {source}"):
+    with explain_os_errors(f"reading {source}"):
         for name in tensors:
             if not is_pickle(name):
                 check_safetensors(folder / name, source)
-        for name in wanted:
+        for name in packed_names:
             path = folder / name
             files.append(ModelFile(name, path, path.stat().st_size, sha256_of(path)))
     return files
 
 
 def license(folder: Path) -> str | None:
-    """What the front matter of the folder's README.md says, or None."""
+    """Return the license in the front matter of the folder's README.md, or None."""
     card = folder / CARD
     if not card.is_file():
         return None
@@ -79,22 +81,23 @@ def license(folder: Path) -> str | None:
     return license_of_card(front) if isinstance(front, dict) else None
 
 
-def _names(folder: Path, source: str) -> set[str]:
-    """Names of the regular files right in the folder; a link counts as what it leads to.
+def _list_files(folder: Path, source: str) -> set[str]:
+    """Return the names of the regular files in the folder, following links.
 
-    A dangling link or one to a device is an error here rather than a file that is quietly missing.
+    Raises InvalidSource for a dangling link or a link to a device, instead of ignoring the file.
     """
     names = set()
-    with explained(f"reading {source}"), os.scandir(folder) as entries:
+    with explain_os_errors(f"reading {source}"), os.scandir(folder) as entries:
         for entry in entries:
             try:
                 mode = entry.stat().st_mode
             except FileNotFoundError as error:
-                raise BadSource(
-                    f"{entry.name} of {source} is a link to a file that does not exist."
+                raise InvalidSource(
+                    f"{entry.name} of {source} is a link to a file that does not exist. Restore the file or remove "
+                    f"the link."
                 ) from error
             if stat.S_ISREG(mode):
                 names.add(entry.name)
             elif not stat.S_ISDIR(mode) and entry.name.endswith((".json", ".safetensors")):
-                raise BadSource(f"{entry.name} of {source} is not a regular file.")
+                raise InvalidSource(f"{entry.name} of {source} is not a regular file. Replace it with one.")
     return names

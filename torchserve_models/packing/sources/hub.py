@@ -1,6 +1,6 @@
-"""The Hugging Face hub as a client sees it: what a repository holds, whether it answers, and its errors in our words.
+"""Requests to the Hugging Face Hub, and conversion of their errors.
 
-HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE and the proxy variables are the library's, and are left to it.
+huggingface_hub reads HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE and the proxy variables.
 """
 
 import re
@@ -28,32 +28,34 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but
 )
 
 from torchserve_models.packing.errors import (
+    HubAccessDenied,
     HubError,
     HubNotFound,
     HubOffline,
-    HubRefused,
     HubUnreachable,
     PackingError,
     from_os_error,
 )
 from torchserve_models.packing.sources.model_files import license_of_card
 
-# Telemetry would put a request of its own before the first one that matters, and spend the time `auto` has.
+# Telemetry would send an extra request first, which delays the decision of `--weights auto`.
 constants.HF_HUB_DISABLE_TELEMETRY = True
 
-DECISION_SECONDS = 3.5
-"""How long the hub may take to prove itself, so that `auto` has decided within five seconds."""
+DECISION_TIMEOUT_S = 3.5
+"""Timeout for deciding whether the hub is reachable."""
 
-_REMEMBERED_SECONDS = 60.0
+_UNREACHABLE_TTL_S = 60.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
-_silent: dict[str, tuple[float, HubUnreachable]] = {}  # endpoint -> when it last gave no answer, and how
+_unreachable_errors: dict[
+    str, tuple[float, HubUnreachable]
+] = {}  # endpoint -> time and error of the last failure
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file as the hub lists it: `oid` is sha256 of a large file and git's blob id of a small one."""
+    """A file listed by the hub. `oid` is the SHA-256 digest of a large file or the git blob ID of a small file."""
 
     oid: str
     size: int | None
@@ -61,7 +63,7 @@ class HubFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """One commit of a repository on the hub."""
+    """A commit of a repository on the hub."""
 
     revision: str
     license: str | None
@@ -89,18 +91,20 @@ def file_url(hub_id: str, revision: str, name: str) -> str:
 
 
 def headers() -> dict[str, str]:
-    """For a file's request. Sizes and ranges only mean something for a body that is not compressed on the way."""
+    """Return the headers of a file request, which disable compression so that sizes and ranges are exact."""
     return {**build_hf_headers(), "Accept-Encoding": "identity"}
 
 
-def resolve(hub_id: str, timeout: float | None = None) -> Repository:
-    """The commit that the default branch is at now, with the hub's digest of every file."""
+def read_repository(hub_id: str, timeout: float | None = None) -> Repository:
+    """Return the latest commit of the default branch, with the digests of its files."""
     with hub_errors(hub_id):
         info = HfApi(endpoint=endpoint()).model_info(
             hub_id, files_metadata=True, timeout=timeout or constants.HF_HUB_DOWNLOAD_TIMEOUT
         )
     if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
-        raise HubUnreachable(f"{endpoint()} does not answer as a hub does: it gave no commit for {hub_id}.")
+        raise HubUnreachable(
+            f"Invalid response from {endpoint()}: the commit of {hub_id} is missing. Check HF_ENDPOINT."
+        )
     files = {}
     for sibling in info.siblings or []:
         oid = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
@@ -110,53 +114,53 @@ def resolve(hub_id: str, timeout: float | None = None) -> Repository:
     return Repository(info.sha, license_of_card(card), files)
 
 
-def probe(hub_id: str, locked: tuple[str, Collection[str]] | None) -> HubError | None:
-    """Why the weights of `hub_id` cannot be had now, or None; the answer comes within DECISION_SECONDS.
+def check_available(hub_id: str, locked: tuple[str, Collection[str]] | None) -> HubError | None:
+    """Return the error that prevents a download of the weights of `hub_id`, or None if a download is possible.
 
-    Asks what a download would ask: for the commit (unless `locked` gives it, with its file names), and for the first
-    byte of the weights, which come from another host than the listing and may be blocked alone. A thread asks, and is
-    left behind at the deadline, because a name lookup cannot be given one.
+    The check takes at most DECISION_TIMEOUT_S. It requests the commit, unless `locked` contains the commit and file
+    names, and the first byte of the weights, because their host differs and may be blocked separately. The requests
+    run in a thread that is abandoned at the deadline, because name resolution has no timeout.
     """
     if is_offline():
-        return HubOffline("HF_HUB_OFFLINE is set and the cache does not hold the files")
-    since, silence = _silent.get(endpoint(), (0.0, None))
-    if silence is not None and time.monotonic() - since < _REMEMBERED_SECONDS:
-        return silence
+        return HubOffline("HF_HUB_OFFLINE is set, and the cache does not contain the files")
+    failed_at, last_error = _unreachable_errors.get(endpoint(), (0.0, None))
+    if last_error is not None and time.monotonic() - failed_at < _UNREACHABLE_TTL_S:
+        return last_error
     answers: list[HubError | None] = []
-    thread = threading.Thread(target=lambda: answers.append(_ask(hub_id, locked)), daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(_request_weights(hub_id, locked)), daemon=True)
     thread.start()
-    thread.join(DECISION_SECONDS)
-    late = HubUnreachable(f"{endpoint()} gave no answer within {DECISION_SECONDS:g} seconds")
-    error = answers[0] if answers else late
+    thread.join(DECISION_TIMEOUT_S)
+    timeout_error = HubUnreachable(f"{endpoint()} did not respond within {DECISION_TIMEOUT_S:g} seconds")
+    error = answers[0] if answers else timeout_error
     if isinstance(error, HubUnreachable):
-        _silent[endpoint()] = (time.monotonic(), error)
+        _unreachable_errors[endpoint()] = (time.monotonic(), error)
     return error
 
 
-def _ask(hub_id: str, locked: tuple[str, Collection[str]] | None) -> HubError | None:
+def _request_weights(hub_id: str, locked: tuple[str, Collection[str]] | None) -> HubError | None:
     try:
         if locked is None:
-            repository = resolve(hub_id, timeout=DECISION_SECONDS)
+            repository = read_repository(hub_id, timeout=DECISION_TIMEOUT_S)
             locked = repository.revision, repository.files
         revision, names = locked
         weights = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
         if weights:
-            _first_byte(hub_id, revision, weights[0])
+            _request_first_byte(hub_id, revision, weights[0])
     except HubError as error:
         return error
-    except Exception as error:  # an answer so odd that the library trips over it is not a hub's
-        return HubUnreachable(f"{endpoint()} does not answer as a hub does: {_one_line(error)}")
+    except Exception as error:  # huggingface_hub raises various errors on invalid responses
+        return HubUnreachable(f"Invalid response from {endpoint()}: {_one_line(error)}")
     return None
 
 
-def _first_byte(hub_id: str, revision: str, name: str) -> None:
+def _request_first_byte(hub_id: str, revision: str, name: str) -> None:
     with (
         hub_errors(hub_id),
         http_stream_backoff(
             "GET",
             file_url(hub_id, revision, name),
             headers={**headers(), "Range": "bytes=0-0"},
-            timeout=DECISION_SECONDS,
+            timeout=DECISION_TIMEOUT_S,
             retry_on_exceptions=(),
             retry_on_status_codes=(),
         ) as response,
@@ -167,65 +171,67 @@ def _first_byte(hub_id: str, revision: str, name: str) -> None:
 
 @contextmanager
 def hub_errors(hub_id: str) -> Iterator[None]:
-    """Turns what the library raises about `hub_id` into HubError (or NoSpace), each saying what to do."""
+    """Convert exceptions of huggingface_hub to HubError or DiskFull, with messages that say what to do."""
     try:
         yield
     except PackingError:
         raise
     except OfflineModeIsEnabled as error:
         raise HubOffline(
-            f"HF_HUB_OFFLINE is set, and models/lock.json with the cache ({constants.HF_HUB_CACHE}) does not give "
-            f"all of {hub_id}. Unset it to download them."
+            f"HF_HUB_OFFLINE is set, and {hub_id} is not in models/lock.json or not in the cache "
+            f"({constants.HF_HUB_CACHE}). Unset HF_HUB_OFFLINE to download the files."
         ) from error
     except HfHubHTTPError as error:
-        raise _refusal(hub_id, error) from error
+        raise _convert_http_error(hub_id, error) from error
     except httpx2.TimeoutException as error:
-        raise _unreachable(hub_id, "no answer in time") from error
+        raise _unreachable_error(hub_id, "the request timed out") from error
     except httpx2.HTTPError as error:
-        raise _unreachable(hub_id, _one_line(error)) from error
+        raise _unreachable_error(hub_id, _one_line(error)) from error
     except (
         ValueError,
         KeyError,
         TypeError,
         AttributeError,
-    ) as error:  # the library met an answer it cannot read
+    ) as error:  # huggingface_hub cannot parse the response
         raise HubUnreachable(
-            f"{endpoint()} does not answer as a hub does: {_one_line(error)}. Check HF_ENDPOINT, and whether a proxy "
-            f"or a sign-in page stands between you and {hub_id}."
+            f"Invalid response from {endpoint()}: {_one_line(error)}. Check HF_ENDPOINT, and whether a proxy or a "
+            f"sign-in page intercepts the requests for {hub_id}."
         ) from error
     except OSError as error:
         if error.errno is not None:
             raise from_os_error(f"downloading {hub_id}", error) from error
-        raise _unreachable(hub_id, _one_line(error)) from error
+        raise _unreachable_error(hub_id, _one_line(error)) from error
 
 
-def _refusal(hub_id: str, error: HfHubHTTPError) -> HubError:
+def _convert_http_error(hub_id: str, error: HfHubHTTPError) -> HubError:
     status, page = error.response.status_code, f"{endpoint()}/{hub_id}"
     if isinstance(error, GatedRepoError):
-        return HubRefused(
+        return HubAccessDenied(
             f"{hub_id} is gated: accept its conditions at {page}, then set HF_TOKEN to your token."
         )
     if isinstance(error, RevisionNotFoundError):
         return HubNotFound(
-            f"{hub_id} no longer has the commit in models/lock.json. Look at what changed at {page}, then move on "
-            "with --update."
+            f"{hub_id} no longer has the commit in models/lock.json. Review the changes at {page}, then use --update."
         )
     if status in (401, 403):
-        token = "the token it was given has no access" if _has_token() else "it wants a token"
-        return HubRefused(
-            f"{endpoint()} refuses {hub_id} ({status}): it does not exist, or {token}. Check the name, and set "
-            "HF_TOKEN for a private or gated one."
+        token = "your token has no access" if _has_token() else "access requires a token"
+        return HubAccessDenied(
+            f"{endpoint()} denies access to {hub_id} ({status}): the repository does not exist, or {token}. Check "
+            f"the "
+            "name, and set HF_TOKEN for a private or gated repository."
         )
     if status == 404:
-        return HubNotFound(f"{endpoint()} has no {hub_id}, or not all its files (404). Check the name.")
-    return _unreachable(hub_id, f"it answers {status}")
+        return HubNotFound(
+            f"{endpoint()} has no repository {hub_id}, or a file of it is missing (404). Check the name."
+        )
+    return _unreachable_error(hub_id, f"HTTP status {status}")
 
 
-def _unreachable(hub_id: str, why: str) -> HubUnreachable:
-    """The first sentence says nothing about one repository: it is remembered for all of them."""
+def _unreachable_error(hub_id: str, why: str) -> HubUnreachable:
+    """Return an error whose first sentence names no repository, because it is reused for other repositories."""
     return HubUnreachable(
-        f"{endpoint()} does not answer as it should: {why}. To get {hub_id}, run the same command again (what is "
-        "here is kept, and a download goes on where it stopped)."
+        f"Request to {endpoint()} failed: {why}. To download {hub_id}, run the same command again; an interrupted "
+        "download resumes."
     )
 
 
@@ -238,5 +244,5 @@ def _one_line(error: BaseException) -> str:
 
 
 def cache_folder(hub_id: str) -> Path:
-    """The folder of a repository in the hub's cache, laid out as the library documents it."""
+    """Return the folder of a repository in the hub cache."""
     return Path(constants.HF_HUB_CACHE) / f"models--{hub_id.replace('/', '--')}"

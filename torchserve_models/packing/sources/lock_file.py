@@ -1,22 +1,29 @@
-"""models/lock.json: which commit of each hub repository was packed first, and the digest of each of its files.
+"""The lock file models/lock.json, with the packed commit of each hub repository and the digests of its files.
 
-Keyed by repository, not by model: two sources of one model can then never be taken for each other.
+Entries are keyed by repository, not by model, so that two sources of one model cannot be confused.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torchserve_models.packing.errors import BadLock, explained
+from pydantic import TypeAdapter, ValidationError
+
+from torchserve_models.files import PathLock, write_atomic
+from torchserve_models.packing.errors import LockFileError, explain_os_errors
 
 
 @dataclass(frozen=True)
 class LockedFile:
-    """`oid`: the hub's own digest (sha256 of a large file, git's blob id of a small one); `sha256`: the content's."""
+    """A file of a locked repository.
+
+    Attributes:
+        size: Size in bytes.
+        oid: Digest listed by the hub: SHA-256 of a large file, git blob ID of a small file.
+        sha256: SHA-256 digest of the content.
+    """
 
     size: int
     oid: str
@@ -25,47 +32,40 @@ class LockedFile:
 
 @dataclass(frozen=True)
 class LockedRepository:
-    """What later packs take, exactly."""
+    """The commit and files of a repository that later packs use."""
 
     revision: str
     license: str | None
     files: Mapping[str, LockedFile]
 
 
+_LOCKED_REPOSITORY = TypeAdapter(LockedRepository)
+
+
 def read(path: Path, hub_id: str) -> LockedRepository | None:
-    """The entry of `hub_id`, or None when it was never packed. Raises BadLock for a file that cannot be read."""
+    """Return the entry of `hub_id`, or None if it was never packed. Raises LockFileError if the file is invalid."""
     entry = _load(path).get(hub_id)
     if entry is None:
         return None
     try:
-        files = {str(name): LockedFile(**file) for name, file in entry["files"].items()}
-        locked = LockedRepository(str(entry["revision"]), entry["license"], files)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadLock(
-            f"{path}: the entry {hub_id!r} is not one that pack wrote; restore it or remove it."
+        locked = _LOCKED_REPOSITORY.validate_python(entry, extra="forbid")
+    except ValidationError as error:
+        raise LockFileError(
+            f"{path}: the entry {hub_id!r} is invalid. Restore the file, or remove the entry."
         ) from error
-    if any("/" in name or name.startswith(".") for name in files):
-        raise BadLock(f"{path}: the entry {hub_id!r} names a file outside the model's folder; restore it.")
+    if any("/" in name or name.startswith(".") for name in locked.files):
+        raise LockFileError(
+            f"{path}: the entry {hub_id!r} names a file outside the model folder. Restore the file, or remove the "
+            f"entry."
+        )
     return locked
 
 
 def write(path: Path, hub_id: str, locked: LockedRepository) -> None:
-    """Sets one entry and keeps the others, also where two packs do so at the same time."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with explained("writing the lock file"):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            content = {**_load(path), hub_id: asdict(locked)}
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2, sort_keys=True)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            os.close(folder)
-            temporary.unlink(missing_ok=True)
+    """Set one entry and keep the others, even if two processes write concurrently."""
+    with explain_os_errors("writing the lock file"), PathLock(path.parent):
+        content = {**_load(path), hub_id: asdict(locked)}
+        write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n", sync=True)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise BadLock(f"{path} cannot be read ({error}); restore it or remove it.") from error
+        raise LockFileError(f"{path} cannot be read ({error}). Restore or remove the file.") from error
     if not isinstance(content, dict):
-        raise BadLock(f"{path} is not a lock file; restore it or remove it.")
+        raise LockFileError(f"{path} must be a JSON object. Restore or remove the file.")
     return content

@@ -1,4 +1,4 @@
-"""The files of a model: which of a source's are needed, their digests, and whether a weight file is one."""
+"""Selection, digests and validation of model files."""
 
 import hashlib
 import json
@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchserve_models.packing.errors import BadSource, explained
-from torchserve_models.packing.sources.other_formats import ADAPTER, adapter, no_config, no_safetensors
-from torchserve_models.packing.tasks import Task
+from torchserve_models.packing.errors import InvalidSource, explain_os_errors
+from torchserve_models.packing.sources.other_formats import (
+    ADAPTER,
+    adapter_error,
+    missing_config_error,
+    missing_safetensors_error,
+)
+from torchserve_models.packing.tasks import TaskSpec
 
 CONFIG = "config.json"
 CARD = "README.md"
@@ -22,16 +27,23 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 
 _BYTES = "ByT5Tokenizer"
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\.(safetensors|bin)")
 _PICKLES = (".bin", ".pt", ".pth", ".pth.tar", ".tar", ".ckpt", ".h5", ".msgpack", ".pkl")
-_LONGEST_HEADER = 100_000_000  # the limit of the safetensors library
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file of a model as it goes into the archive: its name there below model/, and the bytes it must have."""
+    """A file of a model.
+
+    Attributes:
+        name: Path in the archive below model/.
+        path: The file.
+        size: Size in bytes.
+        sha256: Expected digest.
+    """
 
     name: str
     path: Path
@@ -45,47 +57,49 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_and_size(path: Path) -> tuple[str, int]:
-    """Return a file's digest and its size in bytes. Raises PackingError when it cannot be read."""
-    with explained(f"reading {path}"):
+    """Return a file's digest and its size in bytes. Raises PackingError if the file cannot be read."""
+    with explain_os_errors(f"reading {path}"):
         return sha256_of(path), path.stat().st_size
 
 
 def git_blob_id(path: Path) -> str:
-    """The id that git, and with it the hub, gives a small file: sha1 over a header and the content."""
+    """Return the git blob ID of a file: SHA-1 of a header and the content."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def check_is_model(names: Collection[str], source: str) -> None:
-    """Raises BadSource for an adapter (LoRA), a lone checkpoint or no model at all, with the way to one.
+    """Raise InvalidSource for an adapter (LoRA), a single checkpoint or anything else that is not a model.
 
-    `names` may have those of config.json in subfolders, with a slash.
+    `names` may include config.json files in subfolders, with a slash.
     """
     if ADAPTER in names:
-        raise adapter(source, bool({WEIGHTS, INDEX, PICKLE, PICKLE_INDEX}.intersection(names)))
+        raise adapter_error(source, bool({WEIGHTS, INDEX, PICKLE, PICKLE_INDEX}.intersection(names)))
     if CONFIG not in names:
-        raise no_config(names, source)
+        raise missing_config_error(names, source)
 
 
 def weight_files(names: Collection[str], source: str, pickled: bool = False) -> str:
-    """Which of a source's `names` leads to its weights: model.safetensors, or the index of a sharded model.
+    """Return the name of the weights: model.safetensors, or the index of a sharded model.
 
-    With `pickled`, pytorch_model.bin and its index where there is neither; they are then to be converted.
-    Raises NoSafetensors, which says so when there are weights in a format that can run code when opened.
+    With `pickled`, pytorch_model.bin or its index is returned if there are no safetensors.
+
+    Raises:
+        NoSafetensors: Weights are missing, or exist only in formats that can run code when loaded.
     """
     known = (WEIGHTS, INDEX, PICKLE, PICKLE_INDEX) if pickled else (WEIGHTS, INDEX)
     for name in known:
         if name in names:
             return name
-    raise no_safetensors(names, source, WEIGHTS, () if pickled else (PICKLE, PICKLE_INDEX))
+    raise missing_safetensors_error(names, source, WEIGHTS, () if pickled else (PICKLE, PICKLE_INDEX))
 
 
 def tensor_files(weights: str, index: Path | None, names: Collection[str], source: str) -> list[str]:
-    """The files with the tensors: `weights` itself, or those that it names where it is an index, which lies there."""
-    return [weights] if index is None else _shards_of(index, weights, names, source)
+    """Return the names of the files with tensors: `weights`, or the shards listed in the index file."""
+    return [weights] if index is None else _read_shard_names(index, weights, names, source)
 
 
 def is_index(weights: str) -> bool:
@@ -96,32 +110,38 @@ def is_pickle(name: str) -> bool:
     return name.endswith(_PICKLES) or name == PICKLE_INDEX
 
 
-def _shards_of(index: Path, name: str, names: Collection[str], source: str) -> list[str]:
-    """The files that an index names, all of them present in `names`."""
+def _read_shard_names(index: Path, name: str, names: Collection[str], source: str) -> list[str]:
+    """Return the shards listed in an index. Raises InvalidSource if a shard is not in `names`."""
     weight_map = read_json(index, source).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise BadSource(f"{name} of {source} has no weight_map.")
+        raise InvalidSource(f"{name} of {source} has no weight_map. Get the file again.")
     shards = sorted({str(shard) for shard in weight_map.values()})
     kind = ".safetensors" if name == INDEX else ".bin"
     for shard in shards:
         if not _SHARD.fullmatch(shard) or ".." in shard or not shard.endswith(kind):
-            raise BadSource(f"{name} of {source} names {shard!r}, which is not a plain {kind[1:]} file name.")
+            raise InvalidSource(
+                f"{name} of {source} names {shard!r}, which is not a valid name of a {kind} file."
+            )
         if shard not in names:
-            raise BadSource(f"{name} of {source} names {shard}, which is not there; get that file as well.")
+            raise InvalidSource(f"{name} of {source} names {shard}, which is missing. Add that file.")
     return shards
 
 
 def side_files(
     names: Collection[str],
-    task: Task,
+    task: TaskSpec,
     source: str,
     config: Mapping[str, Any],
     read_tokenizer_config: Callable[[], Mapping[str, Any]],
 ) -> list[str]:
-    """The preprocessor or tokenizer files among `names`, config.json included; BadSource when they do not suffice.
+    """Return the preprocessor or tokenizer files among `names`, including config.json.
 
-    timm's config.json says itself how images are prepared, and tokenizers of bytes (ByT5) have no vocabulary.
-    `read_tokenizer_config` is called only where no other file suffices and there is a tokenizer_config.json.
+    No file besides config.json is required for timm models, whose config.json has the image transforms. Byte
+    tokenizers (ByT5) require no vocabulary. `read_tokenizer_config` is called only if required files seem to be
+    missing.
+
+    Raises:
+        InvalidSource: Required files are missing.
     """
     if "pretrained_cfg" not in config and not any(
         all(name in names for name in group) for group in task.needs_one_of
@@ -132,57 +152,60 @@ def side_files(
             if _BYTES in classes:
                 return sorted(task.side_files.intersection(names) | {CONFIG})
         groups = ", or ".join(" + ".join(group) for group in task.needs_one_of)
-        raise BadSource(
-            f"{source} lacks what a model for {task.name} needs beside its weights: {groups}. "
-            f"`{task.side_class}.from_pretrained(ORIGINAL).save_pretrained(folder)` writes it; ORIGINAL is the model "
-            "that this one was trained from."
+        raise InvalidSource(
+            f"{source} is missing the preprocessor or tokenizer files for {task.name}: {groups}. Create them with "
+            f"`{task.side_class}.from_pretrained(ORIGINAL).save_pretrained(folder)`, where ORIGINAL is the model "
+            "that this one was fine-tuned from."
         )
     return sorted(task.side_files.intersection(names) | {CONFIG})
 
 
 def read_json(path: Path, source: str) -> dict[str, Any]:
-    """A JSON object from a file of `source`."""
+    """Read a JSON object from a file of `source`. Raises InvalidSource."""
     try:
-        with explained(f"reading {path.name} of {source}"):
+        with explain_os_errors(f"reading {path.name} of {source}"):
             raw = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        _check_no_pointer(path, source)
-        raise BadSource(f"{path.name} of {source} is not valid JSON: {error}.") from error
+        _reject_lfs_pointer(path, source)
+        raise InvalidSource(f"{path.name} of {source} is not valid JSON: {error}.") from error
     if not isinstance(raw, dict):
-        raise BadSource(f"{path.name} of {source} is not a JSON object.")
+        raise InvalidSource(f"{path.name} of {source} is not a JSON object.")
     return raw
 
 
 def check_safetensors(path: Path, source: str) -> None:
-    """Raises BadSource unless the file's header and length fit together; the tensors are not read.
+    """Raise InvalidSource if the size of a safetensors file does not match its header. Tensors are not read.
 
-    The format: 8 bytes little-endian header length, a JSON header with every tensor's `data_offsets`, the data.
+    Format: 8 bytes with the length of the header (little-endian), a JSON header with the `data_offsets` of each
+    tensor, and the data.
     """
     size = path.stat().st_size
-    _check_no_pointer(path, source)
+    _reject_lfs_pointer(path, source)
     with path.open("rb") as file:
         start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _LONGEST_HEADER + 1
-        if length > min(_LONGEST_HEADER, size - 8):
-            raise BadSource(f"{path.name} of {source} is not a safetensors file, or is cut off.")
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER_BYTES + 1
+        if length > min(_MAX_HEADER_BYTES, size - 8):
+            raise InvalidSource(
+                f"{path.name} of {source} is not a safetensors file, or is truncated. Get the file again."
+            )
         file.seek(8)
         header = file.read(length)
-    if _data_length(header) != size - 8 - length:
-        raise BadSource(
-            f"{path.name} of {source} is not a whole safetensors file: its header and its length differ."
+    if _read_data_length(header) != size - 8 - length:
+        raise InvalidSource(
+            f"{path.name} of {source} is damaged: its size does not match its safetensors header. Get the file again."
         )
 
 
-def _check_no_pointer(path: Path, source: str) -> None:
+def _reject_lfs_pointer(path: Path, source: str) -> None:
     with path.open("rb") as file:
         if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise BadSource(
+            raise InvalidSource(
                 f"{path.name} of {source} is a Git LFS pointer, not the file: run `git lfs pull` in that folder."
             )
 
 
-def _data_length(header: bytes) -> int | None:
-    """How many bytes of data a safetensors header announces; None for a header that is none."""
+def _read_data_length(header: bytes) -> int | None:
+    """Return the number of data bytes in a safetensors header, or None if the header is invalid."""
     try:
         entries = json.loads(header)
         ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
@@ -192,7 +215,7 @@ def _data_length(header: bytes) -> int | None:
 
 
 def license_of_card(card: Mapping[str, Any]) -> str | None:
-    """The license in the front matter of a model card: an identifier, or the name of one that has none."""
+    """Return the license in the front matter of a model card, as an identifier or name, or None."""
     license = card.get("license")
     if license == "other" and isinstance(card.get("license_name"), str):
         return str(card["license_name"])

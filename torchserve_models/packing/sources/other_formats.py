@@ -1,18 +1,18 @@
-"""Explain why a folder or repository cannot be packed, and how to get a model from it that can."""
+"""Errors for folders and repositories in other formats, with the steps to convert them."""
 
 import re
 from collections.abc import Collection
 
-from torchserve_models.packing.errors import BadSource, NoSafetensors
+from torchserve_models.packing.errors import InvalidSource, NoSafetensors
 
 ADAPTER = "adapter_config.json"
 CHECKPOINTS = (".pth.tar", ".pth", ".pt", ".ckpt")
-OF_CHECKPOINT = (
-    "A checkpoint alone does not say how its network is built. For timm: `model = timm.create_model(NAME, "
+CHECKPOINT_HINT = (
+    "A checkpoint does not describe the architecture of its network. For timm: `model = timm.create_model(NAME, "
     "checkpoint_path=FILE, num_classes=N)`, then `timm.models.save_for_hf(model, folder, safe_serialization=True)`, "
     "and pack that folder. For torchvision: --from torchvision:ARCHITECTURE --state-dict FILE --labels FILE."
 )
-"""What to do with a file of weights."""
+"""Instructions for a checkpoint without config.json."""
 
 _CONFIG = "config.json"
 _SAVE = "`save_pretrained(folder)` of transformers"
@@ -31,89 +31,92 @@ _FORMATS = (
 _SHARD = re.compile(r".+-\d{5}-of-\d{5}\.safetensors")
 
 
-def no_config(names: Collection[str], source: str) -> BadSource:
-    """For `names` without config.json; those in subfolders have a slash."""
+def missing_config_error(names: Collection[str], source: str) -> InvalidSource:
+    """Return the error for files without config.json; names of files in subfolders contain a slash."""
     checkpoints = sorted(name for name in names if name.endswith(CHECKPOINTS))
     if "model_index.json" in names:
-        return BadSource(
-            f"{source} is a pipeline of diffusers, which makes images; choose a model for image classification or "
+        return InvalidSource(
+            f"{source} is a diffusers pipeline, which generates images. Choose a model for image classification or "
             "for sequence-to-sequence text."
         )
     nested = sorted(name.rpartition("/")[0] for name in names if name.endswith(f"/{_CONFIG}"))
     if nested:
-        return BadSource(
-            f"{source} has no {_CONFIG}, and its subfolder {nested[0]} has one: pack that folder, with the "
-            "tokenizer's or image processor's files beside it."
+        return InvalidSource(
+            f"{source} has no {_CONFIG}, but its subfolder {nested[0]} does. Pack that folder, and copy the "
+            f"tokenizer "
+            "or image processor files into it."
         )
     if checkpoints:
-        return BadSource(f"{source} has {checkpoints[0]} and no {_CONFIG}. {OF_CHECKPOINT}")
-    if found := _other_format(names):
-        return BadSource(f"{source} has no {_CONFIG}, and {found}.")
+        return InvalidSource(f"{source} has {checkpoints[0]} but no {_CONFIG}. {CHECKPOINT_HINT}")
+    if format_description := _describe_other_format(names):
+        return InvalidSource(f"{source} has no {_CONFIG}, and {format_description}.")
     weights = sorted(name for name in names if name.endswith((".safetensors", ".bin")))
     if weights:
-        return BadSource(
-            f"{source} has {weights[0]} and no {_CONFIG}, which says how the network is built: pack all that {_SAVE} "
+        return InvalidSource(
+            f"{source} has {weights[0]} but no {_CONFIG}, which describes the network. Pack all files that {_SAVE} "
             "writes."
         )
-    return BadSource(
-        f"{source} has no {_CONFIG}: it is not a model in the hub's layout, as {_SAVE} or `timm.models.save_for_hf` "
-        "writes it."
+    return InvalidSource(
+        f"{source} has no {_CONFIG}, so it is not a Hugging Face model folder. Create one with {_SAVE} or "
+        "`timm.models.save_for_hf`."
     )
 
 
-def no_safetensors(
+def missing_safetensors_error(
     names: Collection[str], source: str, expected: str, pickles: Collection[str]
 ) -> NoSafetensors:
-    """For `names` without the weights `expected`; `pickles` are those that `--pickled` would read."""
+    """Return the error for files without the `expected` weights; `pickles` are the names that --pickled allows."""
     has_pickle = any(name in pickles for name in names)
     others = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
     shards = [name for name in others if _SHARD.fullmatch(name)]
     if shards and not has_pickle:
         return NoSafetensors(
-            f"{source} has {shards[0]} and no {expected}.index.json, which says what lies where: get that file as "
-            "well."
+            f"{source} has {shards[0]} but no {expected}.index.json, which lists the tensors of each shard. Add that "
+            "file."
         )
     if len(others) == 1 and not has_pickle:
         return NoSafetensors(
-            f"{source} has {others[0]} and no {expected}; rename it if it is the whole model."
+            f"{source} has {others[0]} but no {expected}. Rename {others[0]} if it contains the complete model."
         )
-    if not has_pickle and (found := _other_format(names)):
-        return NoSafetensors(f"{source} has no {expected}, and {found}.")
-    there = sorted(name for name in names if name.endswith((*CHECKPOINTS, ".bin", ".tar", ".pkl")))
-    found = f" (there is {', '.join(there[:3])}, but only safetensors are opened)" if there else ""
+    if not has_pickle and (format_description := _describe_other_format(names)):
+        return NoSafetensors(f"{source} has no {expected}, and {format_description}.")
+    unsupported = sorted(name for name in names if name.endswith((*CHECKPOINTS, ".bin", ".tar", ".pkl")))
+    other_weights = (
+        f" (found {', '.join(unsupported[:3])}, but only safetensors are supported)" if unsupported else ""
+    )
     hint = ""
     if has_pickle:
-        hint = (
-            " Or add --pickled: torch then reads it without running code from it, and safetensors are packed."
-        )
+        hint = " Or add --pickled: torch then reads the pickle without running code from it, and packing converts it."
     return NoSafetensors(
-        f"{source} has no {expected}{found}. Use a source that has one, or convert it with "
-        f"`save_pretrained(folder)` of transformers on a machine where you trust it, and pack that folder.{hint}"
+        f"{source} has no {expected}{other_weights}. Use a source with this file, or convert the weights with "
+        f"`save_pretrained(folder)` of transformers on an isolated machine, and pack that folder.{hint}"
     )
 
 
-def adapter(source: str, has_weights: bool) -> BadSource:
-    """For what has adapter_config.json, without or beside the weights of a model."""
+def adapter_error(source: str, has_weights: bool) -> InvalidSource:
+    """Return the error for files with adapter_config.json, with or without the weights of a model."""
     if has_weights:
-        return BadSource(
-            f"{source} has a model and an adapter ({ADAPTER}), which would not be applied. Merge the adapter with "
-            "PEFT, `model.merge_and_unload().save_pretrained(folder)`, and pack that folder; or take the adapter's "
-            "files out if the model is wanted without it."
+        return InvalidSource(
+            f"{source} has both a model and an adapter ({ADAPTER}), which would not be applied. Merge the adapter "
+            f"with "
+            "PEFT, `model.merge_and_unload().save_pretrained(folder)`, and pack that folder; or remove the adapter "
+            "files to pack the model without the adapter."
         )
-    return BadSource(
+    return InvalidSource(
         f"{source} is an adapter (LoRA, {ADAPTER}), not a model. Merge it into its base model with PEFT, "
-        "`model.merge_and_unload().save_pretrained(folder)`, save its tokenizer or image processor beside it, and "
-        "pack that folder."
+        "`model.merge_and_unload().save_pretrained(folder)`, save its tokenizer or image processor in the same "
+        "folder, "
+        "and pack that folder."
     )
 
 
-def _other_format(names: Collection[str]) -> str:
-    """What is there instead, as a clause; empty for nothing known."""
+def _describe_other_format(names: Collection[str]) -> str:
+    """Return a clause that describes the format of the files, or an empty string for an unknown format."""
     for suffix, name in _FORMATS:
         files = sorted(file for file in names if file.endswith(suffix))
         if files:
             return (
-                f"{files[0]} is a model for another program ({name}), which is not read: pack the model that it was "
-                f"made from, as {_SAVE} writes it with PyTorch"
+                f"{files[0]} has another format ({name}), which is not supported. Pack the PyTorch model that it was "
+                f"converted from, saved with {_SAVE}"
             )
     return ""

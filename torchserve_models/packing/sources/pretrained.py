@@ -1,11 +1,12 @@
-"""A repository of the hub as the source of a model: the first time from its branch, later exactly as locked."""
+"""Hub repositories as sources: the latest commit for the first pack, the locked commit for later ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchserve_models.packing.errors import BadSource, WrongContent
+from torchserve_models.packing.errors import ChecksumMismatch, InvalidSource
+from torchserve_models.packing.request import Report
 from torchserve_models.packing.sources import download, hub
 from torchserve_models.packing.sources.hub import HubFile
 from torchserve_models.packing.sources.lock_file import LockedFile, LockedRepository
@@ -22,34 +23,35 @@ from torchserve_models.packing.sources.model_files import (
     tensor_files,
     weight_files,
 )
-from torchserve_models.packing.tasks import Task, architecture_of, task_of
-
-Report = Callable[[str], None]
+from torchserve_models.packing.tasks import TaskSpec, architecture_of, task_of
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A commit's files on this machine, and what its config.json says."""
+    """The downloaded files of a commit, and the task and architecture in its config.json."""
 
     locked: LockedRepository
     files: tuple[ModelFile, ...]
-    task: Task
+    task: TaskSpec
     architecture: str
 
 
-def first(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
-    """The commit that the branch is at, each file checked against the digest in the hub's own listing.
+def download_latest(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
+    """Download the latest commit of the default branch, and verify each file against the hub's digests.
 
-    The configuration comes first: an architecture that cannot be served is known before a gigabyte is downloaded.
+    The configuration is downloaded first, so an unsupported architecture is rejected before the weights are
+    downloaded.
     """
-    repository = hub.resolve(hub_id)
+    repository = hub.read_repository(hub_id)
     check_is_model(repository.files, hub_id)
-    got: dict[str, ModelFile] = {}
+    downloaded: dict[str, ModelFile] = {}
 
     def get(name: str) -> Path:
-        if name not in got:
-            got[name] = download.fetch(hub_id, repository.revision, name, repository.files[name], report)
-        return got[name].path
+        if name not in downloaded:
+            downloaded[name] = download.fetch(
+                hub_id, repository.revision, name, repository.files[name], report
+            )
+        return downloaded[name].path
 
     config = read_json(get(CONFIG), hub_id)
     task, architecture = task_of(config, hub_id), architecture_of(config, hub_id)
@@ -65,34 +67,41 @@ def first(hub_id: str, report: Report, pickled: bool = False) -> Snapshot:
         get(name)
     for name in tensors:
         if not is_pickle(name):
-            check_safetensors(got[name].path, hub_id)
+            check_safetensors(downloaded[name].path, hub_id)
     locked_files = {
-        name: LockedFile(file.size, repository.files[name].oid, file.sha256) for name, file in got.items()
+        name: LockedFile(file.size, repository.files[name].oid, file.sha256)
+        for name, file in downloaded.items()
     }
     locked = LockedRepository(repository.revision, repository.license, locked_files)
-    return Snapshot(locked, _sorted(got), task, architecture)
+    return Snapshot(locked, _sorted(downloaded), task, architecture)
 
 
-def again(hub_id: str, locked: LockedRepository, report: Report, pickled: bool = False) -> Snapshot:
-    """Exactly the files of the lock; WrongContent when one of them is another."""
+def download_locked(hub_id: str, locked: LockedRepository, report: Report, pickled: bool = False) -> Snapshot:
+    """Return the locked files, downloaded if necessary. Raises ChecksumMismatch if a file differs."""
     weight_files(locked.files, hub_id, pickled)
-    got = {}
-    for name, want in locked.files.items():
-        file = download.fetch(hub_id, locked.revision, name, HubFile(want.oid, want.size), report)
-        if file.sha256 != want.sha256:
-            raise WrongContent(f"{name} of {hub_id} is not the one in models/lock.json. Restore that file.")
-        got[name] = file
-    if CONFIG not in got:
-        raise BadSource(f"models/lock.json has no {CONFIG} for {hub_id}; restore it, or use --update.")
-    config = read_json(got[CONFIG].path, hub_id)
-    return Snapshot(locked, _sorted(got), task_of(config, hub_id), architecture_of(config, hub_id))
+    downloaded = {}
+    for name, locked_file in locked.files.items():
+        file = download.fetch(
+            hub_id, locked.revision, name, HubFile(locked_file.oid, locked_file.size), report
+        )
+        if file.sha256 != locked_file.sha256:
+            raise ChecksumMismatch(
+                f"{name} of {hub_id} does not match its SHA-256 digest in models/lock.json. Restore models/lock.json."
+            )
+        downloaded[name] = file
+    if CONFIG not in downloaded:
+        raise InvalidSource(
+            f"models/lock.json lists no {CONFIG} for {hub_id}. Restore models/lock.json, or use --update."
+        )
+    config = read_json(downloaded[CONFIG].path, hub_id)
+    return Snapshot(locked, _sorted(downloaded), task_of(config, hub_id), architecture_of(config, hub_id))
 
 
 def is_cached(hub_id: str, locked: LockedRepository) -> bool:
-    """Whether the cache holds every locked file in its size; the digests are looked at when they are taken."""
-    for name, want in locked.files.items():
-        path = download.cached(hub_id, locked.revision, name)
-        if path is None or path.stat().st_size != want.size:
+    """Return whether the cache has every locked file with its expected size. Digests are not checked here."""
+    for name, locked_file in locked.files.items():
+        path = download.find_cached(hub_id, locked.revision, name)
+        if path is None or path.stat().st_size != locked_file.size:
             return False
     return True
 

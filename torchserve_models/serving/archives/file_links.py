@@ -1,4 +1,4 @@
-"""Hard-link a file, or copy it where links are not allowed."""
+"""Hard-link a file, or copy it if links are not allowed."""
 
 import errno
 import fcntl
@@ -14,13 +14,13 @@ _NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target`, which must not exist, a hard link to `source`; a copy where the system allows no link.
+    """Hard-link `source` to `target`, which must not exist; copy the file if links are not allowed.
 
-    With `fs.protected_hardlinks`, the default, Linux allows no links to files of another owner without the right to
-    write to them. A copy shares its blocks with `source` where the file system can do that (Btrfs, XFS).
+    By default (`fs.protected_hardlinks`), Linux rejects links to files that belong to another user and that this
+    user cannot write. The copy shares its blocks with `source` if the file system supports it (Btrfs, XFS).
 
     Raises:
-        OSError: Neither is possible; ENOSPC as well when a copy would leave less than MIN_FREE_BYTES.
+        OSError: Neither a link nor a copy is possible. ENOSPC: a copy would leave less than MIN_FREE_BYTES.
     """
     try:
         os.link(source, target)

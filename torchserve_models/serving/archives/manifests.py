@@ -8,16 +8,16 @@ _MANIFEST = "MAR-INF/MANIFEST.json"
 
 
 def archive_version(archive: Path) -> str | None:
-    """Return the version in an archive; None if the file is missing, damaged or not an archive."""
+    """Return the model version of an archive; None if the file is missing, damaged or not an archive."""
     try:
         with zipfile.ZipFile(archive) as content:
             return _version(content.read(_MANIFEST))
-    except Exception:  # zipfile passes on whatever the decompressors raise
+    except Exception:  # zipfile does not wrap the errors of the decompressors
         return None
 
 
 def folder_version(folder: Path) -> str | None:
-    """Return the version in an unpacked archive; None for a folder without a manifest."""
+    """Return the model version of an unpacked archive; None if the manifest is missing or invalid."""
     try:
         return _version((folder / _MANIFEST).read_bytes())
     except (OSError, KeyError, ValueError, TypeError, RecursionError):

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torchserve_models.packing import (
-    Packed,
+    PackedArchive,
     PackingError,
+    PackRequest,
     default_models,
     known_models,
     pack,
@@ -15,20 +16,21 @@ from torchserve_models.packing import (
 from torchserve_models.packing.archive.earlier_versions import is_earlier
 from torchserve_models.packing.errors import HubError
 from torchserve_models.packing.models import LAYOUT, find_model
-from torchserve_models.packing.sources.resolve import Weights
+from torchserve_models.packing.request import Weights
 from torchserve_models.serving.errors import RunError
 
 LogFunction = Callable[[str], None]
 
 
 def prepare_archives(names: Sequence[str], weights: Weights, store: Path, report: LogFunction) -> list[str]:
-    """Return the names to serve, each with an archive in `store`; by default all models with starter weights.
+    """Pack the missing and outdated archives; return the names of the models to serve.
 
-    Packing leaves an archive that is already right as it is. One that was packed from somebody's own folder or hub
-    repository is taken as it is, unless models/ has its name and the weights are named: packing again would put
-    others in its place. So is one of pretrained weights while the hub cannot be had: the starter is for where
-    there is nothing else.
-    Raises RunError.
+    By default, these are all models with starter weights. The following archives stay unchanged: archives that are
+    up to date; archives packed from a user's folder or hub repository, unless models/ has a model of that name and
+    `weights` is not "auto"; and archives of pretrained weights while the hub is unreachable.
+
+    Raises:
+        RunError: An archive cannot be packed, or a file in the store is not a model archive.
     """
     model_names = list(dict.fromkeys(names)) or default_models()
     for name in model_names:
@@ -42,7 +44,7 @@ def prepare_archives(names: Sequence[str], weights: Weights, store: Path, report
             if weights == "auto" and (hub_id := _hub_id(name, archive)):
                 packed = _repack(name, hub_id, store, report)
             else:
-                packed = pack(name, weights=weights, store=store, report=report)
+                packed = pack(PackRequest(name, weights, store=store), report)
         except PackingError as error:
             raise RunError(f"{name} cannot be packed: {error}") from error
         if packed is None:
@@ -52,15 +54,19 @@ def prepare_archives(names: Sequence[str], weights: Weights, store: Path, report
 
 
 def find_archives(names: Sequence[str], store: Path) -> list[str]:
-    """Return the names to serve, by default every archive of `store`, without packing. Raises RunError."""
+    """Return the names to serve without packing, by default every archive in `store`.
+
+    Raises:
+        RunError: The store has no archives, or a file is not a model archive.
+    """
     model_names = list(dict.fromkeys(names)) or sorted(
         path.stem
         for path in store.glob("*.mar")
-        if not path.name.startswith(".")  # those are for a moment, while a front end is restarted
+        if not path.name.startswith(".")  # temporary links during a restart of the front end
         and not is_earlier(path)
     )
     if not model_names:
-        raise RunError(f"there are no model archives in {store}; create them with scripts/pack")
+        raise RunError(f"{store} contains no model archives; create them with scripts/pack")
     for name in model_names:
         _check_is_archive(store / f"{name}.mar")
     return model_names
@@ -78,17 +84,19 @@ def _hub_id(name: str, archive: Path) -> str | None:
     )
 
 
-def _repack(name: str, hub_id: str, store: Path, report: LogFunction) -> Packed | None:
+def _repack(name: str, hub_id: str, store: Path, report: LogFunction) -> PackedArchive | None:
     """Repack the pretrained weights; return None and keep the archive if the hub is unreachable."""
     from torchserve_models.packing.sources import hub, lock_file, pretrained
 
     try:
         lock_entry = lock_file.read(LAYOUT.lock, hub_id)
         if lock_entry is None or not pretrained.is_cached(hub_id, lock_entry):
-            problem = hub.probe(hub_id, (lock_entry.revision, lock_entry.files) if lock_entry else None)
+            problem = hub.check_available(
+                hub_id, (lock_entry.revision, lock_entry.files) if lock_entry else None
+            )
             if problem is not None:
                 raise problem
-        return pack(name, weights="pretrained", store=store, report=report)
+        return pack(PackRequest(name, "pretrained", store=store), report)
     except HubError as error:
         report(
             f"{name}: WARNING: using the pretrained archive in {store} unchanged. Packing it again failed: "

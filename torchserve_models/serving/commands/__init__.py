@@ -1,1 +1,1 @@
-"""What scripts/serve, scripts/stop and scripts/status do besides running the supervisor."""
+"""Implementation of `serve`, `status` and `stop`: start in the background or foreground, report status, stop."""

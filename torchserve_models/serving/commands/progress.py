@@ -33,7 +33,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._status is not None:
-            with suppress(OSError, ValueError):  # a terminal that is gone must not end what it watched
+            with suppress(OSError, ValueError):  # a closed terminal must not end the server
                 self._status.stop()
             self._status = None
 

@@ -6,26 +6,29 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from torchserve_models.serving.run_config.ports import check_free
-from torchserve_models.serving.run_config.run_plan import Plan
-from torchserve_models.serving.run_config.state import Identity, State
+from torchserve_models.serving.run_config.run_plan import RunPlan
+from torchserve_models.serving.run_config.state import ProcessIdentity, RunState
 from torchserve_models.serving.supervisor.cleanup import clean_up
 
 
 @contextmanager
-def hold_run_dir(plan: Plan, info: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock until the supervisor takes it. Raises RunError if nothing can be started.
+def hold_run_dir(plan: RunPlan, info: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of the run folder while archives are packed; the supervisor takes it afterwards.
 
-    All of that comes before anything is packed, which can mean a gigabyte from the hub.
+    Problems with the run folder or the ports are thus reported before packing, which may download gigabytes.
+
+    Raises:
+        RunError: A server already runs in this folder, a port is taken, or the folder cannot be used.
     """
     run = plan.run
     run.make()
     with run.lock():
-        clean_up(State.read(run.state), info)  # it would hold the ports
+        clean_up(RunState.read(run.state), info)  # leftover processes would hold the ports
         check_free(plan.settings)
-        state = State(
+        state = RunState(
             phase="starting",
             message="packing",
-            supervisor=Identity.of(os.getpid()),
+            supervisor=ProcessIdentity.of(os.getpid()),
             frontend=None,
             endpoints=plan.endpoints,
             models=plan.models,
@@ -40,5 +43,5 @@ def hold_run_dir(plan: Plan, info: Callable[[str], None]) -> Iterator[None]:
             replace(state, phase="failed", message=str(error)).write(run.state)
             raise
         except BaseException:  # Ctrl-C, or scripts/stop
-            replace(state, phase="stopped", message="ended as asked").write(run.state)
+            replace(state, phase="stopped", message="stopped on request").write(run.state)
             raise

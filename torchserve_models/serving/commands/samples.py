@@ -10,8 +10,8 @@ from torchserve_models.packing import PackingError, read_provenance
 from torchserve_models.sample_inputs import IMAGES, REPORTS
 
 
-def commands(models: Sequence[str], store: Path, folder: Path, endpoints: Endpoints) -> list[str]:
-    """Return a shell command for each model; write their inputs to `folder`."""
+def sample_commands(models: Sequence[str], store: Path, folder: Path, endpoints: Endpoints) -> list[str]:
+    """Write the sample inputs to `folder`; return a shell command for each model that sends one of them."""
     tasks = {name: task for name in models if (task := _task(store / f"{name}.mar"))}
     files = write(folder)
     lines = []
@@ -31,7 +31,7 @@ def _task(archive: Path) -> str | None:
 
 
 def write(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Write a sample file for each task to `folder`; return each task's file and curl's options for it."""
+    """Write a sample file for each task to `folder`; return the file and curl's options by task."""
     folder.mkdir(exist_ok=True)
     photo, text = folder / "image.jpg", folder / "report.txt"
     shutil.copyfile(IMAGES["arrow"], photo)

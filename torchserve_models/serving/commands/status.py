@@ -12,27 +12,35 @@ from rich.table import Table
 
 from torchserve_models import client
 from torchserve_models.client import Client, Endpoints
-from torchserve_models.serving.health import archive_origin, readiness, state_report
-from torchserve_models.serving.health.archive_origin import Origin
-from torchserve_models.serving.health.model_states import survey
-from torchserve_models.serving.health.processes import Processes
+from torchserve_models.exit_codes import ExitCode
+from torchserve_models.serving.health import archive_origin, observations, state_report
+from torchserve_models.serving.health.archive_origin import ArchiveOrigin
+from torchserve_models.serving.health.model_states import describe_server
+from torchserve_models.serving.health.processes import WorkerProcesses
 from torchserve_models.serving.run_config.run_dir import RunDir
-from torchserve_models.serving.run_config.state import State
+from torchserve_models.serving.run_config.state import RunState
 
 STATE_TIMEOUT_S = 2.0
-SURVEY_TIMEOUT_S = 3.0
+DESCRIBE_TIMEOUT_S = 3.0
 
 Report = Mapping[str, Any]
-"""What GET /state answers (state_report.as_json)."""
+"""Body of GET /state (state_report.as_json)."""
 
 
 @dataclass(frozen=True)
-class Status:
-    """Status of a run. `running`: front end or supervisor is alive. `models`: versions as in GET /state."""
+class ServerStatus:
+    """Status of the server in one run folder.
+
+    Attributes:
+        running: Whether the front end or the supervisor is alive.
+        problem: Why the server is not ready or not running; None if it is ready.
+        state: Content of the state file; None if the file is missing.
+        models: Versions as in GET /state.
+    """
 
     running: bool
     problem: str | None
-    state: State | None
+    state: RunState | None
     models: tuple[Report, ...]
 
     @property
@@ -42,7 +50,9 @@ class Status:
     @property
     def exit_code(self) -> int:
         """Exit code: 0 ready, 1 running but not ready, 3 not running."""
-        return 0 if self.ready else 1 if self.running else 3
+        if not self.running:
+            return ExitCode.NOT_RUNNING
+        return ExitCode.SUCCESS if self.ready else ExitCode.FAILURE
 
 
 def ask_supervisor(endpoints: Endpoints) -> Report | None:
@@ -56,7 +66,10 @@ def ask_supervisor(endpoints: Endpoints) -> Report | None:
 
 
 def is_ready(endpoints: Endpoints) -> bool:
-    """Return whether the server is ready, as GET /readyz; judged by its workers if the supervisor is silent."""
+    """Return whether the server is ready, as GET /readyz does.
+
+    If the supervisor does not answer, the state of the workers decides.
+    """
     report = ask_supervisor(endpoints)
     if report is not None:
         return bool(report["ready"])
@@ -71,49 +84,51 @@ def survey_models(endpoints: Endpoints, run: RunDir | None = None, store: Path |
 
     Raises client.TorchServeError when the front end does not answer.
     """
-    with Client(endpoints=endpoints, timeout=SURVEY_TIMEOUT_S, retries=0) as connection:
-        survey_result = survey(connection, SURVEY_TIMEOUT_S)
+    with Client(endpoints=endpoints, timeout=DESCRIBE_TIMEOUT_S, retries=0) as connection:
+        server_description = describe_server(connection, DESCRIBE_TIMEOUT_S)
     models = (
-        Processes(run.activity if run else Path()).observe(survey_result.models)
+        WorkerProcesses(run.activity if run else Path()).observe(server_description.models)
         if run
-        else survey_result.models
+        else server_description.models
     )
     versions = tuple(
-        readiness.Version(
+        observations.Version(
             model,
             model.min_workers,
             needs_answer=False,
-            origin=(archive_origin.read_archive_origin(store, model) if store else None) or Origin(),
+            origin=(archive_origin.read_archive_origin(store, model) if store else None) or ArchiveOrigin(),
         )
         for model in models
     )
     now, wall_time = time.monotonic(), time.time()
-    undescribed = {**survey_result.undescribed, **survey_result.unreached}
-    snapshot = readiness.Snapshot(now, wall_time, "running", versions, undescribed, now, wall_time)
+    undescribed = {**server_description.undescribed, **server_description.unreached}
+    snapshot = observations.ServerObservation(
+        now, wall_time, "running", versions, undescribed, now, wall_time
+    )
     return state_report.as_json(snapshot, now)
 
 
-def get_status(run: RunDir) -> Status:
-    """Return the status from the supervisor or, without it, from the front end and the operating system."""
-    state = State.read(run.state)
+def get_status(run: RunDir) -> ServerStatus:
+    """Return the status reported by the supervisor; without supervisor, by the front end and the operating system."""
+    state = RunState.read(run.state)
     if state is None or not _is_running(state):
-        return Status(False, _describe_end(state), state, ())
+        return ServerStatus(False, _describe_end(state), state, ())
     if not state.supervisor.alive():
         problem = (
-            f"its supervisor (process {state.supervisor.pid}) is gone; run scripts/stop and start it again"
+            f"the supervisor (process {state.supervisor.pid}) has ended; run scripts/stop, then scripts/serve"
         )
         return _without_supervisor(run, state, problem)
     report = ask_supervisor(state.endpoints)
     if report is not None:
-        return Status(True, _problem(report), state, tuple(report["models"]))
+        return ServerStatus(True, _problem(report), state, tuple(report["models"]))
     if state.phase in ("ready", "not ready"):
-        return _without_supervisor(run, state, "its supervisor does not answer")
-    starting = "it is just starting" if state.phase == "starting" else f"{state.phase}: {state.message}"
-    return Status(True, starting, state, ())
+        return _without_supervisor(run, state, "the supervisor does not answer")
+    starting = "the server is starting" if state.phase == "starting" else f"{state.phase}: {state.message}"
+    return ServerStatus(True, starting, state, ())
 
 
-def _is_running(state: State) -> bool:
-    """Return whether the run is alive; the supervisor counts while the front end is restarted or stopped."""
+def _is_running(state: RunState) -> bool:
+    """Return whether the front end is alive, or a supervisor that starts, restarts or stops the front end."""
     if state.frontend is not None and state.frontend.alive():
         return True
     return state.phase not in ("stopped", "failed") and state.supervisor.alive()
@@ -123,19 +138,19 @@ def _problem(report: Report) -> str | None:
     if report["ready"]:
         return None
     if report["phase"] in ("starting", "stopping", "restarting"):
-        return f"it is {report['phase']}"
+        return f"the server is {report['phase']}"
     return str(report["reason"])
 
 
-def _without_supervisor(run: RunDir, state: State, problem: str) -> Status:
+def _without_supervisor(run: RunDir, state: RunState, problem: str) -> ServerStatus:
     try:
         report = survey_models(state.endpoints, run, Path(state.store))
     except client.TorchServeError as error:
-        return Status(True, f"{problem}; the front end does not answer: {error}", state, ())
-    return Status(True, problem, state, tuple(report["models"]))
+        return ServerStatus(True, f"{problem}; the front end does not answer: {error}", state, ())
+    return ServerStatus(True, problem, state, tuple(report["models"]))
 
 
-def as_json(status: Status) -> dict[str, Any]:
+def as_json(status: ServerStatus) -> dict[str, Any]:
     """Return the output of `scripts/status --json`."""
     state = status.state
     return {
@@ -145,12 +160,13 @@ def as_json(status: Status) -> dict[str, Any]:
         "phase": state.phase if state else None,
         "endpoints": asdict(state.endpoints) if state and status.running else None,
         "supervisor": state.supervisor.pid if state and state.supervisor.alive() else None,
+        "cores": state.cores or None if state and status.running else None,
         "frontend": state.frontend.pid if state and state.frontend and status.running else None,
         "models": [_model_json(model) for model in status.models],
     }
 
 
-def print_status(status: Status) -> None:
+def print_status(status: ServerStatus) -> None:
     """Print the status as a table."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -163,25 +179,26 @@ def print_status(status: Status) -> None:
         console.print(_table(status.models))
 
 
-def _describe_end(state: State | None) -> str:
+def _describe_end(state: RunState | None) -> str:
     if state is None:
-        return "no server was started here; start one with scripts/serve"
+        return "no server was started in this run folder; start one with scripts/serve"
     if state.phase in ("stopped", "failed"):
         return f"{state.phase} {_format_time(state)}: {state.message}"
-    return f"its processes were killed; it was {state.phase} {_format_time(state)}"
+    return f"the server's processes were killed; the last phase was {state.phase!r} {_format_time(state)}"
 
 
-def _format_time(state: State) -> str:
+def _format_time(state: RunState) -> str:
     return time.strftime("at %Y-%m-%d %H:%M:%S", time.localtime(state.updated))
 
 
-def _heading(status: Status) -> str:
+def _heading(status: ServerStatus) -> str:
     assert status.state is not None
     endpoints = status.state.endpoints
     word = "ready" if status.ready else "not ready"
+    cores = f"; cores: {status.state.cores}" if status.state.cores else ""
     return (
         f"TorchServe is {word}: inference {endpoints.inference}, management {endpoints.management}, "
-        f"metrics {endpoints.metrics}, gRPC {endpoints.grpc_inference} and {endpoints.grpc_management}"
+        f"metrics {endpoints.metrics}, gRPC {endpoints.grpc_inference} and {endpoints.grpc_management}{cores}"
     )
 
 

@@ -1,7 +1,7 @@
-"""The supervisor's HTTP server: probes, the state and metrics, all from memory, and holds of workers.
+"""HTTP server of the supervisor: readiness and liveness probes, state, metrics, and holds of workers.
 
-One thread runs an event loop; connections cost a few kilobytes and no thread. Their number is bounded: when it is
-reached, the one that has been open for longest without a request is closed, so that a probe always gets through.
+One thread runs an event loop; a connection costs a few kilobytes and no thread. At the limit of connections, the
+connection that has been idle for the longest time is closed, so that probes always get an answer.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import parse_qs, unquote
 
-from torchserve_models.serving.health import readiness, state_report
-from torchserve_models.serving.health.metrics import CONTENT_TYPE, Metrics
-from torchserve_models.serving.health.readiness import Snapshot
+from torchserve_models.client import ModelNotFound
+from torchserve_models.serving.health import state_report
+from torchserve_models.serving.health.metrics import CONTENT_TYPE, SupervisorMetrics
+from torchserve_models.serving.health.observations import ServerObservation
 
 MAX_CONNECTIONS = 256
 MAX_HEADER_BYTES = 8192
@@ -25,16 +26,16 @@ IDLE_TIMEOUT_S = 30.0
 MAX_PIPELINED = 16
 """Maximum requests in one read; more would delay other clients' probes."""
 LIVE_LIMIT_S = 30.0
-"""A monitor without observations for this long hangs."""
+"""GET /livez fails if the monitor has observed nothing for this long."""
 _TRUE = ("1", "true", "yes", "on", "")
 
 Response = tuple[int, str, bytes]
 
 
 class StateSource(Protocol):
-    """Source of the state that requests are answered from."""
+    """Source of the server's state for responses."""
 
-    metrics: Metrics
+    metrics: SupervisorMetrics
 
     @property
     def stalled_s(self) -> float: ...
@@ -42,9 +43,9 @@ class StateSource(Protocol):
     @property
     def recorded(self) -> float: ...
 
-    def snapshot(self) -> Snapshot: ...
+    def snapshot(self) -> ServerObservation: ...
 
-    def refreshed(self) -> Snapshot: ...
+    def refreshed(self) -> ServerObservation: ...
 
     def hold(self, pid: int) -> bool: ...
 
@@ -66,7 +67,7 @@ def handle_get(source: StateSource, target: str) -> Response:
             reason = f"nothing has been observed for {stalled:.0f} s" if stalled > LIVE_LIMIT_S else None
             return _probe("live", reason)
         case ["readyz"]:
-            return _probe("ready", readiness.server_problem(source.snapshot(), now, strict=strict))
+            return _probe("ready", source.snapshot().report(now).problem(strict))
         case ["readyz", name] if name:
             return _model(source.snapshot(), name, None, now, strict)
         case ["readyz", name, version] if name and version:
@@ -79,27 +80,32 @@ def handle_get(source: StateSource, target: str) -> Response:
             return 200, CONTENT_TYPE, source.metrics.exposition()
     return _json(
         404,
-        {"error": "no such route; there are /livez, /readyz, /readyz/NAME, /state, /recorded and /metrics"},
+        {
+            "error": "unknown route; the routes are /livez, /readyz, /readyz/NAME, /readyz/NAME/VERSION, /state, "
+            "/recorded and /metrics"
+        },
     )
 
 
 def handle_post(source: StateSource, target: str, from_page: bool) -> Response:
-    """Return the response to a POST. `from_page`: a browser sent it for a web page, which is rejected."""
+    """Return the response to a POST. Requests from a web page (`from_page`) are rejected."""
     match target.split("/")[1:]:
         case ["workers", pid, "hold"] if pid.isdecimal() and len(pid) < 10:
             if from_page:
-                return _json(403, {"error": "not for pages in a browser"})
+                return _json(
+                    403, {"error": "requests from web pages (with an Origin header) are not allowed"}
+                )
             if source.hold(int(pid)):
                 return _json(202, {"held": True})
-            return _json(404, {"error": f"there is no worker {pid} that can be held"})
+            return _json(404, {"error": f"no worker with process id {pid} can be held"})
     return 405, "text/plain", b"only GET and HEAD, and POST /workers/PID/hold\n"
 
 
-def _model(snapshot: Snapshot, name: str, version: str | None, now: float, strict: bool) -> Response:
+def _model(snapshot: ServerObservation, name: str, version: str | None, now: float, strict: bool) -> Response:
     try:
-        return _probe("ready", readiness.probe_problem(snapshot, name, version, now, strict=strict))
-    except KeyError:
-        return _json(404, {"ready": False, "reason": f"model not found: {name[:60]}"})
+        return _probe("ready", snapshot.report(now).model_problem(name, version, strict))
+    except ModelNotFound as error:
+        return _json(404, {"ready": False, "reason": error.message})
 
 
 def _probe(state_name: str, problem: str | None) -> Response:
@@ -113,7 +119,7 @@ def _json(status: int, value: dict[str, Any]) -> Response:
 
 
 class HealthServer:
-    """HTTP server in its own thread, from `start` to `close`."""
+    """HTTP server in a separate thread, from `start` to `close`."""
 
     def __init__(self, host: str, port: int, source: StateSource) -> None:
         self._host = host
@@ -159,7 +165,7 @@ class HealthServer:
 
 
 class _Connection(asyncio.Protocol):
-    """One client connection. `connections` holds all of them, the longest idle first."""
+    """One client connection, which adds itself to `connections`: all open connections, the longest idle first."""
 
     def __init__(
         self,
@@ -197,8 +203,8 @@ class _Connection(asyncio.Protocol):
         for _ in range(MAX_PIPELINED):
             if b"\r\n\r\n" not in self._received:
                 break
-            header, _, rest = bytes(self._received).partition(b"\r\n\r\n")
-            self._received = bytearray(rest)
+            header, _, remaining = bytes(self._received).partition(b"\r\n\r\n")
+            self._received = bytearray(remaining)
             if not self._answer(header.decode("latin-1")):
                 return
         else:
@@ -209,19 +215,19 @@ class _Connection(asyncio.Protocol):
             self._send((431, "text/plain", b"header too large\n"), keep=False)
 
     def _close(self) -> None:
-        """Close the connection after pending writes; nothing more is read."""
+        """Close the connection after pending writes, without reading more."""
         assert self._transport is not None
         self._connections.pop(self, None)
         self._transport.close()
 
     def _answer(self, header: str) -> bool:
-        """Whether the connection stays open."""
+        """Answer one request; return whether the connection stays open."""
         line, *fields = header.split("\r\n")
         headers = {
             name.strip().lower(): value.strip() for name, _, value in (f.partition(":") for f in fields)
         }
-        method, _, rest = line.partition(" ")
-        target, _, protocol = rest.rpartition(" ")
+        method, _, target_and_protocol = line.partition(" ")
+        target, _, protocol = target_and_protocol.rpartition(" ")
         if not target.startswith("/") or not protocol.startswith("HTTP/1."):
             return self._send((400, "text/plain", b"not an HTTP/1.1 request\n"), keep=False)
         if method not in ("GET", "HEAD", "POST"):
@@ -252,7 +258,7 @@ class _Connection(asyncio.Protocol):
             f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n"
         )
         self._transport.write(head.encode("latin-1") + (content if body else b""))
-        if self._transport.get_write_buffer_size() > 2**20:  # a client that asks and does not read
+        if self._transport.get_write_buffer_size() > 2**20:  # a client that does not read the responses
             self.abort()
             return False
         if self._timer:

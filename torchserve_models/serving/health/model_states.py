@@ -1,4 +1,4 @@
-"""Registered models and their workers, as TorchServe's management API and the operating system report them."""
+"""Registered models and their workers, as reported by TorchServe's management API and the operating system."""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,14 +10,15 @@ import psutil
 from handlers.core.activity import Activity
 from torchserve_models import client
 from torchserve_models.client import Client, Endpoints
-
-Key = tuple[str, str]
-"""Name and version of a model."""
+from torchserve_models.client.readiness import VersionState, WorkerState
 
 
 @dataclass(frozen=True)
-class Worker:
-    """One worker. `status` is TorchServe's, which may stay READY for a dead worker; `alive` is the kernel's."""
+class ObservedWorker:
+    """One worker.
+
+    `status` comes from TorchServe and may stay READY after the worker's death; `alive` comes from the kernel.
+    """
 
     id: str
     status: str
@@ -28,7 +29,7 @@ class Worker:
     stopped: bool = False
     """Whether a signal has suspended the process (state T)."""
     activity: Activity | None = None
-    """The worker's own report; None while it loads and for handlers that do not report."""
+    """Activity that the worker reports; None while it loads and for handlers that do not report."""
     waiting: bool = True
     """Whether the process waits for input according to the kernel; used if the worker does not report."""
 
@@ -38,7 +39,7 @@ class Worker:
 
     @property
     def computing(self) -> bool:
-        """Whether the worker computes a batch, by its own report if there is one."""
+        """Whether the worker computes a batch: as it reports, otherwise as the kernel shows."""
         if not self.alive:
             return False
         if self.activity:
@@ -50,9 +51,21 @@ class Worker:
         """Whether TorchServe lists the worker as READY although its process is gone."""
         return self.status == "READY" and not self.alive
 
+    def state(self, now: float) -> WorkerState:
+        """Return the worker's state for readiness checks at `now`, in `time.monotonic()` seconds."""
+        activity = self.activity
+        return WorkerState(
+            status=self.status,
+            pid=self.pid,
+            alive=self.alive,
+            suspended=self.stopped,
+            heartbeat_age_s=now - activity.heartbeat if activity else 0.0,
+            no_progress_s=now - activity.progress if activity and activity.is_computing else 0.0,
+        )
+
 
 @dataclass(frozen=True)
-class Model:
+class ObservedVersion:
     """One version of a registered model."""
 
     name: str
@@ -65,70 +78,69 @@ class Model:
     response_timeout: int
     queue_waiting: int
     queue_free: int
-    workers: tuple[Worker, ...]
+    workers: tuple[ObservedWorker, ...]
     batch_size: int = 1
     max_batch_delay: int = 0
     """In milliseconds."""
 
     @property
-    def ready(self) -> bool:
-        """Whether the version has all the workers it should have."""
-        return sum(worker.ready for worker in self.workers) >= self.worker_count
-
-    @property
-    def worker_count(self) -> int:
-        """Number of workers the version should have; at least one for the default version."""
-        return max(self.min_workers, 1 if self.default else 0)
-
-    @property
-    def lost(self) -> tuple[Worker, ...]:
+    def lost(self) -> tuple[ObservedWorker, ...]:
         return tuple(worker for worker in self.workers if worker.is_lost)
 
-    @property
-    def pids(self) -> frozenset[int]:
-        return frozenset(worker.pid for worker in self.workers if worker.ready)
+    def state(self, now: float) -> VersionState:
+        """Return the version's state for readiness checks at `now`, without results of probes and repairs."""
+        return VersionState(
+            name=self.name,
+            version=self.version,
+            default=self.default,
+            min_workers=self.min_workers,
+            workers=tuple(worker.state(now) for worker in self.workers),
+            response_timeout_s=self.response_timeout,
+            queue_waiting=self.queue_waiting,
+        )
 
 
 @dataclass(frozen=True)
-class Survey:
-    """All versions of the models that could be described.
+class ServerDescription:
+    """Descriptions of all registered models.
 
     Attributes:
-        undescribed: Models that TorchServe lists and cannot describe, with the reason.
-        unreached: Models about which nothing was learned, with the reason: no answer came, or the time ran out.
-        out_of_time: Those of them that were not even asked for.
+        models: All versions of the models that could be described.
+        undescribed: Names of models that TorchServe lists but cannot describe, with the reason.
+        unreached: Names of models without a description, with the reason: no answer, or no time left to ask.
+        out_of_time: The names in `unreached` that were not asked for, because no time was left.
     """
 
-    models: tuple[Model, ...]
+    models: tuple[ObservedVersion, ...]
     undescribed: Mapping[str, str]
     unreached: Mapping[str, str] = field(default_factory=dict)
     out_of_time: frozenset[str] = frozenset()
 
     @property
     def is_complete(self) -> bool:
-        """Whether `models` holds all models of TorchServe."""
+        """Whether `models` contains every registered model."""
         return not self.undescribed and not self.unreached
 
 
-def survey(
+def describe_server(
     connection: Client,
     timeout: float = 5.0,
     answered: Callable[[], None] = lambda: None,
     first: Collection[str] = (),
-) -> Survey:
+) -> ServerDescription:
     """Describe every registered model; a failure of one does not affect the others.
 
     Args:
-        connection: Its timeout is for one answer.
-        timeout: Seconds after which no further model is asked for.
+        connection: Client for the management API; its timeout applies to each answer.
+        timeout: Seconds after which no further model is described.
         answered: Called after each answer.
-        first: Names of the models to begin with, such as those that the last survey had no time for.
+        first: Names of models to describe first, such as those for which the last call had no time left.
 
     Raises:
         client.TorchServeError: The front end does not list its models.
     """
     deadline = time.monotonic() + timeout
-    models: list[Model] = []
+    models: list[ObservedVersion] = []
     undescribed: dict[str, str] = {}
     unreached: dict[str, str] = {}
     out_of_time: set[str] = set()
@@ -142,50 +154,51 @@ def survey(
             out_of_time.add(name)
             continue
         try:
-            models += _versions(connection, name)
+            models += [_model(version) for version in connection.describe_versions(name)]
         except client.TransportError as error:
             unreached[name] = error.message
             continue
         except client.TorchServeError as error:
             undescribed[name] = error.message
         answered()
-    return Survey(tuple(models), undescribed, unreached, frozenset(out_of_time))
+    return ServerDescription(tuple(models), undescribed, unreached, frozenset(out_of_time))
 
 
-def inspect(endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0) -> list[Model]:
+def inspect(
+    endpoints: Endpoints, names: Sequence[str] | None = None, timeout: float = 5.0
+) -> list[ObservedVersion]:
     """Return every version of the named models, or of all models that can be described.
 
-    `timeout` is for one answer, and no further question is asked when it is over. Raises client.TorchServeError
-    when the server does not answer each question, and for a named model that cannot be described.
+    Args:
+        endpoints: Addresses of the server.
+        names: Models to describe; by default all.
+        timeout: Seconds for each answer; afterwards, no further request is sent.
+
+    Raises:
+        client.TorchServeError: The server does not answer a request, or cannot describe a named model.
     """
     deadline = time.monotonic() + timeout
     with Client(endpoints=endpoints, timeout=timeout, retries=0) as connection:
         if names is None:
-            survey_result = survey(connection, timeout)
-            for name, reason in survey_result.unreached.items():
+            server_description = describe_server(connection, timeout)
+            for name, reason in server_description.unreached.items():
                 raise client.Timeout(f"the front end did not describe {name}: {reason}")
-            return list(survey_result.models)
-        models: list[Model] = []
+            return list(server_description.models)
+        models: list[ObservedVersion] = []
         for name in names:
             if time.monotonic() > deadline:
                 raise client.Timeout(f"the front end took longer than {timeout:g} s to describe its models")
-            models += _versions(connection, name)
+            models += [_model(version) for version in connection.describe_versions(name)]
         return models
 
 
-def _versions(connection: Client, name: str) -> list[Model]:
-    """Return all versions of a model; ask TorchServe for the default version if there are several."""
-    description = connection.describe_versions(name)
-    default = description[0].version if len(description) == 1 else connection.describe(name).version
-    return [_model(version, version.version == default) for version in description]
+def replace_lost(endpoints: Endpoints, model: ObservedVersion, worker_count: int) -> None:
+    """Make TorchServe start workers until `worker_count` workers exist besides the lost ones. Idempotent.
 
-
-def replace_lost(endpoints: Endpoints, model: Model, worker_count: int) -> None:
-    """Make TorchServe start workers until `worker_count` besides lost ones exist. Idempotent.
-
-    It counts a lost worker as one it has. While others of the model work, more are asked for than are wanted: that
-    changes the minimum, which is then set back, and the maximum, which stays, as the lost ones stay in the list. When
-    none is left, the model is scaled to nothing first, which drops them. Queued requests survive that.
+    TorchServe includes lost workers in its worker count. If other workers of the model run, the count is therefore
+    raised by the number of lost workers; the minimum is then restored, and the maximum stays raised, because
+    TorchServe keeps the lost workers in its list. If all workers are lost, scaling to 0 first removes them from the
+    list; queued requests survive that.
     """
     lost = len(model.lost)
     with Client(endpoints=endpoints, timeout=2.0, retries=0) as connection:
@@ -202,11 +215,11 @@ def replace_lost(endpoints: Endpoints, model: Model, worker_count: int) -> None:
             scale(worker_count, max_workers)
 
 
-def _model(description: client.Model, default: bool) -> Model:
-    return Model(
+def _model(description: client.Model) -> ObservedVersion:
+    return ObservedVersion(
         name=description.name,
         version=description.version,
-        default=default,
+        default=bool(description.default),
         archive=Path(description.url).name,
         min_workers=description.min_workers,
         max_workers=description.max_workers,
@@ -220,7 +233,7 @@ def _model(description: client.Model, default: bool) -> Model:
     )
 
 
-def _worker(description: client.Worker) -> Worker:
+def _worker(description: client.Worker) -> ObservedWorker:
     alive, memory = False, 0
     try:
         process = psutil.Process(description.pid) if description.pid > 0 else None
@@ -228,4 +241,4 @@ def _worker(description: client.Worker) -> Worker:
             alive, memory = True, process.memory_info().rss
     except psutil.Error:
         pass
-    return Worker(description.id, description.status, description.pid, alive, memory)
+    return ObservedWorker(description.id, description.status, description.pid, alive, memory)

@@ -8,7 +8,7 @@ from PIL import Image
 
 TEXT = "The server asks itself a short question. It wants to know whether the model answers."
 GENERATION_PARAMETERS: Mapping[str, Any] = {"num_beams": 1, "min_new_tokens": 0, "max_new_tokens": 2}
-"""Keep the probe's summary as cheap as possible."""
+"""Generation parameters that make the probe's summary as short as possible."""
 
 
 def make_image() -> bytes:

@@ -1,4 +1,4 @@
-"""Schedule probes of idle models: after a worker's start and after a long silence."""
+"""Schedule probes of idle models: after a worker's start, and after a long time without answers."""
 
 import math
 import time
@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from torchserve_models.client.readiness_report import Key
 from torchserve_models.serving.health import model_probe
-from torchserve_models.serving.health.model_states import Key, Model, Worker
-from torchserve_models.serving.health.readiness import Version, is_idle, usable_workers
+from torchserve_models.serving.health.model_states import ObservedVersion, ObservedWorker
+from torchserve_models.serving.health.observations import Version
 
 IDLE_LIMIT_S = 30.0
-"""A model that has answered nothing for this long is probed."""
+"""Time without an answer after which a model is probed."""
 MAX_FAILURES = 2
-"""Consecutive failed probes after which a ready model counts as not ready."""
+"""Number of consecutive failed probes after which a model is not ready."""
 INITIAL_PAUSE_S = 1.0
 MAX_PAUSE_S = 30.0
 
@@ -30,9 +31,9 @@ class _ProbeHistory:
     """Probe history of one version."""
 
     answered_at: float
-    askable: bool = True
+    can_probe: bool = True
     trusted_pids: frozenset[int] = frozenset()
-    asked_pids: frozenset[int] = frozenset()
+    probed_pids: frozenset[int] = frozenset()
     failures: int = 0
     failed_pids: frozenset[int] = frozenset()
     problem: str = ""
@@ -41,10 +42,13 @@ class _ProbeHistory:
 
 
 class ProbeScheduler:
-    """Probe scheduler; call `step` often, it never waits. `count` receives each result for the metrics."""
+    """Probe scheduler. Call `step` often; it never blocks.
+
+    `count` is called with the model's name and the result of each probe, for the metrics.
+    """
 
     def __init__(
-        self, send_probe: Callable[[Model], PendingProbe], count: Callable[[str, str], None]
+        self, send_probe: Callable[[ObservedVersion], PendingProbe], count: Callable[[str, str], None]
     ) -> None:
         self._start_probe = send_probe
         self._count = count
@@ -57,17 +61,17 @@ class ProbeScheduler:
 
     def needs_answer(self, key: Key) -> bool:
         record = self._records.get(key)
-        return record is None or record.askable
+        return record is None or record.can_probe
 
     def trust_workers(self, version: Version, now: float) -> frozenset[int]:
-        """Return the process ids of the usable workers if one of them has answered or was trusted before.
+        """Return the process ids of all usable workers if one of them has answered or was trusted before.
 
-        This way a version stays ready when its only worker that has answered is scaled down.
+        A version thus stays ready when its only worker that has answered is removed by a scale-down.
         """
         record = self._records.get(version.key)
         if record is None:
             return frozenset()
-        usable = usable_workers(version, now)
+        usable = version.usable_workers(now)
         pids = frozenset(worker.pid for worker in usable)
         has_proven = any(_has_answered(worker) or worker.pid in record.trusted_pids for worker in usable)
         record.trusted_pids = pids if has_proven else frozenset()
@@ -91,18 +95,18 @@ class ProbeScheduler:
 
     def _is_due(self, version: Version, now: float) -> bool:
         record = self._records[version.key]
-        usable = usable_workers(version, now)
-        if now < record.next_at or not (version.min_workers and usable and is_idle(version)):
+        usable = version.usable_workers(now)
+        if now < record.next_at or not (version.min_workers and usable and version.is_idle):
             return False
-        if not record.askable:
+        if not record.can_probe:
             return True
         has_new_worker = any(
-            worker.pid not in record.asked_pids and not _has_answered(worker) for worker in usable
+            worker.pid not in record.probed_pids and not _has_answered(worker) for worker in usable
         )
         return bool(record.failures) or has_new_worker or now - self._last_answer_time(version) > IDLE_LIMIT_S
 
     def _last_answer_time(self, version: Version) -> float:
-        """Return when the version last answered any request."""
+        """Return the time of the version's last answer to any request."""
         answers = (worker.activity.last_answer for worker in version.model.workers if worker.activity)
         return max(self._records[version.key].answered_at, *answers, 0.0)
 
@@ -110,16 +114,16 @@ class ProbeScheduler:
         self, version: Version, pids: frozenset[int], answer: model_probe.ProbeResult, now: float
     ) -> None:
         record = self._records[version.key]
-        record.askable = answer.asked
-        if not answer.asked:  # it has no question, or which one could not be found out now
+        record.can_probe = answer.sent
+        if not answer.sent:  # the task has no probe request, or is not known yet
             record.next_at = math.inf if answer.problem is None else now + MAX_PAUSE_S
             return
         record.next_at = now + INITIAL_PAUSE_S
-        if answer.busy or (answer.problem and not is_idle(version)):
+        if answer.busy or (answer.problem and not version.is_idle):
             self._count(version.model.name, "inconclusive")
         elif answer.problem is None:
             self._count(version.model.name, "answered")
-            record.asked_pids = pids
+            record.probed_pids = pids
             record.answered_at = now
             record.failures = 0
         else:
@@ -131,9 +135,9 @@ class ProbeScheduler:
             record.next_at = now + min(MAX_PAUSE_S, INITIAL_PAUSE_S * 2 ** (record.failures - 1))
 
     def _reset_failures(self, version: Version) -> None:
-        """Reset failures once other requests were answered or the workers have changed.
+        """Reset the failures after answers to other requests, or if the workers have changed.
 
-        One answer may be the failed question's own.
+        A single new answer does not suffice: it may be the answer to the failed probe.
         """
         record = self._records[version.key]
         pids = frozenset(worker.pid for worker in version.model.workers)
@@ -142,8 +146,8 @@ class ProbeScheduler:
 
 
 def _pids(version: Version, now: float) -> frozenset[int]:
-    return frozenset(worker.pid for worker in usable_workers(version, now))
+    return frozenset(worker.pid for worker in version.usable_workers(now))
 
 
-def _has_answered(worker: Worker) -> bool:
+def _has_answered(worker: ObservedWorker) -> bool:
     return worker.activity is not None and worker.activity.answers > 0

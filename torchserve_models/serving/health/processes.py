@@ -8,18 +8,19 @@ from pathlib import Path
 import psutil
 
 from handlers.core.activity import read_activity
-from torchserve_models.serving.health.model_states import Key, Model, Worker
+from torchserve_models.client.readiness_report import Key
+from torchserve_models.serving.health.model_states import ObservedVersion, ObservedWorker
 from torchserve_models.serving.system import process_state
 
 
-class Processes:
-    """Worker processes by id, with their creation time, because process ids are reused."""
+class WorkerProcesses:
+    """Worker processes by process id, with their creation time, because process ids are reused."""
 
     def __init__(self, activity_dir: Path) -> None:
         self._activity_dir = activity_dir
         self._known: dict[int, psutil.Process] = {}
 
-    def observe(self, models: Iterable[Model]) -> tuple[Model, ...]:
+    def observe(self, models: Iterable[ObservedVersion]) -> tuple[ObservedVersion, ...]:
         """Return the models with the current state of their workers."""
         observed = tuple(
             replace(model, workers=tuple(self.observe_worker(worker) for worker in model.workers))
@@ -29,7 +30,7 @@ class Processes:
         self._known = {pid: process for pid, process in self._known.items() if pid in pids}
         return observed
 
-    def observe_worker(self, worker: Worker) -> Worker:
+    def observe_worker(self, worker: ObservedWorker) -> ObservedWorker:
         if worker.pid <= 0:
             return replace(worker, alive=False)
         try:
@@ -47,7 +48,7 @@ class Processes:
         return replace(worker, alive=True, stopped=stopped, activity=activity, waiting=waiting)
 
     def kill(self, pid: int) -> bool:
-        """Send SIGKILL, unless the process has ended and its id was reused; return whether it was sent."""
+        """Send SIGKILL to the worker, unless its process has ended; return whether the signal was sent."""
         process = self._known.get(pid)
         try:
             if process is None or not process.is_running():
@@ -62,16 +63,19 @@ _FRESH_S = 3.0
 
 
 class QueueWatchdog:
-    """Measure how long requests of a version have waited although its workers are idle.
+    """Watchdog for requests that wait although the workers of their version are idle.
 
-    That happens when TorchServe has lost the thread that feeds a worker.
+    This happens if TorchServe's thread that passes requests to the worker has died.
     """
 
     def __init__(self) -> None:
         self._since: dict[Key, tuple[float, int]] = {}
 
-    def stalled_s(self, model: Model, described_s: float) -> float:
-        """Return the seconds stalled. `described_s`: age of TorchServe's queue length, in seconds."""
+    def stalled_s(self, model: ObservedVersion, described_s: float) -> float:
+        """Return the seconds that requests have waited beside idle workers; 0 if the queue moves.
+
+        `described_s` is the age of `model.queue_waiting` in seconds.
+        """
         now = time.monotonic()
         key = model.name, model.version
         reporting = [worker for worker in model.workers if worker.ready and worker.activity]
@@ -91,6 +95,6 @@ class QueueWatchdog:
         self._since[key] = since, answers
         return now - since
 
-    def keep(self, keys: Set[Key]) -> None:
-        """Forget all other versions."""
+    def keep_only(self, keys: Set[Key]) -> None:
+        """Forget all versions that are not in `keys`."""
         self._since = {key: value for key, value in self._since.items() if key in keys}

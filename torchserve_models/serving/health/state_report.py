@@ -1,77 +1,59 @@
-"""The state of the server as JSON: the body of GET /state."""
+"""State of the server as JSON: the body of GET /state."""
 
 from dataclasses import asdict
 from typing import Any
 
-from torchserve_models.serving.health.model_states import Worker
-from torchserve_models.serving.health.readiness import (
-    FRONT_END_LIMIT_S,
-    Snapshot,
-    Version,
-    is_idle,
-    is_responsive,
-    model_problem,
-    server_problem,
-    unavailable_models,
-)
+from torchserve_models.client.readiness import is_responsive
+from torchserve_models.client.readiness_report import VersionReport
+from torchserve_models.serving.health.model_states import ObservedWorker
+from torchserve_models.serving.health.observations import FRONT_END_LIMIT_S, ServerObservation, Version
 
 
-def as_json(snapshot: Snapshot, now: float) -> dict[str, Any]:
-    """Return the body of GET /state."""
-    problem = server_problem(snapshot, now)
-    strict_problem = server_problem(snapshot, now, strict=True)
+def as_json(snapshot: ServerObservation, now: float) -> dict[str, Any]:
+    """Return the body of GET /state: readiness, and the observations behind it."""
+    report = snapshot.report(now)
     phase = snapshot.phase
-    running: str = "not ready" if problem else "ready"
+    running: str = "ready" if report.reason is None else "not ready"
     return {
         "phase": running if phase == "running" else phase,
-        "ready": problem is None,
-        "strict": strict_problem is None,
         "live": now - snapshot.front_end_answered <= FRONT_END_LIMIT_S,
-        "reason": problem,
-        "strict_reason": strict_problem,
+        **report.as_json(),
         "updated": snapshot.wall_time,
         "described": snapshot.described,
-        "models": [_version_json(snapshot, version, now) for version in snapshot.versions],
+        "models": [
+            _version_json(version, verdict, now)
+            for version, verdict in zip(snapshot.versions, report.versions, strict=True)
+        ],
         "undescribed": dict(snapshot.undescribed),
-        "unavailable": unavailable_models(snapshot),
     }
 
 
-def _version_json(snapshot: Snapshot, version: Version, now: float) -> dict[str, Any]:
+def _version_json(version: Version, verdict: VersionReport, now: float) -> dict[str, Any]:
     model = version.model
-    problem = model_problem(snapshot, version, now)
-    strict_problem = model_problem(snapshot, version, now, strict=True)
     return {
-        "name": model.name,
-        "version": model.version,
-        "default": model.default,
+        **verdict.as_json(),
         "archive": model.archive,
         **asdict(version.origin),
-        "ready": problem is None,
-        "reason": problem,
-        "strict": strict_problem is None,
-        "strict_reason": strict_problem,
-        "min_workers": version.min_workers,
         "max_workers": model.max_workers,
         "queue_waiting": model.queue_waiting,
         "queue_free": model.queue_free,
         "in_flight": version.in_flight,
-        "idle": is_idle(version),
+        "idle": version.is_idle,
         "workers": [_worker_json(worker, now) for worker in model.workers],
     }
 
 
-def _worker_json(worker: Worker, now: float) -> dict[str, Any]:
+def _worker_json(worker: ObservedWorker, now: float) -> dict[str, Any]:
     activity = worker.activity
     return {
         "id": worker.id,
         "pid": worker.pid,
         "status": worker.status,
         "alive": worker.alive,
-        "responsive": is_responsive(worker, now),
+        "responsive": is_responsive(worker.state(now)),
         "reports": activity is not None,
         "computing_s": round(now - activity.batch_started, 3) if activity and activity.is_computing else None,
         "answers": activity.answers if activity else 0,
-        "held": activity is not None and activity.held,
+        "held": activity is not None and activity.on_hold,
         "memory": worker.memory,
     }

@@ -1,1 +1,1 @@
-"""Start of a front end, and its restart with the models that it served."""
+"""Start of the front end, and its restart with the same models."""

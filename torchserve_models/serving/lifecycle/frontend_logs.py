@@ -1,4 +1,4 @@
-"""Parse the logs of the front end and the workers: failed workers, rejected archives, and why."""
+"""Parse the logs of the front end and the workers: failed workers and rejected archives, with the reasons."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ _REJECTED = re.compile(r"^\S+ WARN +\S+ ModelServer - Failed to load model: (?P<
 _WORKER = re.compile(r"^\S+ \w+ +W-\d+-(?P<worker>\S+)-std(?:out|err) - (?P<text>.*)$")
 _EXCEPTION = re.compile(r"^[\w.$]+(?:Exception|Error)\b.*")
 _TIMED_OUT = re.compile(r"\bBackend worker (?:did not respond in given time|startup time out)")
-# What ts/model_service_worker.py raises after it has written the true reason.
+# The errors that ts/model_service_worker.py raises after it has logged the actual reason.
 _WRAPPER_ERROR = re.compile(r"^RuntimeError: \d{3} - (?:Unknown exception|System out of memory)$")
 
 
-class Tail:
+class LogTail:
     """Reader of the lines appended to a file, across log rotation."""
 
     def __init__(self, path: Path) -> None:
@@ -24,9 +24,9 @@ class Tail:
         self._offset = _size(path)
 
     def lines(self) -> list[str]:
-        """Return new complete lines since the last call.
+        """Return the complete lines appended since the last call.
 
-        Only a line feed ends a line: TorchServe logs bytes of clients, in which other separators may be.
+        Only a line feed ends a line: TorchServe logs bytes from clients, which may contain other separators.
         """
         if _size(self._path) < self._offset:
             self._offset = 0
@@ -42,8 +42,8 @@ class Tail:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """An archive that the front end rejected, with Java's exception."""
+class RejectedArchive:
+    """Archive that the front end rejected, with Java's exception as the reason."""
 
     archive: str
     reason: str
@@ -57,7 +57,7 @@ def dead_workers(lines: Sequence[str]) -> Iterator[str]:
 
 
 def timed_out(lines: Sequence[str], worker: str) -> bool:
-    """Return whether the front end gave up the worker because it took too long to load."""
+    """Return whether the front end ended the worker because it took too long to load."""
     is_worker_line = False
     for line in lines:
         if match := _THREAD.match(line):
@@ -67,7 +67,7 @@ def timed_out(lines: Sequence[str], worker: str) -> bool:
     return False
 
 
-def refusals(lines: Sequence[str]) -> Iterator[Refusal]:
+def rejected_archives(lines: Sequence[str]) -> Iterator[RejectedArchive]:
     """Yield rejected archives with Java's innermost cause."""
     for number, line in enumerate(lines):
         if match := _REJECTED.match(line):
@@ -78,11 +78,11 @@ def refusals(lines: Sequence[str]) -> Iterator[Refusal]:
                     causes.append(text)
                 elif not following.startswith(("\t", " ")):
                     break
-            yield Refusal(match["archive"], causes[-1] if causes else "no reason given")
+            yield RejectedArchive(match["archive"], causes[-1] if causes else "TorchServe logged no reason")
 
 
 def last_line(output: Path) -> str:
-    """Return the last line that Java printed, without its own warnings."""
+    """Return the last line that Java printed, except warnings of the Java runtime."""
     try:
         lines = output.read_text(errors="replace").splitlines()
     except OSError:
@@ -90,17 +90,17 @@ def last_line(output: Path) -> str:
     printed = [
         line for line in lines if line.strip() and not line.startswith(("WARNING:", "\tat ", "nvidia-smi"))
     ]
-    return printed[-1] if printed else "it printed nothing"
+    return printed[-1] if printed else "Java printed no message"
 
 
 def failure_reason(lines: Sequence[str], worker: str) -> str:
-    """Return why the worker ended: the final line of its last traceback, or the last line it printed."""
+    """Return why the worker ended: the exception of its last traceback, or the last line that it printed."""
     output = [match["text"] for line in lines if (match := _WORKER.match(line)) and match["worker"] == worker]
     reasons = [reason for reason in _tracebacks(output) if not _WRAPPER_ERROR.match(reason)]
     if reasons:
         return reasons[-1]
     last = output[-1] if output else "nothing"
-    return f"it ended without a traceback (killed, or out of memory?); its last line: {last}"
+    return f"the worker ended without a traceback (killed, or out of memory?); its last output line: {last}"
 
 
 def _tracebacks(output: Sequence[str]) -> Iterator[str]:

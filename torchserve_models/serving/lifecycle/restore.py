@@ -8,20 +8,21 @@ from pathlib import Path
 
 from torchserve_models import client
 from torchserve_models.client import Client, Endpoints
+from torchserve_models.client.readiness_report import Key
 from torchserve_models.serving.archives.file_links import link_or_copy
-from torchserve_models.serving.health.model_states import Key, survey
-from torchserve_models.serving.lifecycle.snapshot import ServedVersion, Snapshot
+from torchserve_models.serving.health.model_states import describe_server
+from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion
 from torchserve_models.serving.lifecycle.version_links import link_name
 
 _TIMEOUT_S = 5.0
-_SURVEY_TIMEOUT_S = 20.0
+_DESCRIBE_TIMEOUT_S = 20.0
 _ATTEMPTS = 5
 _ATTEMPT_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
-class Load:
-    """One version to load: from `source`, under the file name `archive` in the store."""
+class VersionToLoad:
+    """One version to load from the file `source`, which is named `archive` in the store."""
 
     served: ServedVersion
     source: Path
@@ -30,16 +31,16 @@ class Load:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """Versions to reload, in order, and those that cannot be reloaded, with the reason."""
+    """Versions to reload, in order, and versions that cannot be reloaded, with the reason."""
 
-    loads: tuple[Load, ...]
+    loads: tuple[VersionToLoad, ...]
     missing: Mapping[Key, str]
 
     def settings(self, settings: Mapping[str, str]) -> dict[str, str]:
         """Return the configuration of the restarted front end.
 
-        TorchServe loads these archives before it listens, so that no request meets a model that is not there yet.
-        What an archive's model-config.yaml leaves open comes from `models`.
+        TorchServe loads these archives before it listens, so no request fails because a model is not registered yet.
+        The `models` setting applies to values that an archive's model-config.yaml does not set.
         """
         models: dict[str, dict[str, dict[str, int | bool]]] = json.loads(settings.get("models") or "{}")
         for load in self.loads:
@@ -58,29 +59,35 @@ class RestorePlan:
 
 
 def plan_restore(
-    snapshot: Snapshot, store: Path, find: Callable[[ServedVersion], Path | None]
+    snapshot: ModelSnapshot, store: Path, find: Callable[[ServedVersion], Path | None]
 ) -> RestorePlan:
-    """Plan the restore. `find` returns the archive of a version; a model's first version becomes its default."""
-    loads: list[Load] = []
+    """Return the plan for restoring `snapshot`.
+
+    `find` returns the archive of a version, or None. TorchServe makes a model's first version the default version.
+    """
+    loads: list[VersionToLoad] = []
     missing: dict[Key, str] = {}
     for served in snapshot.versions:
         source = find(served)
         if any(mark in served.name for mark in ",="):
-            missing[served.key] = "its name has a comma or an equals sign, which load_models cannot express"
+            missing[served.key] = (
+                "its name contains ',' or '=', which TorchServe's load_models does not support"
+            )
         elif source is None:
             missing[served.key] = f"its archive is no longer in {store}"
         elif source.parent == store:
-            loads.append(Load(served, source, source.name))
+            loads.append(VersionToLoad(served, source, source.name))
         else:
-            loads.append(Load(served, source, f".{link_name(served.key)}"))
+            loads.append(VersionToLoad(served, source, f".{link_name(served.key)}"))
     return RestorePlan(tuple(loads), missing)
 
 
 @contextmanager
 def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]]:
-    """Link archives from elsewhere into the store while TorchServe loads, as it reads only from the store.
+    """Link archives from other folders into the store while TorchServe loads them; it reads only from the store.
 
-    Yields the versions that could not be linked (a store that is read-only), with the reason.
+    Yields:
+        The versions that could not be linked, for example into a read-only store, with the reason.
     """
     links: list[Path] = []
     failed: dict[Key, str] = {}
@@ -106,11 +113,19 @@ def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]
 def restore_workers(
     endpoints: Endpoints, served_versions: Sequence[ServedVersion], pause: Callable[[float], None]
 ) -> dict[Key, str]:
-    """Set worker counts and default versions where they differ; return failed versions with the reason.
+    """Set worker counts and default versions that differ; return the versions that failed, with the reason.
 
-    Comes right after the start, while workers still load: scaling down then interrupts no request. As the front end
-    is slow then, it is tried several times; `pause` waits between them, and is called with 0 before each version, as
-    one may take seconds. Raises client.TorchServeError if it never answers.
+    Call this right after the start, while workers still load: scaling down then interrupts no request. The front end
+    is slow at that time, so there are several attempts.
+
+    Args:
+        endpoints: Addresses of the server.
+        served_versions: Versions as they were before the restart.
+        pause: Called with the seconds to wait between attempts, and with 0 before each version, which may take
+            seconds. It may raise an exception to end the restart.
+
+    Raises:
+        client.TorchServeError: The front end did not answer in any attempt.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -131,17 +146,20 @@ def _restore_workers_once(
 ) -> dict[Key, str]:
     failed: dict[Key, str] = {}
     with Client(endpoints=endpoints, timeout=_TIMEOUT_S, retries=0) as connection:
-        survey_result = survey(connection, _SURVEY_TIMEOUT_S)
-        present = {version.key: version for version in map(ServedVersion.of, survey_result.models)}
+        server_description = describe_server(connection, _DESCRIBE_TIMEOUT_S)
+        present = {version.key: version for version in map(ServedVersion.of, server_description.models)}
         for served in served_versions:
             pause(0.0)
             current = present.get(served.key)
             if current is None:
                 is_unknown = (
-                    served.name in survey_result.undescribed or served.name in survey_result.unreached
+                    served.name in server_description.undescribed
+                    or served.name in server_description.unreached
                 )
                 failed[served.key] = (
-                    "TorchServe does not describe it" if is_unknown else "TorchServe did not load its archive"
+                    "TorchServe cannot describe the model"
+                    if is_unknown
+                    else "TorchServe did not load its archive"
                 )
                 continue
             try:

@@ -1,16 +1,14 @@
 """Snapshot of the served models in the run folder, for restoring them in a restarted front end."""
 
-import json
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
-from torchserve_models.serving.health.model_states import Key, Model
+from pydantic import TypeAdapter, ValidationError
 
-SCHEMA = 1
+from torchserve_models.client.readiness_report import Key
+from torchserve_models.files import write_atomic
+from torchserve_models.serving.health.model_states import ObservedVersion
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,18 @@ class ServedVersion:
         return self.min_workers, self.max_workers
 
     @classmethod
-    def of(cls, model: Model) -> "ServedVersion":
+    def of(cls, model: ObservedVersion) -> "ServedVersion":
         return cls(**{version.name: getattr(model, version.name) for version in fields(cls)})
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ModelSnapshot:
     """Every registered version of every model, default versions first."""
 
     versions: tuple[ServedVersion, ...] = ()
 
     @classmethod
-    def of(cls, versions: Iterable[ServedVersion]) -> "Snapshot":
+    def of(cls, versions: Iterable[ServedVersion]) -> "ModelSnapshot":
         return cls(
             tuple(sorted(versions, key=lambda version: (not version.default, version.name, version.version)))
         )
@@ -61,44 +59,39 @@ class Snapshot:
 
     def write(self, path: Path) -> None:
         """Replace the file atomically. Raises OSError."""
-        new = path.with_suffix(f".{os.getpid()}.new")
-        text = json.dumps(
-            {"schema": SCHEMA, "versions": [asdict(version) for version in self.versions]}, indent=2
-        )
-        try:
-            new.write_text(text + "\n", "utf-8")
-            new.replace(path)
-        except OSError:
-            with suppress(OSError):
-                new.unlink()
-            raise
+        write_atomic(path, _SNAPSHOT.dump_json(self, indent=2) + b"\n")
 
     @classmethod
-    def read(cls, path: Path) -> "Snapshot | None":
-        """Read a snapshot; None if it is missing or has another schema."""
+    def read(cls, path: Path) -> "ModelSnapshot | None":
+        """Read a snapshot; None if it is missing or invalid."""
         try:
-            record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            if record["schema"] != SCHEMA:
-                return None
-            return cls.of(ServedVersion(**version) for version in record["versions"])
-        except (OSError, ValueError, KeyError, TypeError):
+            snapshot = _SNAPSHOT.validate_json(path.read_bytes(), strict=True, extra="forbid")
+        except (OSError, ValidationError):
             return None
+        return cls.of(snapshot.versions)
+
+
+_SNAPSHOT = TypeAdapter(ModelSnapshot)
 
 
 class SnapshotFilter:
-    """Turn successive observations of the server into snapshots.
+    """Filter that updates a snapshot from successive observations of the server.
 
-    Versions that `keep` names stay in the snapshot although the server lacks them: those that a
-    restart could not load. A default version that a restart could not bring back stays the default in the snapshot
-    until the default version is set again: TorchServe makes another version the default by itself.
+    Versions in `keep`, which a restart could not load, stay in the snapshot although the server does not have them. A
+    default version that a restart could not restore stays the default in the snapshot until a client sets another
+    one, because TorchServe then selects a default version automatically.
 
     Attributes:
-        absent: Versions in the snapshot that the server lacks.
-        lost_defaults: For models whose default version a restart could not bring back, that version.
+        snapshot: Latest snapshot.
+        absent: Versions in the snapshot that the server does not have.
+        lost_defaults: Default version of each model whose default version a restart could not restore.
     """
 
     def __init__(
-        self, snapshot: Snapshot, keep: Iterable[Key] = (), lost_defaults: Mapping[str, str] | None = None
+        self,
+        snapshot: ModelSnapshot,
+        keep: Iterable[Key] = (),
+        lost_defaults: Mapping[str, str] | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.absent = frozenset(keep)
@@ -109,14 +102,13 @@ class SnapshotFilter:
         versions: Sequence[ServedVersion],
         unknown: Collection[str] = (),
         repairing: Collection[Key] = (),
-    ) -> Snapshot:
-        """Return the snapshot after this observation.
+    ) -> ModelSnapshot:
+        """Update the snapshot with an observation, and return it.
 
         Args:
-            versions: What the server has.
-            unknown: Models that could not be described; they stay as they were.
-            repairing: Versions whose worker counts the supervisor has changed for a repair; the counts stay as they
-                were.
+            versions: Versions that the server has.
+            unknown: Names of models that could not be described; their versions stay unchanged.
+            repairing: Versions whose worker counts a repair has changed; the snapshot keeps the previous counts.
         """
         present = {version.key for version in versions}
         self.absent -= present
@@ -129,13 +121,13 @@ class SnapshotFilter:
             for version in self.snapshot.versions
             if version.key not in present and (version.key in self.absent or version.name in unknown)
         ]
-        self.snapshot = Snapshot.of([*settled, *absent_versions])
+        self.snapshot = ModelSnapshot.of([*settled, *absent_versions])
         return self.snapshot
 
     def note_default(self, name: str) -> None:
         """Record that a client has set the default version of this model."""
         if self.lost_defaults.pop(name, None) is not None:
-            self.snapshot = Snapshot.of(
+            self.snapshot = ModelSnapshot.of(
                 replace(version, default=False) if version.name == name else version
                 for version in self.snapshot.versions
             )

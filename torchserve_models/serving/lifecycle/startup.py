@@ -1,23 +1,27 @@
-"""Wait until a new front end listens, its workers run and each model has answered; fail fast with the reason."""
+"""Wait until a new front end listens, its workers are ready and each model has answered, or report the failure."""
 
 import time
 from collections.abc import Callable
 
 from torchserve_models import client
-from torchserve_models.client import Client
+from torchserve_models.client import Client, readiness
 from torchserve_models.serving.errors import FrontendFailed, ModelFailed
 from torchserve_models.serving.health import model_probe
-from torchserve_models.serving.health.model_states import Model, inspect
+from torchserve_models.serving.health.model_states import ObservedVersion, inspect
 from torchserve_models.serving.lifecycle import frontend_logs
-from torchserve_models.serving.run_config.run_plan import Plan
+from torchserve_models.serving.run_config.run_plan import RunPlan
 
 _FRONTEND_TIMEOUT_S = 120.0
 _POLL_INTERVAL_S = 0.25
 _PROBE_SLACK_S = 10.0
 
 
-def wait_for_frontend(plan: Plan, check: Callable[[], None]) -> None:
-    """Return when the front end lists its models. Raises FrontendFailed, and what `check` raises."""
+def wait_for_frontend(plan: RunPlan, check: Callable[[], None]) -> None:
+    """Return when the front end lists its models.
+
+    Raises:
+        FrontendFailed: The front end did not answer in time. `check` may raise other exceptions.
+    """
     start = time.monotonic()
     while True:
         try:
@@ -30,29 +34,29 @@ def wait_for_frontend(plan: Plan, check: Callable[[], None]) -> None:
         time.sleep(_POLL_INTERVAL_S)
 
 
-def _check_timeout(plan: Plan, error: client.TorchServeError, since: float) -> None:
+def _check_timeout(plan: RunPlan, error: client.TorchServeError, since: float) -> None:
     if time.monotonic() - since > _FRONTEND_TIMEOUT_S:
         raise FrontendFailed(
-            f"TorchServe's front end does not answer after {_FRONTEND_TIMEOUT_S:.0f} s: {error}; "
-            f"its log: {plan.run.server_log}"
+            f"TorchServe's front end did not answer within {_FRONTEND_TIMEOUT_S:.0f} s: {error}\n"
+            f"Full log: {plan.run.server_log}"
         ) from error
 
 
 class StartupMonitor:
-    """Monitor of one startup. Create it before the front end starts: it reads the logs from then on.
+    """Monitor of one startup. Create it before the front end starts, because it reads the logs from that time on.
 
-    `check` raises when there is no use in waiting on; `progress` gets what is being waited for.
+    `check` is called while waiting and may raise an exception to end the wait; `progress` receives the current step.
     """
 
-    def __init__(self, plan: Plan, check: Callable[[], None], progress: Callable[[str], None]) -> None:
+    def __init__(self, plan: RunPlan, check: Callable[[], None], progress: Callable[[str], None]) -> None:
         self._plan = plan
         self._check = check
         self._progress = progress
-        self._server_tail = frontend_logs.Tail(plan.run.server_log)
-        self._worker_tail = frontend_logs.Tail(plan.run.workers_log)
+        self._server_tail = frontend_logs.LogTail(plan.run.server_log)
+        self._worker_tail = frontend_logs.LogTail(plan.run.workers_log)
         self._server_lines: list[str] = []
 
-    def wait(self) -> list[Model]:
+    def wait(self) -> list[ObservedVersion]:
         """Return the models once each has answered. Raises RunError."""
         wait_for_frontend(self._plan, self._check)
         models = self._wait_for_workers()
@@ -60,10 +64,10 @@ class StartupMonitor:
             self._start_probe(model)
         return models
 
-    def _wait_for_workers(self) -> list[Model]:
-        """Wait until all workers are ready.
+    def _wait_for_workers(self) -> list[ObservedVersion]:
+        """Wait until all workers are ready; return the models.
 
-        TorchServe registers models before it listens, so a missing model was rejected.
+        TorchServe loads archives before it listens, so a missing model means a rejected archive.
         """
         answered = time.monotonic()
         while True:
@@ -72,26 +76,27 @@ class StartupMonitor:
                 models = inspect(self._plan.endpoints, self._plan.models, timeout=10.0)
             except client.ModelNotFound as error:
                 raise self._refusal_error(str(error)) from error
-            except client.TorchServeError as error:  # models that load can take all of the machine
+            except client.TorchServeError as error:  # loading models may use the whole machine
                 _check_timeout(self._plan, error, answered)
                 self._pause()
                 continue
             answered = time.monotonic()
             self._check_for_dead_workers(models)
-            waiting = [model.name for model in models if not model.ready]
+            now = time.monotonic()
+            waiting = [model.name for model in models if readiness.strength_problem(model.state(now))]
             if not waiting:
                 return models
             self._progress(f"loading {', '.join(waiting)}")
             self._pause()
 
-    def _start_probe(self, model: Model) -> None:
-        if not model.default:
+    def _start_probe(self, model: ObservedVersion) -> None:
+        if not model.default or not model.min_workers:
             return
-        self._progress(f"asking {model.name}")
+        self._progress(f"probing {model.name}")
         deadline = time.monotonic() + model.response_timeout + _PROBE_SLACK_S
         while True:
             remaining_s = max(_POLL_INTERVAL_S, deadline - time.monotonic())
-            probe = model_probe.Probe(self._plan.endpoints, self._plan.store, model, remaining_s)
+            probe = model_probe.ModelProbe(self._plan.endpoints, self._plan.store, model, remaining_s)
             while probe.answer is None:
                 self._pause()
             answer = probe.answer
@@ -100,11 +105,11 @@ class StartupMonitor:
             if not answer.busy or time.monotonic() >= deadline:
                 raise ModelFailed(
                     f"{model.name} is loaded but does not answer: {answer.problem or 'its requests stay queued'}\n"
-                    f"Worker log: {self._plan.run.workers_log}"
+                    f"Full worker log: {self._plan.run.workers_log}"
                 )
-            self._pause()  # busy is an answer only where others may have sent requests: here, it is asked again
+            self._pause()  # nothing else sends requests during startup, so a busy model is probed again
 
-    def _check_for_dead_workers(self, models: list[Model]) -> None:
+    def _check_for_dead_workers(self, models: list[ObservedVersion]) -> None:
         """Raise ModelFailed if a worker died while loading; TorchServe would retry for five minutes."""
         self._server_lines += self._server_tail.lines()
         for worker in frontend_logs.dead_workers(self._server_lines):
@@ -114,18 +119,18 @@ class StartupMonitor:
             time.sleep(0.3)  # the worker's output and the front end's log are written by different threads
             reason = frontend_logs.failure_reason(self._worker_tail.lines(), worker)
             if frontend_logs.timed_out(self._server_lines, worker):
-                reason = "it took longer than startupTimeout (model-config.yaml) allows"
+                reason = "loading took longer than startupTimeout (model-config.yaml) allows"
             raise ModelFailed(
                 f"{name or worker} cannot be loaded: {reason}\nFull worker log: {self._plan.run.workers_log}"
             )
 
     def _refusal_error(self, answer: str) -> ModelFailed:
-        for refusal in frontend_logs.refusals(self._server_lines + self._server_tail.lines()):
+        for rejected in frontend_logs.rejected_archives(self._server_lines + self._server_tail.lines()):
             return ModelFailed(
-                f"{refusal.archive} is refused by TorchServe: {refusal.reason}\n"
-                f"The archive: {self._plan.store / refusal.archive}; the log: {self._plan.run.server_log}"
+                f"TorchServe rejected {self._plan.store / rejected.archive}: {rejected.reason}\n"
+                f"Full log: {self._plan.run.server_log}"
             )
-        return ModelFailed(f"{answer}; the log: {self._plan.run.server_log}")
+        return ModelFailed(f"{answer}\nFull log: {self._plan.run.server_log}")
 
     def _pause(self) -> None:
         self._check()

@@ -1,23 +1,22 @@
-"""Keep the archive of each served version, so that it can be reloaded after a newer one has replaced it.
+"""Keep the archive of each served version, so that a restart can reload it after a newer archive has replaced it.
 
-The store holds NAME.mar, and packing puts a newer version in its place. A hard link in `STORE/.versions/RUN/` keeps
-the old one at no cost in space, for as long as the version is registered and the supervisor runs; where the system
-forbids links to archives of another owner, a copy does.
+Packing a newer version replaces NAME.mar in the store. A hard link in `STORE/.versions/RUN/` keeps the old archive
+without using more space, while the version is registered and the supervisor runs. If the system does not allow links
+to archives of another owner, the archive is copied.
 """
 
-import fcntl
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
 
+from torchserve_models.client.readiness_report import Key
+from torchserve_models.files import PathLock
 from torchserve_models.serving.archives.file_links import link_or_copy
 from torchserve_models.serving.archives.manifests import archive_version
-from torchserve_models.serving.health.model_states import Key
 from torchserve_models.serving.lifecycle.snapshot import ServedVersion
 
 FOLDER = ".versions"
@@ -31,13 +30,13 @@ def link_name(key: Key) -> str:
 
 
 class VersionLinks:
-    """Links of one run. `info` receives the reason once if links cannot be made, as in a read-only store."""
+    """Archive links of one run. If links cannot be created, `info` is called once with the reason."""
 
     def __init__(self, store: Path, info: Callable[[str], None]) -> None:
         self._store = store
         self._info = info
         self._folder: Path | None = None
-        self._lock: IO[str] | None = None
+        self._lock: PathLock | None = None
         self._is_unusable = False
         self._linked: set[Key] = set()
 
@@ -54,7 +53,7 @@ class VersionLinks:
                     (self._folder / link_name(key)).unlink()
 
     def find(self, version: ServedVersion) -> Path | None:
-        """Return the archive of exactly that version, from the store or the links; None if there is none."""
+        """Return the path of this version's archive in the store or among the links; None if both lack it."""
         candidates = [self._store / version.archive]
         if self._folder is not None:
             candidates.append(self._folder / link_name(version.key))
@@ -80,14 +79,14 @@ class VersionLinks:
         try:
             new.unlink(missing_ok=True)
             link_or_copy(archive, new)
-            if archive_version(new) == version.version:  # it was not replaced in between
+            if archive_version(new) == version.version:  # the archive was not replaced meanwhile
                 new.replace(link)
             else:
                 new.unlink()
-        except OSError as error:  # of this archive; others may be on another owner's terms
+        except OSError as error:  # only this archive; others may have another owner
             self._info(
-                f"{version.name} {version.version}: {archive} cannot be kept ({error.strerror}): once it is "
-                "replaced, this version cannot be loaded again after a restart of the front end"
+                f"{version.name} {version.version}: {archive} cannot be linked or copied ({error.strerror}). If the "
+                "archive is replaced, a restart of the front end cannot reload this version"
             )
 
     def _open(self) -> bool:
@@ -97,14 +96,13 @@ class VersionLinks:
                 parent.mkdir(exist_ok=True)
                 _remove_abandoned(parent)
                 folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
-                self._lock = open(folder / "lock", "w")  # noqa: SIM115
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock = PathLock(folder / "lock", create=True, blocking=False)
                 self._folder = folder
             except OSError as error:
                 self._is_unusable = True
                 self._info(
-                    f"no links to served archives can be made in {self._store} ({error.strerror}): after a restart "
-                    "of the front end, a version whose archive was replaced meanwhile cannot be loaded again"
+                    f"{self._store} cannot hold links to served archives ({error.strerror}). A restart of the front "
+                    "end cannot reload versions whose archives have been replaced"
                 )
         return self._folder is not None
 
@@ -113,8 +111,7 @@ def _remove_abandoned(parent: Path) -> None:
     """Remove folders of killed supervisors, whose lock is free."""
     for folder in parent.glob("run-*"):
         try:
-            with open(folder / "lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with PathLock(folder / "lock", blocking=False):
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue

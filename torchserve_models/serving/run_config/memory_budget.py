@@ -23,12 +23,12 @@ NGINX_BYTES = 256 * MIB
 _HEAP_BASE_BYTES = 256 * MIB
 """Heap of the idle front end."""
 _HEAP_COPIES = 2
-"""A body is in the heap twice: as received, and in the message to its worker."""
+"""Copies of a request body in the heap: the received body, and the message to the worker."""
 _DIRECT_COPIES = 2
-"""Received chunks are copied into one buffer, and so is the message to the worker."""
-_UNLIMITED = 2**60
+"""Copies of a request body in direct memory: the buffer of received chunks, and the message to the worker."""
+_UNLIMITED_BYTES = 2**60
 
-_OPTIONS = {  # what stands in vmargs already is left alone
+_OPTIONS = {  # an option is not added if vmargs matches its pattern
     r"-Xmx|-XX:MaxHeapSize=|-XX:MaxRAMPercentage=": "-Xmx{heap}m",
     r"-XX:MaxDirectMemorySize=": "-XX:MaxDirectMemorySize={direct}m",
     r"-XX:[+-](?:ExitOn|CrashOn)OutOfMemoryError": "-XX:+ExitOnOutOfMemoryError",
@@ -36,8 +36,8 @@ _OPTIONS = {  # what stands in vmargs already is left alone
 
 
 @dataclass(frozen=True)
-class Budget:
-    """Memory budget in bytes. `gateway` and `nginx` are 0 if they run in their own containers."""
+class MemoryBudget:
+    """Memory budget in bytes. `gateway` and `nginx` are 0 if they run in separate containers."""
 
     total: int
     java_heap: int
@@ -50,15 +50,15 @@ class Budget:
     body: int
     """The largest request body."""
     bodies: int
-    """Maximum number of such bodies in flight, which the proxy in front enforces."""
+    """Maximum number of requests with the largest body in flight; nginx enforces it."""
 
     @property
     def body_bytes(self) -> int:
-        """Maximum bytes of all bodies in flight."""
+        """Maximum total bytes of request bodies in flight."""
         return self.bodies * self.body
 
     def parts(self) -> dict[str, int]:
-        """Return the parts in bytes and the number of bodies, for metrics and logs."""
+        """Return the size of each part in bytes, and the number of bodies, for metrics and logs."""
         return asdict(self) | {"body_bytes": self.body_bytes}
 
     def __str__(self) -> str:
@@ -70,13 +70,16 @@ class Budget:
         )
 
 
-def compute_budget(total: int, body: int = DEFAULT_BODY_BYTES, *, has_edge: bool = True) -> Budget:
-    """Divide `total` bytes. `has_edge`: gateway and nginx share the same memory."""
+def compute_budget(total: int, body: int = DEFAULT_BODY_BYTES, *, has_edge: bool = True) -> MemoryBudget:
+    """Return the budget for `total` bytes and bodies of at most `body` bytes.
+
+    `has_edge` tells whether the gateway and nginx run in the same memory.
+    """
     heap = _clamp(total // 4, 512 * MIB, 4 * GIB)
     direct = _clamp(total // 8, 256 * MIB, 2 * GIB)
     gateway, nginx = (GATEWAY_BYTES, NGINX_BYTES) if has_edge else (0, 0)
     fixed = heap + direct + JAVA_NATIVE_BYTES + SUPERVISOR_BYTES + gateway + nginx
-    return Budget(
+    return MemoryBudget(
         total=total,
         java_heap=heap,
         java_direct=direct,
@@ -92,8 +95,8 @@ def compute_budget(total: int, body: int = DEFAULT_BODY_BYTES, *, has_edge: bool
     )
 
 
-def budget_here(settings: Mapping[str, str]) -> Budget:
-    """Return the budget of this machine or container. A container is assumed to run TorchServe alone."""
+def budget_here(settings: Mapping[str, str]) -> MemoryBudget:
+    """Return the budget for this machine or container. A container is assumed to run only TorchServe."""
     total, is_container = memory_limit()
     try:
         body = int(settings.get("max_request_size", DEFAULT_BODY_BYTES))
@@ -102,8 +105,8 @@ def budget_here(settings: Mapping[str, str]) -> Budget:
     return compute_budget(total, max(1, body), has_edge=not is_container)
 
 
-def java_options(vmargs: str, budget: Budget) -> list[str]:
-    """Return `vmargs` plus the budget's options that it does not set itself."""
+def java_options(vmargs: str, budget: MemoryBudget) -> list[str]:
+    """Return the options in `vmargs`, plus the budget's options that `vmargs` does not set."""
     options = vmargs.split()
     for pattern, option in _OPTIONS.items():
         if not any(re.match(pattern, argument) for argument in options):
@@ -116,11 +119,11 @@ def java_options(vmargs: str, budget: Budget) -> list[str]:
 def memory_limit(root: Path = Path("/")) -> tuple[int, bool]:
     """Return the bytes this process may use, and whether a control group (container) sets that limit.
 
-    Reads control groups of version 2 and 1; `root` replaces / in tests.
+    Supports control groups of versions 1 and 2. Tests set `root` to another directory.
     """
     match = re.search(r"^MemTotal:\s+(\d+) kB", _read(root / "proc/meminfo") or "", re.MULTILINE)
     machine = int(match[1]) * 1024 if match else 4 * GIB
-    limits = [limit for limit in _group_limits(root) if 0 < limit < min(machine, _UNLIMITED)]
+    limits = [limit for limit in _group_limits(root) if 0 < limit < min(machine, _UNLIMITED_BYTES)]
     return (min(limits), True) if limits else (machine, False)
 
 

@@ -1,4 +1,4 @@
-"""Ports of a server: from the configuration, with an offset, or free ones; and who occupies a port."""
+"""Ports of a server: from the configuration, with an offset, or free; and the process that uses a port."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 @dataclass(frozen=True)
 class Ports:
-    """Port numbers of all services. Raises ConfigError for an invalid one."""
+    """Port numbers of all services. Raises ConfigError for an invalid port number."""
 
     inference: int
     management: int
@@ -32,7 +32,7 @@ class Ports:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str]) -> "Ports":
-        """Return the ports of config.properties, with TorchServe's defaults."""
+        """Return the ports in config.properties; TorchServe's defaults apply to missing keys."""
         return cls(
             inference=_port(settings, "inference_address", 8080),
             management=_port(settings, "management_address", 8081),
@@ -56,7 +56,7 @@ class Ports:
         return Ports(*(port + offset for port in astuple(self)))
 
     def settings(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """Return the keys of config.properties that replace the ports of `settings` by these."""
+        """Return the keys of config.properties that change the ports in `settings` to these ports."""
         changed = {
             f"{name}_address": _with_port(
                 settings.get(f"{name}_address", "http://127.0.0.1"), getattr(self, name)
@@ -68,8 +68,8 @@ class Ports:
         return changed
 
 
-def endpoints(settings: Mapping[str, str]) -> Endpoints:
-    """Return the endpoints of a server with these settings, as seen from this machine."""
+def endpoints_of(settings: Mapping[str, str]) -> Endpoints:
+    """Return the endpoints at which this machine can reach a server with these settings."""
     ports = Ports.from_settings(settings)
     urls = {}
     for name in ("inference", "management", "metrics", "health"):
@@ -85,7 +85,7 @@ def endpoints(settings: Mapping[str, str]) -> Endpoints:
 
 
 def open_to(settings: Mapping[str, str], host: str) -> dict[str, str]:
-    """Return the client-facing addresses on `host`. Management stays local: it can execute arbitrary code."""
+    """Return address settings that listen on `host`, except management, whose clients can run arbitrary code."""
     ports = Ports.from_settings(settings)
     return {
         "inference_address": _with_port(f"http://{_bracketed(host)}", ports.inference),
@@ -111,7 +111,7 @@ def check_free(settings: Mapping[str, str], names: Sequence[str] = (*TORCHSERVE_
             reason = os.strerror(error.errno or 0)
             raise PortTaken(
                 f"port {port} ({name.replace('_', ' ')}) is not free{_holder(port)}: {reason}. "
-                "Stop the process that uses it (scripts/stop if it is this server), or choose other ports: "
+                "Stop the process that uses the port (scripts/stop if it is this server), or choose other ports: "
                 "scripts/serve --port-offset 100"
             ) from error
 
@@ -121,7 +121,7 @@ def _family(host: str | None) -> socket.AddressFamily:
 
 
 def _holder(port: int) -> str:
-    """Describe the listening process; only root sees other users' processes."""
+    """Return a description of the process that listens on the port; empty if the process is not visible."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
@@ -143,7 +143,7 @@ def _number(settings: Mapping[str, str], key: str, default: int) -> int:
     try:
         return int(settings.get(key, default))
     except ValueError as error:
-        raise ConfigError(f"{key}={settings[key]}: it must be a number") from error
+        raise ConfigError(f"{key}={settings[key]}: the value must be a port number (1-65535)") from error
 
 
 def _with_port(address: str, port: int) -> str:

@@ -1,23 +1,22 @@
 """Run folder of one server: configuration, logs, state, temporary files and lock."""
 
-import fcntl
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from torchserve_models.files import PathLock
 from torchserve_models.serving.errors import AlreadyRunning, RunError
-from torchserve_models.serving.run_config.state import State
+from torchserve_models.serving.run_config.state import RunState
 
-# A Unix socket's path has at most 107 bytes; the front end puts the workers' there, as .ts.sock.<number>.
+# The path of a Unix socket has at most 107 bytes; the workers' sockets are .ts.sock.<number> in the folder.
 _MAX_FOLDER_BYTES = 107 - len("/.ts.sock.65535")
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths in the run folder."""
+    """Run folder, with the paths of its files."""
 
     path: Path
 
@@ -41,7 +40,7 @@ class RunDir:
 
     @property
     def output(self) -> Path:
-        """Output of Java outside its log."""
+        """Standard output and standard error of Java."""
         return self.logs / "java.out"
 
     @property
@@ -64,17 +63,17 @@ class RunDir:
 
     @property
     def edge(self) -> Path:
-        """Events from the proxy: disconnected clients, and `draining` during shutdown."""
+        """Files for the workers about disconnected clients, and about draining during shutdown."""
         return self.path / "edge"
 
     @property
     def draining(self) -> Path:
-        """File with the Unix time from which new requests are rejected; missing before."""
+        """File with the Unix time from which new requests are rejected; does not exist before the shutdown."""
         return self.edge / "draining"
 
     @property
     def queues_emptied(self) -> Path:
-        """File with the Unix time from which every queued request is newer than `draining`; missing before."""
+        """File with the Unix time from which all queued requests are newer than `draining`."""
         return self.edge / "queues-emptied"
 
     @property
@@ -90,26 +89,22 @@ class RunDir:
         except OSError as error:
             raise self._unusable(error) from error
 
-    def lock(self) -> IO[str]:
+    def lock(self) -> PathLock:
         """Lock the run folder for the life of the process. Raises AlreadyRunning if it is locked."""
         try:
-            handle = open(self.path / "lock", "a")  # noqa: SIM115
+            return PathLock(self.path / "lock", create=True, blocking=False)
+        except BlockingIOError as error:
+            state = RunState.read(self.state)
+            holder = f"process {state.supervisor.pid}, {state.phase}" if state else "starting"
+            raise AlreadyRunning(
+                f"a server is already running in {self.path} ({holder}). Show it with scripts/status, stop it with "
+                "scripts/stop, or start another server with --run-dir FOLDER --port-offset 100"
+            ) from error
         except OSError as error:
             raise self._unusable(error) from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.close()
-            state = State.read(self.state)
-            holder = f"process {state.supervisor.pid}, {state.phase}" if state else "it is just starting"
-            raise AlreadyRunning(
-                f"a server is already running in {self.path} ({holder}). See it with scripts/status, end it with "
-                "scripts/stop, or start another one with --run-dir FOLDER --port-offset 100"
-            ) from error
-        return handle
 
     def temporary(self) -> Path:
-        """Create an empty temporary folder: here, or in the system's one if this path is too long for sockets."""
+        """Create an empty temporary folder in the run folder, or in /tmp if the path is too long for sockets."""
         folder = self.path / "tmp"
         if len(os.fsencode(folder)) <= _MAX_FOLDER_BYTES:
             shutil.rmtree(folder, ignore_errors=True)
@@ -121,7 +116,7 @@ class RunDir:
         return Path(tempfile.mkdtemp(prefix="torchserve-"))
 
     def make_worker_folders(self) -> None:
-        """Create empty folders for communication with the workers; called before each start."""
+        """Create empty folders for communication with the workers. Call this before each start of the front end."""
         shutil.rmtree(self.activity, ignore_errors=True)
         try:
             for folder in (self.activity, self.edge):
@@ -133,5 +128,6 @@ class RunDir:
 
     def _unusable(self, error: OSError) -> RunError:
         return RunError(
-            f"the run folder {self.path} cannot be used: {error.strerror} ({error.filename}); choose --run-dir"
+            f"the run folder {self.path} cannot be used: {error.strerror} ({error.filename}); choose another folder "
+            "with --run-dir"
         )

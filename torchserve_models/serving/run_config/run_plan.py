@@ -1,25 +1,27 @@
 """Plan of one run: models, store, run folder and effective settings; serializable as JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from torchserve_models.client import Endpoints
+from torchserve_models.serving.errors import ConfigError
 from torchserve_models.serving.run_config import config_file
-from torchserve_models.serving.run_config.ports import Ports, endpoints, open_to
+from torchserve_models.serving.run_config.cores import server_cores
+from torchserve_models.serving.run_config.ports import Ports, endpoints_of, open_to
 from torchserve_models.serving.run_config.run_dir import RunDir
 
 GRACE_S = 60.0
-"""Default grace period; shutdown proceeds as soon as all requests are answered."""
-MAX_GRACE_S = 3600.0
+"""Default grace period at shutdown; it ends early once all requests are answered."""
 SHUTDOWN_S = 3.0
-"""Time for the front end to shut down; netty's default needs two seconds of it."""
+"""Time for the front end to shut down; netty needs two seconds by default."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Plan of one run. `settings` are TorchServe's complete settings."""
+class RunPlan:
+    """Models, store, run folder and complete TorchServe settings of one run."""
 
     models: tuple[str, ...]
     store: Path
@@ -37,33 +39,29 @@ class Plan:
 
     @property
     def endpoints(self) -> Endpoints:
-        return endpoints(self.settings)
+        return endpoints_of(self.settings)
 
     def as_json(self) -> str:
-        plan = {
-            "models": self.models,
-            "store": str(self.store),
-            "run": str(self.run.path),
-            "settings": dict(self.settings),
-            "grace": self.grace,
-            "drain_delay": self.drain_delay,
-        }
-        return json.dumps(plan)
+        return _PLAN.dump_json(self).decode()
 
     @classmethod
-    def from_json(cls, text: str) -> "Plan":
-        record = json.loads(text)
-        return cls(
-            tuple(record["models"]),
-            Path(record["store"]),
-            RunDir(Path(record["run"])),
-            record["settings"],
-            record["grace"],
-            record["drain_delay"],
-        )
+    def from_json(cls, text: str) -> "RunPlan":
+        return _PLAN.validate_json(text, strict=True, extra="forbid")
 
 
-def plan(
+_PLAN = TypeAdapter(RunPlan)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether the path can be written to the state file, which is UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def plan_run(
     models: Sequence[str],
     store: Path,
     run_dir: Path,
@@ -72,14 +70,32 @@ def plan(
     host: str | None = None,
     grace: float = GRACE_S,
     drain_delay: float = 0.0,
-) -> Plan:
-    """Plan a run from config.properties, with `ports` or its own shifted by `offset`, listening on `host`."""
+) -> RunPlan:
+    """Return the plan of a run based on config.properties.
+
+    Args:
+        models: Names of the models to load at start.
+        store: Folder of the archives.
+        run_dir: Run folder.
+        ports: Ports of the server; by default those of config.properties plus `offset`.
+        offset: Number to add to each port of config.properties; ignored if `ports` is set.
+        host: Listen address of all services except management; by default as in config.properties.
+        grace: Maximum seconds for finishing accepted requests at shutdown.
+        drain_delay: Seconds at shutdown in which the server reports not ready but still accepts requests.
+
+    Raises:
+        ConfigError: config.properties is invalid, or the path of a folder is not UTF-8.
+    """
     settings = config_file.read()
+    server_cores(settings)  # raises before the server starts
     if host is not None:
         settings |= open_to(settings, host)
     ports = ports or Ports.from_settings(settings).shifted(offset)
     store, run_dir = store.resolve(), run_dir.resolve()
-    return Plan(
+    for folder in (store, run_dir):
+        if not _is_utf8(folder):
+            raise ConfigError(f"{str(folder)!r} is not valid UTF-8; rename the folder")
+    return RunPlan(
         models=tuple(models),
         store=store,
         run=RunDir(run_dir),

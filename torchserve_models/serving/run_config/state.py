@@ -1,30 +1,29 @@
-"""State file of one server: its supervisor, its endpoints and whether it is ready."""
+"""State file of one server: processes, endpoints and phase."""
 
-import json
-import os
 import sys
 import time
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
 
 import psutil
+from pydantic import Field, TypeAdapter, ValidationError
 
 from torchserve_models.client import Endpoints
+from torchserve_models.files import write_atomic
 
 Phase = Literal["starting", "ready", "not ready", "restarting", "stopping", "stopped", "failed"]
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Identity of a process: process id and start time, because ids are reused."""
+class ProcessIdentity:
+    """Process id and start time, which together identify a process, because process ids are reused."""
 
-    pid: int
+    pid: Annotated[int, Field(gt=0)]
     started: str
 
     @classmethod
-    def of(cls, pid: int) -> "Identity":
+    def of(cls, pid: int) -> "ProcessIdentity":
         return cls(pid, _process_start_time(pid))
 
     def alive(self) -> bool:
@@ -37,7 +36,7 @@ class Identity:
 
 
 def _process_start_time(pid: int) -> str:
-    """Return the start time; on Linux boot id and ticks, which clock changes do not affect."""
+    """Return the start time of a process; on Linux as boot id and clock ticks, which clock changes do not affect."""
     if sys.platform != "linux":
         return str(psutil.Process(pid).create_time())
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -47,68 +46,59 @@ def _process_start_time(pid: int) -> str:
 
 
 @dataclass(frozen=True)
-class State:
-    """`temporary` is the front end's folder for temporary files: it holds the workers' sockets and models.
+class RunState:
+    """Content of the state file.
 
-    `stop_seconds` is the longest that the supervisor takes to end after SIGTERM.
+    Attributes:
+        phase: Current phase of the server.
+        message: Details of the phase for the user.
+        supervisor: The supervisor's process.
+        frontend: The Java process, or None before it is started.
+        endpoints: Addresses of the server.
+        models: Names of the served models.
+        store: Folder of the archives.
+        temporary: The front end's temporary folder, with the workers' sockets and unpacked models.
+        stop_seconds: Maximum seconds from SIGTERM to the end of the supervisor.
+        cores: Number of cores that the workers may use; 0 if unknown.
+        updated: Unix time of the last write.
     """
 
     phase: Phase
     message: str
-    supervisor: Identity
-    frontend: Identity | None
+    supervisor: ProcessIdentity
+    frontend: ProcessIdentity | None
     endpoints: Endpoints
     models: tuple[str, ...]
     store: str
-    temporary: str
+    temporary: Annotated[str, Field(pattern="^/")]
     stop_seconds: float = 10.0
+    cores: int = 0
     updated: float = 0.0
 
     def write(self, path: Path) -> None:
         """Replace the file atomically. Raises OSError."""
-        new = path.with_suffix(f".{os.getpid()}.new")
-        text = json.dumps(asdict(replace(self, updated=time.time())), indent=2) + "\n"
+        message = self.message.encode(errors="replace").decode()  # a path in it may not be UTF-8
+        content = _STATE.dump_json(replace(self, message=message, updated=time.time()), indent=2) + b"\n"
         try:
-            new.write_text(text, "utf-8")
-            new.replace(path)
-        except OSError:  # on a full disk, what the file occupies already is still there
-            with suppress(OSError):
-                new.unlink()
-            content, status = text.encode(), path.stat()
-            if len(content) > max(status.st_size, 512 * status.st_blocks):  # it would end in the middle
+            write_atomic(path, content)
+        except OSError:  # on a full disk, the blocks of the existing file are still available
+            status = path.stat()
+            if len(content) > max(
+                status.st_size, 512 * status.st_blocks
+            ):  # the write would stop in the middle
                 raise
             with open(path, "r+b") as old:
                 old.write(content)
                 old.truncate()
 
     @classmethod
-    def read(cls, path: Path) -> "State | None":
+    def read(cls, path: Path) -> "RunState | None":
         """Read a state; None if it is missing or invalid."""
         try:
-            record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            frontend = record.pop("frontend")
-            state = cls(
-                supervisor=Identity(**record.pop("supervisor")),
-                frontend=None if frontend is None else Identity(**frontend),
-                endpoints=Endpoints(**record.pop("endpoints")),
-                models=tuple(record.pop("models")),
-                **record,
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return _STATE.validate_json(path.read_bytes(), strict=True, extra="forbid")
+        except (OSError, ValidationError):
             return None
-        return state if state._has_valid_types() else None
 
-    def _has_valid_types(self) -> bool:
-        """Validate types: signals are sent and folders removed based on a state."""
-        processes = [self.supervisor, *filter(None, [self.frontend])]
-        texts = [self.message, self.store, self.temporary, *self.models, *asdict(self.endpoints).values()]
-        return (
-            self.phase in get_args(Phase)
-            and all(
-                type(process.pid) is int and process.pid > 0 and isinstance(process.started, str)
-                for process in processes
-            )
-            and all(isinstance(text, str) for text in texts)
-            and all(type(seconds) in (int, float) for seconds in (self.stop_seconds, self.updated))
-            and Path(self.temporary).is_absolute()
-        )
+
+_STATE = TypeAdapter(RunState)
+"""Strict validator of the state file, because processes are killed and folders removed based on it."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 PASS_VARIABLE = "TORCHSERVE_MODELS_PASS_ENV"
-"""Variable with further names to pass on, separated by commas or spaces."""
+"""Environment variable with names of additional variables to pass on, separated by commas or spaces."""
 
 _ALLOWED = frozenset(
     """
@@ -25,24 +25,25 @@ _ALLOWED_PREFIXES = (
         "OPENBLAS_",
         "NUMEXPR_",
         "ONEDNN_",
+        "CT2_",
         "DNNL_",
     ),
     *("OV_", "OPENVINO_", "TORCH", "PYTORCH_", "ATEN_", "THP_", "TRITON_", "TRANSFORMERS_", "CUDA", "CUDNN_"),
     *("CUBLAS", "NCCL_", "NVIDIA_", "ROCM_", "HIP_", "HSA_", "HANDLER_"),
 )
-# Would reach the workers (PYTHONPATH comes before the archive's own code) or overrule config.properties. Other names
+# Would reach the workers (PYTHONPATH precedes the archive's code) or override config.properties. Other names
 # that TorchServe reads (TS_...) are not allowed in the first place.
 _DENIED = frozenset({"PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", PASS_VARIABLE})
 _SECRET = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|_KEY)$")
 
 
-def allowed(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables to pass on. Workers run third-party code and must not see tokens."""
-    passed = set(re.split(r"[,\s]+", environment.get(PASS_VARIABLE, "")))
+def allowed_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables to pass on. Workers run third-party code and must not have access to tokens."""
+    passed_names = set(re.split(r"[,\s]+", environment.get(PASS_VARIABLE, "")))
     return {
         name: value
         for name, value in environment.items()
-        if name in passed or (name not in _DENIED and _is_allowed(name))
+        if name in passed_names or (name not in _DENIED and _is_allowed(name))
     }
 
 

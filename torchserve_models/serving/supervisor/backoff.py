@@ -8,8 +8,8 @@ from collections.abc import Callable
 class Backoff:
     """Exponential backoff that resets after a stable period.
 
-    `next_delay` is called once per failure. The process is given up when it has failed more than `max_restarts` times
-    in a row, without a stable time in between.
+    Call `next_delay` once per failure. It returns None after more than `max_restarts` failures without a stable
+    period in between.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class Backoff:
         max_restarts: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`stable_s`: seconds from a restart to the next failure after which the delays start over."""
+        """Create the backoff. A failure `stable_s` seconds or more after a restart resets the delays."""
         self._initial_delay_s = initial_delay_s
         self._max_delay_s = max_delay_s
         self._factor = factor
@@ -35,7 +35,7 @@ class Backoff:
         """Number of failures so far."""
 
     def restarted(self) -> None:
-        """Record that the start is complete; from now on the process counts as running."""
+        """Record the end of a restart; the stable period starts now."""
         self._restart_at = self._clock()
 
     def next_delay(self) -> float | None:

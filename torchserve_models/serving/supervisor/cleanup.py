@@ -1,4 +1,4 @@
-"""Clean up after a killed supervisor, and after TorchServe, which keeps the files of rejected archives."""
+"""Remove processes and files left by a killed supervisor, and unpacked archives that TorchServe does not remove."""
 
 import shutil
 import time
@@ -8,20 +8,20 @@ from pathlib import Path
 
 from torchserve_models.serving.archives.manifests import folder_version
 from torchserve_models.serving.run_config.run_plan import SHUTDOWN_S
-from torchserve_models.serving.run_config.state import State
+from torchserve_models.serving.run_config.state import RunState
 from torchserve_models.serving.supervisor import frontend_process
 from torchserve_models.serving.system import process_state
 
 MIN_AGE_S = 600.0
-"""Minimum age of a folder that is removed; a younger one may belong to a registration in progress."""
+"""Minimum age of a folder that is removed; a younger folder may belong to a registration in progress."""
 
 
-def clean_up(state: State | None, info: Callable[[str], None], timeout_s: float = SHUTDOWN_S) -> None:
+def clean_up(state: RunState | None, info: Callable[[str], None], timeout_s: float = SHUTDOWN_S) -> None:
     """Terminate processes left by a killed supervisor. The caller must hold the run folder's lock."""
     if state is None:
         return
     temporary = Path(state.temporary)
-    if state.frontend is not None and frontend_process.session_processes(state.frontend, temporary):
+    if state.frontend is not None and frontend_process.frontend_processes(state.frontend, temporary):
         info("ending the processes of a run whose supervisor was killed")
         frontend_process.end(state.frontend, temporary, timeout_s)
     frontend_process.remove(temporary)
@@ -30,7 +30,7 @@ def clean_up(state: State | None, info: Callable[[str], None], timeout_s: float 
 def remove_unused_models(
     temporary: Path, versions: Collection[str], min_age: float = MIN_AGE_S
 ) -> list[Path]:
-    """Remove folders in `temporary`/models whose version is not in `versions`; return the removed paths."""
+    """Remove unpacked archives in `temporary`/models whose version is not in `versions`; return the removed paths."""
     removed = []
     now = time.time()
     with suppress(OSError):
@@ -43,7 +43,7 @@ def remove_unused_models(
 
 
 def remove_stale_activity(folder: Path) -> None:
-    """Remove the activity files of workers that have ended, before another process gets their id."""
+    """Remove the activity files of ended workers, before their process ids are reused."""
     with suppress(OSError):
         for path in folder.iterdir():
             if path.name.isdecimal() and not process_state.is_running(int(path.name)):

@@ -1,4 +1,4 @@
-"""Wait until no request is in flight, because TorchServe's own shutdown breaks open connections."""
+"""Wait until no request is in flight, because TorchServe breaks open connections when it shuts down."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 from handlers.core.activity import read_activity
 from torchserve_models import client
 from torchserve_models.client import Endpoints
-from torchserve_models.serving.health.model_states import Model, inspect
+from torchserve_models.serving.health.model_states import ObservedVersion, inspect
 from torchserve_models.serving.system.process_state import is_waiting
 
 _IDLE_POLLS = 3
@@ -18,27 +18,32 @@ def wait_until_drained(
     endpoints: Endpoints,
     seconds: float,
     activity: Path | None = None,
-    is_hurried: Callable[[], bool] = lambda: False,
+    should_skip_waiting: Callable[[], bool] = lambda: False,
     on_empty: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Return True once all queues are empty and all workers idle; False if they still work after `seconds`.
+    """Wait until all queues are empty and all workers idle; return False if this takes longer than `seconds`.
 
-    `is_hurried` ends the wait early. `on_empty` is called once: when every queue is empty, or after half of the time.
-    From then on new requests can be refused, as clients that keep their connections open may send some all the time.
+    TorchServe does not report how many requests a worker has. The worker's activity file does; for workers without
+    one, the kernel's process state is used.
 
-    TorchServe does not say how many requests a worker has: the worker's activity file does, and for workers without
-    one the system is asked what they are doing.
+    Args:
+        endpoints: Addresses of the server.
+        seconds: Maximum time to wait.
+        activity: Folder of the workers' activity files.
+        should_skip_waiting: Ends the wait when it returns True.
+        on_empty: Called once, when every queue is empty or half of the time has passed. The caller can then reject
+            new requests, which clients with open connections may send without end.
     """
     deadline = time.monotonic() + seconds
     idle_polls, reported_empty = 0, False
-    while idle_polls < _IDLE_POLLS and time.monotonic() < deadline and not is_hurried():
+    while idle_polls < _IDLE_POLLS and time.monotonic() < deadline and not should_skip_waiting():
         if not reported_empty and deadline - time.monotonic() < seconds / 2:
             reported_empty = True
             on_empty()
         try:
             models = inspect(endpoints, timeout=1.0)
         except client.Unavailable:
-            return True  # the front end is gone, and nothing will be answered
+            return True  # the front end has ended, so no request will be answered
         except client.TorchServeError:
             idle_polls = 0
             time.sleep(_STEP_S)
@@ -51,7 +56,7 @@ def wait_until_drained(
     return idle_polls >= _IDLE_POLLS
 
 
-def _is_idle(model: Model, activity: Path | None) -> bool:
+def _is_idle(model: ObservedVersion, activity: Path | None) -> bool:
     return model.queue_waiting == 0 and all(
         is_idle(worker.pid, activity) for worker in model.workers if worker.ready
     )

@@ -1,14 +1,13 @@
-"""Receive what nginx reports about clients that left, and write it where the workers read it.
+"""Receive nginx's reports about disconnected clients, and write files about them for the workers.
 
-nginx logs each request that ends with 499 as one UDP syslog datagram whose text is
-`client-left REQUEST_ID MODEL SECONDS`. Of these the receiver keeps two things in its folder:
+nginx logs each request that ends with 499 as a UDP syslog datagram with the text `client-left REQUEST_ID MODEL
+SECONDS`. The receiver maintains two kinds of files in its folder:
 
-- `left/REQUEST_ID`: an empty file for each such request, so that a worker does not begin it;
-- `wait/MODEL`: the seconds after which clients of that model currently leave.
+- `left/REQUEST_ID`: an empty file for each such request, so that workers skip it;
+- `wait/MODEL`: the seconds after which clients of that model currently disconnect.
 
-Anyone who can send a datagram to the port can report. Request ids are random numbers of 128 bits, and a wait only
-makes a worker with a backlog refuse earlier, so a false report does little; the number of files and the rate are
-bounded.
+Reports are not authenticated. Request ids are random 128-bit numbers, and a wait only makes a worker with a backlog
+reject requests earlier, so a false report has little effect. The number of files and the rate are limited.
 """
 
 import logging
@@ -20,31 +19,31 @@ from collections import OrderedDict, deque
 from pathlib import Path
 
 from torchserve_models.client.names import is_addressable
+from torchserve_models.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
-MAX_LEFT = 10_000
-LEFT_KEPT_S = 600.0
+MAX_CLIENTS_LEFT = 10_000
+CLIENT_LEFT_TTL_S = 600.0
 MAX_MODELS = 200
-WAITS = 50
+WAIT_SAMPLES = 50
 MIN_WAIT_S = 1.0
-"""Clients that leave sooner are ignored: they say nothing about how long others wait."""
+"""Minimum wait; clients that leave sooner do not show how long other clients wait."""
 MIN_WAITS = 10
-"""Minimum number of recently left clients before a wait is written."""
+"""Minimum number of recently disconnected clients of a model before its wait is written."""
 WAIT_QUANTILE = 0.25
-WAIT_KEPT_S = 60.0
+WAIT_TTL_S = 60.0
 MAX_DATAGRAMS_PER_S = 2_000
-_MAX_DATAGRAM = 2_048
+_MAX_DATAGRAM_BYTES = 2_048
 _POLL_S = 1.0
 _MESSAGE = re.compile(rb"client-left ([0-9a-f]{32}) ([!-~]{1,128}) (\d{1,6}(?:\.\d{1,6})?)\s*\Z")
 
 
 class EdgeEvents:
-    """Daemon thread that receives datagrams until `close`. Its failure only means that less work is saved."""
+    """Daemon thread that receives datagrams until `close`. Without it, workers also compute abandoned requests."""
 
     def __init__(self, directory: Path, host: str, port: int) -> None:
-        """Bind the socket and prepare the folder. Raises OSError if either is not possible."""
-        self._directory = directory
+        """Bind the socket and create the folders. Raises OSError if this fails."""
         self._left_folder, self._wait_folder = directory / "left", directory / "wait"
         for folder in (self._left_folder, self._wait_folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -96,9 +95,9 @@ class EdgeEvents:
     def expire(self, now: float | None = None) -> None:
         """Remove expired entries."""
         now = time.monotonic() if now is None else now
-        while self._left and next(iter(self._left.values())) <= now - LEFT_KEPT_S:
+        while self._left and next(iter(self._left.values())) <= now - CLIENT_LEFT_TTL_S:
             self._forget_oldest()
-        for model in [model for model, last in self._last_wait.items() if last <= now - WAIT_KEPT_S]:
+        for model in [model for model, last in self._last_wait.items() if last <= now - WAIT_TTL_S]:
             self._forget_model(model)
 
     def _run(self) -> None:
@@ -117,7 +116,7 @@ class EdgeEvents:
 
     def _receive_next(self) -> None:
         try:
-            datagram = self._socket.recv(_MAX_DATAGRAM)
+            datagram = self._socket.recv(_MAX_DATAGRAM_BYTES)
         except TimeoutError:
             datagram = b""
         now = time.monotonic()
@@ -134,7 +133,7 @@ class EdgeEvents:
         return self._rate_count <= MAX_DATAGRAMS_PER_S
 
     def _mark_left(self, request_id: str, now: float) -> None:
-        while len(self._left) >= MAX_LEFT:
+        while len(self._left) >= MAX_CLIENTS_LEFT:
             self._forget_oldest()
         (self._left_folder / request_id).touch()
         self._left[request_id] = now
@@ -146,16 +145,14 @@ class EdgeEvents:
         if model not in self._waits:
             while len(self._waits) >= MAX_MODELS:
                 self._forget_model(next(iter(self._waits)))
-            self._waits[model] = deque(maxlen=WAITS)
+            self._waits[model] = deque(maxlen=WAIT_SAMPLES)
         waits = self._waits[model]
         self._waits.move_to_end(model)
         waits.append(seconds)
         self._last_wait[model] = now
         if len(waits) >= MIN_WAITS:
             quantile = sorted(waits)[int(WAIT_QUANTILE * (len(waits) - 1))]
-            temporary = self._directory / "wait.new"
-            temporary.write_text(f"{quantile:.3f}\n")
-            temporary.replace(self._wait_folder / model)
+            write_atomic(self._wait_folder / model, f"{quantile:.3f}\n")
 
     def _forget_oldest(self) -> None:
         request_id, _ = self._left.popitem(last=False)

@@ -8,19 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from torchserve_models.serving.run_config.run_dir import RunDir
-from torchserve_models.serving.run_config.state import Identity
+from torchserve_models.serving.run_config.state import ProcessIdentity
 from torchserve_models.serving.supervisor import frontend_process
 from torchserve_models.serving.system import process_state
 
 _OUT_OF_MEMORY_CODE = 3  # of -XX:+ExitOnOutOfMemoryError
 STOPPED_S = 3.0
-"""A process in state T (SIGSTOP) for this long does not recover by itself."""
+"""Time in state T (SIGSTOP) after which the process is restarted."""
 
 
-class Launcher:
-    """Start processes from one thread that lives as long as this object.
+class ProcessLauncher:
+    """Launcher that starts processes from a thread that runs until `close`.
 
-    The kernel sends the front end SIGTERM when the thread that started it ends (PR_SET_PDEATHSIG), not the process.
+    The kernel sends the front end SIGTERM when the thread that started it ends (PR_SET_PDEATHSIG), even if the
+    supervisor's process continues.
     """
 
     def __init__(self) -> None:
@@ -37,14 +38,14 @@ class Frontend:
     """A front-end process. `temporary` is the folder of its sockets and unpacked models."""
 
     def __init__(self, java: "subprocess.Popen[bytes]", temporary: Path) -> None:
-        self.identity = Identity.of(java.pid)
+        self.identity = ProcessIdentity.of(java.pid)
         self.temporary = temporary
         self._java = java
         self._stopped_since: float | None = None
 
     @classmethod
     def start(
-        cls, launcher: Launcher, run: RunDir, settings: Mapping[str, str], temporary: Path
+        cls, launcher: ProcessLauncher, run: RunDir, settings: Mapping[str, str], temporary: Path
     ) -> "Frontend":
         """Start the front end. Raises FrontendFailed."""
         return cls(launcher.launch(lambda: frontend_process.start(run, settings, temporary)), temporary)
@@ -59,7 +60,7 @@ class Frontend:
 
     @property
     def ending(self) -> str:
-        """How the process ended, as readable text."""
+        """Exit code or signal of the ended process, as text."""
         code = self._java.returncode
         if code >= 0:
             return f"exit code {code}"
@@ -72,7 +73,7 @@ class Frontend:
         return self._java.returncode == _OUT_OF_MEMORY_CODE
 
     def is_stopped(self) -> bool:
-        """Return whether the process has been stopped for STOPPED_S. Call this several times a second."""
+        """Return whether the process has been stopped (SIGSTOP) for STOPPED_S. Call this several times a second."""
         if not process_state.is_stopped(self.pid):
             self._stopped_since = None
             return False

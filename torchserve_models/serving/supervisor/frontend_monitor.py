@@ -1,4 +1,4 @@
-"""Detect a hung front end and keep the snapshot of what it serves."""
+"""Detect a hung front end, and update the snapshot of its models."""
 
 import re
 import socket
@@ -11,8 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from handlers.core.activity import read_activity
+from torchserve_models.client.readiness_report import Key
 from torchserve_models.serving.health.model_poller import ModelPoller
-from torchserve_models.serving.health.model_states import Key, Survey
+from torchserve_models.serving.health.model_states import ServerDescription
 from torchserve_models.serving.lifecycle import frontend_logs
 from torchserve_models.serving.lifecycle.snapshot import ServedVersion, SnapshotFilter
 from torchserve_models.serving.metrics import STATE_WRITE_ERRORS, WATCH_ERRORS
@@ -20,9 +21,9 @@ from torchserve_models.serving.run_config.run_dir import RunDir
 
 PING_TIMEOUT_S = 2.0
 NO_ANSWER_S = 12.0
-"""A front end that has answered no new connection for this long is hung."""
+"""Time without an answer over a new connection after which the front end is hung."""
 WORKING_NO_ANSWER_S = 60.0
-"""The same limit while workers still finish batches: then the front end is slow, not hung."""
+"""Time without an answer after which the front end is hung although workers still finish batches."""
 MEMORY_QUIET_S = 2.0
 MEMORY_MAX_WAIT_S = 8.0
 _MIN_FAILURES = 4
@@ -37,10 +38,11 @@ _OUT_OF_MEMORY = re.compile(
 Save = Callable[[SnapshotFilter], None]
 
 
-class AnswerClock:
-    """Decide from successive attempts whether the front end is hung.
+class HangDetector:
+    """Detector of a hung front end, based on successive attempts.
 
-    Counts attempts besides time, so that a supervisor that was itself suspended does not blame the front end.
+    Both the time and the number of failed attempts must reach a limit, so that a suspended supervisor does not
+    restart a front end that works.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,7 +52,7 @@ class AnswerClock:
         self._batches = 0
 
     def record(self, *, answered: bool, batches: int) -> None:
-        """Record one attempt; `batches` is the number of batches that all workers have finished."""
+        """Record one attempt. `batches` is the total number of batches that workers have finished."""
         now = self._clock()
         if answered:
             self._answered_at, self._failures = now, 0
@@ -61,7 +63,7 @@ class AnswerClock:
 
     @property
     def hung_for(self) -> float | None:
-        """Seconds without an answer if the front end counts as hung, otherwise None."""
+        """Seconds without an answer if the front end is hung, otherwise None."""
         now = self._clock()
         silent_s = now - self._answered_at
         if self._failures < _MIN_FAILURES or silent_s <= NO_ANSWER_S:
@@ -70,11 +72,11 @@ class AnswerClock:
         return None if is_working and silent_s <= WORKING_NO_ANSWER_S else silent_s
 
 
-class MemoryFailures:
-    """Detector of OutOfMemoryError in direct memory, which does not make Java exit as a full heap does.
+class DirectMemoryErrorDetector:
+    """Detector of OutOfMemoryError in direct memory, which does not end Java, in contrast to a full heap.
 
-    Requests that it hits on their way to a worker are lost until `responseTimeout`, one after the other, so the front
-    end has to be replaced. A burst of requests should cost one restart: it waits until the errors have stopped.
+    A request that fails this way on its way to a worker blocks the worker until `responseTimeout`, so the front end
+    must be restarted. The restart waits until the errors have stopped, so that a burst of requests causes only one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -98,24 +100,32 @@ class MemoryFailures:
 
 
 class FrontendMonitor:
-    """Thread that keeps the snapshot of one front-end process and detects whether it hangs.
+    """Thread that updates the snapshot of one front-end process and detects whether the process hangs.
 
-    It works on what `poller` learns, and asks it to hurry when the front end logs a change. Only when the management
-    API does not answer, inference is pinged.
+    The monitor uses the results of `poller`, and requests a poll when the front end logs a change. It pings the
+    inference API only if the management API does not answer.
     """
 
     def __init__(
         self, poller: ModelPoller, inference: str, run: RunDir, served: SnapshotFilter, save: Save
     ) -> None:
-        """Ping `inference`; call `save` with the updated `served` after each survey."""
+        """Create the monitor.
+
+        Args:
+            poller: Poller of the management API.
+            inference: URL of the inference API.
+            run: Run folder of the server.
+            served: Filter that produces the snapshot.
+            save: Called with the updated `served` after each poll.
+        """
         self._poller = poller
         self._inference = inference
         self._activity = run.activity
         self._served = served
         self._save = save
-        self._clock = AnswerClock()
-        self._memory = MemoryFailures()
-        self._log = frontend_logs.Tail(run.server_log)
+        self._clock = HangDetector()
+        self._memory = DirectMemoryErrorDetector()
+        self._log = frontend_logs.LogTail(run.server_log)
         self._began = time.monotonic()
         self._last_poll = 0
         self._over = threading.Event()
@@ -128,13 +138,13 @@ class FrontendMonitor:
     def problem(self) -> tuple[str, str] | None:
         """Why the front end must be replaced, as (metric label, message); None if it is healthy."""
         if (silent_s := self._clock.hung_for) is not None:
-            return "no_answer", f"it has answered neither inference nor management for {silent_s:.0f} s"
+            return "no_answer", f"the front end has not answered on any API for {silent_s:.0f} s"
         if self._memory.demand_restart:
-            return "out_of_memory", "it ran out of direct memory, and requests may be stuck in it"
+            return "out_of_memory", "the front end ran out of direct memory, and requests may be stuck"
         return None
 
     def close(self) -> None:
-        """Stop the thread; nothing is saved afterwards."""
+        """Stop the thread; `save` is not called afterwards."""
         self._over.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=2 * PING_TIMEOUT_S)
@@ -152,33 +162,37 @@ class FrontendMonitor:
         if poll is None or poll.number == self._last_poll or poll.started < self._began:
             return
         self._last_poll = poll.number
-        if poll.survey is not None:
-            self._update(poll.survey, poll.repairing)
+        if poll.server_description is not None:
+            self._update(poll.server_description, poll.repairing)
             self._poller.recorded = poll.wall_time
-        answered = poll.survey is not None or is_answering(self._inference, "/ping", PING_TIMEOUT_S)
+        answered = poll.server_description is not None or is_answering(
+            self._inference, "/ping", PING_TIMEOUT_S
+        )
         self._clock.record(answered=answered, batches=finished_batches(self._activity))
 
     def _run(self) -> None:
         while not self._over.is_set():
             try:
                 self.step()
-            except Exception:  # what watches must go on
+            except Exception:  # monitoring must continue
                 WATCH_ERRORS.inc()
             self._over.wait(_STEP_S)
 
-    def _update(self, survey_result: Survey, repairing: frozenset[Key]) -> None:
+    def _update(self, server_description: ServerDescription, repairing: frozenset[Key]) -> None:
         if self._over.is_set():
             return
-        versions = [ServedVersion.of(model) for model in survey_result.models]
+        versions = [ServedVersion.of(model) for model in server_description.models]
         try:
-            self._served.update(versions, {*survey_result.undescribed, *survey_result.unreached}, repairing)
+            self._served.update(
+                versions, {*server_description.undescribed, *server_description.unreached}, repairing
+            )
             self._save(self._served)
         except Exception:
             STATE_WRITE_ERRORS.inc()
 
 
 def is_answering(url: str, path: str, timeout: float) -> bool:
-    """Return whether any byte arrives over a new connection within `timeout` seconds."""
+    """Return whether the server sends any byte over a new connection within `timeout` seconds."""
     parts = urlsplit(url)
     deadline = time.monotonic() + timeout
     with (
@@ -193,16 +207,18 @@ def is_answering(url: str, path: str, timeout: float) -> bool:
 
 
 def finished_batches(activity: Path) -> int:
-    """Return the number of batches that all reporting workers have finished."""
+    """Return the total number of batches in the workers' activity files."""
     with suppress(OSError):
         return sum(
-            survey_result.batches for path in activity.iterdir() if (survey_result := read_activity(path))
+            server_description.batches
+            for path in activity.iterdir()
+            if (server_description := read_activity(path))
         )
     return 0
 
 
 def _over_tls(connection_socket: socket.socket) -> ssl.SSLSocket:
-    """Wrap the socket in TLS without verifying the certificate: only liveness is checked."""
+    """Return a TLS connection over the socket. The certificate is not verified: only liveness is checked."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""Deliver messages without blocking or failing, so that the supervisor never depends on a log's reader."""
+"""Deliver messages asynchronously, so that a slow or closed log cannot block or end the supervisor."""
 
 import queue
 import threading
@@ -12,11 +12,11 @@ Sink = Callable[[str], None]
 _MAX_WAITING = 1000
 
 
-class Reporter:
-    """Call sinks from a separate thread.
+class AsyncReporter:
+    """Reporter that calls message sinks from a separate thread.
 
-    A full disk, a closed stream or a pipe without a reader costs the message and is counted; a pipe that is not
-    read blocks only this thread, and what does not fit into the queue is dropped.
+    A message is lost (and counted in MESSAGES_LOST) if its sink fails, for example on a full disk, or if the queue is
+    full. A sink that blocks, for example a pipe that is not read, blocks only this thread.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Supervisor of one run: starts the front end, waits until its models answer, restarts it, and stops it."""
+"""Supervisor of one run: start the front end, wait until its models answer, restart it if it fails, and stop it."""
 
 import os
 import re
@@ -6,35 +6,38 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
+from torchserve_models.files import PathLock
 from torchserve_models.serving.errors import FrontendFailed, Interrupted
 from torchserve_models.serving.health.health_monitor import HealthMonitor
 from torchserve_models.serving.health.model_poller import ModelPoller
 from torchserve_models.serving.lifecycle.startup import StartupMonitor
 from torchserve_models.serving.metrics import MEMORY_BUDGET, STATE_WRITE_ERRORS, WATCH_ERRORS
+from torchserve_models.serving.run_config.cores import count_cores
 from torchserve_models.serving.run_config.memory_budget import budget_here
 from torchserve_models.serving.run_config.ports import Ports, check_free
-from torchserve_models.serving.run_config.run_plan import SHUTDOWN_S, Plan
-from torchserve_models.serving.run_config.state import Identity, Phase, State
+from torchserve_models.serving.run_config.run_plan import SHUTDOWN_S, RunPlan
+from torchserve_models.serving.run_config.state import Phase, ProcessIdentity, RunState
 from torchserve_models.serving.supervisor.cleanup import clean_up, remove_stale_activity, remove_unused_models
 from torchserve_models.serving.supervisor.drain import wait_until_drained
 from torchserve_models.serving.supervisor.edge_events import EdgeEvents
 from torchserve_models.serving.supervisor.frontend import Frontend
-from torchserve_models.serving.supervisor.frontend_keeper import FrontendKeeper
-from torchserve_models.serving.supervisor.reporter import Reporter
+from torchserve_models.serving.supervisor.frontend_supervisor import FrontendSupervisor
+from torchserve_models.serving.supervisor.reporter import AsyncReporter
 from torchserve_models.serving.system import log_rotation
 from torchserve_models.serving.system.listeners import close_listeners
-from torchserve_models.serving.system.systemd import Notifier
+from torchserve_models.serving.system.systemd import SystemdNotifier
 
 _STEP_S = 0.1
-_SECONDS = re.compile(r"\d+ s\b")  # a duration that grows is no news
+_SECONDS = re.compile(r"\d+ s\b")  # a growing duration is not a new message
 _HOUSEKEEPING_S = 30.0
-_HURRY_AFTER_S = 1.0
+_MIN_SIGNAL_INTERVAL_S = 1.0
+"""Time after the first signal in which further signals have no effect."""
 _LONG_GRACE_S = 5.0
+"""Grace period above which the wait for running requests is announced."""
 _BATCH_GATHERING_S = 1.0
-"""Time for requests that have left their queue and wait up to `maxBatchDelay` for their batch."""
+"""Time for requests that have left the queue but wait up to `maxBatchDelay` for their batch."""
 
 Report = Callable[[str], None]
 
@@ -42,21 +45,22 @@ Report = Callable[[str], None]
 class Supervisor:
     """One run of the server. Call `start`, then `watch`, and always `stop`.
 
-    `info` gets each event for a person, `progress` what is being waited for. Neither can hold the supervisor up.
+    `info` receives each event as a message for the user, `progress` the current step. Neither can block the
+    supervisor.
     """
 
-    def __init__(self, plan: Plan, info: Report, progress: Report | None = None) -> None:
+    def __init__(self, plan: RunPlan, info: Report, progress: Report | None = None) -> None:
         self.plan = plan
-        self.reporter = Reporter()
+        self.reporter = AsyncReporter()
         self._info = self.reporter.wrap(info)
         self._progress = self.reporter.wrap(progress or (lambda _: None))
         self._stop_requested_at: float | None = None
-        self._is_hurried = False
-        self._lock: IO[str] | None = None
-        self._state: State | None = None
-        self._notifier = Notifier()
+        self._skips_waiting = False
+        self._lock: PathLock | None = None
+        self._state: RunState | None = None
+        self._notifier = SystemdNotifier()
         self._poller = ModelPoller(plan.endpoints, self._info)
-        self._keeper = FrontendKeeper(
+        self._frontend_supervisor = FrontendSupervisor(
             plan, self._poller, self._info, self._check_stop_request, self._note_frontend
         )
         self._monitor: HealthMonitor | None = None
@@ -72,23 +76,27 @@ class Supervisor:
         return "stopping" if is_ending else self._state.phase
 
     def start(self) -> None:
-        """Start the server and return when every model has answered. On RunError, everything is stopped again."""
+        """Start the server; return when every model has answered.
+
+        Raises:
+            RunError: The server could not be started. All processes have been stopped again.
+        """
         run = self.plan.run
         run.make()
         self._lock = run.lock()
         try:
-            clean_up(State.read(run.state), self._info)
+            clean_up(RunState.read(run.state), self._info)
             self._write_initial_state()
             check_free(self.plan.settings)
             self._report_budget()
             self._monitor = HealthMonitor(self.plan, self._poller, self._info)
             self._monitor.start()
             self._receive_edge_events()
-            start = StartupMonitor(self.plan, self._keeper.check_start, self._report_progress)
-            self._keeper.launch(self.plan.settings)
+            start = StartupMonitor(self.plan, self._frontend_supervisor.check_start, self._report_progress)
+            self._frontend_supervisor.launch(self.plan.settings)
             self._report_progress("starting TorchServe")
             models = start.wait()
-            self._keeper.observe(models)
+            self._frontend_supervisor.observe(models)
             self._monitor.serve(models)
             self._set_state("ready", "every model answers")
             self._notifier.ready()
@@ -104,16 +112,16 @@ class Supervisor:
             self._stop_requested_at = time.monotonic()
 
     def on_signal(self) -> None:
-        """Handle a signal: the first requests a stop, a later one stops without waiting for running requests."""
+        """Handle a signal: the first requests a stop; a second, over a second later, also ends running requests."""
         if (
             self._stop_requested_at is not None
-            and time.monotonic() - self._stop_requested_at > _HURRY_AFTER_S
+            and time.monotonic() - self._stop_requested_at > _MIN_SIGNAL_INTERVAL_S
         ):
-            self._is_hurried = True
+            self._skips_waiting = True
         self.request_stop()
 
     def watch(self) -> None:
-        """Watch the server until a stop is requested. Raises FrontendFailed if the front end cannot be kept alive."""
+        """Watch the server until a stop is requested. Raises FrontendFailed at the limit of restarts."""
         last_error = ""
         while self._stop_requested_at is None:
             time.sleep(_STEP_S)
@@ -123,25 +131,25 @@ class Supervisor:
                 raise
             except Interrupted:
                 return
-            except Exception as error:  # of ours: whatever watches has to go on
+            except Exception as error:  # an internal error: supervision must continue
                 WATCH_ERRORS.inc()
                 if repr(error) != last_error:
-                    self._info(f"unexpected error while watching, which goes on: {error!r}")
+                    self._info(f"unexpected error in the supervisor, which continues: {error!r}")
                 last_error = repr(error)
 
-    def stop(self, phase: Phase = "stopped", message: str = "ended as asked") -> None:
-        """Finish accepted requests within the grace period, then end every process. May be called twice."""
+    def stop(self, phase: Phase = "stopped", message: str = "stopped on request") -> None:
+        """Finish accepted requests within the grace period, then end all processes. May be called twice."""
         if self._lock is None:
             return
         self.request_stop()
         self._notifier.stopping()
-        if self._keeper.frontend is not None and self._state is not None:
-            running = self._state.phase in ("ready", "not ready") and self._keeper.is_running
+        if self._frontend_supervisor.frontend is not None and self._state is not None:
+            running = self._state.phase in ("ready", "not ready") and self._frontend_supervisor.is_running
             self._set_state("stopping", message)
             if running:
-                self._drain(self._keeper.frontend)
-            self._keeper.end(SHUTDOWN_S if running else 0.0)
-        self._keeper.close()
+                self._drain(self._frontend_supervisor.frontend)
+            self._frontend_supervisor.end(SHUTDOWN_S if running else 0.0)
+        self._frontend_supervisor.close()
         for component in (self._monitor, self._edge_events):
             if component is not None:
                 component.close()
@@ -163,7 +171,7 @@ class Supervisor:
             self.plan.endpoints,
             self.plan.grace,
             self.plan.run.activity,
-            self._should_hurry,
+            self._should_skip_waiting,
             lambda: self._write_time(self.plan.run.queues_emptied, time.time() + _BATCH_GATHERING_S),
         )
 
@@ -175,19 +183,19 @@ class Supervisor:
 
     def _wait_for_drain_delay(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._should_hurry():
+        while time.monotonic() < deadline and not self._should_skip_waiting():
             time.sleep(0.05)
 
-    def _should_hurry(self) -> bool:
+    def _should_skip_waiting(self) -> bool:
         """Return whether to stop waiting; also notifies the service manager's watchdog."""
         self._notifier.watchdog()
-        return self._is_hurried
+        return self._skips_waiting
 
     def _step(self) -> None:
-        """Run one round of the watch loop."""
+        """Run one iteration of the watch loop."""
         self._notifier.watchdog()
         self._run_housekeeping()
-        if failure := self._keeper.problem():
+        if failure := self._frontend_supervisor.problem():
             self._restart(*failure)
         assert self._monitor is not None
         self._publish_missing_models()
@@ -201,18 +209,18 @@ class Supervisor:
         assert self._monitor is not None
         self._set_state("restarting", problem)
         self._monitor.phase = "restarting"
-        self._keeper.restart(reason, problem)
+        self._frontend_supervisor.restart(reason, problem)
         self._publish_missing_models()
         self._monitor.serve(())
 
     def _publish_missing_models(self) -> None:
         """Tell the monitor which models the last restart could not restore; they keep the server not ready."""
         assert self._monitor is not None
-        self._monitor.missing = self._keeper.missing
-        self._monitor.lost_defaults = self._keeper.lost_defaults
+        self._monitor.missing = self._frontend_supervisor.missing
+        self._monitor.lost_defaults = self._frontend_supervisor.lost_defaults
 
     def _receive_edge_events(self) -> None:
-        """Receive nginx's reports of disconnected clients over UDP on the health port's number."""
+        """Receive nginx's reports about disconnected clients, on the UDP port with the health port's number."""
         health = urlsplit(self.plan.settings.get("health_address", self.plan.endpoints.health))
         try:
             self._edge_events = EdgeEvents(
@@ -224,15 +232,15 @@ class Supervisor:
 
     def _run_housekeeping(self) -> None:
         now = time.monotonic()
-        if now < self._next_housekeeping or self._keeper.frontend is None:
+        if now < self._next_housekeeping or self._frontend_supervisor.frontend is None:
             return
         self._next_housekeeping = now + _HOUSEKEEPING_S
         for path in (self.plan.run.output, self.plan.run.supervisor_log):
             log_rotation.rotate(path)
         poll = self._poller.latest
-        if poll is not None and poll.survey is not None and poll.survey.is_complete:
-            versions = {model.version for model in poll.survey.models}
-            remove_unused_models(self._keeper.frontend.temporary, versions)
+        if poll is not None and poll.server_description is not None and poll.server_description.is_complete:
+            versions = {model.version for model in poll.server_description.models}
+            remove_unused_models(self._frontend_supervisor.frontend.temporary, versions)
         remove_stale_activity(self.plan.run.activity)
 
     def _report_budget(self) -> None:
@@ -242,16 +250,17 @@ class Supervisor:
         self._info(str(budget))
 
     def _write_initial_state(self) -> None:
-        self._state = State(
+        self._state = RunState(
             phase="starting",
             message="starting",
-            supervisor=Identity.of(os.getpid()),
+            supervisor=ProcessIdentity.of(os.getpid()),
             frontend=None,
             endpoints=self.plan.endpoints,
             models=self.plan.models,
             store=str(self.plan.store),
             temporary=str(self.plan.run.path / "tmp"),
             stop_seconds=self.plan.stop_seconds,
+            cores=count_cores(self.plan.settings),
         )
         self._set_state("starting", "starting")
 
@@ -261,7 +270,7 @@ class Supervisor:
         self._notifier.status(f"{phase}: {message}")
         try:
             self._state.write(self.plan.run.state)
-        except Exception as error:  # a full disk is no reason to leave processes behind
+        except Exception as error:  # even on a full disk, the processes have to end
             STATE_WRITE_ERRORS.inc()
             self._info(f"{self.plan.run.state} cannot be written: {error}")
 

@@ -1,1 +1,1 @@
-"""What the operating system offers: process states, sockets, log files, systemd."""
+"""Interfaces to the operating system: process states, sockets, log files, systemd."""

@@ -1,7 +1,7 @@
-"""Close the listening sockets of another process, so that it only finishes its open connections.
+"""Close the listening sockets of a child process, so that it accepts no new connections but finishes open ones.
 
-TorchServe cannot stop listening without ending. On Linux a process may duplicate the sockets of its own child
-(pidfd_getfd, 5.6 or later) and shut them down. Where that is not permitted, as in most containers, nothing changes.
+TorchServe cannot stop listening without ending. On Linux 5.6 or later, a process may duplicate the sockets of its
+child (pidfd_getfd) and shut them down. Most containers do not permit this; the sockets then stay open.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ _PIDFD_GETFD = 438  # the same number on every architecture since Linux 5.1
 
 
 def close_listeners(pid: int, ports: Iterable[int]) -> bool:
-    """Close the process's listening sockets on these ports; return whether all are closed. Never raises."""
+    """Close a process's listening sockets on the given ports; return whether all were closed. Never raises."""
     if sys.platform != "linux" or platform.machine() == "alpha":
         return False
     port_set = set(ports)

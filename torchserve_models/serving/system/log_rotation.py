@@ -8,9 +8,10 @@ MAX_BYTES = 10 * 2**20
 
 
 def rotate(path: Path, max_bytes: int = MAX_BYTES) -> None:
-    """Above `max_bytes`, copy the file to NAME.1 and empty it; its writer has to append (O_APPEND).
+    """Copy a file larger than `max_bytes` to NAME.1 and empty it. The writing program must append (O_APPEND).
 
-    What is written between the two is lost. Where the copy fails, as on a full disk, the file is emptied anyway.
+    Lines written between the two steps are lost. If the copy fails, for example on a full disk, the file is still
+    emptied.
     """
     with suppress(OSError):
         if path.stat().st_size <= max_bytes:

@@ -1,4 +1,4 @@
-"""The state of a process as the kernel reports it: running, stopped or gone."""
+"""State of a process as reported by the kernel: running, stopped or ended."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import psutil
 
 STOPPED = frozenset("Tt")  # proc(5): stopped by a signal, or by a debugger
 DEAD = frozenset("ZX")
-# Where the kernel lets a worker sleep that waits for the front end's next batch on its socket.
+# Kernel functions in which a worker sleeps while it waits for the next batch on its socket.
 _SOCKET_WAIT_CHANNELS = ("unix_stream", "sk_wait", "wait_woken", "inet_csk")
 
 
 def read_process_state(pid: int) -> str | None:
-    """Return the state letter of /proc/PID/stat; None if there is no such process or no /proc."""
+    """Return the state letter in /proc/PID/stat; None if the file does not exist."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -30,23 +30,11 @@ def is_running(pid: int) -> bool:
     return state is not None and state not in DEAD
 
 
-def processes_of_session(session: int) -> list[int]:
-    """Return the live processes of a session (setsid(2)), including orphans."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (
-                (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            )
-        except OSError:  # it ended meanwhile
-            continue
-        if int(fields[3]) == session and fields[0] not in DEAD:
-            found.append(int(folder.name))
-    return sorted(found)
-
-
 def is_waiting(pid: int) -> bool:
-    """Return whether the process waits for input or is gone. If wchan is unavailable, a sleeping process counts."""
+    """Return whether the process waits for input or has ended.
+
+    If the kernel hides the wait channel (/proc/PID/wchan), any sleeping process is considered waiting.
+    """
     try:
         wait_channel = Path(f"/proc/{pid}/wchan").read_text()
         if wait_channel not in ("", "0"):

@@ -1,4 +1,4 @@
-"""Notify systemd of the service's state: sd_notify(3) over a Unix datagram socket."""
+"""Notify systemd of the server's state: sd_notify(3) over a Unix datagram socket."""
 
 import os
 import socket
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 
-class Notifier:
-    """Client of sd_notify; does nothing if `NOTIFY_SOCKET` is not set, and never raises."""
+class SystemdNotifier:
+    """Client of sd_notify. Does nothing if `NOTIFY_SOCKET` is not set; never raises."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
@@ -27,7 +27,7 @@ class Notifier:
         self._send("STATUS=" + message.replace("\n", " "))
 
     def watchdog(self) -> None:
-        """Report that the watch loop is alive. Cheap enough for every round."""
+        """Report that the watch loop is alive; sends at most one notification per interval."""
         now = time.monotonic()
         if self._watchdog_interval is not None and now >= self._next_watchdog:
             self._next_watchdog = now + self._watchdog_interval

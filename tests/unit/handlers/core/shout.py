@@ -1,4 +1,4 @@
-"""The least task: a text in upper case."""
+"""A minimal handler for tests, which converts a text to upper case."""
 
 from handlers.core.device import Device
 from handlers.core.errors import InvalidText
@@ -8,12 +8,12 @@ from handlers.core.tensor import Tensor
 
 
 class Shout(Handler[str, str]):
-    """Upper case; a text with 'poison' breaks the whole batch that it is in."""
+    """A handler that converts texts to upper case. A text with 'poison' makes its whole batch fail."""
 
     payload_fields = ("text",)
 
     def load(self, folder, config, device: Device) -> None:
-        self.seen: list[list[str]] = []
+        self.batches_run: list[list[str]] = []
 
     def parameters(self):
         return (Parameter("times", int, low=1, high=3),)
@@ -28,7 +28,7 @@ class Shout(Handler[str, str]):
         return text * parameters.get("times", 1)
 
     def predict(self, items):
-        self.seen.append(list(items))
+        self.batches_run.append(list(items))
         for item in items:
             if "poison" in item:
                 raise RuntimeError("secret reason")

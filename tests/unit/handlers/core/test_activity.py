@@ -1,4 +1,4 @@
-"""The file in which a worker says what it is doing."""
+"""Tests of the activity file of a worker."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def test_batch_is_visible_from_begin_to_end(tmp_path):
     assert (idle.batches, idle.answers, idle.batch_requests) == (1, 3, 0)
 
 
-def test_a_reader_never_sees_half_an_update(tmp_path):
+def test_reader_never_sees_partial_update(tmp_path):
     writing = """if True:
         import sys
         from pathlib import Path
@@ -75,7 +75,7 @@ def test_heartbeat_advances_by_itself(tmp_path):
         time.sleep(0.01)
 
 
-def test_environment_names_the_folder(tmp_path, monkeypatch):
+def test_folder_is_taken_from_environment(tmp_path, monkeypatch):
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path))
 
     ActivityWriter.from_environment()
@@ -83,13 +83,13 @@ def test_environment_names_the_folder(tmp_path, monkeypatch):
     assert read_activity(tmp_path / str(os.getpid())) is not None
 
 
-def test_worker_without_a_usable_folder_still_works(tmp_path, monkeypatch):
+def test_writer_without_usable_folder_keeps_working(tmp_path, monkeypatch):
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "missing"))
 
     ActivityWriter.from_environment().begin_batch(1)
 
 
-def test_missing_or_short_file_has_no_activity(tmp_path):
+def test_read_activity_returns_none_for_missing_or_short_file(tmp_path):
     (tmp_path / "2").write_bytes(b"short")
 
     assert read_activity(tmp_path / "1") is None

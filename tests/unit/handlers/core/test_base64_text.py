@@ -1,4 +1,4 @@
-"""Base64 in the ways in which clients write it."""
+"""Tests of base64 decoding in the variants that clients send."""
 
 import base64
 import textwrap
@@ -29,21 +29,21 @@ TEXT = base64.b64encode(DATA).decode()
         f"data:;base64,{TEXT}",
     ],
 )
-def test_spellings(text: str) -> None:
+def test_base64_variants_are_decoded(text: str) -> None:
     assert decode_base64(text) == DATA
 
 
-def test_nothing() -> None:
+def test_empty_text_decodes_to_no_bytes() -> None:
     assert decode_base64("") == decode_base64("data:;base64,") == b""
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TEXT.replace("+", " "), "spaces in it; in a form, write '\\+' as %2B"),
-        (TEXT[:76] + " " + TEXT[77:], "spaces in it"),
-        ("data:image/png,abc", "a data URL that is not in base64"),
-        ("https://example.com/a.png", "an address, which is not fetched"),
+        (TEXT.replace("+", " "), "contains spaces; in a form, encode '\\+' as %2B"),
+        (TEXT[:76] + " " + TEXT[77:], "contains spaces"),
+        ("data:image/png,abc", "a data URL without base64"),
+        ("https://example.com/a.png", "a URL, and URLs are not downloaded"),
         ("photo.jpg", "is not base64"),
         (f"b'{TEXT}'", "is not base64"),
         (TEXT + "==", "is not base64"),
@@ -52,6 +52,6 @@ def test_nothing() -> None:
         ("café", "is not base64"),
     ],
 )
-def test_what_is_wrong_is_named(text: str, message: str) -> None:
+def test_invalid_base64_error_names_the_problem(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode_base64(text)

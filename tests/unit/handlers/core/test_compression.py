@@ -1,4 +1,4 @@
-"""Bodies with a Content-Encoding: as they were before, or refused with the reason, within bounds."""
+"""Tests of bodies with a Content-Encoding: decompression, errors and size limits."""
 
 import gzip
 import json
@@ -10,8 +10,10 @@ from handlers.core import compression
 from handlers.core.compression import MAX_DECOMPRESSED_BYTES, decompress, decompressed_size
 from handlers.core.errors import InvalidRequest, TooLarge
 from handlers.core.request import RequestParser
+from handlers.core.request_content import ParserSettings
 from tests.unit.handlers.sending import HTTP, JSON, OPEN_INFERENCE
 
+SETTINGS = ParserSettings("net", "1", ("text",), 4)
 TEXT = b"Rain fell in the mountains. " * 20
 
 
@@ -31,7 +33,7 @@ def raw_deflate(content):
         ("", bytes),
     ],
 )
-def test_a_body_is_what_it_was(encoding, compress):
+def test_compressed_body_is_decompressed(encoding, compress):
     assert decompress(bytearray(compress(TEXT)), encoding) == TEXT
 
 
@@ -40,20 +42,20 @@ def test_a_body_is_what_it_was(encoding, compress):
     [
         (b"x", "br", "'br' is not supported; use gzip or deflate"),
         (b"x", "gzip, gzip", "not supported"),
-        (TEXT, "gzip", "the body is not gzip"),
-        (b"", "gzip", "incomplete"),
-        (gzip.compress(TEXT, mtime=0)[:-9], "gzip", "incomplete"),
+        (TEXT, "gzip", "the body is not valid gzip"),
+        (b"", "gzip", "truncated"),
+        (gzip.compress(TEXT, mtime=0)[:-9], "gzip", "truncated"),
         (gzip.compress(TEXT, mtime=0) + b"more", "gzip", "further bytes"),
         (TEXT.decode(), "gzip", "send it uncompressed"),
     ],
 )
-def test_what_cannot_be_decompressed_is_named(body, encoding, words):
+def test_invalid_compressed_body_is_rejected(body, encoding, words):
     with pytest.raises(InvalidRequest) as caught:
         decompress(body, encoding)
     assert words in caught.value.message
 
 
-def test_a_bomb_is_refused_without_being_unpacked():
+def test_decompression_bomb_is_rejected_without_being_decompressed():
     limit = b"\0" * MAX_DECOMPRESSED_BYTES
     assert len(decompress(zlib.compress(limit), "deflate")) == MAX_DECOMPRESSED_BYTES
     with pytest.raises(TooLarge, match="larger than 16 MiB when decompressed"):
@@ -64,7 +66,7 @@ def test_a_bomb_is_refused_without_being_unpacked():
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
-def test_a_compressed_request_is_read_as_the_plain_one(compress):
+def test_compressed_request_is_parsed_like_plain_request(compress):
     message = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["hi"]}]}
     head = json.dumps(
         {"inputs": [{**message["inputs"][0], "data": None, "parameters": {"binary_data_size": 6}}]}
@@ -78,26 +80,21 @@ def test_a_compressed_request_is_read_as_the_plain_one(compress):
     ]
     for body, headers in requests:
         encoding = {"Content-Encoding": "gzip" if compress is gzip.compress else "deflate"}
-        packed = RequestParser(
-            {"body": bytearray(compress(body))}, headers | encoding, "net", "1", ("text",), 4
-        ).read()
-        plain = RequestParser({"body": bytearray(body)}, headers, "net", "1", ("text",), 4).read()
-        assert (packed.payloads, packed.parameters, packed.reply) == (plain.payloads, {}, plain.reply)
+        packed = RequestParser({"body": bytearray(compress(body))}, headers | encoding, SETTINGS).parse()
+        plain = RequestParser({"body": bytearray(body)}, headers, SETTINGS).parse()
+        assert (packed.payloads, packed.parameters, packed.encoder) == (plain.payloads, {}, plain.encoder)
 
 
-def test_a_form_that_torchserve_has_taken_apart_cannot_have_been_compressed():
-    parser = RequestParser({"text": b"hi"}, HTTP | {"content-encoding": "gzip"}, "net", "1", ("text",), 4)
+def test_compressed_form_parsed_by_torchserve_is_rejected():
+    parser = RequestParser({"text": b"hi"}, HTTP | {"content-encoding": "gzip"}, SETTINGS)
     with pytest.raises(InvalidRequest, match="send it uncompressed"):
-        parser.read()
-    identity = RequestParser(
-        {"text": b"hi"}, HTTP | {"content-encoding": "identity"}, "net", "1", ("text",), 4
-    )
-    assert identity.read().payloads == (b"hi",)
+        parser.parse()
+    identity = RequestParser({"text": b"hi"}, HTTP | {"content-encoding": "identity"}, SETTINGS)
+    assert identity.parse().payloads == (b"hi",)
 
 
 @pytest.mark.parametrize("window_bits", [zlib.MAX_WBITS, -zlib.MAX_WBITS, zlib.MAX_WBITS | 16])
-def test_the_size_is_counted_in_pieces(monkeypatch, window_bits):
-    """Of deflate without zlib's header as well."""
+def test_decompressed_size_is_counted_in_chunks(monkeypatch, window_bits):
     monkeypatch.setattr(compression, "decompress", None)
     compressing = zlib.compressobj(wbits=window_bits)
     body = compressing.compress(bytes(2**22)) + compressing.flush()

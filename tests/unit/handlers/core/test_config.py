@@ -1,4 +1,4 @@
-"""The `handler:` section of model-config.yaml."""
+"""Tests of the `handler:` section of model-config.yaml."""
 
 from dataclasses import dataclass, fields
 
@@ -12,7 +12,7 @@ from handlers.text.config import SummarizerConfig
 from handlers.vision.types import VisionConfig
 
 
-def test_defaults_and_values():
+def test_config_has_defaults_and_configured_values():
     assert HandlerConfig.from_mapping(None) == HandlerConfig()
     assert VisionConfig.from_mapping({"precision": "fp32", "threads": 2, "max_pixels": 5}).max_pixels == 5
 
@@ -36,19 +36,27 @@ def test_defaults_and_values():
         ([], r"must be a mapping"),
     ],
 )
-def test_errors_name_the_key_and_what_it_takes(section, message):
+def test_config_error_names_key_and_allowed_values(section, message):
     with pytest.raises(ConfigurationError, match=message):
         VisionConfig.from_mapping(section)
 
 
 @pytest.mark.parametrize("section", [{"engine": "openvino"}, {"engine": "torch-compiled"}])
-def test_each_task_has_its_own_engines(section):
+def test_engines_of_each_task_are_checked(section):
     VisionConfig.from_mapping(section)
     with pytest.raises(ConfigurationError, match=next(iter(section))):
         SummarizerConfig.from_mapping(section)
 
 
-def test_fields_of_every_type():
+def test_draft_tokens_are_a_positive_number_or_null():
+    assert SummarizerConfig.from_mapping({"prompt_lookup_num_tokens": None}).prompt_lookup_num_tokens is None
+    with pytest.raises(ConfigurationError, match="must be an integer or null, not 'off'"):
+        SummarizerConfig.from_mapping({"prompt_lookup_num_tokens": "off"})
+    with pytest.raises(ConfigurationError, match="must be at least 1, not 0"):
+        SummarizerConfig.from_mapping({"prompt_lookup_num_tokens": 0})
+
+
+def test_config_fields_of_every_type_are_checked():
     @dataclass(frozen=True)
     class Config(HandlerConfig):
         share: float = 0.5
@@ -60,7 +68,7 @@ def test_fields_of_every_type():
 
 
 def read(settings):
-    """What `settings()` returns, or None and the error's message."""
+    """Return the result of `settings()`, or None and the error message."""
     try:
         return settings(), ""
     except ConfigurationError as error:
@@ -79,7 +87,7 @@ KEYS = [
 
 @pytest.mark.parametrize("text", YAML_VALUES, ids=lambda text: text[:20])
 @pytest.mark.parametrize(("kind", "key"), KEYS, ids=lambda value: getattr(value, "__name__", value))
-def test_every_key_takes_its_type_or_names_itself(kind, key, text):
+def test_any_value_is_accepted_or_error_names_its_key(kind, key, text):
     section = yaml.safe_load(f"{key}: {text}")
     config, message = read(lambda: kind.from_mapping(section))
     if config is None:
@@ -98,13 +106,13 @@ def test_every_key_takes_its_type_or_names_itself(kind, key, text):
 
 
 @pytest.mark.parametrize("key", ["1", "1.5", "null", "true", "2020-01-01", "[1]", '"a\\nb"', "x" * 5000])
-def test_every_other_key_is_named(key):
+def test_unknown_key_is_named_in_error(key):
     with pytest.raises(ConfigurationError, match="unknown key 'handler"):
         HandlerConfig.from_mapping({yaml.safe_load(key) if key != "[1]" else (1,): 1})
 
 
-def test_a_whole_gpu_is_a_float():
-    """torch takes no other type for a share of memory."""
+def test_integer_gpu_memory_becomes_float():
+    """torch accepts only floats as a share of memory."""
     config = HandlerConfig.from_mapping({"gpu_memory": 1})
     assert type(config.gpu_memory) is float
     assert type(HandlerConfig.from_mapping({}).gpu_memory) is str
@@ -112,7 +120,7 @@ def test_a_whole_gpu_is_a_float():
 
 @pytest.mark.parametrize("text", YAML_VALUES, ids=lambda text: text[:20])
 @pytest.mark.parametrize("key", ["responseTimeout", "minWorkers"])
-def test_what_torchserve_reads_as_well_is_a_number_or_named(key, text):
+def test_server_setting_is_a_number_or_error_names_it(key, text):
     settings = yaml.safe_load(f"{key}: {text}")
     value, message = read(lambda: server_setting(settings, key, 7))
     if value is None:

@@ -1,4 +1,4 @@
-"""Urlencoded forms that TorchServe read itself: whole ones pass as every encoder writes them, others are refused."""
+"""Tests of urlencoded forms that TorchServe has parsed: complete forms are accepted, truncated ones rejected."""
 
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
@@ -6,7 +6,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from handlers.core.errors import InvalidRequest
-from handlers.core.forms import check_whole
+from handlers.core.forms import check_complete_form
 
 VALUES = [
     "Rain fell.",
@@ -27,10 +27,10 @@ ENCODERS: list[Callable[[str], str]] = [
 
 @pytest.mark.parametrize("encode", ENCODERS, ids=range(len(ENCODERS)))
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
-def test_whole_forms(value: str, encode: Callable[[str], str]) -> None:
+def test_complete_form_is_accepted(value: str, encode: Callable[[str], str]) -> None:
     sent = f"text={encode(value)}&num_beams=2"
     fields = {"text": bytearray(value.encode()), "num_beams": bytearray(b"2")}
-    check_whole(fields, str(len(sent.encode())))
+    check_complete_form(fields, str(len(sent.encode())))
 
 
 @pytest.mark.parametrize(
@@ -46,16 +46,15 @@ def test_whole_forms(value: str, encode: Callable[[str], str]) -> None:
         ("Rain fell.", {}),
     ],
 )
-def test_forms_of_which_torchserve_drops_a_part(sent: str, fields: dict[str, bytes]) -> None:
-    """Case 4."""
-    with pytest.raises(InvalidRequest, match="could not read the whole body as the form"):
-        check_whole(fields, str(len(sent.encode())))
+def test_form_that_torchserve_truncated_is_rejected(sent: str, fields: dict[str, bytes]) -> None:
+    with pytest.raises(InvalidRequest, match="the body is not a complete form"):
+        check_complete_form(fields, str(len(sent.encode())))
 
 
-def test_a_line_break_at_the_end_is_no_loss() -> None:
-    check_whole({"text": b"Rain fell."}, str(len("text=Rain fell.\n")))
+def test_form_with_final_line_break_is_accepted() -> None:
+    check_complete_form({"text": b"Rain fell."}, str(len("text=Rain fell.\n")))
 
 
-def test_without_a_length_nothing_is_known() -> None:
+def test_form_without_length_is_accepted() -> None:
     for length in ("", "many", "9" * 20):
-        check_whole({"text": b"x"}, length)
+        check_complete_form({"text": b"x"}, length)

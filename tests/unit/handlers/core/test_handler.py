@@ -1,9 +1,10 @@
-"""The base handler: items keep apart, answers come in the request's protocol, everything is counted."""
+"""Tests of the base handler: error isolation, batching, protocols, metrics and time limits."""
 
 import time
 
 import pytest
 
+from handlers.core.device import Device
 from handlers.core.errors import ConfigurationError
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.core.shout import Shout
@@ -26,11 +27,11 @@ def text(**changes):
     return {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]} | changes
 
 
-def test_a_batch_goes_through_the_model_as_one(handler, context):
+def test_batch_is_one_run_of_the_model(handler, context):
     answers, statuses = send(handler, context, raw("a"), js({"inputs": ["b", "c"]}), raw("d"))
     assert answers == [[{"shout": "A"}], [{"shout": "B"}, {"shout": "C"}], [{"shout": "D"}]]
     assert statuses == [200, 200, 200]
-    assert handler.seen[-1] == ["a", "b", "c", "d"]
+    assert handler.batches_run[-1] == ["a", "b", "c", "d"]
     assert context.types == dict.fromkeys(range(3), "application/json")
 
 
@@ -58,7 +59,7 @@ def test_a_batch_goes_through_the_model_as_one(handler, context):
         (js({"id": "\ud800", "inputs": [text(data=[" "])]}), 400, "InvalidText"),
     ],
 )
-def test_a_bad_item_leaves_its_neighbors_alone(handler, context, bad, status, kind):
+def test_bad_item_does_not_affect_its_neighbors(handler, context, bad, status, kind):
     answers, statuses = send(handler, context, raw("a"), bad, raw("b"))
     assert statuses == [200, status, 200]
     assert (answers[0], answers[2]) == ([{"shout": "A"}], [{"shout": "B"}])
@@ -67,19 +68,25 @@ def test_a_bad_item_leaves_its_neighbors_alone(handler, context, bad, status, ki
     assert context.metrics["handler_failed_items_total"] == [(1, ("model", kind))]
 
 
-def test_everything_is_counted(handler, context):
+def test_requests_errors_and_times_are_counted(handler, context):
     send(handler, context, raw("ab"), js({"inputs": ["c", "d"]}), raw(" "))
     assert context.metrics["handler_requests_total"] == [(3, ("model",))]
     assert context.metrics["handler_batch_size"] == [(3, ("model",))]
-    assert sum(value for value, _ in context.metrics["handler_generated_tokens_total"]) == 4
+    assert context.metrics["handler_generated_tokens_total"] == [(4, ("model",))]
     for name in ("decode", "inference", "encode"):
         ((seconds, labels),) = context.metrics[f"handler_{name}_seconds"]
         assert seconds >= 0
         assert labels == ("model",)
 
 
-def test_metrics_wait_until_the_model_is_done(handler, context, monkeypatch):
-    """The front end reads each of them as a line, on the same cores."""
+def test_zero_tokens_are_not_counted(handler, context, monkeypatch):
+    monkeypatch.setattr(handler, "generated_tokens", lambda _: 0)
+    send(handler, context, raw("a"), raw("b"))
+    assert context.metrics["handler_generated_tokens_total"] == []
+
+
+def test_metrics_are_passed_after_the_model_run(handler, context, monkeypatch):
+    """The front end parses each metric on the cores that the model uses."""
     predict, before = handler.predict, []
 
     def watched(items):
@@ -92,24 +99,24 @@ def test_metrics_wait_until_the_model_is_done(handler, context, monkeypatch):
     assert context.metrics["handler_requests_total"] == [(1, ("model",))]
 
 
-def test_a_batch_of_errors_alone_does_not_reach_the_model(handler, context):
-    before = len(handler.seen)
+def test_batch_of_errors_does_not_run_the_model(handler, context):
+    before = len(handler.batches_run)
     _, statuses = send(handler, context, raw(""), raw(" "))
     assert statuses == [400, 400]
-    assert len(handler.seen) == before
+    assert len(handler.batches_run) == before
 
 
-def test_batches_are_cut_as_the_task_says_and_answers_stay_in_order(handler, context, monkeypatch):
+def test_batches_are_split_by_task_and_answers_stay_in_order(handler, context, monkeypatch):
     monkeypatch.setattr(handler, "batches", lambda items: [[2, 0], [1]])
     answers, _ = send(handler, context, raw("a"), raw("poison"), raw("c"))
     assert [answer[0]["shout"] for answer in (answers[0], answers[2])] == ["A", "C"]
     assert answers[1]["type"] == "InternalError"
-    assert handler.seen[-2:] == [["c", "a"], ["poison"]]
+    assert handler.batches_run[-2:] == [["c", "a"], ["poison"]]
     assert [value for value, _ in context.metrics["handler_batch_size"]] == [2, 1]
 
 
-def test_what_is_not_begun_in_time_is_refused_not_killed(tmp_path):
-    """TorchServe kills a worker after responseTimeout, and every request in its hands."""
+def test_request_not_started_in_time_is_rejected(tmp_path):
+    """After responseTimeout, TorchServe kills the worker and fails all of its requests."""
     context = FakeContext(tmp_path, {"responseTimeout": 0.4})
     handler = Shout()
     handler.initialize(context)
@@ -126,7 +133,7 @@ def test_what_is_not_begun_in_time_is_refused_not_killed(tmp_path):
     assert answers[2]["type"] == "Overloaded"
 
 
-def test_a_request_that_takes_its_time_has_no_share_of_its_neighbors(tmp_path):
+def test_slow_request_does_not_use_the_time_of_its_neighbors(tmp_path):
     context = FakeContext(tmp_path, {"responseTimeout": 1.2})
     handler = Shout()
     handler.initialize(context)
@@ -142,26 +149,26 @@ def test_a_request_that_takes_its_time_has_no_share_of_its_neighbors(tmp_path):
     assert (answers[0], answers[2]) == ([{"shout": "A"}], [{"shout": "B"}])
 
 
-def test_tokenizers_keep_to_one_thread(handler):
+def test_tokenizers_use_one_thread(handler):
     assert not handler.parallel_decode
-    assert list(handler.spread(str, [1, 2])) == ["1", "2"]
+    assert list(handler.parallel_map(str, [1, 2])) == ["1", "2"]
 
 
-def test_an_error_says_which_input_of_several_it_is_about(handler, context):
+def test_error_names_the_input_among_several(handler, context):
     (answer,), _ = send(handler, context, js({"inputs": ["a", " "]}))
     assert answer["message"] == "inputs[1]: the text is empty"
     (answer,), _ = send(handler, context, js({"inputs": [" "]}))
     assert answer["message"] == "the text is empty"
 
 
-def test_a_header_alone_does_not_describe(handler, context):
+def test_request_with_describe_header_and_body_is_predicted(handler, context):
     (answer,), _ = send(handler, context, ({"body": b"a"}, HTTP | {"describe": "True"}))
     assert answer == [{"shout": "A"}]
 
 
-def test_a_lost_device_ends_the_process(handler, context, monkeypatch):
+def test_lost_device_exits_the_worker(handler, context, monkeypatch):
     ended = []
-    monkeypatch.setattr("handlers.core.faults.os._exit", ended.append)
+    monkeypatch.setattr("handlers.core.exception_handling.os._exit", ended.append)
     monkeypatch.setattr(
         handler, "predict", lambda items: (_ for _ in ()).throw(RuntimeError("CUDA error: launch"))
     )
@@ -169,21 +176,21 @@ def test_a_lost_device_ends_the_process(handler, context, monkeypatch):
     assert ended == [1]
 
 
-def test_the_open_inference_protocol_answers_in_tensors(handler, context):
+def test_open_inference_request_is_answered_with_tensors(handler, context):
     message = {"id": "9", "inputs": [{"name": "text", "shape": [2], "datatype": "BYTES", "data": ["a", "b"]}]}
     (answer,), _ = send(handler, context, js(message))
     tensor = {"name": "shout", "datatype": "BYTES", "shape": [2], "data": ["A", "B"]}
     assert answer == {"id": "9", "model_name": "model", "model_version": "1.0", "outputs": [tensor]}
 
 
-def test_an_unknown_output_is_the_clients_error(handler, context):
+def test_unknown_output_is_rejected(handler, context):
     text = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a"]}
     (answer,), statuses = send(handler, context, js({"inputs": [text], "outputs": [{"name": "loud"}]}))
     assert statuses == [400]
     assert answer["error"] == "unknown output 'loud'; this model has: shout"
 
 
-def test_grpc_answers_end_their_stream(handler, context):
+def test_grpc_response_ends_its_stream(handler, context):
     (answer,), _ = send(handler, context, ({"text": bytearray(b"a")}, {"text": {"content-type": ""}}))
     assert answer == [{"shout": "A"}]
     assert context.response_headers[0] == {"ts_stream_next": "false"}
@@ -191,7 +198,7 @@ def test_grpc_answers_end_their_stream(handler, context):
     assert context.response_headers[0] == {}
 
 
-def test_describe_tells_provenance_device_and_parameters(tmp_path):
+def test_description_has_provenance_device_and_parameters(tmp_path):
     (tmp_path / "provenance.json").write_text('{"weights": "starter", "version": "starter-1"}')
     context = FakeContext(tmp_path, {"handler": {"precision": "fp32", "threads": 1}})
     handler = Shout()
@@ -206,12 +213,25 @@ def test_describe_tells_provenance_device_and_parameters(tmp_path):
     assert answer["max_items"] == 32
 
 
-def test_a_wrong_configuration_stops_the_start(tmp_path):
+def test_device_is_chosen_by_settings_of_the_model(tmp_path, monkeypatch):
+    arguments = []
+
+    def choose(*values):
+        arguments.extend(values)
+        raise InterruptedError
+
+    monkeypatch.setattr(Device, "choose", choose)
+    with pytest.raises(InterruptedError):
+        Shout().initialize(FakeContext(tmp_path, {"deviceIds": [1, 3], "minWorkers": 4}, gpu_id=3))
+    assert (arguments[0], *arguments[2:]) == (3, 4, Shout.bf16_flags, [1, 3], False)
+
+
+def test_invalid_configuration_fails_initialization(tmp_path):
     with pytest.raises(ConfigurationError, match=r"unknown key 'handler.color'"):
         Shout().initialize(FakeContext(tmp_path, {"handler": {"color": "red"}}))
 
 
-def test_numbers_that_json_lacks_are_our_fault(handler, context, monkeypatch):
+def test_answer_that_json_cannot_represent_is_an_internal_error(handler, context, monkeypatch):
     monkeypatch.setattr(handler, "encode", lambda answer: {"score": float("nan")})
     answers, statuses = send(handler, context, raw("a"), js({"inputs": [{"name": "text", "shape": [1],
         "datatype": "BYTES", "data": ["b"]}]}))  # fmt: skip

@@ -1,4 +1,4 @@
-"""The structure of a JSON body is bounded before it is parsed, whatever its strings contain."""
+"""Tests of the limits on a JSON body's structure, which ignore the contents of strings."""
 
 import json
 import random
@@ -35,7 +35,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_structure_is_refused_quickly_and_without_objects(body):
+def test_hostile_structure_is_rejected_quickly_without_objects(body):
     tracemalloc.start()
     start = time.perf_counter()
     with pytest.raises(InvalidRequest, match=r"the JSON body (has more than|is nested too deeply)"):
@@ -58,12 +58,12 @@ def test_hostile_structure_is_refused_quickly_and_without_objects(body):
     ids=["structure", "quotes", "backslashes", "mixed", "not ASCII"],
 )
 @pytest.mark.parametrize("ensure_ascii", [True, False])
-def test_what_is_inside_a_string_does_not_count(text, ensure_ascii):
+def test_characters_inside_strings_are_ignored(text, ensure_ascii):
     check_json_bounds(json.dumps({"text": text}, ensure_ascii=ensure_ascii).encode())
     check_json_bounds(json.dumps({text: [text, text], "a": 7}, ensure_ascii=ensure_ascii).encode())
 
 
-def test_the_bounds_are_exact():
+def test_bounds_are_exact():
     check_json_bounds(json.dumps([[]] * (MAX_ELEMENTS - 1)).encode())
     with pytest.raises(InvalidRequest, match="10000 lists, objects and strings"):
         check_json_bounds(json.dumps([[]] * MAX_ELEMENTS).encode())
@@ -76,7 +76,7 @@ def test_the_bounds_are_exact():
     check_json_bounds(b"[" + b"[]," * 500 + b"[]]")  # wide, not deep
 
 
-def test_numbers_have_a_bound_of_their_own():
+def test_numbers_have_a_separate_bound():
     body = json.dumps({"data": list(range(1000))}).encode()
     check_json_bounds(body, max_elements=10, max_values=1000)
     with pytest.raises(InvalidRequest, match="more than 999 values"):
@@ -86,14 +86,14 @@ def test_numbers_have_a_bound_of_their_own():
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_every_kind_of_buffer(kind):
+def test_every_buffer_type_is_checked(kind):
     check_json_bounds(kind(b'{"text": "a"}'))
     with pytest.raises(InvalidRequest):
         check_json_bounds(kind(HOSTILE["lists"]))
 
 
-def test_counts_are_those_of_the_parsed_value():
-    """Random values: refused exactly if they hold more than the bound."""
+def test_counts_agree_with_parsed_value():
+    """Random values are rejected exactly if they contain more elements than the limit."""
     generator = random.Random(5)
 
     def value(depth):
@@ -106,20 +106,20 @@ def test_counts_are_those_of_the_parsed_value():
             return [value(depth - 1) for _ in range(generator.randrange(4))]
         return {str(n) + '"\\' * n: value(depth - 1) for n in range(generator.randrange(4))}
 
-    def elements(found):
-        if isinstance(found, dict):
-            return 1 + sum(1 + elements(item) for item in found.values())
-        if isinstance(found, list):
-            return 1 + sum(map(elements, found))
-        return int(isinstance(found, str))
+    def elements(parsed):
+        if isinstance(parsed, dict):
+            return 1 + sum(1 + elements(item) for item in parsed.values())
+        if isinstance(parsed, list):
+            return 1 + sum(map(elements, parsed))
+        return int(isinstance(parsed, str))
 
-    refused = 0
+    rejected = 0
     for _ in range(2000):
-        found = value(4)
-        body = json.dumps(found, ensure_ascii=generator.random() < 0.5).encode()
-        check_json_bounds(body, max_elements=max(1, elements(found)), max_values=1000)
-        if elements(found) > 1:
-            refused += 1
+        parsed = value(4)
+        body = json.dumps(parsed, ensure_ascii=generator.random() < 0.5).encode()
+        check_json_bounds(body, max_elements=max(1, elements(parsed)), max_values=1000)
+        if elements(parsed) > 1:
+            rejected += 1
             with pytest.raises(InvalidRequest):
-                check_json_bounds(body, max_elements=elements(found) - 1, max_values=1000)
-    assert refused > 500
+                check_json_bounds(body, max_elements=elements(parsed) - 1, max_values=1000)
+    assert rejected > 500

@@ -1,14 +1,14 @@
-"""JSON messages: strict parsing, fields, and errors that say what to change."""
+"""Tests of parsing JSON messages strictly, selecting fields, and error messages."""
 
 from typing import Any
 
 import pytest
 
 from handlers.core.errors import InvalidRequest
-from handlers.core.json_message import kind_of, only_fields, parameters_of, parse_json
+from handlers.core.json_message import get_parameters, json_type_name, parse_json, select_fields
 
 
-def test_what_is_parsed() -> None:
+def test_strict_json_is_parsed() -> None:
     for body in (
         b'{"a": [1]}',
         bytearray(b'{"a": [1]}'),
@@ -22,33 +22,32 @@ def test_what_is_parsed() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b'{"a": NaN}', "the field 'x' is not valid JSON: NaN is not a number"),
+        (b'{"a": NaN}', "the field 'x' is not valid JSON: NaN is not a JSON number"),
         (b'{"a": 1, "a": 1}', "the name 'a' appears twice in one object"),
-        (b"caf\xe9", "the field 'x' is not UTF-8, as JSON is: byte 3 cannot be read"),
+        (b"caf\xe9", "the field 'x' is not UTF-8, as JSON must be: byte 3 is invalid"),
         (b"[" * 100_000, "nested too deeply"),
         (b"{", "is not valid JSON"),
     ],
 )
-def test_what_is_not_json_is_named(body: bytes, message: str) -> None:
+def test_invalid_json_is_rejected(body: bytes, message: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         parse_json(body, "the field 'x'")
     assert message in raised.value.message
 
 
-def test_null_fields_are_absent_and_others_named() -> None:
-    """Case 18."""
-    assert only_fields({"a": 1, "b": None, "c": None}, ("a", "b"), ()) == {"a": 1}
-    with pytest.raises(InvalidRequest, match="unknown field 'c'; the body has 'a' and 'b'"):
-        only_fields({"c": 1}, ("a", "b"), ("d",))
-    with pytest.raises(InvalidRequest, match="'d' is a parameter; it goes into the field 'parameters'"):
-        only_fields({"d": 1}, ("a", "b"), ("d",))
+def test_null_fields_are_dropped_and_unknown_fields_rejected() -> None:
+    assert select_fields({"a": 1, "b": None, "c": None}, ("a", "b"), ()) == {"a": 1}
+    with pytest.raises(InvalidRequest, match="unknown field 'c'; use the fields 'a' and 'b'"):
+        select_fields({"c": 1}, ("a", "b"), ("d",))
+    with pytest.raises(InvalidRequest, match="'d' is a parameter; send it in the field 'parameters'"):
+        select_fields({"d": 1}, ("a", "b"), ("d",))
 
 
-def test_parameters_are_an_object() -> None:
-    assert parameters_of({}) == {}
-    assert parameters_of({"parameters": {"a": 1}}) == {"a": 1}
+def test_parameters_must_be_an_object() -> None:
+    assert get_parameters({}) == {}
+    assert get_parameters({"parameters": {"a": 1}}) == {"a": 1}
     with pytest.raises(InvalidRequest, match="'parameters' must be an object, not a string"):
-        parameters_of({"parameters": '{"a": 1}'})
+        get_parameters({"parameters": '{"a": 1}'})
 
 
 @pytest.mark.parametrize(
@@ -62,5 +61,5 @@ def test_parameters_are_an_object() -> None:
         (1.5, "a number"),
     ],
 )
-def test_kinds(value: Any, words: str) -> None:
-    assert kind_of(value) == words
+def test_json_types_are_named(value: Any, words: str) -> None:
+    assert json_type_name(value) == words

@@ -1,4 +1,4 @@
-"""KServe's first protocol at a handler: instances in, predictions out."""
+"""Tests of KServe's V1 protocol: parsing instances and encoding predictions."""
 
 import base64
 import json
@@ -6,15 +6,16 @@ import json
 import pytest
 
 from handlers.core.errors import HandlerError
-from handlers.core.kserve_v1 import PredictionsReply
+from handlers.core.kserve_v1 import KServeV1Encoder
 from handlers.core.request import RequestParser
+from handlers.core.request_content import ParserSettings
 from tests.unit.handlers.sending import JSON, OPEN_INFERENCE
 
 V1_ROUTE = OPEN_INFERENCE  # TorchServe hands on both routes alike, without url_path
 
 
 class Words:
-    """Writes each answer as an object."""
+    """An answer encoder that encodes each answer as an object."""
 
     def encode(self, answer):
         return {"summary_text": answer}
@@ -24,9 +25,8 @@ class Words:
 
 
 def parser(message, headers=V1_ROUTE):
-    return RequestParser(
-        {"body": bytearray(json.dumps(message).encode())}, headers, "net", "1.0", ("image", "data"), 4
-    )
+    fields = {"body": bytearray(json.dumps(message).encode())}
+    return RequestParser(fields, headers, ParserSettings("net", "1.0", ("image", "data"), 4))
 
 
 B64 = base64.b64encode(b"\xffhi").decode()
@@ -45,25 +45,23 @@ B64 = base64.b64encode(b"\xffhi").decode()
     ],
 )
 @pytest.mark.parametrize("headers", [V1_ROUTE, JSON, JSON | {"url_path": ""}])
-def test_an_instance_in_each_form_by_each_route(instance, payload, headers):
-    """Case 12."""
+def test_instance_in_each_form_is_parsed_on_each_route(instance, payload, headers):
     opened = parser({"instances": [instance, instance], "parameters": {"top_k": 2}, "inputs": None}, headers)
-    request = opened.read()
+    request = opened.parse()
     assert request.payloads == (payload, payload)
     assert request.parameters == {"top_k": 2}
-    assert request.reply == PredictionsReply()
+    assert request.encoder == KServeV1Encoder()
 
 
-def test_the_signature_that_tensorflow_servings_tutorials_name():
-    assert parser({"signature_name": "serving_default", "instances": ["a"]}).read().payloads == ("a",)
+def test_signature_name_of_tensorflow_serving_is_ignored():
+    assert parser({"signature_name": "serving_default", "instances": ["a"]}).parse().payloads == ("a",)
 
 
-def test_one_prediction_for_each_instance():
-    """Case 12."""
-    reply = parser({"instances": ["a", "b"]}).read().reply
-    answer = reply.answer(Words(), ["x", "y"])
+def test_each_instance_has_one_prediction():
+    encoder = parser({"instances": ["a", "b"]}).parse().encoder
+    answer = encoder.encode_answers(Words(), ["x", "y"])
     assert answer == {"predictions": [{"summary_text": "x"}, {"summary_text": "y"}]}
-    assert reply.answer(Words(), ["x"]) == {"predictions": [{"summary_text": "x"}]}
+    assert encoder.encode_answers(Words(), ["x"]) == {"predictions": [{"summary_text": "x"}]}
 
 
 @pytest.mark.parametrize(
@@ -82,17 +80,16 @@ def test_one_prediction_for_each_instance():
         ({"instances": [{"photo": "x"}]}, "'image', 'data'"),
         (
             {"instances": ["a"], "inputs": "b"},
-            "unknown field 'inputs'; the body has 'instances' and 'parameters'",
+            "unknown field 'inputs'; use the fields 'instances' and 'parameters'",
         ),
-        ({"instances": ["a"], "signature_name": "tokens"}, "'signature_name' cannot be changed here"),
+        ({"instances": ["a"], "signature_name": "tokens"}, "'signature_name' is not adjustable"),
         ({"instances": ["a"], "parameters": 3}, "'parameters' must be an object"),
         ({"instances": ["a"] * 5}, "5 inputs in one request"),
     ],
 )
-def test_what_is_no_instance_is_named(message, words):
-    """Case 12."""
+def test_invalid_instance_is_rejected(message, words):
     opened = parser(message)
     with pytest.raises(HandlerError) as caught:
-        opened.read()
+        opened.parse()
     assert words in caught.value.message
-    assert opened.reply.error(caught.value)["error"] == caught.value.message
+    assert opened.encoder.encode_error(caught.value)["error"] == caught.value.message

@@ -1,4 +1,4 @@
-"""Requests that are too late, the worker's activity, and what its log says of a request."""
+"""Tests of late requests, the activity file, released memory, and request ids in the log."""
 
 import gc
 import io
@@ -10,8 +10,8 @@ import pytest
 
 from handlers.core.activity import read_activity
 from handlers.core.errors import InvalidRequest, InvalidText
-from handlers.core.faults import as_handler_error
-from handlers.core.progress import report_step
+from handlers.core.exception_handling import to_handler_error
+from handlers.core.step_reporting import report_step
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.core.shout import Shout
 from tests.unit.handlers.sending import HTTP, JSON, js, raw, send
@@ -48,16 +48,16 @@ def late(text="late"):
     }
 
 
-def test_a_request_whose_deadline_has_passed_is_not_begun(handler, context):
+def test_request_with_passed_deadline_is_rejected(handler, context):
     answers, statuses = send(handler, context, raw("a"), late(), raw("b"))
     assert statuses == [200, 504, 200]
     assert answers[1]["type"] == "DeadlineExceeded"
-    assert handler.seen[-1] == ["a", "b"]
+    assert handler.batches_run[-1] == ["a", "b"]
     assert context.metrics["handler_failed_items_total"] == [(1, ("model", "DeadlineExceeded"))]
     assert context.metrics["handler_skipped_requests_total"] == [(1, ("model", "deadline"))]
 
 
-def test_a_grpc_call_says_its_deadline_in_its_map(handler, context):
+def test_grpc_call_with_passed_deadline_is_rejected(handler, context):
     by_grpc = {"text": {"content-type": ""}}
     in_time = {"text": bytearray(b"a"), "x-request-timeout": bytearray(b"9")}
     answers, _ = send(handler, context, (in_time, by_grpc), (in_time | {"x-request-timeout": b"0"}, by_grpc))
@@ -66,21 +66,21 @@ def test_a_grpc_call_says_its_deadline_in_its_map(handler, context):
     assert context.response_headers[1] == {"ts_stream_next": "false"}
 
 
-def test_a_refusal_keeps_to_the_protocol_of_the_request(handler, context):
-    """TorchServe's gRPC service kills the worker over a reply without `outputs`."""
+def test_rejection_follows_protocol_of_request(handler, context):
+    """TorchServe's gRPC service kills a worker that sends a response without `outputs`."""
     body = {"body": bytearray(b'{"inputs": []}'), "x-request-timeout": b"0"}
     (answer,), _ = send(handler, context, (body, GRPC_JSON))
     assert answer["outputs"][0]["name"] == "error"
 
 
-def test_a_request_of_a_client_that_left_is_not_begun(handler, context, folders):
+def test_request_of_disconnected_client_is_rejected(handler, context, folders):
     (folders / "edge" / "left" / EDGE_ID).touch()
     _, statuses = send(handler, context, (raw("a")[0], HTTP | {"X-Edge-Id": EDGE_ID}), raw("b"))
     assert statuses == [504, 200]
-    assert handler.seen[-1] == ["b"]
+    assert handler.batches_run[-1] == ["b"]
 
 
-def test_what_becomes_too_late_in_a_batch_is_not_begun(handler, context, folders):
+def test_request_that_becomes_late_during_batch_is_rejected(handler, context, folders):
     handler.batches = lambda items: [[index] for index in range(len(items))]
     predict = handler.predict
 
@@ -99,16 +99,16 @@ def test_what_becomes_too_late_in_a_batch_is_not_begun(handler, context, folders
         (raw("d")[0], HTTP | {"X-Request-Timeout": "60"}),
     )
     assert statuses == [200, 504, 504, 200]
-    assert [items for items in handler.seen if items != ["warm"]] == [["a"], ["d"]]
+    assert [items for items in handler.batches_run if items != ["warm"]] == [["a"], ["d"]]
 
 
-def test_an_invalid_timeout_is_named(handler, context):
+def test_invalid_timeout_is_rejected(handler, context):
     answers, statuses = send(handler, context, (raw("a")[0], HTTP | {"x-request-timeout": "soon"}))
     assert statuses == [400]
     assert "'X-Request-Timeout' must be a number" in answers[0]["message"]
 
 
-def test_a_server_that_drains_says_so_with_retry_after(handler, context, folders):
+def test_draining_server_rejects_with_retry_after(handler, context, folders):
     (folders / "edge" / "draining").write_text(f"{time.time() - 1:.3f}")
     start = f"{time.time():.3f}"
     by_rest = raw("a")[0], HTTP | {"X-Request-Start": start}
@@ -120,7 +120,7 @@ def test_a_server_that_drains_says_so_with_retry_after(handler, context, folders
     assert context.response_headers[1] == {"ts_stream_next": "false"}
 
 
-def test_generation_that_exceeds_its_time_ends_before_the_worker_is_killed(folders):
+def test_generation_stops_before_response_timeout(folders):
     context = FakeContext(folders, {"responseTimeout": 1})
     handler = Shout()
     handler.initialize(context)
@@ -138,7 +138,7 @@ def test_generation_that_exceeds_its_time_ends_before_the_worker_is_killed(folde
     report_step()  # outside of a batch nothing ends
 
 
-def test_the_supervisor_sees_what_the_worker_does(handler, context, folders):
+def test_activity_file_shows_running_batch(handler, context, folders):
     (file,) = (folders / "activity").iterdir()
     assert not read_activity(file).is_computing
     during = []
@@ -160,7 +160,7 @@ def test_the_supervisor_sees_what_the_worker_does(handler, context, folders):
     assert (after.is_computing, after.batches, after.answers) == (False, 1, 2)
 
 
-def test_a_failing_batch_ends_for_the_supervisor_as_well(handler, context, folders, monkeypatch):
+def test_failing_batch_ends_in_activity_file(handler, context, folders, monkeypatch):
     (file,) = (folders / "activity").iterdir()
     monkeypatch.setattr(handler, "batches", lambda items: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -168,62 +168,68 @@ def test_a_failing_batch_ends_for_the_supervisor_as_well(handler, context, folde
     assert not read_activity(file).is_computing
 
 
-def test_a_worker_that_still_loads_has_no_file(context, folders):
+def test_loading_worker_has_no_activity_file(context, folders):
     handler = Shout()
-    handler.warm_up = lambda: found.extend((folders / "activity").iterdir())
-    found = []
+    handler.warm_up = lambda: files.extend((folders / "activity").iterdir())
+    files = []
     handler.initialize(context)
-    assert found == []
+    assert files == []
     assert len(list((folders / "activity").iterdir())) == 1
 
 
-class Body:
-    """What a frame holds."""
+class FrameContent:
+    """An object that only a stack frame refers to."""
 
 
-def test_an_error_that_is_kept_refers_to_no_frame():
+def test_handler_error_refers_to_no_frame():
     def fails():
-        body = Body()
-        held.append(weakref.ref(body))
+        body = FrameContent()
+        references.append(weakref.ref(body))
         try:
             raise KeyError("inner")
         except KeyError as inner:
             raise InvalidRequest("outer") from inner
 
-    held: list[weakref.ref] = []
+    references: list[weakref.ref] = []
     try:
         fails()
     except InvalidRequest as error:
-        kept = as_handler_error(error)
+        handler_error = to_handler_error(error)
     gc.collect()
-    assert held[0]() is None
-    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)
+    assert references[0]() is None
+    assert (handler_error.__traceback__, handler_error.__cause__, handler_error.__context__) == (
+        None,
+        None,
+        None,
+    )
 
 
-def test_errors_of_a_batch_keep_nothing_of_its_requests(handler, context, monkeypatch):
-    kept = []
+def test_errors_of_batch_do_not_keep_requests_in_memory(handler, context, monkeypatch):
+    answered_requests = []
     pipeline = handler._pipeline
     respond = pipeline._respond
     monkeypatch.setattr(
-        pipeline, "_respond", lambda request, *rest: kept.append(request) or respond(request, *rest)
+        pipeline,
+        "_respond",
+        lambda request, *others: answered_requests.append(request) or respond(request, *others),
     )
     send(handler, context, raw(" "), js({"inputs": [1]}), js([]), raw("poison"), raw("xyz"))
-    errors = [request.error for request in kept if request.error]
+    errors = [request.error for request in answered_requests if request.error]
     assert len(errors) == 3
     for error in errors:
         assert (error.__traceback__, error.__context__) == (None, None)
-    for request in kept:
+    for request in answered_requests:
         assert (request.fields, request.payloads) == ({}, ())
 
 
-def test_bodies_are_emptied_once_they_are_read(handler, context):
+def test_bodies_are_released_after_parsing(handler, context):
     data = [{"body": bytearray(b"a")}, {"body": bytearray(b"[")}, {"text": bytearray(b"b")}]
     context.receive([HTTP, JSON, HTTP])
     handler.handle(data, context)
     assert [next(iter(fields.values())) for fields in data] == [b"", b"", b""]
 
 
-def test_errors_in_the_log_name_the_request(handler, context):
+def test_logged_error_names_request(handler, context):
     stream = io.StringIO()
     output = logging.StreamHandler(stream)
     logging.getLogger().addHandler(output)
@@ -252,7 +258,7 @@ def test_errors_in_the_log_name_the_request(handler, context):
     assert any(line == "[request order-7forgedline, REST] an odd image" for line in lines)
 
 
-def test_an_answer_may_be_an_error_that_was_raised(handler, context):
+def test_returned_error_with_traceback_is_answered(handler, context):
     def predict(items):
         try:
             raise InvalidText("no")
@@ -264,7 +270,7 @@ def test_an_answer_may_be_an_error_that_was_raised(handler, context):
 
 
 def test_description_is_not_counted_as_an_answer(handler, context, folders):
-    """A drain asks for descriptions and waits until the number of answers stays the same."""
+    """A drain requests descriptions and waits until the number of answers stops increasing."""
     send(handler, context, ({}, {"describe": "True"}))
     (file,) = (folders / "activity").iterdir()
     described = read_activity(file)

@@ -1,4 +1,4 @@
-"""What a worker counts: held until it is handed over, and what its process uses at most once a second."""
+"""Tests of recording metrics: buffering, process usage and undeclared metrics."""
 
 import time
 
@@ -16,7 +16,7 @@ def cache():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Monotonic time that stands still until it is set."""
+    """Return a monotonic clock that advances only when a test sets it."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
@@ -28,7 +28,7 @@ def work(seconds: float) -> None:
         pass
 
 
-def test_what_is_added_is_handed_over_once(cache):
+def test_values_are_passed_once(cache):
     metrics = Metrics(cache, "model")
     metrics.add(names.REQUESTS, 3)
     metrics.add(names.FAILED_ITEMS, 1, "InvalidText")
@@ -39,7 +39,7 @@ def test_what_is_added_is_handed_over_once(cache):
     assert cache[names.FAILED_ITEMS] == [(1, ("model", "InvalidText"))]
 
 
-def test_a_metric_that_the_server_does_not_know_is_left_out(cache):
+def test_undeclared_metric_is_ignored(cache):
     del cache.cache["any"][names.MEMORY_BYTES]
     metrics = Metrics(cache, "model")
     metrics.add("handler_unheard_of", 1)
@@ -47,7 +47,7 @@ def test_a_metric_that_the_server_does_not_know_is_left_out(cache):
     assert len(cache[names.CPU_SECONDS]) == 1
 
 
-def test_what_the_process_uses_is_told_at_most_once_a_second(cache, clock):
+def test_process_usage_is_added_at_most_once_a_second(cache, clock):
     metrics = Metrics(cache, "model")
     for _ in range(3):
         metrics.flush()
@@ -57,7 +57,7 @@ def test_what_the_process_uses_is_told_at_most_once_a_second(cache, clock):
     assert len(cache[names.CPU_SECONDS]) == len(cache[names.MEMORY_BYTES]) == 2
 
 
-def test_cpu_time_is_counted_from_the_start_of_the_process_and_nothing_twice(cache, clock):
+def test_cpu_time_is_counted_once_from_process_start(cache, clock):
     metrics = Metrics(cache, "model")
     metrics.flush()
     work(0.1)
@@ -68,7 +68,7 @@ def test_cpu_time_is_counted_from_the_start_of_the_process_and_nothing_twice(cac
     assert first + second == pytest.approx(time.process_time(), abs=0.5)
 
 
-def test_memory_is_what_the_process_has_in_bytes(cache):
+def test_memory_is_resident_set_size_in_bytes(cache):
     metrics = Metrics(cache, "model")
     metrics.flush()
     ((used, labels),) = cache[names.MEMORY_BYTES]

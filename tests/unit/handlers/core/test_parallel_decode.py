@@ -1,4 +1,4 @@
-"""Inputs that several threads decode: answers stay in order, and a slow request keeps to its share."""
+"""Tests of decoding in several threads: order of answers and shares of the time limit."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from tests.unit.handlers.sending import js, raw, send
 
 
 class ParallelShout(Shout):
-    """Decodes in threads; `at_once` is the most that were in there together."""
+    """A handler that decodes in threads. `at_once` is the maximum number of concurrent calls of `decode`."""
 
     parallel_decode = True
     at_once = inside = 0
@@ -34,25 +34,25 @@ def parallel(tmp_path):
     return handler, context
 
 
-def test_inputs_of_all_requests_are_decoded_side_by_side(parallel):
+def test_inputs_of_all_requests_are_decoded_in_parallel(parallel):
     handler, context = parallel
     answers, statuses = send(handler, context, raw("a"), js({"inputs": ["b", " ", "c"]}), raw("d"), raw("e"))
     assert statuses == [200, 400, 200, 200]
     assert answers[1]["message"] == "inputs[1]: the text is empty"
     assert [answer[0]["shout"] for answer in (answers[0], *answers[2:])] == ["A", "D", "E"]
     assert handler.at_once == 2
-    assert handler.seen[-1] == ["a", "d", "e"]
+    assert handler.batches_run[-1] == ["a", "d", "e"]
 
 
-def test_a_single_input_needs_no_thread(parallel):
+def test_single_input_is_decoded_without_a_thread(parallel):
     handler, context = parallel
     answers, _ = send(handler, context, raw("a"))
     assert answers == [[{"shout": "A"}]]
     assert handler.threads == {threading.current_thread().name}
 
 
-def test_slow_requests_have_no_share_of_their_neighbors_in_threads_either(parallel):
-    """A share is 0.2 s: both threads are with the slow request, whose further inputs are then not begun."""
+def test_slow_request_in_threads_does_not_use_the_time_of_its_neighbors(parallel):
+    """A share is 0.2 s. Both threads decode the slow request until then, and its other inputs are not decoded."""
     handler, context = parallel
     answers, statuses = send(handler, context, raw("a"), js({"inputs": ["slow"] * 8}), raw("b"))
     assert statuses == [200, 503, 200]

@@ -1,4 +1,4 @@
-"""Parameters: types, ranges and messages."""
+"""Tests of parameters: types, ranges and error messages."""
 
 import math
 
@@ -26,7 +26,7 @@ ALL = (TOP_K, PENALTY, STOPPING, FUNCTION)
         ("function", "none", "none"),
     ],
 )
-def test_good_values_come_through(name, value, parsed):
+def test_valid_values_are_accepted(name, value, parsed):
     result = parse_parameters({name: value}, ALL)[name]
     assert result == parsed
     assert type(result) is type(parsed)
@@ -51,19 +51,19 @@ def test_good_values_come_through(name, value, parsed):
         ("function", "relu", "'softmax' or 'none'"),
     ],
 )
-def test_bad_values_are_refused_with_name_and_range(name, value, expected):
+def test_invalid_values_are_rejected_with_name_and_range(name, value, expected):
     with pytest.raises(InvalidParameter) as caught:
         parse_parameters({name: value}, ALL)
     assert f"'{name}' must be {expected}, not " in caught.value.message
     assert len(caught.value.message) < 200
 
 
-def test_an_unknown_parameter_is_refused_with_the_known_ones():
+def test_unknown_parameter_is_rejected_with_the_known_ones():
     with pytest.raises(
         InvalidParameter, match=r"unknown parameter 'topk'.*early_stopping, function, length_penalty, top_k"
     ):
         parse_parameters({"topk": 3}, ALL)
 
 
-def test_null_means_unset():
+def test_null_parameter_is_unset():
     assert parse_parameters({"top_k": None}, ALL) == {}

@@ -1,12 +1,13 @@
-"""Each recorded way of sending a request becomes the request that its client meant, or an error."""
+"""Tests that each recorded request is parsed as its client intended, or rejected."""
 
 import re
 
 import pytest
 
 from handlers.core.errors import BadRequest
-from handlers.core.request import Request, RequestParser
-from tests.unit.handlers.recorded import recorded, recorded_requests
+from handlers.core.request import ParsedRequest, RequestParser
+from handlers.core.request_content import ParserSettings
+from tests.unit.handlers.recorded import recorded_request, recorded_requests
 
 PROXIED = ", through nginx"
 SHORT = {"max_new_tokens": 3}
@@ -14,13 +15,13 @@ JSON = ("Rain fell.", SHORT)
 TEXT = (b"Rain fell.", {})
 LATIN_1 = ("café", {})
 NOT_DECODED = (b"caf\xe9", {})
-"""Which the summarizer refuses: it is not UTF-8."""
-TWICE = "'{}' is given twice"
-FORM = "could not read the whole body as the form"
+"""An input that is not UTF-8, which the summarizer rejects."""
+TWICE = "'{}' is sent twice"
+FORM = "the body is not a complete form"
 
 MEANT: dict[str, tuple[str | bytes, dict[str, object]] | str] = {
     "json": JSON,
-    "json with a charset": "the text is UTF-8, and its Content-Type says utf-16le",
+    "json with a charset": "the text is UTF-8, but its Content-Type declares utf-16le",
     "json that curl calls a form": FORM,
     "json that curl calls a form, through nginx": JSON,
     "json without a content type": JSON,
@@ -73,7 +74,7 @@ MEANT: dict[str, tuple[str | bytes, dict[str, object]] | str] = {
     "query named body": TWICE.format("body"),
     "open inference": ("Rain fell.", {}),
     "open inference without a content type": ("Rain fell.", {}),
-    "open inference that curl calls a form": "the Open Inference Protocol takes no form",
+    "open inference that curl calls a form": "the Open Inference Protocol does not support forms",
     "open inference that curl calls a form, through nginx": ("Rain fell.", {}),
     "open inference on the prediction route": ("Rain fell.", {}),
     "nothing": "the body is empty",
@@ -84,20 +85,19 @@ MEANT: dict[str, tuple[str | bytes, dict[str, object]] | str] = {
     "grpc inputs and parameters": (b"Rain fell.", SHORT),
     "grpc open inference": (b"Rain fell.", {}),
 }
-"""An input and its parameters, or words of the error; through nginx the same, unless it has an entry of its own."""
+"""Expected input and parameters, or words of the error, by name. Requests through nginx without an entry have the
+same result as those without nginx."""
 
 
-def read(name: str) -> Request:
-    fields, headers = recorded(name)
+def read(name: str) -> ParsedRequest:
+    fields, headers = recorded_request(name)
     names = ("text", "data", "file", "inputs")
-    return RequestParser(
-        fields, headers, "net", "1.0", names, max_items=4, takes_numbers=False, takes_text=True
-    ).read()
+    settings = ParserSettings("net", "1.0", names, 4, takes_numbers=False, takes_text=True)
+    return RequestParser(fields, headers, settings).parse()
 
 
 @pytest.mark.parametrize("name", recorded_requests())
-def test_a_recorded_request_is_read_as_it_was_meant(name: str) -> None:
-    """Cases 1 to 4."""
+def test_recorded_request_is_parsed_as_intended(name: str) -> None:
     meant = MEANT[name] if name in MEANT else MEANT[name.removesuffix(PROXIED)]
     if isinstance(meant, str):
         with pytest.raises(BadRequest, match=re.escape(meant)):
@@ -107,5 +107,5 @@ def test_a_recorded_request_is_read_as_it_was_meant(name: str) -> None:
     assert (*request.payloads, dict(request.parameters)) == meant
 
 
-def test_each_expectation_has_its_recording() -> None:
+def test_every_expectation_has_a_recording() -> None:
     assert MEANT.keys() <= recorded_requests().keys()

@@ -1,4 +1,4 @@
-"""TorchServe's own code marks requests that have a name twice, and answers the others as before."""
+"""Tests of the patch that marks requests with repeated names, with TorchServe's code."""
 
 import inspect
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 from handlers.core import repeated_fields
 from handlers.core.errors import InvalidRequest
-from handlers.core.repeated_fields import MARK, check_not_repeated, mark_repeated_names
+from handlers.core.repeated_fields import REPEATED_NAMES_KEY, check_not_repeated, mark_repeated_names
 from tests.unit.handlers.torchserve import Service
 
 
@@ -20,7 +20,7 @@ def frame(*names: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def unmarked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another test's handler may have installed it."""
+    """Restore the unpatched method, because a handler of another test may have patched it."""
     monkeypatch.setattr(
         Service,
         "retrieve_data_for_inference",
@@ -29,7 +29,6 @@ def unmarked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_repeated_names_are_marked() -> None:
-    """Case 4."""
 
     class Marked(Service):  # type: ignore[misc]
         pass
@@ -38,17 +37,17 @@ def test_repeated_names_are_marked() -> None:
     unmarked_headers, *unmarked = Service.retrieve_data_for_inference(batch)
     mark_repeated_names(Marked)
     mark_repeated_names(Marked)
-    headers, *rest = Marked.retrieve_data_for_inference(batch)
-    assert rest == unmarked
-    requests = [each.get_request_properties() for each in headers]
-    assert [request.pop(MARK, None) for request in requests] == [("text",), None, None]
-    assert requests == [each.get_request_properties() for each in unmarked_headers]
-    with pytest.raises(InvalidRequest, match="'text' is given twice"):
-        check_not_repeated({MARK: ("text",)})
+    headers, *others = Marked.retrieve_data_for_inference(batch)
+    assert others == unmarked
+    requests = [processor.get_request_properties() for processor in headers]
+    assert [request.pop(REPEATED_NAMES_KEY, None) for request in requests] == [("text",), None, None]
+    assert requests == [processor.get_request_properties() for processor in unmarked_headers]
+    with pytest.raises(InvalidRequest, match="'text' is sent twice"):
+        check_not_repeated({REPEATED_NAMES_KEY: ("text",)})
     check_not_repeated(requests[1])
 
 
-def test_without_torchserve_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_without_torchserve_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "ts.service")
     repeated_fields.install()
     stub = SimpleNamespace(Service=type("Stub", (Service,), {}))

@@ -1,4 +1,4 @@
-"""Every form of a request becomes the same Request."""
+"""Tests of parsing requests in every format."""
 
 import base64
 import json
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from handlers.core.errors import BadRequest, HandlerError, InvalidRequest, TooManyItems
-from handlers.core.open_inference import OpenInferenceReply, RequestedOutput
-from handlers.core.request import Request, RequestParser
+from handlers.core.open_inference_response import OpenInferenceEncoder, RequestedOutput
+from handlers.core.request import ParsedRequest, RequestParser
+from handlers.core.request_content import ParserSettings
 
 HTTP = {"explain": "False", "url_path": "", "host": "127.0.0.1"}
 JSON = HTTP | {
@@ -20,11 +21,12 @@ GRPC_TENSORS = {"body": {"content-type": "application/json"}}
 
 def parser(fields, headers=HTTP) -> RequestParser:
     names = ("top_k", "early_stopping")
-    return RequestParser(fields, headers, "net", "1.0", ("image", "data"), max_items=4, parameter_names=names)
+    settings = ParserSettings("net", "1.0", ("image", "data"), max_items=4, parameter_names=names)
+    return RequestParser(fields, headers, settings)
 
 
-def read(fields, headers=HTTP) -> Request:
-    return parser(fields, headers).read()
+def read(fields, headers=HTTP) -> ParsedRequest:
+    return parser(fields, headers).parse()
 
 
 def body(value) -> dict:
@@ -47,7 +49,7 @@ def tensor(**changes) -> dict:
         (body({"inputs": [tensor()], "id": "", "model_name": "net"}), GRPC_TENSORS),
     ],
 )
-def test_bytes_come_through_in_every_form(fields, headers):
+def test_bytes_are_unchanged_in_every_form(fields, headers):
     assert read(fields, headers).payloads == (b"hi",)
 
 
@@ -63,7 +65,7 @@ def test_bytes_come_through_in_every_form(fields, headers):
         (body({"inputs": "aGk="}) | {"top_k": b"3"}, JSON),
     ],
 )
-def test_strings_and_parameters_come_through_in_every_json_form(fields, headers):
+def test_strings_and_parameters_are_parsed_in_every_json_form(fields, headers):
     request = read(fields, headers)
     assert request.payloads == ("aGk=",)
     assert request.parameters == {"top_k": 3}
@@ -73,22 +75,22 @@ def test_strings_and_parameters_come_through_in_every_json_form(fields, headers)
     "parameters",
     [{"top_k": b"3"}, {"parameters": b'{"top_k": 3}'}, {"parameters": '{"top_k": 3}'}],
 )
-def test_parameters_as_form_fields(parameters):
+def test_form_fields_are_parameters(parameters):
     assert read({"image": b"hi"} | parameters).parameters == {"top_k": 3}
 
 
-def test_form_fields_are_read_as_json_scalars_or_strings():
+def test_form_fields_are_parsed_as_json_scalars_or_strings():
     fields = {"image": b"x", "a": b"0.5", "b": b"true", "c": b"never", "d": b"NaN"}
     assert read(fields).parameters == {"a": 0.5, "b": True, "c": "never", "d": "NaN"}
 
 
 def test_grpc_byte_parameters_are_base64_and_strings_over_rest():
-    own = tensor(name="early_stopping", data=["bmV2ZXI="])
-    assert read(body({"inputs": [tensor(), own], "id": ""}), GRPC_TENSORS).parameters == {
+    parameter = tensor(name="early_stopping", data=["bmV2ZXI="])
+    assert read(body({"inputs": [tensor(), parameter], "id": ""}), GRPC_TENSORS).parameters == {
         "early_stopping": "never"
     }
-    own["data"] = ["never"]
-    assert read(body({"inputs": [tensor(), own]}), JSON).parameters == {"early_stopping": "never"}
+    parameter["data"] = ["never"]
+    assert read(body({"inputs": [tensor(), parameter]}), JSON).parameters == {"early_stopping": "never"}
 
 
 def test_pixels_keep_shape_and_type():
@@ -116,9 +118,9 @@ def test_pixels_keep_shape_and_type():
         (
             {"body": bytearray(b"\xff\xd8\xff")},
             JSON,
-            "to send an input as it is, set Content-Type: application/octet-stream",
+            "for a raw input set Content-Type: application/octet-stream",
         ),
-        ({"body": bytearray(b'{"inputs": NaN}')}, JSON, "NaN is not a number"),
+        ({"body": bytearray(b'{"inputs": NaN}')}, JSON, "NaN is not a JSON number"),
         ({"body": bytearray(b'{"inputs": "a", "inputs": "b"}')}, JSON, "appears twice"),
         ({"body": bytearray(b"[" * 10_000)}, JSON, "nested too deeply"),
         (body([1]), JSON, "must be an object with the field 'inputs', not a list"),
@@ -137,24 +139,35 @@ def test_pixels_keep_shape_and_type():
         (
             body({"inputs": "a", "top_k": 3}),
             JSON,
-            "'top_k' is a parameter; it goes into the field 'parameters'",
+            "'top_k' is a parameter; send it in the field 'parameters'",
         ),
-        (body(json.dumps({"inputs": "a"})), JSON, "not a string: it is JSON that was encoded twice"),
-        (body({"inputs": "a"}) | {"image": b"x"}, JSON, "the input is the body, and 'image' is another"),
-        ({"body": bytearray(b"text")} | {"data": b"x"}, HTTP, "the input is the body, and 'data' is another"),
+        (body(json.dumps({"inputs": "a"})), JSON, "not a string: the JSON was encoded twice"),
+        (
+            body({"inputs": "a"}) | {"image": b"x"},
+            JSON,
+            "the input is sent twice: as the body and as 'image'",
+        ),
+        (
+            {"body": bytearray(b"text")} | {"data": b"x"},
+            HTTP,
+            "the input is sent twice: as the body and as 'data'",
+        ),
         ({"body": bytearray(b"--2f7c\r\nContent-Disposition: form-data")}, JSON, "a multipart form"),
         ({"body": bytearray(b"image=x&top_k=1")}, JSON, "looks like a form"),
         (body({"inputs": "a", "parameters": 3}), JSON, "'parameters' must be an object, not a number"),
         (body({"inputs": "a", "option": {}}), JSON, "unknown field 'option'"),
-        (body({"inputs": "a", "parameters": {"k": 1, "generate_parameters": {"k": 2}}}), JSON, "given twice"),
-        (body({"inputs": "a", "parameters": {"k": 1}}) | {"k": b"1"}, JSON, "'k' is given twice"),
-        (body({"inputs": [tensor()], "parameters": {"k": 1}}) | {"k": b"1"}, JSON, "'k' is given twice"),
-        ({"image": b"x", "k": b"1", "parameters": b'{"k": 1}'}, HTTP, "'k' is given twice"),
-        (body({"inputs": "a"}), JSON | {"content-encoding": "gzip"}, "not gzip"),
+        (
+            body({"inputs": "a", "parameters": {"k": 1, "generate_parameters": {"k": 2}}}),
+            JSON,
+            "is sent twice",
+        ),
+        (body({"inputs": "a", "parameters": {"k": 1}}) | {"k": b"1"}, JSON, "'k' is sent twice"),
+        (body({"inputs": [tensor()], "parameters": {"k": 1}}) | {"k": b"1"}, JSON, "'k' is sent twice"),
+        ({"image": b"x", "k": b"1", "parameters": b'{"k": 1}'}, HTTP, "'k' is sent twice"),
+        (body({"inputs": "a"}), JSON | {"content-encoding": "gzip"}, "not valid gzip"),
     ],
 )
-def test_malformed_requests_are_named(fields, headers, message):
-    """Case 17."""
+def test_malformed_request_is_rejected(fields, headers, message):
     with pytest.raises(BadRequest) as caught:
         read(fields, headers)
     assert message in caught.value.message
@@ -167,11 +180,11 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(), tensor(name="data")], "several inputs: 'image' and 'data'; send one"),
         (
             [tensor(), tensor(name="topk", datatype="INT32", data=[3])],
-            "'topk' is unknown: beside the one input",
+            "'topk' is unknown: inputs other than",
         ),
-        ([tensor(name="a"), tensor(name="b")], "'b' is unknown: beside the one input 'image', inputs have"),
+        ([tensor(name="a"), tensor(name="b")], "'b' is unknown: inputs other than 'image' must have"),
         ([tensor(name="a"), tensor(name="b")], "the name of a parameter (early_stopping, top_k)"),
-        ([tensor(parameters={"content_type": "datetime"})], "'content_type' cannot be changed here"),
+        ([tensor(parameters={"content_type": "datetime"})], "'content_type' is not adjustable"),
         ([], "no input: expected a tensor named 'image'"),
         ([tensor(name="top_k", datatype="INT32", data=[3])], "no input"),
         ([{"shape": [1]}, tensor()], "object with a 'name'"),
@@ -181,12 +194,12 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(shape="1")], "'shape' must be a list of at most 8 integers"),
         ([tensor(data="aGk=")], "'data' must be a list"),
         ([tensor(data=[3])], "'3' is not an element of BYTES, which takes strings"),
-        ([tensor(data=["a", ["b"]], shape=[2])], "the lists within 'data' are not of one length and depth"),
+        ([tensor(data=["a", ["b"]], shape=[2])], "the lists within 'data' differ in length or depth"),
         (
             [tensor(datatype="UINT8", shape=[2, 2], data=[[1, 2], [3]])],
             "the shape [2, 2] has 4 elements, the data 3",
         ),
-        ([tensor(parameters={"shared_memory_region": "x"})], "shared memory is not offered; send the data"),
+        ([tensor(parameters={"shared_memory_region": "x"})], "shared memory is not supported; send the data"),
         ([tensor(data=[], shape=[0])], "is empty"),
         ([tensor(data=["?"], parameters={"content_type": "base64"})], "not base64"),
         ([tensor(datatype="UINT8", data=[256])], "UINT8 takes 0 to 255"),
@@ -196,65 +209,64 @@ def test_malformed_requests_are_named(fields, headers, message):
         ([tensor(parameters=3)], "'parameters' must be an object"),
         (
             [tensor(parameters={"top_k": 1}), tensor(name="top_k", datatype="INT32", data=[3])],
-            "'top_k' is given twice",
+            "'top_k' is sent twice",
         ),
         ([tensor(data=['{"inputs": "x"}'])], "the input 'image' holds JSON"),
-        ([tensor(datatype="FP32", data=[10**400])], "do not fit FP32"),
+        ([tensor(datatype="FP32", data=[10**400])], "do not fit its datatype FP32"),
         ([tensor(shape=[1] * 100)], "at most 8 integers"),
         ([tensor(shape=[0, 10**30])], "at most 8 integers"),
         ([tensor(shape=[10**4000])], "at most 8 integers"),
     ],
 )
-def test_malformed_tensors_are_named_in_the_protocols_own_error(inputs, message):
-    """Case 17."""
+def test_malformed_tensor_is_rejected_in_the_protocol(inputs, message):
     opened = parser(body({"id": "7", "inputs": inputs}), JSON)
     with pytest.raises(HandlerError) as caught:
-        opened.read()
+        opened.parse()
     assert message in caught.value.message
-    assert opened.reply.error(caught.value)["error"] == caught.value.message
+    assert opened.encoder.encode_error(caught.value)["error"] == caught.value.message
 
 
-def test_too_many_inputs():
+def test_too_many_inputs_are_rejected():
     with pytest.raises(TooManyItems, match="5 inputs in one request; at most 4"):
         read(body({"inputs": ["a"] * 5}), JSON)
 
 
-def test_an_error_over_grpc_is_a_whole_reply():
+def test_error_over_grpc_is_a_complete_response():
     opened = parser(body({"id": "7", "model_name": "net", "inputs": []}), GRPC_TENSORS)
     with pytest.raises(BadRequest) as caught:
-        opened.read()
-    reply = opened.reply.error(caught.value)
-    assert (reply["id"], reply["model_name"], reply["model_version"]) == ("7", "net", "1.0")
-    (output,) = reply["outputs"]
+        opened.parse()
+    encoder = opened.encoder.encode_error(caught.value)
+    assert (encoder["id"], encoder["model_name"], encoder["model_version"]) == ("7", "net", "1.0")
+    (output,) = encoder["outputs"]
     assert output["name"] == "error"
     assert json.loads(output["data"][0])["type"] == "InvalidRequest"
 
 
-def test_a_body_that_is_not_json_over_grpc_still_gets_a_whole_reply():
+def test_invalid_json_over_grpc_gets_a_complete_response():
     opened = parser({"body": bytearray(b"{")}, GRPC_TENSORS)
     with pytest.raises(BadRequest):
-        opened.read()
-    assert isinstance(opened.reply, OpenInferenceReply)
+        opened.parse()
+    assert isinstance(opened.encoder, OpenInferenceEncoder)
 
 
-def test_selected_outputs_and_id():
+def test_selected_outputs_and_id_are_parsed():
     message = {"id": "42", "inputs": [tensor()], "outputs": [{"name": "score"}]}
-    reply = read(body(message), JSON).reply
-    assert (reply.id, reply.requested_outputs) == ("42", (RequestedOutput("score"),))
+    encoder = read(body(message), JSON).encoder
+    assert (encoder.id, encoder.requested_outputs) == ("42", (RequestedOutput("score"),))
 
 
-def test_a_proxied_form_is_opened_here():
+def test_proxied_form_is_parsed():
     form = b"--x\r\nContent-Disposition: form-data; name=image; filename=a.jpg\r\n\r\nhi\r\n--x--\r\n"
     headers = HTTP | {"X-Form-Content-Type": "multipart/form-data; boundary=x"}
     request = read({"body": bytearray(form), "top_k": b"3"}, headers)
     assert (request.payloads, request.parameters) == ((b"hi",), {"top_k": 3})
-    with pytest.raises(BadRequest, match="cut off"):
+    with pytest.raises(BadRequest, match="truncated"):
         read({"body": bytearray(form[:-9])}, headers)
-    with pytest.raises(BadRequest, match="'image' is given twice"):
+    with pytest.raises(BadRequest, match="'image' is sent twice"):
         read({"body": bytearray(form), "image": b"x"}, headers)
 
 
-def test_a_name_twice_among_many_is_found_in_one_pass():
+def test_repeated_input_name_is_rejected_in_linear_time():
     names = [f'"{number}": 0' for number in range(100_000)]
     text = "{" + ", ".join([*names, '"99999": 1']) + "}"
     with pytest.raises(BadRequest, match=r"'99999' appears twice"):
@@ -262,16 +274,16 @@ def test_a_name_twice_among_many_is_found_in_one_pass():
 
 
 @pytest.mark.parametrize("value", [{"inputs": "aGk="}, json.dumps({"inputs": "aGk="})])
-def test_a_server_may_have_decoded_the_body(value):
+def test_body_parsed_by_the_server_is_accepted(value):
     assert read({"body": value}, JSON).payloads == ("aGk=",)
     assert read({"body": "hi"}, HTTP | {"content-type": "text/plain"}).payloads == (b"hi",)
 
 
-def test_the_models_name_in_a_query_is_no_parameter():
+def test_model_name_in_query_is_not_a_parameter():
     assert read({"body": b"hi", "model_name": b"net", "top_k": b"3"}).parameters == {"top_k": 3}
 
 
-def test_headers_keep_the_clients_case():
+def test_header_names_are_case_insensitive():
     content = base64.b64encode(b"hi").decode()
     request = read(body({"inputs": content}), HTTP | {"CONTENT-TYPE": "Application/JSON"})
     assert request.payloads == (content,)
@@ -296,20 +308,19 @@ CURL = HTTP | {
         (b"{words}: hi", b"{words}: hi", {}),
     ],
 )
-def test_what_curl_calls_a_form_is_looked_at(sent, payload, parameters):
-    """Case 1."""
+def test_body_declared_as_form_by_curl_is_parsed_by_content(sent, payload, parameters):
     request = read({"body": bytearray(sent)}, CURL)
     assert request.payloads == (payload,)
     assert dict(request.parameters) == parameters
 
 
 @pytest.mark.parametrize("sent", [b"top_k=3", b"x=1&y=%20"])
-def test_nothing_but_fields_is_a_form_without_an_input(sent):
+def test_body_of_other_fields_is_a_form_without_input(sent):
     with pytest.raises(BadRequest, match="no input: expected a field named one of"):
         read({"body": bytearray(sent)}, CURL)
 
 
-def test_query_parameters_beside_such_a_form():
+def test_query_parameters_are_merged_with_form_of_curl():
     request = read({"body": bytearray(b"image=x&top_k=3"), "function_to_apply": bytearray(b"none")}, CURL)
     assert dict(request.parameters) == {"top_k": 3, "function_to_apply": "none"}
 
@@ -323,34 +334,34 @@ def test_query_parameters_beside_such_a_form():
         (b"image=a&image=b", "'image' twice"),
         (b"image=a" + b"&x=1" * 200, "more than 100 fields"),
         (b'{"inputs": }', "not valid JSON"),
-        (b"Rain+fell.", "an encoded value without a field's name; send it as 'image=...'"),
+        (b"Rain+fell.", "an encoded form value without a field name; send it as 'image=...'"),
         (b"Rain%20fell.", "percent-encoded"),
         (b"image[]=a&image[]=b", "looks like a form"),
     ],
 )
-def test_such_a_form_that_is_wrong_is_named(sent, message):
+def test_malformed_form_of_curl_is_rejected(sent, message):
     with pytest.raises(BadRequest, match=message):
         read({"body": bytearray(sent)}, CURL)
 
 
-def test_without_the_proxys_header_a_form_is_refused():
+def test_truncated_form_without_proxy_is_rejected():
     with pytest.raises(InvalidRequest, match="set Content-Type: application/x-www-form-urlencoded"):
         read({"body": bytearray(b"image=x")})
 
 
-def test_null_instances_are_absent():
+def test_null_instances_are_ignored():
     assert read(body({"instances": None, "inputs": "a"}), JSON).payloads == ("a",)
 
 
-def test_parameters_as_one_field_of_the_query_beside_any_body():
+def test_parameters_field_of_query_is_merged_with_any_body():
     query = {"parameters": b'{"top_k": 3}'}
     assert read(body({"inputs": "a"}) | query, JSON).parameters == {"top_k": 3}
     assert read({"body": bytearray(b"a")} | query).parameters == {"top_k": 3}
 
 
 @pytest.mark.parametrize("content", [base64.b64encode(b"\xffhi"), base64.urlsafe_b64encode(b"\xffhi")])
-def test_base64_of_mlservers_codec_as_binary_data(content):
-    """Case 11: over gRPC by the stock name, and with the binary data extension, its elements are bytes."""
+def test_binary_base64_of_mlserver_codec_is_decoded(content):
+    """The elements are bytes over gRPC and with the binary data extension."""
     data = len(content).to_bytes(4, "little") + content
     parameters = {"content_type": "base64", "binary_data_size": len(data)}
     head = json.dumps({"inputs": [tensor(data=None, parameters=parameters)]}).encode()
@@ -358,8 +369,8 @@ def test_base64_of_mlservers_codec_as_binary_data(content):
     assert read({"body": bytearray(head + data)}, headers).payloads == (b"\xffhi",)
 
 
-def test_options_of_the_hub_stand_beside_the_inputs():
-    """Case 11: Hugging Face's JavaScript client always sent them before 3.0."""
+def test_hub_options_beside_inputs_are_ignored():
+    """Versions of huggingface.js before 3.0 always send them."""
     options = {"use_cache": True, "wait_for_model": True, "retry_on_error": False}
     for message in ({"options": options}, {"options": None}, {"options": {}, "parameters": None}):
         request = read(body({"inputs": "a"} | message), JSON)

@@ -1,4 +1,4 @@
-"""A task of four methods: its defaults, in the native protocol and as tensors."""
+"""Tests of the defaults of a task that implements only the four abstract methods."""
 
 import json
 
@@ -13,7 +13,7 @@ METHODS = {"load", "decode", "predict", "encode"}
 
 
 class Length(Handler[str, int]):
-    """The number of characters of a text."""
+    """A task that counts the characters of a text."""
 
     media_type = "text/plain"
     example = "warm"

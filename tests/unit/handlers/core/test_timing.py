@@ -1,10 +1,10 @@
-"""The fastest run counts, and the first does not."""
+"""Tests of measuring durations."""
 
 from handlers.core import timing
-from handlers.core.timing import seconds_of
+from handlers.core.timing import measure_seconds
 
 
-def test_the_fastest_run_after_the_first(monkeypatch):
+def test_measure_seconds_returns_fastest_run_after_warm_up(monkeypatch):
     now = 0.0
     durations = iter([0.01, 0.2, 0.05, 0.1, 9.0])
     ran = []
@@ -15,5 +15,5 @@ def test_the_fastest_run_after_the_first(monkeypatch):
         now += ran[-1]
 
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
-    assert abs(seconds_of(work) - 0.05) < 1e-9
+    assert abs(measure_seconds(work) - 0.05) < 1e-9
     assert ran == [0.01, 0.2, 0.05, 0.1]

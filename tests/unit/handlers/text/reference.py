@@ -1,4 +1,4 @@
-"""What transformers itself answers, one text at a time: the ground truth of the parity tests."""
+"""The output of transformers for one text at a time, with which the parity tests compare."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 
 class Reference:
-    """`generate()` with the model's summarization parameters set as transformers 4's pipeline did."""
+    """A model whose `generate()` uses the summarization parameters of its config, as in transformers 4's pipeline."""
 
     def __init__(self, folder: Path, max_tokens: int) -> None:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
@@ -20,9 +20,19 @@ class Reference:
         self._model.generation_config.update(**task)
         self._prefix = task.get("prefix", config.get("prefix")) or ""
         self._max_tokens = max_tokens
+        self._known: dict[str, tuple[int, ...]] = {}
 
     def tokens(self, text: str, parameters: Mapping[str, Any]) -> tuple[int, ...]:
-        """New tokens up to the end token. `parameters` are those of `generate()`."""
+        """Return the new tokens up to the end token. `parameters` are those of `generate()`.
+
+        Equal calls generate once.
+        """
+        key = json.dumps([text, dict(parameters)], sort_keys=True)
+        if key not in self._known:
+            self._known[key] = self._generate(text, parameters)
+        return self._known[key]
+
+    def _generate(self, text: str, parameters: Mapping[str, Any]) -> tuple[int, ...]:
         inputs = self._tokenizer(
             self._prefix + text, truncation=True, max_length=self._max_tokens, return_tensors="pt"
         )

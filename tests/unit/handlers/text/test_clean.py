@@ -1,4 +1,4 @@
-"""Payloads of every bad kind (FAULTS 5 and 6) become a clean string or a clear error."""
+"""Cleaning of text payloads, and errors for payloads that are not text."""
 
 import base64
 
@@ -25,7 +25,7 @@ from handlers.text.clean import clean_text
         ("שלום עולם 😀 \u202eabc", "שלום עולם 😀 \u202eabc"),
     ],
 )
-def test_text_is_kept_without_control_characters(payload: bytes | str, text: str) -> None:
+def test_control_characters_are_removed(payload: bytes | str, text: str) -> None:
     assert clean_text(payload, 100) == text
 
 
@@ -34,7 +34,7 @@ def test_text_is_kept_without_control_characters(payload: bytes | str, text: str
     [
         (b"ab\xff", InvalidText, "byte 2"),
         (b"caf\xe9", InvalidText, "send UTF-8, or name the charset in Content-Type"),
-        ("Rain fell.".encode("utf-16-le"), InvalidText, "NUL bytes, as UTF-16 has"),
+        ("Rain fell.".encode("utf-16-le"), InvalidText, "NUL bytes, as in UTF-16"),
         ("Rain fell.".encode("utf-16"), InvalidText, "UTF-16"),
         ("Rain fell.".encode("utf-32-be"), InvalidText, "NUL bytes"),
         (b"%PDF-1.7\n1 0 obj", InvalidText, "the input is a PDF file; this model reads plain text"),
@@ -55,7 +55,7 @@ def test_text_is_kept_without_control_characters(payload: bytes | str, text: str
         (np.zeros((2, 2, 3), np.uint8), InvalidRequest, "BYTES"),
     ],
 )
-def test_what_is_no_text_is_the_clients_error(
+def test_payload_that_is_not_text_is_rejected(
     payload: bytes | str, error: type[HandlerError], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -63,10 +63,10 @@ def test_what_is_no_text_is_the_clients_error(
 
 
 @pytest.mark.parametrize("payload", ["a" * 101, b"a" * 101, b"\xff" * 500, "é" * 101, " " * 101])
-def test_characters_are_limited(payload: bytes | str) -> None:
+def test_text_with_too_many_characters_is_rejected(payload: bytes | str) -> None:
     with pytest.raises(TextTooLong, match="100 characters"):
         clean_text(payload, 100)
 
 
-def test_the_limit_counts_characters_and_not_bytes() -> None:
+def test_limit_counts_characters_and_not_bytes() -> None:
     assert clean_text("😀".encode() * 100, 100) == "😀" * 100

@@ -1,4 +1,4 @@
-"""What is read from a model's files, in the forms that published models have."""
+"""The defaults in a model's files, in the forms of published models."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from handlers.core.passed_over import GENERATION
-from handlers.text.generation import GenerationParameters
+from handlers.core.ignored_parameters import GENERATION
+from handlers.engines.seq2seq.generation_types import GenerationParameters
 from handlers.text.model_defaults import FALLBACK_NEW_TOKENS, read_defaults
 
 T5_SMALL = {
@@ -49,7 +49,7 @@ def write(folder: Path, config: dict[str, Any], generation: dict[str, Any] | Non
 @pytest.mark.parametrize(
     "generation", [None, {"_from_model_config": True, "eos_token_id": 1, "pad_token_id": 0}]
 )
-def test_task_parameters_of_t5(tmp_path: Path, generation: dict[str, Any] | None) -> None:
+def test_t5_defaults_come_from_its_task_parameters(tmp_path: Path, generation: dict[str, Any] | None) -> None:
     defaults = read_defaults(write(tmp_path, T5_SMALL, generation))
     assert defaults.prefix == "summarize: "
     assert defaults.parameters == GenerationParameters(199, 29, 4, 2.0, 3, True)
@@ -57,27 +57,27 @@ def test_task_parameters_of_t5(tmp_path: Path, generation: dict[str, Any] | None
     assert defaults.suggested_input_tokens == 512
 
 
-def test_generation_settings_in_the_config_of_bart(tmp_path: Path) -> None:
+def test_bart_defaults_come_from_its_config_json(tmp_path: Path) -> None:
     defaults = read_defaults(write(tmp_path, BART_CNN))
     assert defaults.prefix == " "
     assert defaults.parameters == GenerationParameters(141, 55, 4, 2.0, 0, True)
     assert (defaults.encoder_positions, defaults.decoder_positions) == (1024, 1024)
 
 
-def test_the_generation_config_goes_before_the_config_and_the_task_before_both(tmp_path: Path) -> None:
+def test_task_parameters_override_generation_config_and_config_json(tmp_path: Path) -> None:
     generation = {"num_beams": 2, "max_new_tokens": 70, "min_length": 5, "no_repeat_ngram_size": 2}
     parameters = read_defaults(write(tmp_path, BART_CNN, generation)).parameters
     assert parameters == GenerationParameters(70, 55, 2, 1.0, 2, False)
 
 
-def test_a_model_that_says_nothing(tmp_path: Path) -> None:
+def test_model_without_settings_has_fallback_defaults(tmp_path: Path) -> None:
     defaults = read_defaults(write(tmp_path, {"model_type": "t5", "task_specific_params": None}))
     assert defaults.prefix == ""
     assert defaults.parameters == GenerationParameters(max_new_tokens=FALLBACK_NEW_TOKENS)
     assert defaults.suggested_input_tokens is None
 
 
-def test_separate_positions_of_encoder_and_decoder(tmp_path: Path) -> None:
+def test_encoder_and_decoder_have_separate_positions(tmp_path: Path) -> None:
     config = {
         "model_type": "led",
         "max_encoder_position_embeddings": 16384,
@@ -87,10 +87,12 @@ def test_separate_positions_of_encoder_and_decoder(tmp_path: Path) -> None:
     assert (defaults.encoder_positions, defaults.decoder_positions) == (16384, 1024)
 
 
-def test_what_a_models_files_set_is_not_passed_over(tmp_path: Path) -> None:
-    """There the value that usually changes nothing would change the answer."""
-    names = {each.name for each in read_defaults(write(tmp_path, BART_CNN)).passed_over}
-    assert names == {each.name for each in GENERATION}
+def test_parameter_that_the_models_files_set_is_not_ignored(tmp_path: Path) -> None:
+    names = {parameter.name for parameter in read_defaults(write(tmp_path, BART_CNN)).ignored_parameters}
+    assert names == {parameter.name for parameter in GENERATION}
     generation = {"repetition_penalty": 1.3, "encoder_no_repeat_ngram_size": 4, "temperature": 0.5}
-    left = {each.name for each in read_defaults(write(tmp_path, BART_CNN, generation)).passed_over}
-    assert names - left == {"repetition_penalty", "encoder_no_repeat_ngram_size"}
+    ignored = {
+        parameter.name
+        for parameter in read_defaults(write(tmp_path, BART_CNN, generation)).ignored_parameters
+    }
+    assert names - ignored == {"repetition_penalty", "encoder_no_repeat_ngram_size"}

@@ -1,4 +1,4 @@
-"""A request's parameters: ranges, the model's defaults, and lengths given in two ways."""
+"""Generation parameters of a request: ranges, the model's defaults, and the two forms of lengths."""
 
 import math
 from dataclasses import replace
@@ -8,8 +8,8 @@ import pytest
 
 from handlers.core.errors import InvalidParameter
 from handlers.core.parameters import parse_parameters
-from handlers.text.generation import GenerationParameters
-from handlers.text.parameters import GenerationLimits, resolve, truncates
+from handlers.engines.seq2seq.generation_types import GenerationParameters
+from handlers.text.parameters import GenerationLimits, resolve_parameters, should_truncate
 
 LIMITS = GenerationLimits(max_new_tokens=100, max_num_beams=6)
 DEFAULTS = GenerationParameters(
@@ -17,8 +17,8 @@ DEFAULTS = GenerationParameters(
 )
 
 
-def resolved(raw: dict[str, Any], defaults: GenerationParameters = DEFAULTS) -> GenerationParameters:
-    return resolve(parse_parameters(raw, LIMITS.parameters()), defaults)
+def parse_and_resolve(raw: dict[str, Any], defaults: GenerationParameters = DEFAULTS) -> GenerationParameters:
+    return resolve_parameters(parse_parameters(raw, LIMITS.parameters()), defaults)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def resolved(raw: dict[str, Any], defaults: GenerationParameters = DEFAULTS) -> 
     ],
 )
 def test_lengths_count_new_tokens(raw: dict[str, Any], longest: int, shortest: int) -> None:
-    parameters = resolved(raw)
+    parameters = parse_and_resolve(raw)
     assert (parameters.max_new_tokens, parameters.min_new_tokens) == (longest, shortest)
 
 
@@ -52,9 +52,9 @@ def test_lengths_count_new_tokens(raw: dict[str, Any], longest: int, shortest: i
         ({"min_length": 80}, ["'min_length' (80)", "'max_new_tokens' (60, the model's default)"]),
     ],
 )
-def test_a_minimum_above_the_maximum_names_both(raw: dict[str, Any], names: list[str]) -> None:
+def test_minimum_above_the_maximum_is_rejected_with_both_names(raw: dict[str, Any], names: list[str]) -> None:
     with pytest.raises(InvalidParameter) as caught:
-        resolved(raw)
+        parse_and_resolve(raw)
     assert all(name in caught.value.message for name in names)
 
 
@@ -84,35 +84,35 @@ def test_a_minimum_above_the_maximum_names_both(raw: dict[str, Any], names: list
         ("temperature", 0.7, "num_beams"),
     ],
 )
-def test_what_is_out_of_range_is_refused_with_the_range(name: str, value: Any, words: str) -> None:
+def test_value_out_of_range_is_rejected_with_the_range(name: str, value: Any, words: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
-        resolved({name: value})
+        parse_and_resolve({name: value})
     assert name in caught.value.message
     assert words in caught.value.message
 
 
-def test_a_request_goes_before_the_models_defaults() -> None:
+def test_request_overrides_the_models_defaults() -> None:
     raw = {"num_beams": 2, "length_penalty": 0, "no_repeat_ngram_size": 3, "early_stopping": "never"}
     expected = GenerationParameters(60, 20, 2, 0.0, 3, "never")
-    assert resolved(raw) == expected
+    assert parse_and_resolve(raw) == expected
 
 
-def test_what_has_no_effect_does_not_keep_items_apart() -> None:
-    greedy = [resolved({"num_beams": 1, "length_penalty": penalty}) for penalty in (0.5, 2.0)]
+def test_parameters_without_effect_are_reset() -> None:
+    greedy = [parse_and_resolve({"num_beams": 1, "length_penalty": penalty}) for penalty in (0.5, 2.0)]
     assert greedy[0] == greedy[1]
-    assert resolved({"length_penalty": 0.5}) != resolved({"length_penalty": 1.5})
+    assert parse_and_resolve({"length_penalty": 0.5}) != parse_and_resolve({"length_penalty": 1.5})
 
 
-def test_defaults_are_cut_to_the_servers_limits() -> None:
+def test_defaults_are_reduced_to_the_servers_limits() -> None:
     generous = replace(DEFAULTS, max_new_tokens=500, min_new_tokens=200, num_beams=10)
     assert LIMITS.clamp(generous) == replace(DEFAULTS, max_new_tokens=100, min_new_tokens=100, num_beams=6)
     assert LIMITS.clamp(DEFAULTS) == DEFAULTS
 
 
 @pytest.mark.parametrize(
-    ("value", "cuts"),
+    ("value", "is_truncated"),
     [(True, True), ("longest_first", True), ("only_first", True), (False, False), ("do_not_truncate", False)],
 )
-def test_truncation_is_said_by_bool_or_by_strategy(value: bool | str, cuts: bool) -> None:
-    assert truncates(parse_parameters({"truncation": value}, LIMITS.parameters())) is cuts
-    assert truncates({})
+def test_truncation_can_be_a_bool_or_a_strategy(value: bool | str, is_truncated: bool) -> None:
+    assert should_truncate(parse_parameters({"truncation": value}, LIMITS.parameters())) is is_truncated
+    assert should_truncate({})

@@ -1,4 +1,4 @@
-"""Tiny random T5, BART and Pegasus in the hub's layout, with tokenizers trained on the spot."""
+"""Tiny random T5, BART and Pegasus in the hub's layout, with tokenizers that are created here."""
 
 import json
 from collections.abc import Sequence
@@ -33,17 +33,25 @@ TEXTS = (
 )
 
 
-def write_t5(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
-    """A T5 with three layers, relative positions and a unigram tokenizer that reads 64 tokens."""
+def write_t5(
+    folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0, layers: int = 3
+) -> Path:
+    """Write a T5 with `layers` layers in each half, relative positions and a unigram tokenizer of 64 tokens."""
     fast = unigram(64)
     config = T5Config(
-        vocab_size=len(fast), d_model=32, d_kv=8, d_ff=64, num_layers=3, num_heads=4, decoder_start_token_id=0
+        vocab_size=len(fast),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=layers,
+        num_heads=4,
+        decoder_start_token_id=0,
     )
     return write_model(folder, T5ForConditionalGeneration, config, fast, task_parameters, seed)
 
 
 def write_pegasus(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
-    """A Pegasus with two layers and 56 positions by formula."""
+    """Write a Pegasus with two layers and 56 sinusoidal positions."""
     fast = unigram(56)
     config = PegasusConfig(
         vocab_size=len(fast),
@@ -61,7 +69,7 @@ def write_pegasus(folder: Path, task_parameters: dict[str, Any] | None = None, s
 
 
 def _pieces() -> list[tuple[str, float]]:
-    """Of two characters of a word each, and of one: training would give others each time."""
+    """Return pieces of one and two characters. Training a tokenizer would not be deterministic."""
     words = [f"▁{word}" for sentence in (*SENTENCES, "summarize: ") for word in sentence.split()]
     pairs = {word[at : at + 2] for word in words for at in range(0, len(word), 2)}
     characters = {character for word in words for character in word}
@@ -70,7 +78,7 @@ def _pieces() -> list[tuple[str, float]]:
 
 
 def unigram(length: int, model: models.Unigram | None = None) -> PreTrainedTokenizerFast:
-    """One that reads `length` tokens: <pad>, </s> and <unk> are 0, 1 and 2."""
+    """Return a tokenizer with a maximum of `length` tokens. <pad>, </s> and <unk> have the ids 0, 1 and 2."""
     tokenizer = Tokenizer(model or models.Unigram(_pieces(), unk_id=2))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -87,14 +95,16 @@ def unigram(length: int, model: models.Unigram | None = None) -> PreTrainedToken
     )
 
 
-def write_bart(folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0) -> Path:
-    """A BART with four layers, 48 learned positions and a byte-level tokenizer."""
+def write_bart(
+    folder: Path, task_parameters: dict[str, Any] | None = None, seed: int = 0, layers: int = 4
+) -> Path:
+    """Write a BART with `layers` layers in each half, 48 learned positions and a byte-level tokenizer."""
     fast = byte_level()
     config = BartConfig(
         vocab_size=len(fast),
         d_model=32,
-        encoder_layers=4,
-        decoder_layers=4,
+        encoder_layers=layers,
+        decoder_layers=layers,
         encoder_attention_heads=4,
         decoder_attention_heads=4,
         encoder_ffn_dim=64,
@@ -105,7 +115,7 @@ def write_bart(folder: Path, task_parameters: dict[str, Any] | None = None, seed
 
 
 def byte_level(languages: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """<s>, <pad>, </s> and <unk> are 0 to 3; `languages` are special tokens behind, the first ends each text."""
+    """Return a tokenizer with the ids 0 to 3 for <s>, <pad>, </s> and <unk>, followed by the `languages`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -137,7 +147,7 @@ def write_model(
         # Large enough that next tokens differ clearly, and summaries end at varied lengths.
         if "norm" not in name.lower() and weights.requires_grad:
             torch.nn.init.normal_(weights, std=0.4)
-    # The end token stands out, so that some summaries end long before others.
+    # The end token is likely, so that some summaries end much earlier than others.
     model.get_input_embeddings().weight.data[config.eos_token_id] *= 2
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -13,11 +13,11 @@ from transformers import PreTrainedTokenizerFast
 from tests.unit.handlers.text.tiny import SENTENCES, byte_level, unigram, write_model
 
 POSITIONS = 56
-"""Rows of each position table."""
+"""The number of rows of each position table."""
 
 DEEPER = ", deeper decoder"
-"""Ends the names of those whose decoder has more layers than their encoder. `generate()` makes too small a cache for
-them, so it has to be given one."""
+"""The suffix of names of models whose decoder has more layers than the encoder. Tests must pass a cache to
+`generate()`, which would create a cache with too few layers."""
 
 _LIKE_BART = {
     "d_model": 32,
@@ -43,7 +43,7 @@ _LANGUAGE = "__en__"
 
 
 def change_json(path: Path, **settings: Any) -> None:
-    """Set keys of a JSON object; None removes one."""
+    """Set keys of a JSON object. None removes a key."""
     content = json.loads(path.read_text()) | settings
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
@@ -68,7 +68,7 @@ def _t5_like(architecture: str, config: str, **settings: Any) -> Callable[[Path]
 
 
 def _translator(architecture: str, config: str, **settings: Any) -> Callable[[Path], Path]:
-    """One that starts with a language's code, as fine-tuned summarizers' generation configs name it."""
+    """Return a writer of a model whose output starts with the code of a language."""
 
     def write(folder: Path) -> Path:
         tokenizer = byte_level(languages=(_LANGUAGE,))
@@ -127,7 +127,7 @@ def _prophetnet(folder: Path, layers: int = 2) -> Path:
 
 
 def _encoder_decoder(encoder: str, decoder: str | None = None) -> Callable[[Path], Path]:
-    """Of the kinds named as their config classes are; the decoder's is the encoder's where it is left out."""
+    """Return a writer of an `encoder-decoder` model. The arguments are prefixes of config classes."""
 
     def write(folder: Path) -> Path:
         tokenizer = _wordpiece()
@@ -153,7 +153,7 @@ def _encoder_decoder(encoder: str, decoder: str | None = None) -> Callable[[Path
 
 
 def _half(kind: str, part: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of one half, by the names that its kind gives them."""
+    """Return the settings of an encoder or decoder, renamed for its model type."""
     if kind == "gpt2":
         named = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
         named |= {"n_inner": "intermediate_size", "n_positions": "max_position_embeddings"}
@@ -195,7 +195,7 @@ def _t5gemma(folder: Path) -> Path:
     _write(folder, "T5GemmaForConditionalGeneration", "T5GemmaConfig", tokenizer, **settings)
     weights = load_file(folder / "model.safetensors")
     for name, tensor in weights.items():
-        if "post_cross_attn_layernorm" in name:  # or its answers are the same whatever it reads
+        if "post_cross_attn_layernorm" in name:  # otherwise the output would not depend on the input
             tensor.add_(8)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
@@ -279,4 +279,4 @@ WRITERS: Mapping[str, Callable[[Path], Path]] = {
     "t5gemma": _t5gemma,
     "umt5": _t5_like("UMT5ForConditionalGeneration", "UMT5Config"),
 }
-"""Model type, and where there are several kinds of it, which; to what writes its folder."""
+"""The writer of each model type. The text after a comma names a variant of the type."""

@@ -1,4 +1,4 @@
-"""AVIFs of 10 and 12 bits against the same image in eight; Pillow writes eight alone, so libavif made these."""
+"""Tests of AVIFs with 10 and 12 bits, written with libavif, against the same images with 8 bits."""
 
 import base64
 import io
@@ -45,15 +45,14 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_more_than_eight_bits(name):
-    """Case 6."""
+def test_avif_of_more_than_eight_bits_is_decoded(name):
     pixels = decode_image(base64.b64decode(FILES[name]), 1000).astype(int)
     assert np.abs(pixels - (COLORS if "colors" in name else GRAY)).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation(orientation):
-    """Which is a property of the image (irot, imir), no EXIF."""
+def test_orientation_is_applied(orientation):
+    """AVIF stores the orientation in image properties (irot, imir), not in EXIF."""
     colors = COLORS.repeat(8, axis=0).repeat(8, axis=1).astype(np.uint8)
     turned = {
         2: colors[:, ::-1], 3: colors[::-1, ::-1], 4: colors[::-1], 5: colors.swapaxes(0, 1), 6: np.rot90(colors, -1),

@@ -1,4 +1,4 @@
-"""A request's image to what the engine takes."""
+"""Tests of converting a request's image to the engine's input."""
 
 import base64
 import subprocess
@@ -7,13 +7,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from transformers import MobileViTImageProcessor, ViTImageProcessor
+from PIL import Image
+from transformers import DonutImageProcessor, PerceiverImageProcessor, ViTImageProcessor
 
 from handlers.core.errors import ConfigurationError, ImageTooLarge, InvalidImage
+from handlers.engines.image.types import InputSpec, Normalization
 from handlers.vision.gpu_decode import DeviceDecoder
-from handlers.vision.plan import Plan
-from handlers.vision.preprocess import PREPARED, Preprocessor
-from handlers.vision.types import InputSpec, Normalization
+from handlers.vision.preprocess import PREPARED_PLAN, Preprocessor
+from handlers.vision.preprocessing_plan import PreprocessingPlan
 from training.images import draw, to_jpeg
 
 HALF = Normalization(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -31,7 +32,7 @@ def vit(tmp_path):
     return tmp_path
 
 
-def test_a_photo_becomes_levels_that_the_engine_normalizes(vit, photo):
+def test_photo_becomes_levels_for_the_engine(vit, photo):
     preprocessor = Preprocessor(vit)
     assert preprocessor.spec == InputSpec(224, 224, HALF)
     pixels = preprocessor.read(photo, *LIMITS)
@@ -41,7 +42,7 @@ def test_a_photo_becomes_levels_that_the_engine_normalizes(vit, photo):
     assert (pixels - levels).abs().mean() < 2  # the JPEG, and the decoder's scaling
 
 
-def test_base64_and_limits(vit, photo):
+def test_base64_is_decoded_and_limits_are_checked(vit, photo):
     preprocessor = Preprocessor(vit)
     text = base64.b64encode(photo).decode()
     assert torch.equal(preprocessor.read(text, *LIMITS), preprocessor.read(photo, *LIMITS))
@@ -53,7 +54,7 @@ def test_base64_and_limits(vit, photo):
 
 @pytest.fixture
 def on_device(vit):
-    """As on a GPU that decodes, with a CPU in its place."""
+    """Return a preprocessor that decodes on a device, which is a CPU in place of a GPU."""
     preprocessor = Preprocessor(vit)
     preprocessor.decoder = DeviceDecoder(preprocessor.plan, torch.device("cpu"))
     return preprocessor
@@ -65,20 +66,20 @@ def jpegs(count: int) -> list[bytes]:
     ]
 
 
-def test_requests_are_read_alike_where_the_gpu_decodes(on_device, photo):
+def test_inputs_are_checked_the_same_way_if_the_gpu_decodes(on_device, photo):
     assert on_device.accept(photo, *LIMITS) == photo
     assert on_device.accept(base64.b64encode(photo).decode(), *LIMITS) == photo
     with pytest.raises(ImageTooLarge, match="1100 x 900"):
         on_device.accept(photo, 900_000, 2**24)
     with pytest.raises(ImageTooLarge, match="bytes"):
         on_device.accept(photo, 50_000_000, 1000)
-    with pytest.raises(InvalidImage, match="damaged or cut off"):
+    with pytest.raises(InvalidImage, match="damaged or truncated"):
         on_device.accept(photo[:-100], *LIMITS)
     pixels = np.zeros((9, 9, 3), np.uint8)
     assert torch.equal(on_device.accept(pixels, *LIMITS), on_device(pixels))
 
 
-def test_pixels_and_files_become_one_batch_in_order(on_device):
+def test_pixels_and_files_are_stacked_in_order(on_device):
     files = jpegs(3)
     pixels = [on_device.read(data, *LIMITS) for data in files]
     mixed = on_device.stack([files[0], pixels[1], files[2], pixels[0]])
@@ -87,21 +88,21 @@ def test_pixels_and_files_become_one_batch_in_order(on_device):
     assert torch.equal(on_device.stack(pixels), torch.stack(pixels))
 
 
-def test_the_cpu_decodes_what_the_gpu_refuses(on_device, monkeypatch, caplog):
+def test_cpu_decodes_files_that_the_gpu_rejects(on_device, monkeypatch, caplog):
     files = jpegs(2)
     expected = torch.stack([on_device.read(data, *LIMITS) for data in files])
 
-    def refuses(self, files):
+    def rejects(self, files):
         raise RuntimeError("Error while decoding JPEG images")
 
-    monkeypatch.setattr(DeviceDecoder, "__call__", refuses)
+    monkeypatch.setattr(DeviceDecoder, "__call__", rejects)
     assert torch.equal(on_device.stack(files), expected)
     assert "the GPU did not decode 2 JPEGs (RuntimeError)" in caplog.text
     with pytest.raises(InvalidImage):
         on_device.stack([files[0], files[1][:-100]])
 
 
-def test_a_lost_gpu_is_not_hidden(on_device, monkeypatch):
+def test_lost_gpu_is_raised(on_device, monkeypatch):
     def lost(self, files):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -110,16 +111,22 @@ def test_a_lost_gpu_is_not_hidden(on_device, monkeypatch):
         on_device.stack(jpegs(1))
 
 
-def test_where_jpegs_are_decoded_is_described(vit):
+def test_description_says_where_jpegs_are_decoded(vit):
     preprocessor = Preprocessor(vit)
     preprocessor.choose_decoder("auto", torch.device("cpu"), map)
-    assert preprocessor.describe() == {"decode": "cpu", "decode_reason": "this worker has no GPU"}
+    assert preprocessor.describe() == {
+        "preprocessing": "fast",
+        "preprocessing_reason": "bilinear resize to 224 x 224",
+        "decode": "cpu",
+        "decode_reason": "this worker has no GPU",
+    }
 
 
-def test_what_was_prepared_is_taken_without_transformers(tmp_path):
-    plan = Plan((20, 30), "bilinear", None, HALF)
-    (tmp_path / PREPARED).parent.mkdir()
-    plan.write(tmp_path / PREPARED)
+@pytest.mark.full
+def test_prepared_plan_is_read_without_transformers(tmp_path):
+    plan = PreprocessingPlan((20, 30), "bilinear", None, HALF)
+    (tmp_path / PREPARED_PLAN).parent.mkdir()
+    plan.write(tmp_path / PREPARED_PLAN)
     code = f"""
 import sys
 from pathlib import Path
@@ -132,21 +139,46 @@ assert "transformers" not in sys.modules
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_processor_without_a_plan_does_its_own_work(tmp_path, photo):
-    processor = MobileViTImageProcessor(size={"shortest_edge": 100}, crop_size={"height": 90, "width": 80})
+@pytest.fixture
+def perceiver(tmp_path):
+    """Return the folder of an image processor that crops before it resizes, for which there is no plan."""
+    processor = PerceiverImageProcessor(
+        size={"height": 90, "width": 80}, crop_size={"height": 100, "width": 100}
+    )
     processor.save_pretrained(tmp_path)
-    preprocessor = Preprocessor(tmp_path)
+    return tmp_path, processor
+
+
+def test_processor_without_plan_is_used(perceiver, photo):
+    folder, processor = perceiver
+    preprocessor = Preprocessor(folder)
     assert preprocessor.plan is None
     assert preprocessor.spec == InputSpec(90, 80, None)
+    assert preprocessor.describe() | {"decode_reason": ""} == {
+        "preprocessing": "PerceiverImageProcessor",
+        "preprocessing_reason": "PerceiverImageProcessor is not a resize followed by a center crop",
+        "decode": "cpu",
+        "decode_reason": "",
+    }
     image = np.random.default_rng(3).integers(0, 256, (120, 3, 3), dtype=np.uint8)
-    expected = processor(images=image[48:72], input_data_format="channels_last", return_tensors="pt")
-    assert torch.equal(preprocessor(image), expected["pixel_values"][0])
-    assert (preprocessor.read(photo, *LIMITS).dtype, len(preprocessor.read(photo, *LIMITS))) == (
-        torch.float32,
-        3,
+    assert torch.equal(
+        preprocessor(image),
+        processor(images=image[12:-12], return_tensors="pt", input_data_format="channels_last")[
+            "pixel_values"
+        ][0],
     )
+    pixels = preprocessor.read(photo, *LIMITS)
+    assert (pixels.dtype, len(pixels)) == (torch.float32, 3)
 
 
-def test_a_model_without_a_preprocessor_is_refused(tmp_path):
+def test_processor_without_plan_sees_the_corners_of_a_long_image(tmp_path):
+    processor = DonutImageProcessor(size={"height": 64, "width": 64})
+    processor.save_pretrained(tmp_path)
+    image = np.random.default_rng(3).integers(0, 256, (16, 640, 3), dtype=np.uint8)
+    expected = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(Preprocessor(tmp_path)(image), expected)
+
+
+def test_model_without_preprocessor_is_rejected(tmp_path):
     with pytest.raises(ConfigurationError, match="preprocessor_config"):
         Preprocessor(tmp_path)

@@ -1,4 +1,4 @@
-"""TIFFs of every bit depth and photometric interpretation against the same image in eight bits."""
+"""Tests of TIFFs of every bit depth and photometric interpretation, against the same images with 8 bits."""
 
 import itertools
 import struct
@@ -30,14 +30,14 @@ def read(data: bytes) -> np.ndarray:
 
 
 def in_eight_bits(levels: np.ndarray, bits: int) -> np.ndarray:
-    """What is left of levels from 0 to 255 in `bits`."""
+    """Return levels from 0 to 255 after a conversion to `bits` and back."""
     return np.broadcast_to(np.rint(scaled(levels, bits) * 255 / (2**bits - 1)), (HEIGHT, WIDTH, 3)).astype(
         int
     )
 
 
 def assert_read_or_refused(files, expected: np.ndarray, most_off: int = 1) -> int:
-    """How many are read; each of them is the expected image."""
+    """Assert that each file is decoded to the expected image or rejected. Return the number of decoded files."""
     count = 0
     for data in files:
         try:
@@ -51,8 +51,7 @@ def assert_read_or_refused(files, expected: np.ndarray, most_off: int = 1) -> in
 
 @pytest.mark.parametrize("photometric", [tiffs.WHITE_IS_ZERO, tiffs.BLACK_IS_ZERO])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 10, 12, 14, 16, 24, 32])
-def test_gray(bits, photometric):
-    """Case 6."""
+def test_gray_tiff_is_decoded(bits, photometric):
     values = scaled(GRAY, bits)
     if photometric == tiffs.WHITE_IS_ZERO:
         values = 2**bits - 1 - values
@@ -65,8 +64,7 @@ def test_gray(bits, photometric):
 
 @pytest.mark.parametrize("photometric", [tiffs.WHITE_IS_ZERO, tiffs.BLACK_IS_ZERO])
 @pytest.mark.parametrize("white", [1.0, 255.0])
-def test_floats(white, photometric):
-    """Case 6."""
+def test_float_tiff_is_decoded(white, photometric):
     values = GRAY / 255 * white
     if photometric == tiffs.WHITE_IS_ZERO:
         values = white - values
@@ -75,8 +73,8 @@ def test_floats(white, photometric):
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16, 32])
-def test_rgb_cmyk_and_alpha(bits):
-    """Case 6: with no alpha, with a channel of unknown meaning, and with both kinds of alpha."""
+def test_rgb_cmyk_and_alpha_tiffs_are_decoded(bits):
+    """Files have no alpha, a channel of unknown meaning, or one of the two types of alpha."""
     on_white = np.where(ALPHA == 0, 255, COLORS)
     cmyk = np.concatenate([255 - COLORS, np.zeros_like(GRAY)], axis=2)
     opaque, transparent = in_eight_bits(COLORS, bits), in_eight_bits(on_white, bits)
@@ -96,7 +94,7 @@ def test_rgb_cmyk_and_alpha(bits):
 
 @pytest.mark.parametrize(("extra", "is_alpha"), [(0, False), (1, True), (2, True)])
 @pytest.mark.parametrize("bits", [1, 4, 8, 12, 16])
-def test_gray_and_a_second_channel(bits, extra, is_alpha):
+def test_gray_tiff_with_second_channel_is_decoded(bits, extra, is_alpha):
     expected = in_eight_bits(np.where(ALPHA == 0, 255, GRAY) if is_alpha else GRAY, bits)
     gray = np.where(ALPHA == 0, 0, GRAY) if extra == 1 else GRAY
     values = scaled(np.concatenate([gray, ALPHA], axis=2), bits)
@@ -106,8 +104,7 @@ def test_gray_and_a_second_channel(bits, extra, is_alpha):
 
 @pytest.mark.parametrize("factor", [257, 1], ids=["colors of 16 bits", "colors of 8 bits"])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_palettes(bits, factor):
-    """Case 6."""
+def test_palette_tiff_is_decoded(bits, factor):
     palette = np.random.default_rng(1).integers(0, 256, (2**bits, 3))
     indices = (np.arange(HEIGHT * WIDTH) % 2**bits).reshape(HEIGHT, WIDTH, 1)
     tags = {320: (tiffs.SHORT, (palette.T.ravel() * factor).tolist())}
@@ -115,18 +112,18 @@ def test_palettes(bits, factor):
     assert assert_read_or_refused(files, palette[indices[..., 0]], 0) == len(LAYOUTS)
 
 
-def test_ycbcr():
+def test_ycbcr_tiff_is_decoded():
     values = np.asarray(Image.fromarray(COLORS).convert("YCbCr"))
     tags = {530: (tiffs.SHORT, [1, 1])}
     files = (tiff(values, 8, tiffs.YCBCR, tags=tags, **layout) for layout in LAYOUTS)
     assert assert_read_or_refused(files, COLORS.astype(int), 4) == 24
-    with pytest.raises(InvalidImage, match="no YCbCrSubSampling"):
+    with pytest.raises(InvalidImage, match="without the tag YCbCrSubSampling"):
         read(tiff(values, 8, tiffs.YCBCR))
 
 
 @pytest.mark.parametrize("compression", [tiffs.NONE, tiffs.DEFLATE])
-def test_ycbcr_with_half_the_chroma(compression):
-    """Four luma samples, one blue and one red, for each square of two by two (TIFF 6.0, section 21)."""
+def test_subsampled_ycbcr_tiff_is_decoded(compression):
+    """Each 2 x 2 square has four luma samples, one Cb and one Cr sample (TIFF 6.0, section 21)."""
     y, cb, cr = 120, 90, 200
     units = np.tile(np.array([y] * 4 + [cb, cr], np.uint8), HEIGHT * WIDTH // 4)
     tags = {
@@ -140,8 +137,8 @@ def test_ycbcr_with_half_the_chroma(compression):
 
 
 @pytest.mark.parametrize("layout", [{}, {"compression": 8, "endian": ">"}, {"tile": 16}])
-def test_lab(layout):
-    """CIE L*a*b* of D50: L* from 0 to 255, the others signed (TIFF 6.0, section 23)."""
+def test_lab_tiff_is_decoded(layout):
+    """CIE L*a*b* with white point D50: L* is 0 to 255, a* and b* are signed (TIFF 6.0, section 23)."""
     rows, columns = np.linspace(60, 200, HEIGHT)[:, None], np.linspace(60, 200, WIDTH)[None]
     smooth = np.stack(np.broadcast_arrays(rows, columns, 128), axis=-1).round().astype(np.uint8)
     profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
@@ -156,7 +153,7 @@ def test_lab(layout):
 
 @pytest.mark.parametrize("orientation", [3, 6])
 @pytest.mark.parametrize(("bits", "endian"), [(8, "<"), (12, "<"), (16, ">")])
-def test_orientation(bits, endian, orientation):
+def test_orientation_is_applied(bits, endian, orientation):
     data = tiff(scaled(GRAY, bits), bits, 1, endian=endian, tags={274: (tiffs.SHORT, [orientation])})
     expected = np.rot90(in_eight_bits(GRAY, 8), {3: 2, 6: -1}[orientation])
     assert np.abs(read(data) - expected).max() <= 1
@@ -173,33 +170,32 @@ def test_orientation(bits, endian, orientation):
             GRAY.astype(int) * 257,
             32,
             tiffs.UNSIGNED,
-            "largest value is 65535, and white of 32 bits",
+            "largest value is 65535, but white is",
         ),
-        (GRAY * 10.0, 32, tiffs.FLOAT, "floats from 0 to 2550"),
-        (GRAY / 255 * 4.5, 32, tiffs.FLOAT, "floats from 0 to 4.5"),
-        (GRAY / 255 - 0.5, 32, tiffs.FLOAT, "floats from -0.5 to 0.5"),
-        (np.where(GRAY == 7, np.inf, GRAY / 255), 32, tiffs.FLOAT, "floats from 0 to inf"),
+        (GRAY * 10.0, 32, tiffs.FLOAT, "with values from 0 to 2550"),
+        (GRAY / 255 * 4.5, 32, tiffs.FLOAT, "with values from 0 to 4.5"),
+        (GRAY / 255 - 0.5, 32, tiffs.FLOAT, "with values from -0.5 to 0.5"),
+        (np.where(GRAY == 7, np.inf, GRAY / 255), 32, tiffs.FLOAT, "with values from 0 to inf"),
     ],
 )
-def test_what_does_not_tell_its_white_is_refused(values, bits, sample_format, reason):
-    """Case 6."""
+def test_tiff_without_defined_white_is_rejected(values, bits, sample_format, reason):
     with pytest.raises(InvalidImage, match=reason):
         read(tiff(values, bits, tiffs.BLACK_IS_ZERO, sample_format=sample_format))
 
 
-def test_other_inks_are_refused():
+def test_tiff_with_other_inks_is_rejected():
     values = np.concatenate([COLORS, GRAY], axis=2)
     with pytest.raises(InvalidImage, match="inks other than CMYK"):
         read(tiff(values, 8, tiffs.CMYK, tags={332: (tiffs.SHORT, [2])}))
 
 
-def test_a_fourth_channel_that_is_zero_everywhere_is_no_alpha_unless_it_says_so():
+def test_zero_fourth_channel_is_alpha_only_if_declared():
     values = np.concatenate([COLORS, np.zeros_like(GRAY)], axis=2)
     assert (read(tiff(values, 8, tiffs.RGB)) == COLORS).all()
     assert (read(tiff(values, 8, tiffs.RGB, extra=[2])) == 255).all()
 
 
-def test_a_float_that_is_no_number_does_not_darken_the_rest():
+def test_nan_in_float_tiff_does_not_affect_other_pixels():
     values = np.array([[[0.0], [1.0], [np.nan]]])
     assert read(tiff(values, 32, tiffs.BLACK_IS_ZERO, sample_format=tiffs.FLOAT))[0, :, 0].tolist() == [
         0,
@@ -208,15 +204,15 @@ def test_a_float_that_is_no_number_does_not_darken_the_rest():
     ]
 
 
-def test_black_is_black_whatever_its_depth():
+def test_black_is_black_at_every_depth():
     black = np.zeros_like(GRAY)
     for bits, sample_format in ((16, tiffs.UNSIGNED), (32, tiffs.UNSIGNED), (32, tiffs.FLOAT)):
         assert (read(tiff(black, bits, tiffs.BLACK_IS_ZERO, sample_format=sample_format)) == 0).all()
 
 
 @pytest.mark.parametrize("endian", ["<", ">"])
-def test_metadata_of_a_wrong_type_does_not_keep_a_image_from_being_read(endian):
-    """A resolution in inches that is one integer, and a profile and EXIF that lie behind the file's end."""
+def test_tiff_with_metadata_of_wrong_type_is_read(endian):
+    """The resolution is an integer, and the offsets of the profile and EXIF are beyond the file's end."""
     tags = {
         282: (tiffs.SHORT, [1]), 283: (tiffs.SHORT, [1, 2, 3]), 296: (tiffs.SHORT, [3]),
         34665: (tiffs.LONG, [2**31]), 34675: (tiffs.LONG, [1] * 400), 700: (tiffs.LONG, [7]),
@@ -225,14 +221,13 @@ def test_metadata_of_a_wrong_type_does_not_keep_a_image_from_being_read(endian):
     assert (read(data) == np.rot90(in_eight_bits(GRAY, 8), -1)).all()
 
 
-def test_a_image_of_12_bits_that_another_program_wrote(shared_data):
-    """Case 6."""
+def test_real_12_bit_tiff_is_decoded(shared_data):
     pixels = read((shared_data / "cases" / "gray_12_bits.tif").read_bytes())
     assert pixels.max() > 200
     assert 60 < pixels.mean() < 200
 
 
-def test_a_directory_that_is_cut_off_is_refused():
+def test_truncated_directory_is_rejected():
     data = tiff(GRAY, 8, tiffs.BLACK_IS_ZERO)
     (start,) = struct.unpack_from("<I", data, 4)
     for end in (4, 8, start, start + 1, start + 30):

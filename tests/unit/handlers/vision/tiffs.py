@@ -1,4 +1,4 @@
-"""TIFF files of any layout, written by hand: most of them no library writes."""
+"""A writer of TIFF files in any layout, because libraries write only a few layouts."""
 
 import struct
 import zlib
@@ -28,7 +28,7 @@ def tiff(
     tile: int | None = None,
     tags: Mapping[int, tuple[int, Sequence[int]]] | None = None,
 ) -> bytes:
-    """A file of `samples` [height, width, channels], which are numbers that `bits` of `sample_format` can hold.
+    """Return a TIFF of `samples` [height, width, channels], whose values must fit `bits` and `sample_format`.
 
     `tile` is the edge of square tiles. `tags`: number to type and values, beside and in the place of the usual ones.
     """
@@ -57,7 +57,7 @@ def tiff(
 
 
 def scaled(levels: np.ndarray, bits: int) -> np.ndarray:
-    """Levels from 0 to 255 as numbers of `bits`, white as white."""
+    """Scale levels from 0 to 255 to the range of `bits`, so that white stays white."""
     return np.rint(levels / 255 * (2**bits - 1)).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""The archive file: the same bytes from the same inputs, and never half of it."""
+"""Archive files are reproducible and written atomically."""
 
 import errno
 import hashlib
@@ -17,28 +17,29 @@ import pytest
 from tests.unit.packing.conftest import ROOT, Bench
 from torchserve_models.packing import errors, read_provenance
 from torchserve_models.packing.archive import archiver, mar_file
-from torchserve_models.packing.archive.mar_file import Member
+from torchserve_models.packing.archive.mar_file import ArchiveMember
 
 COMMAND = """
 import sys
 from pathlib import Path
-from torchserve_models.packing.cli import main
-from torchserve_models.packing.models import Layout
-sys.exit(main(sys.argv[2:], Layout(Path(sys.argv[1]))))
+from torchserve_models.cli import main
+from torchserve_models.packing import models
+models.LAYOUT = models.RepositoryLayout(Path(sys.argv[1]))
+sys.exit(main(["pack", *sys.argv[2:]]))
 """
 
 
 def run(
     bench: Bench, *arguments: str, prefix: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, as a shell would start it."""
+    """Run the command in a separate process."""
     command = [sys.executable, "-c", prefix + COMMAND, str(bench.layout.root), *arguments]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.full
-def test_twice_is_the_same_file(bench: Bench) -> None:
+def test_same_inputs_produce_the_same_file(bench: Bench) -> None:
     first = bench.pack(weights="starter")
     assert not first.unchanged
     again = bench.pack(weights="starter")
@@ -50,7 +51,7 @@ def test_twice_is_the_same_file(bench: Bench) -> None:
     assert first.version == anew.version
 
 
-def test_clock_umask_locale_and_place_leave_no_trace(bench: Bench, tmp_path: Path) -> None:
+def test_archive_does_not_depend_on_clock_umask_locale_or_folder(bench: Bench, tmp_path: Path) -> None:
     here = bench.pack(weights="starter")
     elsewhere = tmp_path / "else where, ünd"
     shutil.copytree(bench.layout.root, elsewhere / "root", copy_function=shutil.copyfile)
@@ -71,18 +72,19 @@ def test_clock_umask_locale_and_place_leave_no_trace(bench: Bench, tmp_path: Pat
     assert (other.store / "small-net.mar").read_bytes() == here.path.read_bytes()
 
 
-def test_what_an_archive_holds(bench: Bench) -> None:
+def test_archive_has_weights_handlers_manifest_and_provenance(bench: Bench) -> None:
     packed = bench.pack(weights="starter")
-    with zipfile.ZipFile(packed.path) as found:
-        assert found.testzip() is None
-        names = found.namelist()
-        manifest = json.loads(found.read(archiver.MANIFEST))
+    with zipfile.ZipFile(packed.path) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        manifest = json.loads(archive.read(archiver.MANIFEST))
         assert (
-            found.read("image_classifier.py") == (bench.layout.handlers / "image_classifier.py").read_bytes()
+            archive.read("image_classifier.py")
+            == (bench.layout.handlers / "image_classifier.py").read_bytes()
         )
-        infos = found.infolist()
+        infos = archive.infolist()
         for member, digest in read_provenance(packed.path).files.items():
-            assert hashlib.sha256(found.read(member)).hexdigest() == digest
+            assert hashlib.sha256(archive.read(member)).hexdigest() == digest
     assert names == sorted(names)
     assert len(names) == len(set(names))
     assert {"handlers/__init__.py", "handlers/core/handler.py", "model/config.json"} < set(names)
@@ -105,7 +107,7 @@ def test_what_an_archive_holds(bench: Bench) -> None:
     assert {"torch", "transformers", "torchserve"} <= set(provenance.libraries)
 
 
-def test_a_changed_handler_makes_another_version(bench: Bench) -> None:
+def test_changed_handler_changes_the_version(bench: Bench) -> None:
     first = bench.pack(weights="starter")
     entry = bench.layout.handlers / "image_classifier.py"
     entry.write_text(entry.read_text() + "# changed\n")
@@ -115,7 +117,7 @@ def test_a_changed_handler_makes_another_version(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("spoil", [b"\0", b"", b"PK\x05\x06" + b"\0" * 18], ids=["cut", "empty", "empty zip"])
-def test_a_damaged_archive_is_made_anew(bench: Bench, spoil: bytes) -> None:
+def test_damaged_archive_is_replaced(bench: Bench, spoil: bytes) -> None:
     first = bench.pack(weights="starter")
     first.path.write_bytes(spoil)
     again = bench.pack(weights="starter")
@@ -123,7 +125,7 @@ def test_a_damaged_archive_is_made_anew(bench: Bench, spoil: bytes) -> None:
     assert not again.unchanged
 
 
-def test_one_flipped_bit_is_noticed(bench: Bench) -> None:
+def test_archive_with_flipped_bit_is_replaced(bench: Bench) -> None:
     first = bench.pack(weights="starter")
     data = bytearray(first.path.read_bytes())
     data[data.index(b"ResNetForImageClassification")] ^= 1
@@ -133,8 +135,8 @@ def test_one_flipped_bit_is_noticed(bench: Bench) -> None:
     assert again.sha256 == first.sha256
 
 
-def flipped(place: int) -> Callable[[bytes], bytes]:
-    return lambda data: data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+def flipped(offset: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def flipped(place: int) -> Callable[[bytes], bytes]:
     ],
     ids=["before", "after", "comment", "flag", "time", "flag in the directory", "attribute in the directory"],
 )
-def test_what_is_not_in_the_members_is_noticed_too(bench: Bench, alter: Callable[[bytes], bytes]) -> None:
+def test_archive_with_changed_metadata_is_replaced(bench: Bench, alter: Callable[[bytes], bytes]) -> None:
     first = bench.pack(weights="starter")
     first.path.write_bytes(alter(first.path.read_bytes()))
     again = bench.pack(weights="starter")
@@ -158,7 +160,7 @@ def test_what_is_not_in_the_members_is_noticed_too(bench: Bench, alter: Callable
     assert again.sha256 == first.sha256
 
 
-def test_a_full_disk_leaves_the_store_as_it_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_the_store_unchanged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     first = bench.pack(weights="starter")
     entry = bench.layout.handlers / "image_classifier.py"
     entry.write_text(entry.read_text() + "# changed\n")
@@ -167,13 +169,13 @@ def test_a_full_disk_leaves_the_store_as_it_was(bench: Bench, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(mar_file.os, "fsync", full)
-    with pytest.raises(errors.NoSpace, match="No space left"):
+    with pytest.raises(errors.DiskFull, match="No space left"):
         bench.pack(weights="starter")
     assert hashlib.sha256(first.path.read_bytes()).hexdigest() == first.sha256
     assert bench.leftovers() == []
 
 
-def test_a_size_limit_is_one_message(bench: Bench, tmp_path: Path) -> None:
+def test_exceeded_file_size_limit_is_reported(bench: Bench, tmp_path: Path) -> None:
     """RLIMIT_FSIZE makes the writes of a real process fail at 40 kB, in the middle of the archive."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
@@ -191,51 +193,51 @@ def test_a_size_limit_is_one_message(bench: Bench, tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-def test_too_little_space_is_known_beforehand(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_insufficient_space_is_detected_before_writing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(bench.layout.root)._replace(free=1000)
     monkeypatch.setattr(mar_file.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(errors.NoSpace, match="The archive needs"):
+    with pytest.raises(errors.DiskFull, match="The archive needs"):
         bench.pack(weights="starter")
     assert list(bench.store.iterdir()) == []
 
 
-def test_a_store_that_cannot_be_one(bench: Bench, tmp_path: Path) -> None:
+def test_file_as_store_is_rejected(bench: Bench, tmp_path: Path) -> None:
     bench.store.write_text("a file")
     with pytest.raises(errors.PackingError, match="model store"):
         bench.pack(weights="starter")
 
 
-def test_a_file_that_changes_meanwhile(tmp_path: Path) -> None:
+def test_file_change_during_packing_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(b"later")
-    member = Member("model/weights", path, 5, hashlib.sha256(b"first").hexdigest())
-    with pytest.raises(errors.WrongContent, match="changed while"):
+    member = ArchiveMember("model/weights", path, 5, hashlib.sha256(b"first").hexdigest())
+    with pytest.raises(errors.ChecksumMismatch, match="changed while"):
         mar_file.write(tmp_path / "x.mar", [member])
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["weights"]
 
 
 @pytest.mark.parametrize("name", ["../up", "a/../../up", "/root", "a\\b", "", "a\0b"])
-def test_members_stay_inside(tmp_path: Path, name: str) -> None:
-    with pytest.raises(errors.BadArchive, match="leave the folder"):
-        mar_file.write(tmp_path / "x.mar", [Member.of_bytes(name, b"")])
+def test_member_outside_the_archive_is_rejected(tmp_path: Path, name: str) -> None:
+    with pytest.raises(errors.InvalidArchive, match="not a valid member name"):
+        mar_file.write(tmp_path / "x.mar", [ArchiveMember.of_bytes(name, b"")])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_pack_left_is_cleared_away(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_pack_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".net.mar.00000000.tmp").write_bytes(b"half")
-    mar_file.write(tmp_path / "net.mar", [Member.of_bytes("a", b"b")])
+    mar_file.write(tmp_path / "net.mar", [ArchiveMember.of_bytes("a", b"b")])
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.mar"]
 
 
-def test_two_packs_of_one_name_take_turns(tmp_path: Path) -> None:
-    """The first is held in the middle of its write by a pipe, until the second has come to its own."""
+def test_concurrent_packs_of_one_name_are_serialized(tmp_path: Path) -> None:
+    """A pipe blocks the first pack in the middle of its write until the second one waits for the lock."""
     path, pipe = tmp_path / "store" / "net.mar", tmp_path / "pipe"
     os.mkfifo(pipe)
-    slow = Member("a", pipe, 5, hashlib.sha256(b"first").hexdigest())
+    slow = ArchiveMember("a", pipe, 5, hashlib.sha256(b"first").hexdigest())
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(mar_file.write, path, [slow])
         with pipe.open("wb") as content:  # opens once the first pack reads it
-            second = pool.submit(mar_file.write, path, [Member.of_bytes("a", b"second")])
+            second = pool.submit(mar_file.write, path, [ArchiveMember.of_bytes("a", b"second")])
             with pytest.raises(TimeoutError):
                 second.result(0.3)
             assert not path.exists()
@@ -243,11 +245,11 @@ def test_two_packs_of_one_name_take_turns(tmp_path: Path) -> None:
         first.result(30)
         second.result(30)
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    with zipfile.ZipFile(path) as found:
-        assert found.read("a") == b"second"
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("a") == b"second"
 
 
-def test_the_archivers_own_failure_is_told(
+def test_failure_of_the_archiver_is_reported(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     temporary = tmp_path / "temporary"
@@ -255,5 +257,5 @@ def test_the_archivers_own_failure_is_told(
     monkeypatch.setattr(archiver.tempfile, "tempdir", str(temporary))
     monkeypatch.setattr(archiver, "MODEL_CONFIG", "no/such/folder.yaml")
     with pytest.raises(errors.PackingError):
-        archiver.lay_out("net", "1", "entry.py", b"", {"entry.py": b""})
+        archiver.stage_members("net", "1", "entry.py", b"", {"entry.py": b""})
     assert not list(temporary.iterdir())

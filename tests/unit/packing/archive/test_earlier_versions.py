@@ -1,8 +1,10 @@
-"""Earlier archives stay in the store, so that a rollback has something to go back to."""
+"""Earlier archives are kept in the store for rollbacks."""
 
 import json
 import zipfile
 from pathlib import Path
+
+import pytest
 
 from tests.unit.packing.conftest import Bench
 from torchserve_models.packing import read_provenance
@@ -11,10 +13,10 @@ from torchserve_models.packing.archive.provenance import Provenance
 
 
 def put(store: Path, name: str, version: str, file: str | None = None) -> Path:
-    made = Provenance(name, version, "summarization", "folder", "x", None, {}, None, {}, "auto", "A")
+    provenance = Provenance(name, version, "summarization", "folder", "x", None, {}, None, {}, "auto", "A")
     path = store / f"{file or name}.mar"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("provenance.json", made.as_json())
+        archive.writestr("provenance.json", provenance.as_json())
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": {"modelName": name}}))
     return path
 
@@ -24,7 +26,7 @@ def versions(store: Path) -> dict[str, str]:
 
 
 def replace(store: Path, version: str, count: int) -> None:
-    """As a pack does."""
+    """Replace the archive as `pack` does."""
     path = store / "net.mar"
     earlier_versions.keep(path, version)
     new = put(store, "net", version, "new")
@@ -32,8 +34,7 @@ def replace(store: Path, version: str, count: int) -> None:
     earlier_versions.prune(path, count)
 
 
-def test_the_last_ones_stay_beside_the_new_one(tmp_path: Path) -> None:
-    """Case 24."""
+def test_most_recently_replaced_archives_are_kept(tmp_path: Path) -> None:
     put(tmp_path, "net", "v1")
     for version in ("v2", "v3", "v4"):
         replace(tmp_path, version, 2)
@@ -42,7 +43,7 @@ def test_the_last_ones_stay_beside_the_new_one(tmp_path: Path) -> None:
     assert versions(tmp_path) == {"net.mar": "v2", "net-v3.mar": "v3", "net-v4.mar": "v4"}
 
 
-def test_archives_of_other_names_and_makers_stay(tmp_path: Path) -> None:
+def test_archives_of_other_models_are_kept(tmp_path: Path) -> None:
     put(tmp_path, "net", "v1")
     put(tmp_path, "net-large", "v1")
     put(tmp_path, "net-large", "v0", "net-large-v0")
@@ -53,14 +54,14 @@ def test_archives_of_other_names_and_makers_stay(tmp_path: Path) -> None:
     assert names == {"net.mar", "net-v2.mar", "net-large.mar", "net-large-v0.mar", "net-mine.mar"}
 
 
-def test_no_archive_or_one_that_is_not_ours_is_not_kept(tmp_path: Path) -> None:
+def test_missing_or_foreign_archive_is_not_kept(tmp_path: Path) -> None:
     assert earlier_versions.keep(tmp_path / "net.mar", "v1") is None
     (tmp_path / "net.mar").write_bytes(b"not ours")
     assert earlier_versions.keep(tmp_path / "net.mar", "v1") is None
 
 
-def test_a_pack_keeps_the_archive_that_it_replaces(bench: Bench) -> None:
-    """Case 24."""
+@pytest.mark.full
+def test_pack_keeps_the_replaced_archive(bench: Bench) -> None:
     model_config = bench.layout.models / "small-net" / "model-config.yaml"
     model_config.write_text("batchSize: 1\nhandler:\n  engine: torch\n")
     first = bench.pack(weights="starter")
@@ -71,7 +72,7 @@ def test_a_pack_keeps_the_archive_that_it_replaces(bench: Bench) -> None:
     second = bench.pack(weights="starter")
     earlier = bench.store / f"small-net-{first.version}.mar"
     assert earlier.read_bytes() == content
-    assert any(earlier.name in said for said in bench.said)
+    assert any(earlier.name in message for message in bench.messages)
     model_config.write_text("batchSize: 3\nhandler:\n  engine: torch\n")
     bench.pack(weights="starter")
     assert {path.name for path in bench.store.glob("*.mar")} == {

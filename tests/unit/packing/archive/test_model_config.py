@@ -1,4 +1,4 @@
-"""model-config.yaml is checked as a whole at packing: every key, with every type that YAML can give it."""
+"""Validation of model-config.yaml: all keys, with values of all YAML types."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ import yaml
 
 from torchserve_models.packing import errors
 from torchserve_models.packing.archive.model_config import _SETTINGS, read_model_config
-from torchserve_models.packing.models import Layout
-from torchserve_models.packing.tasks import IMAGE_CLASSIFICATION, SUMMARIZATION, Task
+from torchserve_models.packing.models import RepositoryLayout
+from torchserve_models.packing.tasks import IMAGE_CLASSIFICATION, SUMMARIZATION, TaskSpec
 
-OWN = Task("own-handler", "mine.py", "", "", frozenset(), ())
+OWN = TaskSpec("own-handler", "mine.py", "", "", frozenset(), ())
 VALUES: dict[str, Any] = {
     "an integer": "3",
     "zero": "0",
@@ -68,28 +68,28 @@ TAKEN = {
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path) -> RepositoryLayout:
     (tmp_path / "models" / "net").mkdir(parents=True)
-    return Layout(tmp_path)
+    return RepositoryLayout(tmp_path)
 
 
-def read(layout: Layout, content: str, task: Task = IMAGE_CLASSIFICATION) -> Any:
+def read(layout: RepositoryLayout, content: str, task: TaskSpec = IMAGE_CLASSIFICATION) -> Any:
     (layout.models / "net" / "model-config.yaml").write_text(content)
-    return read_model_config("net", task, layout)
+    return read_model_config("net", task, layout, [].append)
 
 
-def refused(layout: Layout, content: str, task: Task = IMAGE_CLASSIFICATION) -> str:
-    with pytest.raises(errors.BadSource, match=r"model-config\.yaml") as error:
+def refused(layout: RepositoryLayout, content: str, task: TaskSpec = IMAGE_CLASSIFICATION) -> str:
+    with pytest.raises(errors.InvalidSource, match=r"model-config\.yaml") as error:
         read(layout, content, task)
     return str(error.value)
 
 
-def test_every_setting_is_in_the_table() -> None:
+def test_every_torchserve_setting_is_known() -> None:
     assert TAKEN.keys() == {*_SETTINGS, "handler"}
 
 
 @pytest.mark.parametrize("key", TAKEN)
-def test_every_setting_with_every_type(key: str, layout: Layout) -> None:
+def test_every_setting_accepts_only_its_type(key: str, layout: RepositoryLayout) -> None:
     other = {"minWorkers": "maxWorkers: 5\n", "maxWorkers": "minWorkers: 0\n"}.get(key, "")
     for name, value in VALUES.items():
         content = f"{other}{key}: {value}\n"
@@ -103,7 +103,7 @@ def test_every_setting_with_every_type(key: str, layout: Layout) -> None:
 @pytest.mark.parametrize(
     "key", ["max_items", "max_new_tokens", "max_input_tokens", "max_batch_tokens", "threads"]
 )
-def test_every_type_in_the_handlers_section(key: str, layout: Layout) -> None:
+def test_handler_section_accepts_only_mappings(key: str, layout: RepositoryLayout) -> None:
     good = {"an integer"} | ({"null", "nothing"} if key == "max_input_tokens" else set())
     for name, value in VALUES.items():
         content = f"handler:\n  {key}: {value}\n"
@@ -121,31 +121,56 @@ def test_every_type_in_the_handlers_section(key: str, layout: Layout) -> None:
         ("min-workers: 3\n", "did you mean 'minWorkers'?"),
         ("responseTimeOut: 3\n", "did you mean 'responseTimeout'?"),
         ("handlers: {}\n", "did you mean 'handler'?"),
-        ("color: red\n", "unknown key 'color'; known: minWorkers, maxWorkers, "),
+        ("color: red\n", "unknown key 'color'; allowed: minWorkers, maxWorkers, "),
         ("1: red\n", "unknown key 1;"),
         ("on: red\n", "unknown key True;"),
-        ("minWorkers: 2\n", "'minWorkers' needs 'maxWorkers' beside it"),
-        ("maxWorkers: 2\n", "'maxWorkers' needs 'minWorkers' beside it"),
+        ("minWorkers: 2\n", "'minWorkers' requires 'maxWorkers'"),
+        ("maxWorkers: 2\n", "'maxWorkers' requires 'minWorkers'"),
         ("minWorkers: 3\nmaxWorkers: 2\n", "'minWorkers' (3) must not be above 'maxWorkers' (2)"),
-        ("batchSize: 1\nbatchSize: 2\n", "line 2: 'batchSize' is there twice"),
-        ("handler:\n  threads: 1\n  threads: 2\n", "line 3: 'threads' is there twice"),
+        ("batchSize: 1\nbatchSize: 2\n", "line 2: 'batchSize' is set twice"),
+        ("handler:\n  threads: 1\n  threads: 2\n", "line 3: 'threads' is set twice"),
         ("responseTimeout: 060\n", "'responseTimeout' is 060, which YAML reads as 48"),
         ("responseTimeout: 10:00\n", "'responseTimeout' is 10:00, which YAML reads as 600"),
         ("handler:\n  max_items: 010\n", "'max_items' is 010, which YAML reads as 8"),
         ("deviceType: GPU\n", "'deviceType' must be 'cpu' or 'gpu', not 'GPU'"),
         ("parallelType: dp\n", "'parallelType' must be 'none' or 'pp' or"),
         ("deviceIds: [0, -1]\n", "'deviceIds' must be a list of integers of at least 0"),
-        ("clientTimeoutInMills: 500\n", "without any answer"),
+        ("clientTimeoutInMills: 500\n", "without a response"),
         ("handler:\n  max_itens: 3\n", "'handler.max_itens'"),
         ("handler:\n  engine: fast\n", "'handler.engine'"),
         ("handler: [1]\n", "'handler' must be a mapping"),
     ],
 )
-def test_what_is_refused_names_the_key_and_what_it_may_be(content: str, words: str, layout: Layout) -> None:
+def test_error_names_the_key_and_the_allowed_values(
+    content: str, words: str, layout: RepositoryLayout
+) -> None:
     assert words in refused(layout, content)
 
 
-def test_what_the_handler_reads(layout: Layout) -> None:
+@pytest.mark.parametrize(
+    ("content", "timeout"),
+    [
+        ("handler:\n  engine: torch-compiled\n", None),
+        ("deviceType: cpu\nhandler:\n  engine: torch-compiled\n", None),
+        ("deviceType: gpu\nstartupTimeout: 600\nhandler:\n  engine: torch-compiled\n", None),
+        ("deviceType: gpu\nstartupTimeout: 60\nhandler:\n  engine: torch\n", None),
+        ("deviceType: gpu\nstartupTimeout: 599\nhandler:\n  engine: torch-compiled\n", 599),
+        ("deviceType: gpu\nhandler:\n  engine: torch-compiled\n", 120),
+    ],
+)
+def test_short_startup_for_compilation_on_a_gpu_is_reported(
+    content: str, timeout: int | None, layout: RepositoryLayout
+) -> None:
+    """Such a configuration is valid, because workers use the CPU if there is no GPU."""
+    messages: list[str] = []
+    (layout.models / "net" / "model-config.yaml").write_text(content)
+    config = read_model_config("net", IMAGE_CLASSIFICATION, layout, messages.append)
+    assert config.engine in content
+    assert len(messages) == (timeout is not None)
+    assert all(f"'startupTimeout' is {timeout} seconds" in message for message in messages)
+
+
+def test_handler_settings_are_returned(layout: RepositoryLayout) -> None:
     content = (
         "deviceType: gpu\ndeviceIds: [0, 1]\nparallelType: none\nhandler:\n  engine: torch\n  max_items: 4\n"
     )
@@ -153,7 +178,7 @@ def test_what_the_handler_reads(layout: Layout) -> None:
     assert config == (content.encode(), "torch", "auto", {"engine": "torch", "max_items": 4})
 
 
-def test_a_handler_of_somebodys_own_may_have_keys_of_its_own(layout: Layout) -> None:
+def test_custom_handler_may_have_other_keys(layout: RepositoryLayout) -> None:
     content = "batchSize: 2\nmicro_batching: {parallelism: 2}\nhandler:\n  anything: [1]\n"
     assert read(layout, content, OWN).settings == {"anything": [1]}
     assert "did you mean 'batchSize'" in refused(layout, "batch_size: 2\n", OWN)

@@ -1,4 +1,4 @@
-"""A model that a worker could not load fails the pack, and the store stays as it was."""
+"""Models that workers cannot load are rejected, and the store remains unchanged."""
 
 import json
 import shutil
@@ -31,8 +31,14 @@ def change_weights(folder: Path, value: float | None) -> None:
 
 
 SUMMARIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing weights": (lambda folder: change_weights(folder, None), "cannot be served: the weights lack 1 "),
-    "NaN": (lambda folder: change_weights(folder, float("nan")), "cannot be served: .* are not numbers"),
+    "missing weights": (
+        lambda folder: change_weights(folder, None),
+        "cannot be served: weights of .* are missing",
+    ),
+    "NaN": (
+        lambda folder: change_weights(folder, float("nan")),
+        "cannot be served: .* contains NaN or infinity",
+    ),
     "an empty tokenizer": (
         lambda folder: (folder / "tokenizer.json").write_text("{}"),
         "cannot be served: the tokenizer does not load, encode and decode",
@@ -47,7 +53,7 @@ SUMMARIZERS: dict[str, tuple[Callable[[Path], object], str]] = {
             model_type="qwen2_audio",
             architectures=["Qwen2AudioForConditionalGeneration"],
         ),
-        "config.json of the folder .* 'qwen2_audio' is not served: it reads audio",
+        "config.json of the folder .* 'qwen2_audio' is not supported: its input is audio",
     ),
 }
 CLASSIFIERS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -55,10 +61,13 @@ CLASSIFIERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: change_weights(folder, None),
         "cannot be served: the weights .* missing",
     ),
-    "infinity": (lambda folder: change_weights(folder, float("inf")), "cannot be served: .* are not numbers"),
+    "infinity": (
+        lambda folder: change_weights(folder, float("inf")),
+        "cannot be served: .* contains NaN or infinity",
+    ),
     "a hole in the labels": (
         lambda folder: change(folder / "config.json", id2label={"0": "a", "1": "b", "3": "d"}),
-        "cannot be served: config.json: 'id2label' has 3 labels and none for index 2",
+        "cannot be served: config.json: 'id2label' has 3 labels, but no label for index 2",
     ),
     "labels that are no mapping": (
         lambda folder: change(folder / "config.json", id2label=["a", "b", "c"]),
@@ -66,39 +75,41 @@ CLASSIFIERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "too many labels": (
         lambda folder: change(folder / "config.json", id2label={str(index): "x" for index in range(4)}),
-        "cannot be served: .* do not fit",
+        "cannot be served: .* do not match",
     ),
     "quantized": (
         lambda folder: change(folder / "config.json", quantization_config={"quant_method": "awq"}),
-        r"cannot be served: .*'quantization_config' \(awq\) is not served",
+        r"cannot be served: .*'quantization_config' \(awq\) is not supported",
     ),
 }
 
 
 @pytest.mark.parametrize("name", SUMMARIZERS)
 @pytest.mark.full
-def test_a_summarizer(name: str, bench: Bench, t5_folder: Path, tmp_path: Path) -> None:
+def test_unusable_summarizer_is_rejected(name: str, bench: Bench, t5_folder: Path, tmp_path: Path) -> None:
     mutate, words = SUMMARIZERS[name]
     folder = shutil.copytree(t5_folder, tmp_path / "broken")
     mutate(folder)
-    with pytest.raises(errors.BadSource, match=words):
+    with pytest.raises(errors.InvalidSource, match=words):
         bench.pack("report", source=folder)
     assert not (bench.store / "report.mar").exists()
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.full
-def test_an_image_classifier(name: str, bench: Bench, resnet_folder: Path, tmp_path: Path) -> None:
+def test_unusable_image_classifier_is_rejected(
+    name: str, bench: Bench, resnet_folder: Path, tmp_path: Path
+) -> None:
     mutate, words = CLASSIFIERS[name]
     folder = shutil.copytree(resnet_folder, tmp_path / "broken")
     mutate(folder)
-    with pytest.raises(errors.BadSource, match=words):
+    with pytest.raises(errors.InvalidSource, match=words):
         bench.pack("net", source=folder)
     assert not (bench.store / "net.mar").exists()
 
 
 @pytest.mark.full
-def test_a_summarizers_settings_are_checked_against_it(bench: Bench, tmp_path: Path) -> None:
+def test_summarizer_settings_are_checked_against_the_model(bench: Bench, tmp_path: Path) -> None:
     from tests.unit.handlers.text.tiny import write_bart
 
     model = bench.layout.models / "report"
@@ -108,6 +119,6 @@ def test_a_summarizers_settings_are_checked_against_it(bench: Bench, tmp_path: P
     bench.pack("report", source=folder)
     (model / "model-config.yaml").write_text("handler:\n  max_input_tokens: 49\n")
     with pytest.raises(
-        errors.BadSource, match="this model has positions for 48 tokens; set it to at most 48"
+        errors.InvalidSource, match="this model has positions for 48 tokens; set it to at most 48"
     ):
         bench.pack("report", source=folder)

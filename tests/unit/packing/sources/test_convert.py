@@ -1,4 +1,4 @@
-"""Weights whose shapes or names depend on more than the architecture: what a conversion makes of them."""
+"""Conversion of vision transformers for several image sizes and of weights without position embeddings."""
 
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import get_model, vision_transformer
 from transformers import AutoModelForSeq2SeqLM
 
+from handlers.engines.image.torchvision_network import load
 from handlers.engines.loading import load_network
-from handlers.engines.torchvision_network import load
-from handlers.vision.plan import Plan
+from handlers.vision.preprocessing_plan import PreprocessingPlan
 from tests.unit.handlers.text.tiny import write_pegasus
 from torchserve_models.packing.sources import convert
 
@@ -20,13 +20,13 @@ LABELS = ["cat", "dog", "a heart"]
 
 @pytest.fixture
 def _small_vits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """vit_* by their own names, of one narrow layer."""
-    whole = vision_transformer._vision_transformer
+    """Replace the vit_* networks of torchvision with narrow ones of one layer."""
+    build_full_network = vision_transformer._vision_transformer
 
     def small(**options: Any) -> torch.nn.Module:
         narrow = {"num_layers": 1, "num_heads": 1, "hidden_dim": 8, "mlp_dim": 8}
-        made: torch.nn.Module = whole(**options | narrow)
-        return made
+        network: torch.nn.Module = build_full_network(**options | narrow)
+        return network
 
     monkeypatch.setattr(vision_transformer, "_vision_transformer", small)
 
@@ -34,13 +34,13 @@ def _small_vits(monkeypatch: pytest.MonkeyPatch) -> None:
 def converted(
     folder: Path, trained: str, size: int, architecture: str = "", transforms: str | None = None
 ) -> str:
-    """What is said of the transforms of a network that was `trained` at `size`."""
+    """Convert a network trained at `size` and return the description of its transforms."""
     network = get_model(trained, weights=None, num_classes=len(LABELS), image_size=size)
     torch.save(network.state_dict(), folder / "vit.pth")
-    said = convert._torchvision(
+    result = convert._torchvision(
         architecture or trained, folder / "vit.pth", LABELS, folder / "model", transforms
     )
-    return str(said["transforms"])
+    return str(result["transforms"])
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def converted(
     ],
 )
 @pytest.mark.usefixtures("_small_vits")
-def test_a_vit_gets_images_of_its_own_size(
+def test_vit_transforms_match_its_image_size(
     tmp_path: Path, architecture: str, size: int, name: str, others: str
 ) -> None:
-    hint = f" (--transforms {others} for another)" if others else ""
-    said = converted(tmp_path, architecture, size)
-    assert said.endswith(f"the middle {size}, as torchvision's {name} wants it{hint}")
-    assert Plan.read(tmp_path / "model" / "preprocess.json").crop == (size, size)
+    hint = f" (alternatives: --transforms {others})" if others else ""
+    description = converted(tmp_path, architecture, size)
+    assert description.endswith(f"center-cropped to {size}, as for torchvision's {name}{hint}")
+    assert PreprocessingPlan.read(tmp_path / "model" / "preprocess.json").crop == (size, size)
     with torch.inference_mode():
         answer = load(tmp_path / "model", torch.float32)(torch.zeros(1, 3, size, size))
     assert answer.logits.shape == (1, len(LABELS))
@@ -68,16 +68,19 @@ def test_a_vit_gets_images_of_its_own_size(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("vit_b_32", 64), "for images of 64 x 64, and the transforms of IMAGENET1K_V1 cut out 224 x 224"),
-        (("vit_b_32", 64), "torchvision has none for 64"),
-        (("vit_b_16", 384, "", "IMAGENET1K_V1"), "--transforms IMAGENET1K_SWAG_E2E_V1 for 384"),
+        (
+            ("vit_b_32", 64),
+            "requires images of 64 x 64, but the transforms of IMAGENET1K_V1 crop to 224 x 224",
+        ),
+        (("vit_b_32", 64), "Transforms for 64: none in torchvision"),
+        (("vit_b_16", 384, "", "IMAGENET1K_V1"), "Transforms for 384: --transforms IMAGENET1K_SWAG_E2E_V1"),
         (("vit_h_14", 518, "vit_b_16"), "does not fit torchvision's vit_b_16: Input shape indivisible"),
         (("vit_b_32", 224, "vit_b_16"), "does not fit torchvision's vit_b_16: size mismatch"),
         (("vit_b_32", 224, "resnet18"), "does not fit torchvision's resnet18: Missing key"),
     ],
 )
 @pytest.mark.usefixtures("_small_vits")
-def test_a_vit_that_fits_no_architecture_or_no_transforms(
+def test_vit_without_matching_architecture_or_transforms_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[Any, ...], words: str
 ) -> None:
     with pytest.raises(SystemExit):
@@ -86,24 +89,26 @@ def test_a_vit_that_fits_no_architecture_or_no_transforms(
     assert not (tmp_path / "model").exists()
 
 
-def test_positions_by_formula_may_be_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """google/pegasus-xsum's file has none."""
+def test_computed_position_embeddings_may_be_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights of google/pegasus-xsum have no position embeddings."""
     folder = write_pegasus(tmp_path / "pegasus")
-    whole = load_network(AutoModelForSeq2SeqLM, folder, torch.float32).state_dict()
+    full_state = load_network(AutoModelForSeq2SeqLM, folder, torch.float32).state_dict()
     stored = load_file(folder / "model.safetensors")
     tensors = {name: value for name, value in stored.items() if "embed_positions" not in name}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     loaded = load_network(AutoModelForSeq2SeqLM, folder, torch.float32).state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in whole.items())
+    assert all(torch.equal(loaded[name], value) for name, value in full_state.items())
 
     (folder / "model.safetensors").unlink()
     torch.save(tensors, folder / "pytorch_model.bin")
     convert._transformers("AutoModelForSeq2SeqLM", folder, tmp_path / "target")
     loaded = load_network(AutoModelForSeq2SeqLM, tmp_path / "target", torch.float32).state_dict()
-    assert all(torch.equal(loaded[name], value) for name, value in whole.items())
+    assert all(torch.equal(loaded[name], value) for name, value in full_state.items())
 
     del tensors["model.encoder.layer_norm.weight"]
     torch.save(tensors, folder / "pytorch_model.bin")
     with pytest.raises(SystemExit):
         convert._transformers("AutoModelForSeq2SeqLM", folder, tmp_path / "again")
-    assert "1 are missing, model.encoder.layer_norm.weight first" in capsys.readouterr().err
+    assert "are missing (1 in total), such as model.encoder.layer_norm.weight" in capsys.readouterr().err

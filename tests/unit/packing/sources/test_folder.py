@@ -1,8 +1,7 @@
-"""A local folder as the source: what is taken, what is refused and why."""
+"""Packing from a local model folder: packed files, and rejected folders."""
 
 import json
 import os
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -11,13 +10,8 @@ import pytest
 from handlers.vision.labels import read_labels
 from tests.unit.handlers.architectures import write_timm
 from tests.unit.packing.conftest import Bench
+from tests.unit.packing.sources.timm_config import timm_config
 from torchserve_models.packing import errors, read_provenance
-
-
-@pytest.fixture
-def folder(tmp_path: Path, resnet_folder: Path) -> Path:
-    """A copy that a test may spoil; its name has what shells and archivers stumble over."""
-    return Path(shutil.copytree(resnet_folder, tmp_path / "mein Netz, größer*[1]"))
 
 
 def edit_config(folder: Path, **changes: object) -> None:
@@ -26,7 +20,7 @@ def edit_config(folder: Path, **changes: object) -> None:
 
 
 @pytest.mark.full
-def test_an_unknown_name_gets_task_and_defaults_from_the_folder(bench: Bench, folder: Path) -> None:
+def test_task_and_default_settings_are_derived_from_config_json(bench: Bench, folder: Path) -> None:
     packed = bench.pack("my-net", source=folder)
     provenance = read_provenance(packed.path)
     assert packed.weights == "folder"
@@ -43,25 +37,25 @@ def test_an_unknown_name_gets_task_and_defaults_from_the_folder(bench: Bench, fo
 
 
 @pytest.mark.full
-def test_a_models_own_configuration_is_taken(bench: Bench, folder: Path) -> None:
-    own = bench.layout.models / "my-net" / "model-config.yaml"
-    own.parent.mkdir()
-    own.write_text("batchSize: 3\nhandler:\n  engine: torch\n")
+def test_model_config_of_the_name_is_used(bench: Bench, folder: Path) -> None:
+    config_file = bench.layout.models / "my-net" / "model-config.yaml"
+    config_file.parent.mkdir()
+    config_file.write_text("batchSize: 3\nhandler:\n  engine: torch\n")
     packed = bench.pack("my-net", source=folder)
     assert read_provenance(packed.path).engine == "torch"
     with zipfile.ZipFile(packed.path) as archive:
-        assert archive.read("model-config.yaml") == own.read_bytes()
+        assert archive.read("model-config.yaml") == config_file.read_bytes()
 
 
 @pytest.mark.full
-def test_a_summarizer(bench: Bench, t5_folder: Path) -> None:
+def test_summarizer_folder_is_packed(bench: Bench, t5_folder: Path) -> None:
     packed = bench.pack("report", source=str(t5_folder))
     provenance = read_provenance(packed.path)
     assert (provenance.task, provenance.license) == ("summarization", None)
     assert "model/tokenizer.json" in provenance.files
 
 
-def test_links_as_in_the_hubs_cache_are_followed(bench: Bench, folder: Path, tmp_path: Path) -> None:
+def test_links_of_the_hub_cache_are_followed(bench: Bench, folder: Path, tmp_path: Path) -> None:
     plain = bench.pack("my-net", source=folder)
     linked = tmp_path / "other" / folder.name
     linked.mkdir(parents=True)
@@ -71,24 +65,24 @@ def test_links_as_in_the_hubs_cache_are_followed(bench: Bench, folder: Path, tmp
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_links_to_nothing_and_pipes_are_refused(bench: Bench, folder: Path, name: str) -> None:
+def test_dangling_links_and_pipes_are_rejected(bench: Bench, folder: Path, name: str) -> None:
     (folder / name).unlink()
     (folder / name).symlink_to("nowhere")
-    with pytest.raises(errors.BadSource, match=f"{name} .*does not exist"):
+    with pytest.raises(errors.InvalidSource, match=f"{name} .*does not exist"):
         bench.pack("my-net", source=folder)
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(errors.BadSource, match="not a regular file"):
+    with pytest.raises(errors.InvalidSource, match="not a regular file"):
         bench.pack("my-net", source=folder)
 
 
-def test_pickles_alone_are_refused(bench: Bench, folder: Path) -> None:
+def test_folder_with_only_pickles_is_rejected(bench: Bench, folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(errors.NoSafetensors, match=r"pytorch_model\.bin.*save_pretrained"):
         bench.pack("my-net", source=folder)
 
 
-def test_pickles_beside_safetensors_stay_out(bench: Bench, folder: Path) -> None:
+def test_pickles_beside_safetensors_are_not_packed(bench: Bench, folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     (folder / "modeling_evil.py").write_text("raise SystemExit")
     packed = bench.pack("my-net", source=folder)
@@ -105,30 +99,24 @@ def test_pickles_beside_safetensors_stay_out(bench: Bench, folder: Path) -> None
         ({"architectures": ["ResNetModel"]}, "ResNetModel"),
         ({"architectures": ["ResNetModel", "ResNetForImageClassification"]}, "ResNetModel"),
         ({"model_type": "my-own", "architectures": ["MyOwn"], "auto_map": {"AutoModel": "m.M"}}, "MyOwn"),
-        ({"architectures": None}, "names no class"),
-        ({"architectures": "ResNetForImageClassification"}, "names no class"),
+        ({"architectures": None}, "has no class name"),
+        ({"architectures": "ResNetForImageClassification"}, "has no class name"),
         ({"model_type": "bert", "architectures": ["BertForSequenceClassification"]}, "Bert"),
     ],
 )
-def test_unknown_architectures(bench: Bench, folder: Path, changes: dict[str, object], words: str) -> None:
+def test_unknown_architectures_are_rejected(
+    bench: Bench, folder: Path, changes: dict[str, object], words: str
+) -> None:
     edit_config(folder, **changes)
     with pytest.raises(errors.UnknownArchitecture, match=words):
         bench.pack("my-net", source=folder)
 
 
-def timm_config(**changes: object) -> str:
-    return json.dumps(
-        {"architecture": "resnet10t", "num_classes": 3, "pretrained_cfg": {"input_size": [3, 64, 64]}}
-        | changes
-    )
-
-
 @pytest.mark.full
-def test_timms_own_format(bench: Bench, folder: Path, tmp_path: Path) -> None:
-    """No preprocessor_config.json: config.json says it all."""
-    own = bench.layout.models / "my-net" / "model-config.yaml"
-    own.parent.mkdir()
-    own.write_text("handler:\n  engine: torch\n")
+def test_timm_format_is_packed(bench: Bench, folder: Path, tmp_path: Path) -> None:
+    config_file = bench.layout.models / "my-net" / "model-config.yaml"
+    config_file.parent.mkdir()
+    config_file.write_text("handler:\n  engine: torch\n")
     names = {"label_names": ["cat", "dog", "cow"], "model_args": {"num_classes": 3, "in_chans": 3}}
     source = tmp_path / "timm"
     write_timm(source, json.loads(timm_config(**names)))
@@ -145,14 +133,14 @@ def test_timms_own_format(bench: Bench, folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"architecture": "hf-hub:somebody/else"}, "no name of timm's"),
-        ({"architecture": "local-dir:/tmp"}, "no name of timm's"),
-        ({"architecture": None}, "no name of timm's"),
-        ({"model_args": {"checkpoint_path": "/tmp/x"}}, "load files by"),
+        ({"architecture": "hf-hub:somebody/else"}, "not a timm model name"),
+        ({"architecture": "local-dir:/tmp"}, "not a timm model name"),
+        ({"architecture": None}, "not a timm model name"),
+        ({"model_args": {"checkpoint_path": "/tmp/x"}}, "invalid `model_args`"),
         ({"num_classes": 0}, "no classifier"),
     ],
 )
-def test_what_timm_would_fetch_from_elsewhere(
+def test_timm_arguments_that_load_files_are_rejected(
     bench: Bench, folder: Path, changes: dict[str, object], words: str
 ) -> None:
     (folder / "config.json").write_text(timm_config(**changes))
@@ -160,136 +148,61 @@ def test_what_timm_would_fetch_from_elsewhere(
         bench.pack("my-net", source=folder)
 
 
-@pytest.mark.full
-def test_pickled_weights_where_they_are_asked_for(bench: Bench, folder: Path, tmp_path: Path) -> None:
-    """What is packed is what safetensors would have been, to the byte; the pickle stays out."""
-    import torch
-    from safetensors.torch import load_file
-
-    expected = bench.pack("my-net", source=folder).sha256
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save(tensors, folder / "pytorch_model.bin")
-    with pytest.raises(errors.NoSafetensors, match=r"pytorch_model\.bin.*add --pickled"):
-        bench.pack("my-net", source=folder)
-    assert bench.pack("my-net", source=folder, pickled=True).sha256 == expected
-    assert any("pickled weights alone" in said for said in bench.said)
-    del tensors["classifier.1.weight"]
-    torch.save(tensors, folder / "pytorch_model.bin")
-    with pytest.raises(
-        errors.BadSource, match=r"do not fit ResNetForImageClassification.*classifier\.1\.weight"
-    ):
-        bench.pack("my-net", source=folder, pickled=True)
-
-
-def test_the_code_of_a_pickle_is_not_run(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import torch
-
-    from torchserve_models.packing.sources.convert import _transformers
-
-    class Evil:
-        def __reduce__(self) -> tuple[object, ...]:
-            return (Path.touch, (tmp_path / "touched",))
-
-    (folder / "model.safetensors").unlink()
-    torch.save({"a": Evil()}, folder / "pytorch_model.bin")
-    with pytest.raises(SystemExit) as ended:
-        _transformers("AutoModelForImageClassification", folder, tmp_path / "target")
-    assert ended.value.code == 3
-    assert "without running their code" in capsys.readouterr().err
-    assert not (tmp_path / "touched").exists()
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
-def test_a_configuration_that_is_none(bench: Bench, folder: Path, content: bytes) -> None:
+def test_invalid_configuration_is_rejected(bench: Bench, folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(errors.BadSource, match=r"config\.json"):
+    with pytest.raises(errors.InvalidSource, match=r"config\.json"):
         bench.pack("my-net", source=folder)
 
 
-def test_an_empty_folder(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(errors.BadSource, match=r"no config\.json"):
+def test_empty_folder_is_rejected(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidSource, match=r"no config\.json"):
         bench.pack("my-net", source=tmp_path)
 
 
 @pytest.mark.parametrize("cut", [0, 4, 8, 100, 20_000])
-def test_weights_that_are_cut_off(bench: Bench, folder: Path, cut: int) -> None:
+def test_truncated_weights_are_rejected(bench: Bench, folder: Path, cut: int) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:cut])
-    with pytest.raises(errors.BadSource, match="safetensors"):
+    with pytest.raises(errors.InvalidSource, match="safetensors"):
         bench.pack("my-net", source=folder)
 
 
 @pytest.mark.parametrize("header", [b"[1]", b'{"a": 1}', b'{"a": {"data_offsets": "x"}}', b"nonsense"])
-def test_weights_with_a_wrong_header(bench: Bench, folder: Path, header: bytes) -> None:
+def test_weights_with_invalid_header_are_rejected(bench: Bench, folder: Path, header: bytes) -> None:
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(errors.BadSource, match="safetensors"):
+    with pytest.raises(errors.InvalidSource, match="safetensors"):
         bench.pack("my-net", source=folder)
 
 
-def test_a_git_lfs_pointer(bench: Bench, folder: Path) -> None:
+def test_git_lfs_pointer_is_rejected(bench: Bench, folder: Path) -> None:
     (folder / "model.safetensors").write_text(
         "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 1\n"
     )
-    with pytest.raises(errors.BadSource, match="git lfs pull"):
+    with pytest.raises(errors.InvalidSource, match="git lfs pull"):
         bench.pack("my-net", source=folder)
 
 
 @pytest.mark.parametrize(
     "shard", ["../secret.safetensors", "/etc/x.safetensors", "code.py", "missing.safetensors"]
 )
-def test_an_index_that_names_something_else(bench: Bench, folder: Path, shard: str) -> None:
+def test_index_with_invalid_names_is_rejected(bench: Bench, folder: Path, shard: str) -> None:
     (folder / "model.safetensors").unlink()
     index = {"weight_map": {"layer": shard}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(errors.BadSource, match=r"index\.json"):
+    with pytest.raises(errors.InvalidSource, match=r"index\.json"):
         bench.pack("my-net", source=folder)
 
 
-def test_side_files_have_to_be_there(bench: Bench, folder: Path) -> None:
+def test_missing_preprocessor_config_is_rejected(bench: Bench, folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
-    with pytest.raises(errors.BadSource, match=r"preprocessor_config\.json"):
+    with pytest.raises(errors.InvalidSource, match=r"preprocessor_config\.json"):
         bench.pack("my-net", source=folder)
 
 
-def test_another_task_needs_another_name(bench: Bench, t5_folder: Path) -> None:
-    with pytest.raises(errors.BadSource, match="another name"):
+def test_model_of_another_task_is_rejected(bench: Bench, t5_folder: Path) -> None:
+    with pytest.raises(errors.InvalidSource, match="another name"):
         bench.pack("small-net", source=t5_folder)
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("./nowhere", "no folder"),
-        ("/nowhere/at/all", "no folder"),
-        ("owner/name/", "no folder"),
-        ("a/b/c", "neither a folder"),
-        ("owner/na me", "neither a folder"),
-        ("https://example.org/owner/name", "neither a folder"),
-        ("", "neither a folder"),
-    ],
-)
-def test_a_source_that_cannot_be_one(bench: Bench, source: str, words: str) -> None:
-    with pytest.raises(errors.BadSource, match=words):
-        bench.pack("my-net", source=source)
-
-
-def test_a_file_is_no_source(bench: Bench, folder: Path) -> None:
-    with pytest.raises(errors.BadSource, match="is a file"):
-        bench.pack("my-net", source=folder / "config.json")
-
-
-def test_options_that_contradict_each_other(bench: Bench, folder: Path) -> None:
-    with pytest.raises(errors.BadRequest, match="two sources"):
-        bench.pack("my-net", source=folder, weights="starter")
-    with pytest.raises(errors.BadRequest, match="folder is always taken"):
-        bench.pack("my-net", source=folder, update=True)
-    with pytest.raises(errors.BadRequest, match="known are auto, pretrained, starter"):
-        bench.pack(weights="best")
-    with pytest.raises(errors.BadRequest, match="--update"):
-        bench.pack(weights="starter", update=True)
 
 
 @pytest.mark.parametrize(
@@ -305,75 +218,28 @@ def test_options_that_contradict_each_other(bench: Bench, folder: Path) -> None:
         ("", None),
     ],
 )
-def test_the_license_of_a_card(bench: Bench, folder: Path, card: str, license: str | None) -> None:
+def test_license_is_read_from_the_model_card(
+    bench: Bench, folder: Path, card: str, license: str | None
+) -> None:
     (folder / "README.md").write_text(card)
     assert read_provenance(bench.pack("my-net", source=folder).path).license == license
 
 
-def test_an_adapter_is_refused_with_the_way_out(bench: Bench, tmp_path: Path) -> None:
-    """Case 24."""
+def test_adapter_is_rejected_with_a_solution(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
     for with_config in (False, True):
         if with_config:
             (tmp_path / "config.json").write_text("{}")
-        with pytest.raises(errors.BadSource, match=r"is an adapter \(LoRA.*merge_and_unload"):
+        with pytest.raises(errors.InvalidSource, match=r"is an adapter \(LoRA.*merge_and_unload"):
             bench.pack("my-net", source=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model_best.pth.tar", "last.pth", "checkpoint.pt"])
-def test_a_lone_checkpoint_is_refused_with_the_way_out(bench: Bench, tmp_path: Path, name: str) -> None:
-    """Case 24."""
+def test_single_checkpoint_is_rejected_with_a_solution(bench: Bench, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
     for source in (tmp_path, tmp_path / name):
-        with pytest.raises(errors.BadSource, match=r"save_for_hf\(model, folder, safe_serialization=True\)"):
+        with pytest.raises(
+            errors.InvalidSource, match=r"save_for_hf\(model, folder, safe_serialization=True\)"
+        ):
             bench.pack("my-net", source=source)
-
-
-def labels_file(folder: Path, *labels: str) -> Path:
-    path = folder / "labels.txt"
-    path.write_text("\n".join(labels), encoding="utf-8")
-    return path
-
-
-def use_torch(bench: Bench) -> None:
-    """So that nothing is converted."""
-    config = bench.layout.models / "my-net" / "model-config.yaml"
-    config.parent.mkdir()
-    config.write_text("handler:\n  engine: torch\n")
-
-
-@pytest.mark.full
-def test_labels_for_a_folder(bench: Bench, folder: Path, tmp_path: Path) -> None:
-    """Case 24."""
-    use_torch(bench)
-    bench.pack("my-net", source=folder)
-    assert any("its labels are LABEL_0 to LABEL_2" in said and "--labels FILE" in said for said in bench.said)
-    bench.said.clear()
-    packed = bench.pack("my-net", source=folder, labels=labels_file(tmp_path, "Größe", "cat", "dog"))
-    assert not any("LABEL_0" in said for said in bench.said)
-    with zipfile.ZipFile(packed.path) as archive:
-        archive.extractall(tmp_path / "unpacked")
-    assert read_labels(tmp_path / "unpacked" / "model") == (["Größe", "cat", "dog"], "softmax")
-    assert '"id2label"' in (folder / "config.json").read_text()
-    assert "Größe" not in (folder / "config.json").read_text()
-
-
-def test_another_number_of_labels(bench: Bench, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(errors.BadSource, match=r"has 2 labels, and .* is for 3"):
-        bench.pack("my-net", source=folder, labels=labels_file(tmp_path, "a", "b"))
-
-
-@pytest.mark.full
-def test_labels_for_timms_format(bench: Bench, tmp_path: Path) -> None:
-    use_torch(bench)
-    source = tmp_path / "timm"
-    write_timm(source, json.loads(timm_config(model_args={"num_classes": 3, "in_chans": 3})))
-    packed = bench.pack("my-net", source=source, labels=labels_file(tmp_path, "a", "b", "c"))
-    with zipfile.ZipFile(packed.path) as archive:
-        assert json.loads(archive.read("model/config.json"))["label_names"] == ["a", "b", "c"]
-
-
-def test_labels_for_a_summarizer(bench: Bench, t5_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(errors.BadRequest, match="--labels is for image classifiers"):
-        bench.pack("report", source=t5_folder, labels=labels_file(tmp_path, "a"))

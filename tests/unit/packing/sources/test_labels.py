@@ -1,4 +1,4 @@
-"""Files of labels, as people have them."""
+"""Parsing of label files in text and JSON formats."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def written(folder: Path, content: object, name: str = "labels") -> Path:
     ],
     ids=repr,
 )
-def test_the_same_two_labels(tmp_path: Path, content: object) -> None:
+def test_all_formats_give_the_same_labels(tmp_path: Path, content: object) -> None:
     assert read_labels(written(tmp_path, content)) == ["tench", "gold fish"]
 
 
@@ -47,31 +47,31 @@ def test_the_same_two_labels(tmp_path: Path, content: object) -> None:
         ("", "no labels"),
         ([], "no labels"),
         ("tench\n\ngold fish\n", "no label for index 1"),
-        ({"0": "tench", "2": "gold fish"}, "none for index 1"),
-        ({"1": "tench", "2": "gold fish"}, "none for index 0"),
-        ({"tench": "gold fish"}, "neither indices"),
-        ({"0": 3.5}, "where a label should be"),
-        ([["tench"], []], "where a label should be"),
+        ({"0": "tench", "2": "gold fish"}, "no label for index 1"),
+        ({"1": "tench", "2": "gold fish"}, "no label for index 0"),
+        ({"tench": "gold fish"}, "must map indices"),
+        ({"0": 3.5}, "labels must be strings"),
+        ([["tench"], []], "labels must be strings"),
         (b"\xff\xfe", "UTF-8"),
     ],
     ids=repr,
 )
-def test_what_is_no_list_of_labels(tmp_path: Path, content: object, words: str) -> None:
-    with pytest.raises(errors.BadSource, match=words):
+def test_invalid_label_files_are_rejected(tmp_path: Path, content: object, words: str) -> None:
+    with pytest.raises(errors.InvalidSource, match=words):
         read_labels(written(tmp_path, content))
 
 
-def test_labels_that_look_like_json(tmp_path: Path) -> None:
+def test_text_labels_may_look_like_json(tmp_path: Path) -> None:
     text = "[unk]\ntench\n"
     assert read_labels(written(tmp_path, text)) == ["[unk]", "tench"]
-    with pytest.raises(errors.BadSource, match="not valid JSON"):
+    with pytest.raises(errors.InvalidSource, match="not valid JSON"):
         read_labels(written(tmp_path, text, "labels.json"))
 
 
-def test_only_the_ends_of_lines_part_labels(tmp_path: Path) -> None:
+def test_only_line_feeds_separate_labels(tmp_path: Path) -> None:
     assert read_labels(written(tmp_path, "a\x0bb\nc\u2028d\r\n")) == ["a\x0bb", "c\u2028d"]
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(errors.PackingError, match=r"reading the labels .*nowhere"):
         read_labels(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""torchvision's architectures with a state dict: what is taken, what is refused and why."""
+"""Packing of torchvision state dicts: converted models and rejected files."""
 
 import json
 import zipfile
@@ -15,12 +15,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import get_model, get_model_weights
 
-from handlers.engines.torchvision_network import build, fill, load
-from handlers.vision.plan import Plan
+from handlers.engines.image.torchvision_network import build, fill, load
 from tests.unit.packing.conftest import Bench
 from torchserve_models.packing import errors, read_provenance
+from torchserve_models.packing.request import StateDict
 from torchserve_models.packing.sources import convert
-from torchserve_models.packing.sources.conversion import StateDict
 from training.images import draw
 
 ARCHITECTURE = "shufflenet_v2_x0_5"
@@ -30,8 +29,8 @@ LABELS = ["cat", "dog", "a heart"]
 @pytest.fixture(scope="session")
 def network() -> torch.nn.Module:
     torch.manual_seed(0)
-    made: torch.nn.Module = get_model(ARCHITECTURE, weights=None, num_classes=len(LABELS))
-    return made.eval()
+    network: torch.nn.Module = get_model(ARCHITECTURE, weights=None, num_classes=len(LABELS))
+    return network.eval()
 
 
 @pytest.fixture
@@ -46,7 +45,7 @@ Convert = Callable[..., str]
 
 @pytest.fixture
 def converted(tmp_path: Path) -> Convert:
-    """What the process does, in this one; gives what it says of the transforms."""
+    """Run the conversion in this process; return the description of the transforms."""
 
     def run(
         file: Path,
@@ -54,15 +53,15 @@ def converted(tmp_path: Path) -> Convert:
         labels: list[str] = LABELS,
         transforms: str | None = None,
     ) -> str:
-        said = convert._torchvision(architecture, file, labels, tmp_path / "model", transforms)
-        return str(said["transforms"])
+        result = convert._torchvision(architecture, file, labels, tmp_path / "model", transforms)
+        return str(result["transforms"])
 
     return run
 
 
 @pytest.fixture
 def refused(converted: Convert, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Convert:
-    """The line that the process ends with."""
+    """Run a conversion that fails; return its error message."""
 
     def run(file: Path, *arguments: Any, **options: Any) -> str:
         with pytest.raises(SystemExit) as ended:
@@ -76,31 +75,33 @@ def refused(converted: Convert, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.full
-def test_the_archive(bench: Bench, weights: Path, tmp_path: Path, network: torch.nn.Module) -> None:
+def test_state_dict_is_packed_and_predicts_as_torchvision(
+    bench: Bench, weights: Path, tmp_path: Path, network: torch.nn.Module
+) -> None:
     (bench.layout.models / "shuffle").mkdir()
     (bench.layout.models / "shuffle" / "model-config.yaml").write_text("handler:\n  engine: torch\n")
     (tmp_path / "labels.txt").write_text("\n".join(LABELS))
-    given = StateDict(weights, tmp_path / "labels.txt")
-    packed = bench.pack("shuffle", source=f"torchvision:{ARCHITECTURE}", state_dict=given)
+    state_dict = StateDict(weights, tmp_path / "labels.txt")
+    packed = bench.pack("shuffle", source=f"torchvision:{ARCHITECTURE}", state_dict=state_dict)
     assert packed.version.startswith("state-dict-")
-    made = read_provenance(packed.path)
-    assert made.architecture == made.source == f"torchvision:{ARCHITECTURE}"
-    assert made.revision is not None
-    assert made.revision.startswith("sha256:")
-    assert "bilinear to 256, the middle 224" in bench.said[-1]
-    assert bench.pack("shuffle", source=f"torchvision:{ARCHITECTURE}", state_dict=given).unchanged
+    provenance = read_provenance(packed.path)
+    assert provenance.architecture == provenance.source == f"torchvision:{ARCHITECTURE}"
+    assert provenance.revision is not None
+    assert provenance.revision.startswith("sha256:")
+    assert "bilinear to 256, then center-cropped to 224" in bench.messages[-1]
+    assert bench.pack("shuffle", source=f"torchvision:{ARCHITECTURE}", state_dict=state_dict).unchanged
     with zipfile.ZipFile(packed.path) as archive:
         archive.extractall(tmp_path / "unpacked")
     image = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
-        ours = load(tmp_path / "unpacked" / "model", torch.float32)(image).logits
-        assert torch.allclose(ours, network(image), atol=1e-5)
+        logits = load(tmp_path / "unpacked" / "model", torch.float32)(image).logits
+        assert torch.allclose(logits, network(image), atol=1e-5)
     config = json.loads((tmp_path / "unpacked" / "model" / "config.json").read_text())
     assert config["id2label"] == {"0": "cat", "1": "dog", "2": "a heart"}
 
 
 @pytest.mark.parametrize("form", ["safetensors", "parallel", "checkpoint", "averaged"])
-def test_forms_of_one_state_dict(
+def test_wrapped_state_dicts_are_unwrapped(
     converted: Convert, network: torch.nn.Module, tmp_path: Path, form: str
 ) -> None:
     state = network.state_dict()
@@ -121,55 +122,57 @@ def test_forms_of_one_state_dict(
         assert torch.equal(load(tmp_path / "model", torch.float32)(image).logits, network(image))
 
 
-def test_another_number_of_labels(refused: Convert, weights: Path) -> None:
-    assert "is for 3 classes (fc.weight, fc.bias), and there are 2 labels" in refused(
+def test_wrong_number_of_labels_is_rejected(refused: Convert, weights: Path) -> None:
+    assert "has 3 classes (fc.weight, fc.bias), but --labels has 2 labels" in refused(
         weights, labels=["a", "b"]
     )
 
 
-def test_weights_of_another_network(refused: Convert, weights: Path) -> None:
-    said = refused(weights, "squeezenet1_1")
-    assert "does not fit torchvision's squeezenet1_1: Missing key(s)" in said
+def test_weights_of_another_network_are_rejected(refused: Convert, weights: Path) -> None:
+    message = refused(weights, "squeezenet1_1")
+    assert "does not fit torchvision's squeezenet1_1: Missing key(s)" in message
     assert "size mismatch" in refused(weights, "shufflenet_v2_x1_0")
 
 
-def test_a_name_that_torchvision_does_not_know(refused: Convert, weights: Path) -> None:
+def test_unknown_architecture_is_rejected(refused: Convert, weights: Path) -> None:
     for name in ("resnet51", "fasterrcnn_resnet50_fpn", "quantized_mobilenet_v2"):
-        said = refused(weights, name)
-        assert f"no classifier '{name}'" in said
-        assert "mobilenet_v2" in said
+        message = refused(weights, name)
+        assert f"no classifier '{name}'" in message
+        assert "mobilenet_v2" in message
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (torch.nn.Linear(2, 2), "without running its code"),
-        ({"model": {"a": torch.zeros(1)}, "arguments": Namespace(lr=1)}, "without running its code"),
+        (torch.nn.Linear(2, 2), "requires running code from it"),
+        ({"model": {"a": torch.zeros(1)}, "arguments": Namespace(lr=1)}, "requires running code from it"),
         ({"accuracy": 0.7}, "no state dict"),
         ({}, "no state dict"),
         ([torch.zeros(1)], "no state dict"),
     ],
     ids=["a whole model", "with objects", "numbers", "empty", "a list"],
 )
-def test_what_is_no_state_dict(refused: Convert, tmp_path: Path, content: object, words: str) -> None:
+def test_file_without_state_dict_is_rejected(
+    refused: Convert, tmp_path: Path, content: object, words: str
+) -> None:
     torch.save(content, tmp_path / "any.pth")
     assert words in refused(tmp_path / "any.pth")
 
 
 @pytest.mark.parametrize("name", ["any.pth", "any.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 cut off"])
-def test_damaged_files(refused: Convert, tmp_path: Path, name: str, content: bytes) -> None:
+def test_damaged_files_are_rejected(refused: Convert, tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert name in refused(tmp_path / name)
 
 
-def test_the_code_of_a_pickle_is_not_run(refused: Convert, tmp_path: Path) -> None:
+def test_code_in_a_pickle_is_not_run(refused: Convert, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "touched",))
 
     torch.save({"a": Evil()}, tmp_path / "any.pth")
-    assert "without running its code" in refused(tmp_path / "any.pth")
+    assert "requires running code from it" in refused(tmp_path / "any.pth")
     assert not (tmp_path / "touched").exists()
 
 
@@ -185,25 +188,25 @@ def test_the_code_of_a_pickle_is_not_run(refused: Convert, tmp_path: Path) -> No
         ("swin_s", "IMAGENET1K_V1"),
     ],
 )
-def test_pixels_are_those_of_torchvisions_transforms(architecture: str, name: str, tmp_path: Path) -> None:
+def test_pixels_match_torchvisions_transforms(architecture: str, name: str, tmp_path: Path) -> None:
     (tmp_path / "any.pth").write_bytes(b"")
     enum = get_model_weights(architecture)
-    plan, said = convert._preprocessing(enum, tmp_path / "any.pth", name)
-    assert name in said
+    plan, description = convert._preprocessing(enum, tmp_path / "any.pth", name)
+    assert name in description
     scale, mean, std = plan.normalization
     for size in ((640, 480), (333, 501), (235, 237), (90, 61), (1201, 160)):
         image = draw("fish", np.random.default_rng(size), size)
         expected = enum[name].transforms()(image)
         levels = (expected.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)) / scale
-        ours = plan(np.array(image))
-        assert ours.shape == levels.shape
+        converted = plan(np.array(image))
+        assert converted.shape == levels.shape
         # torchvision resizes an image with Pillow, whose two passes round by themselves: see MOST_OFF
-        assert (ours - levels).abs().max() < 2.01
-        assert (ours - levels).abs().mean() < 0.05
+        assert (converted - levels).abs().max() < 2.01
+        assert (converted - levels).abs().mean() < 0.05
 
 
-def test_the_crop_is_rounded_as_torchvision_rounds_it(tmp_path: Path) -> None:
-    """No resize comes between: the pixels are the same to the level."""
+def test_crop_offset_is_rounded_as_in_torchvision(tmp_path: Path) -> None:
+    """Without a resize, the pixels are exactly equal."""
     (tmp_path / "any.pth").write_bytes(b"")
     enum = get_model_weights("mobilenet_v2")
     plan, _ = convert._preprocessing(enum, tmp_path / "any.pth", "IMAGENET1K_V2")
@@ -215,29 +218,29 @@ def test_the_crop_is_rounded_as_torchvision_rounds_it(tmp_path: Path) -> None:
         assert (plan(image) - levels).abs().max() < 0.01, width
 
 
-def test_whose_transforms_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchvision's own file is known by its digest; of an unknown one, the first are taken and the others named."""
+def test_transforms_are_those_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of torchvision is recognized by its digest; for other files, the first transforms are used."""
     enum = get_model_weights("mobilenet_v2")
     path = tmp_path / "any.pth"
     path.write_bytes(b"")
-    first, said = convert._preprocessing(enum, path, None)
+    first, description = convert._preprocessing(enum, path, None)
     assert first.resize == 256
-    assert "--transforms IMAGENET1K_V2" in said
+    assert "--transforms IMAGENET1K_V2" in description
     monkeypatch.setattr(
         convert.hashlib, "file_digest", lambda *_: Namespace(hexdigest=lambda: "7ebf99e0" + "0" * 56)
     )
-    second, said = convert._preprocessing(enum, path, None)  # mobilenet_v2-7ebf99e0.pth
+    second, description = convert._preprocessing(enum, path, None)  # mobilenet_v2-7ebf99e0.pth
     assert second.resize == 232
-    assert "--transforms" not in said
+    assert "--transforms" not in description
 
 
-def test_transforms_that_there_are_none_of(refused: Convert, weights: Path) -> None:
-    said = refused(weights, transforms="IMAGENET1K_V9")
-    assert "torchvision has IMAGENET1K_V1 for this architecture" in said
+def test_unknown_transforms_are_rejected(refused: Convert, weights: Path) -> None:
+    message = refused(weights, transforms="IMAGENET1K_V9")
+    assert "with this architecture. Allowed: IMAGENET1K_V1" in message
 
 
-def test_old_names_and_layers_for_training_alone() -> None:
-    """densenet's files have names of an older release; inception's and googlenet's have heads that only train."""
+def test_legacy_names_and_training_layers_are_handled() -> None:
+    """Weights of densenet have legacy names; those of inception and googlenet have heads used only in training."""
     assert convert._OLD_DENSENET.sub(r"\1\2", "features.denseblock1.denselayer1.norm.1.weight") == (
         "features.denseblock1.denselayer1.norm1.weight"
     )
@@ -246,40 +249,32 @@ def test_old_names_and_layers_for_training_alone() -> None:
         "googlenet", weights=None, num_classes=3, init_weights=False, transform_input=True
     ).eval()
     state = {name: value for name, value in trained.state_dict().items() if "num_batches" not in name}
-    ours = build("googlenet", 3).eval()
-    fill(ours, state)
+    network = build("googlenet", 3).eval()
+    fill(network, state)
     image = torch.randn(1, 3, 96, 96)
     with torch.inference_mode():
-        assert torch.equal(ours(image), trained(image))
+        assert torch.equal(network(image), trained(image))
 
 
-def test_options_that_do_not_go_together(bench: Bench, weights: Path, tmp_path: Path) -> None:
+def test_contradictory_options_are_rejected(bench: Bench, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(LABELS))
-    given = StateDict(weights, tmp_path / "labels.txt")
-    with pytest.raises(errors.BadRequest, match="needs --state-dict FILE"):
+    state_dict = StateDict(weights, tmp_path / "labels.txt")
+    with pytest.raises(errors.InvalidOptions, match="requires --state-dict FILE"):
         bench.pack("net", source="torchvision:resnet18")
-    with pytest.raises(errors.BadRequest, match="belong to --from torchvision"):
-        bench.pack("net", source="owner/name", state_dict=given)
-    with pytest.raises(errors.BadRequest, match="--update"):
-        bench.pack("net", source=f"torchvision:{ARCHITECTURE}", state_dict=given, update=True)
-    with pytest.raises(errors.BadSource, match=r"no file .*nothing\.pth"):
+    with pytest.raises(errors.InvalidOptions, match="require --from torchvision"):
+        bench.pack("net", source="owner/name", state_dict=state_dict)
+    with pytest.raises(errors.InvalidOptions, match="--update"):
+        bench.pack("net", source=f"torchvision:{ARCHITECTURE}", state_dict=state_dict, update=True)
+    with pytest.raises(errors.InvalidSource, match=r"nothing\.pth does not exist"):
         bench.pack(
             "net", source="torchvision:resnet18", state_dict=StateDict(tmp_path / "nothing.pth", weights)
         )
 
 
 @pytest.mark.full
-def test_refusals_of_the_process_are_errors_of_packing(bench: Bench, weights: Path, tmp_path: Path) -> None:
+def test_rejection_by_the_process_is_a_packing_error(bench: Bench, weights: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
-    given = StateDict(weights, tmp_path / "labels.txt")
-    with pytest.raises(errors.BadSource, match=r"is for 3 classes .* 2 labels"):
-        bench.pack("net", source=f"torchvision:{ARCHITECTURE}", state_dict=given)
+    state_dict = StateDict(weights, tmp_path / "labels.txt")
+    with pytest.raises(errors.InvalidSource, match=r"has 3 classes .* 2 labels"):
+        bench.pack("net", source=f"torchvision:{ARCHITECTURE}", state_dict=state_dict)
     assert not bench.store.exists()
-
-
-def test_a_plan_written_before_there_was_a_rounding(tmp_path: Path) -> None:
-    (tmp_path / "preprocess.json").write_text(
-        '{"resize": 256, "resample": "bicubic", "crop": [224, 224],'
-        ' "normalization": {"scale": 0.1, "mean": [0, 0, 0], "std": [1, 1, 1]}}'
-    )
-    assert Plan.read(tmp_path / "preprocess.json").rounding == "down"

@@ -1,4 +1,4 @@
-"""Model folders with missing, empty, wrong or contradictory files are packed, or refused with a sentence."""
+"""Model folders with missing, empty, invalid or contradictory files are packed correctly or rejected."""
 
 import json
 import random
@@ -12,22 +12,22 @@ import pytest
 import torch
 
 from handlers.core.errors import ConfigurationError
-from handlers.engines.prepare import prepare_classifier
-from handlers.engines.seq2seq.check import check_summarizer
 from handlers.image_classifier import ImageClassifier
 from handlers.summarizer import Summarizer
 from handlers.text.model_defaults import read_defaults
 from handlers.text.tokenizer import ModelTokenizer
 from handlers.vision.labels import read_labels
-from handlers.vision.plan import processed, processor_of
+from handlers.vision.plan_derivation import load_processor, run_processor
 from handlers.vision.preprocess import Preprocessor
 from tests.unit.handlers.context import FakeContext
 from torchserve_models.packing import errors
+from torchserve_models.packing.engines.classifier import prepare_classifier
+from torchserve_models.packing.engines.summarizer_checks import check_summarizer
 from torchserve_models.packing.sources.folder import collect, inspect
-from torchserve_models.packing.tasks import IMAGE_CLASSIFICATION, Task
+from torchserve_models.packing.tasks import IMAGE_CLASSIFICATION, TaskSpec
 
 FOLDERS = 40
-"""Of each kind of model; the seed is fixed."""
+"""Number of random changes per kind of model; the seed is fixed."""
 CONTENTS = [b"", b"{", b"[]", b"null", b"3", b"\xff\xfe", b"{}", b'"text"', b'{"a":' + b"[" * 2000]
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 3, 10**9, 1.5, float("nan"), "", "x", "0", "\ud800", [], [1], ["a"], [None], {},
@@ -55,16 +55,16 @@ KEYS: Mapping[str, list[str]] = {
 }  # fmt: skip
 
 
-def places(content: Any, outer: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The keys of a JSON object and of those in it."""
+def key_paths(content: Any, outer: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the keys of a JSON object and of its nested objects."""
     if isinstance(content, dict) and len(outer) < 3:
         for key, value in content.items():
             yield (*outer, key)
-            yield from places(value, (*outer, key))
+            yield from key_paths(value, (*outer, key))
 
 
 def spoil(folder: Path, random_: random.Random) -> str:
-    """Change one file, and say how."""
+    """Change one file at random and return a description of the change."""
     path = random_.choice(sorted(folder.glob("*.json")))
     if random_.random() < 0.05:
         path.unlink()
@@ -75,7 +75,7 @@ def spoil(folder: Path, random_: random.Random) -> str:
         return f"{path.name} is {content[:20]!r}"
     settings = json.loads(path.read_text())
     known = [(key,) for key in KEYS.get(path.name, [])]
-    *outer, key = random_.choice(known if known and random_.random() < 0.6 else list(places(settings)))
+    *outer, key = random_.choice(known if known and random_.random() < 0.6 else list(key_paths(settings)))
     inner = settings
     for name in outer:
         inner = inner[name]
@@ -88,8 +88,8 @@ def spoil(folder: Path, random_: random.Random) -> str:
     return f"{path.name}: {'.'.join((*outer, key))} is {value!r}"
 
 
-def prepared(folder: Path, stage: Path) -> tuple[Path, Task]:
-    """What a pack does with a folder up to its archive, in this process; gives the archive's model/."""
+def prepared(folder: Path, stage: Path) -> tuple[Path, TaskSpec]:
+    """Collect and prepare the files of a folder in this process, and return the model/ folder of the archive."""
     task, _ = inspect(folder, "the folder")
     files = collect(folder, task, "the folder")
     model = stage / "model"
@@ -104,8 +104,10 @@ def prepared(folder: Path, stage: Path) -> tuple[Path, Task]:
 
 
 @pytest.mark.parametrize("kind", ["resnet_folder", "t5_folder"])
-def test_spoiled_folders(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Case 16: what is packed is what a worker loads; nothing but our errors comes out, each saying what is wrong."""
+def test_randomly_changed_folder_is_loadable_or_rejected(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """A folder that passes the checks can be loaded by a worker; any other raises a PackingError with a reason."""
     original, random_ = request.getfixturevalue(kind), random.Random(16)
     packed = 0
     messages = []
@@ -114,7 +116,7 @@ def test_spoiled_folders(kind: str, request: pytest.FixtureRequest, tmp_path: Pa
         change = spoil(folder, random_)
         try:
             model, task = prepared(folder, tmp_path / f"stage-{number}")
-        except (errors.BadSource, ConfigurationError) as error:
+        except (errors.InvalidSource, ConfigurationError) as error:
             messages.append(str(error))
             continue
         except Exception as error:
@@ -133,7 +135,7 @@ def test_spoiled_folders(kind: str, request: pytest.FixtureRequest, tmp_path: Pa
 
 
 def answer_of(model: Path) -> list[Any]:
-    """A worker's labels for an image of one color."""
+    """Return the labels that a worker predicts for an image of one color."""
     worker = ImageClassifier()
     worker.initialize(FakeContext(model.parent, {"handler": {"engine": "torch", "precision": "fp32"}}))
     return worker.predict([worker.decode(np.full((64, 64, 3), 99, np.uint8), {})])
@@ -149,8 +151,9 @@ def folder(resnet_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(resnet_folder, tmp_path / "net"))
 
 
-def test_a_classifier_that_answers_with_tuples(folder: Path, resnet_folder: Path, tmp_path: Path) -> None:
-    """Case 16: `return_dict: false`, as models for torch.jit are saved."""
+def test_classifier_with_return_dict_false_is_served(
+    folder: Path, resnet_folder: Path, tmp_path: Path
+) -> None:
     edit(folder, return_dict=False)
     model, _ = prepared(folder, tmp_path / "tuples")
     plain, _ = prepared(resnet_folder, tmp_path / "plain")
@@ -160,39 +163,37 @@ def test_a_classifier_that_answers_with_tuples(folder: Path, resnet_folder: Path
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"num_channels": 1}, "'num_channels' is 1, and images have 3 channels"),
-        ({"num_channels": 4}, "'num_channels' is 4, and images have 3 channels"),
+        ({"num_channels": 1}, "'num_channels' is 1, but must be 3"),
+        ({"num_channels": 4}, "'num_channels' is 4, but must be 3"),
         (
             {"id2label": {"0": "a", "1": None, "2": "c"}},
-            "'id2label' has None for index 1; give that output a text",
+            "'id2label' has None for index 1; each label must be a text that is not empty",
         ),
         ({"id2label": {"0": "a", "1": " ", "2": "c"}}, "'id2label' has ' ' for index 1"),
         ({"id2label": {"0": "a", "1": "\ud800", "2": "c"}}, "for index 1"),
         ({"id2label": {"0": ["n01", "a"], "1": "b", "2": "c"}}, r"has \['n01', 'a'\] for index 0"),
         ({"id2label": {"a": 0, "b": 1, "c": 2}}, "must map indices"),
-        ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "none for index 0"),
-        ({"id2label": {"0": "a", "1": "b"}}, "do not fit"),
-        ({"num_labels": 10**9}, "1000000000 in 'num_labels'"),
+        ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "no label for index 0"),
+        ({"id2label": {"0": "a", "1": "b"}}, "do not match"),
+        ({"num_labels": 10**9}, "value 1000000000 for 'num_labels'"),
     ],
 )
-def test_a_classifier_that_cannot_be_served(
+def test_unservable_classifier_is_rejected(
     folder: Path, tmp_path: Path, changes: dict[str, Any], words: str
 ) -> None:
-    """Case 16."""
     edit(folder, **changes)
-    with pytest.raises((errors.BadSource, ConfigurationError), match=words):
+    with pytest.raises((errors.InvalidSource, ConfigurationError), match=words):
         prepared(folder, tmp_path / "stage")
 
 
-def test_labels_that_are_numbers_repeated_or_of_any_script(folder: Path, tmp_path: Path) -> None:
-    """Case 16."""
+def test_numeric_repeated_and_unicode_labels_are_kept(folder: Path, tmp_path: Path) -> None:
     edit(folder, id2label={"0": 7, "1": "Größe 🦊", "2": "Größe 🦊"})
     model, _ = prepared(folder, tmp_path / "stage")
     assert sorted(label.label for label in answer_of(model)[0]) == ["7", "Größe 🦊", "Größe 🦊"]
 
 
 @pytest.mark.parametrize("size", [10**9, 0, -224, {"shortest_edge": 10**9}, {"height": 0, "width": 32}])
-def test_images_of_a_size_that_no_network_takes(folder: Path, tmp_path: Path, size: Any) -> None:
+def test_invalid_image_size_is_rejected(folder: Path, tmp_path: Path, size: Any) -> None:
     edit(folder, "preprocessor_config.json", size=size)
     with pytest.raises(ConfigurationError, match="'size' must be an integer from 1 to 4096 pixels"):
         prepared(folder, tmp_path / "stage")
@@ -209,24 +210,22 @@ VIT = {
     [
         (
             {"size": {"shortest_edge": 32}},
-            "images of several sizes, such as 32 x 32 and 32 x 43.*'do_center_crop'",
+            "images of different sizes, such as 32 x 32 and 32 x 43.*'do_center_crop'",
         ),
-        ({"do_resize": False}, "images of several sizes, such as 224 x 224 and 224 x 301"),
-        ({"image_std": [0, 0, 0]}, "not finite: no 'image_std' may be 0"),
-        ({"resample": 9}, "'resample' must be a filter of Pillow's, 0 to ., not 9"),
+        ({"do_resize": False}, "images of different sizes, such as 224 x 224 and 224 x 301"),
+        ({"image_std": [0, 0, 0]}, "not finite; set 'image_std' to values other than 0"),
+        ({"resample": 9}, "'resample' must be a Pillow filter, 0 to ., not 9"),
         (
             {"size": {"height": 32.5, "width": 32}},
             "'size' must be an integer from 1 to 4096 pixels, not 32.5",
         ),
         (
             {"image_processor_type": "My", "auto_map": {"AutoImageProcessor": "my.My"}},
-            "code of its own .'auto_map'.",
+            "code of the model's repository .'auto_map'.",
         ),
     ],
 )
-def test_an_image_processor_that_cannot_be_served(
-    tmp_path: Path, changes: dict[str, Any], reason: str
-) -> None:
+def test_unservable_image_processor_is_rejected(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(VIT | changes))
     with pytest.raises(ConfigurationError, match=reason):
@@ -246,29 +245,28 @@ def test_an_image_processor_that_cannot_be_served(
         ({"resample": 0}, (32, 32)),
     ],
 )
-def test_settings_of_an_image_processor(
+def test_preprocessing_matches_the_image_processor(
     tmp_path: Path, changes: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    """A worker's images are what transformers' own processor makes of them."""
     (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(VIT | changes))
     preprocessor = Preprocessor(tmp_path)
     assert (preprocessor.spec.height, preprocessor.spec.width) == size
     image = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
-    expected = processed(processor_of(tmp_path), image)
+    expected = run_processor(load_processor(tmp_path), image)
     if preprocessor.spec.normalization is None:
         assert torch.equal(preprocessor(image), expected)
     else:
         scale, mean, std = preprocessor.spec.normalization
-        ours = (preprocessor(image) * scale - torch.tensor(mean)) / torch.tensor(std)
+        preprocessed = (preprocessor(image) * scale - torch.tensor(mean)) / torch.tensor(std)
         assert (
-            (ours.permute(2, 0, 1) - expected).abs() * torch.tensor(std)[:, None, None] / scale
+            (preprocessed.permute(2, 0, 1) - expected).abs() * torch.tensor(std)[:, None, None] / scale
         ).max() <= 2.01
 
 
 @pytest.fixture
 def bytes_folder(tmp_path: Path) -> Path:
-    """A tiny ByT5: its tokenizer has no vocabulary, as its tokens are the bytes."""
+    """A tiny ByT5, whose tokenizer has no vocabulary because its tokens are bytes."""
     from transformers import ByT5Tokenizer, T5Config, T5ForConditionalGeneration
 
     folder = tmp_path / "byt5"
@@ -281,8 +279,7 @@ def bytes_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_byt5_is_packed_and_answers(bytes_folder: Path, tmp_path: Path) -> None:
-    """Case 16."""
+def test_byt5_is_packed_and_generates(bytes_folder: Path, tmp_path: Path) -> None:
     assert not {"tokenizer.json", "spiece.model"} & {path.name for path in bytes_folder.iterdir()}
     model, _ = prepared(bytes_folder, tmp_path / "stage")
     worker = Summarizer()
@@ -292,14 +289,16 @@ def test_byt5_is_packed_and_answers(bytes_folder: Path, tmp_path: Path) -> None:
     assert worker.predict([item])[0].token_ids
 
 
-def test_a_summarizer_with_no_vocabulary(bytes_folder: Path, tmp_path: Path) -> None:
+def test_summarizer_without_vocabulary_is_rejected(bytes_folder: Path, tmp_path: Path) -> None:
     edit(bytes_folder, "tokenizer_config.json", tokenizer_class="T5Tokenizer")
-    with pytest.raises(errors.BadSource, match="lacks what a model for summarization needs"):
+    with pytest.raises(
+        errors.InvalidSource, match="is missing the preprocessor or tokenizer files for summarization"
+    ):
         prepared(bytes_folder, tmp_path / "stage")
 
 
 @pytest.mark.parametrize("length", ["512", -1, True, [512]])
-def test_a_tokenizer_whose_length_is_no_number(t5_folder: Path, tmp_path: Path, length: Any) -> None:
+def test_invalid_tokenizer_length_is_rejected(t5_folder: Path, tmp_path: Path, length: Any) -> None:
     folder = Path(shutil.copytree(t5_folder, tmp_path / "t5"))
     edit(folder, "tokenizer_config.json", model_max_length=length)
     with pytest.raises(ConfigurationError, match="tokenizer"):

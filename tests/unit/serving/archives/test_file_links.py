@@ -1,4 +1,4 @@
-"""Hard links, and the copies that take their place."""
+"""Tests of hard links, and of copies if links are not allowed."""
 
 import errno
 import os
@@ -32,13 +32,13 @@ def forbidden(monkeypatch):
     monkeypatch.setattr(file_links, "MIN_FREE_BYTES", 0)
 
 
-def test_a_link_where_it_is_allowed(source, tmp_path):
+def test_file_is_linked_if_links_are_allowed(source, tmp_path):
     link_or_copy(source, tmp_path / "link")
     assert (tmp_path / "link").samefile(source)
 
 
 @pytest.mark.parametrize("shares", [True, False])
-def test_a_copy_where_links_are_forbidden(source, tmp_path, forbidden, monkeypatch, shares):
+def test_file_is_copied_if_links_are_forbidden(source, tmp_path, forbidden, monkeypatch, shares):
     if not shares:
         monkeypatch.setattr(file_links, "_share_blocks", lambda *_: False)
     link_or_copy(source, tmp_path / "copy")
@@ -46,7 +46,7 @@ def test_a_copy_where_links_are_forbidden(source, tmp_path, forbidden, monkeypat
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
 
 
-def test_a_copy_that_would_fill_the_disk_is_not_made(source, tmp_path, forbidden, monkeypatch):
+def test_copy_that_would_fill_the_disk_is_rejected(source, tmp_path, forbidden, monkeypatch):
     monkeypatch.setattr(file_links, "MIN_FREE_BYTES", 2**60)
     monkeypatch.setattr(file_links, "_share_blocks", lambda *_: False)
     with pytest.raises(OSError, match="a copy of 3 MiB would leave less than") as error:
@@ -55,7 +55,7 @@ def test_a_copy_that_would_fill_the_disk_is_not_made(source, tmp_path, forbidden
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_an_error_that_a_copy_would_meet_too_is_raised(source, tmp_path):
+def test_other_link_errors_are_raised(source, tmp_path):
     with pytest.raises(FileNotFoundError):
         link_or_copy(tmp_path / "absent", tmp_path / "link")
     (tmp_path / "link").write_text("there")
@@ -68,8 +68,8 @@ def test_an_error_that_a_copy_would_meet_too_is_raised(source, tmp_path):
     os.geteuid() != 0 or Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1",
     reason="needs root, and a kernel that protects hard links",
 )
-def test_the_archive_of_another_owner(source, tmp_path):
-    """As with a store that root has packed and a server that runs as another user."""
+def test_archive_of_another_owner_is_copied(source, tmp_path):
+    """Root has packed the archive, and the server runs as another user."""
     for folder in [tmp_path, *tmp_path.parents]:
         if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
             folder.chmod(0o777)

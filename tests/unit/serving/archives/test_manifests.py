@@ -1,4 +1,4 @@
-"""The version that a manifest names, and manifests that name none."""
+"""Tests of reading the model version from manifests."""
 
 import json
 import zipfile
@@ -22,18 +22,18 @@ def folder(path, manifest):
     return path
 
 
-def test_the_version_of_an_archive_and_of_a_folder(tmp_path):
+def test_version_is_read_from_archive_and_folder(tmp_path):
     assert archive_version(archive(tmp_path / "m.mar", GOOD)) == "1.0"
     assert folder_version(folder(tmp_path, GOOD)) == "1.0"
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"model": 1}', "[" * 100_000, "{\x00}"])
-def test_a_manifest_without_one(tmp_path, manifest):
+def test_manifest_without_version_is_none(tmp_path, manifest):
     assert archive_version(archive(tmp_path / "m.mar", manifest)) is None
     assert folder_version(folder(tmp_path, manifest)) is None
 
 
-def test_what_is_no_archive(tmp_path):
+def test_other_file_has_no_version(tmp_path):
     (tmp_path / "m.mar").write_bytes(b"no archive")
     assert archive_version(tmp_path / "m.mar") is None
     assert archive_version(tmp_path / "absent.mar") is None
@@ -43,7 +43,7 @@ def test_what_is_no_archive(tmp_path):
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @pytest.mark.parametrize("byte", [0x00, 0xFF])
-def test_damaged_data_in_an_archive_whose_directory_is_whole(tmp_path, compression, byte):
+def test_damaged_member_has_no_version(tmp_path, compression, byte):
     path = archive(tmp_path / "m.mar", GOOD * 10, compression)
     data = bytearray(path.read_bytes())
     start = 30 + len("MAR-INF/MANIFEST.json")

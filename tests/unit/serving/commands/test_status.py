@@ -1,4 +1,4 @@
-"""scripts/status: what the supervisor says, and what is found out without it."""
+"""Tests of scripts/status, with and without an answer of the supervisor."""
 
 import http.server
 import json
@@ -7,20 +7,20 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.serving.health.test_readiness import FOREIGN, MODEL, NOW, SERVING, snapshot
+from tests.unit.serving.health.observed import CUSTOM, MODEL, NOW, SERVING, snapshot
 from tests.unit.serving.run_config.test_state import STATE
 from torchserve_models import client
 from torchserve_models.client import Endpoints
 from torchserve_models.serving.commands import status
 from torchserve_models.serving.health import state_report
-from torchserve_models.serving.health.model_states import Survey
+from torchserve_models.serving.health.model_states import ServerDescription
 from torchserve_models.serving.run_config.run_dir import RunDir
 from torchserve_models.serving.server import Server
 
 
 @pytest.fixture
 def supervisor():
-    """Answers GET /state with `report`; status 500 without one."""
+    """Start a server that answers GET /state with `report`, or with status 500 if there is no report."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         report = None
@@ -36,7 +36,7 @@ def supervisor():
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     Handler.url = f"http://127.0.0.1:{server.server_address[1]}"
     yield Handler
@@ -47,7 +47,7 @@ def supervisor():
 
 @pytest.fixture
 def run(tmp_path, supervisor):
-    """The run folder of a server that is ready, whose processes are this one."""
+    """Return the run folder of a ready server whose process ids are those of the test process."""
     run = RunDir(tmp_path)
     endpoints = replace(Endpoints(), health=supervisor.url)
     replace(STATE, phase="ready", frontend=STATE.supervisor, endpoints=endpoints).write(run.state)
@@ -55,89 +55,89 @@ def run(tmp_path, supervisor):
 
 
 def rewrite(run, **changes):
-    state = status.State.read(run.state)
+    state = status.RunState.read(run.state)
     replace(state, **changes).write(run.state)
 
 
 def surveyed(monkeypatch, *models):
-    def survey(_connection, _timeout):
+    def describe_server(_connection, _timeout):
         if not models:
             raise client.Timeout("no answer")
-        return Survey(models, {})
+        return ServerDescription(models, {})
 
-    monkeypatch.setattr(status, "survey", survey)
+    monkeypatch.setattr(status, "describe_server", describe_server)
 
 
-def test_the_supervisors_word(run, supervisor, capsys):
+def test_status_is_the_supervisors_report(run, supervisor, capsys):
     busy = replace(SERVING, model=replace(MODEL, queue_waiting=3))
     supervisor.report = state_report.as_json(snapshot(busy), NOW)
-    found = status.get_status(run)
-    assert found.exit_code == 0
-    shown = status.as_json(found)
+    result = status.get_status(run)
+    assert result.exit_code == 0
+    shown = status.as_json(result)
     assert (shown["ready"], shown["problem"]) == (True, None)
     (model,) = shown["models"]
     assert (model["ready"], model["busy"], model["in_flight"]) == (True, True, 0)
     assert model["queue"] == {"waiting": 3, "free": 10}
     assert model["workers"][0]["ready"]
-    status.print_status(found)
+    status.print_status(result)
     assert "busy" in capsys.readouterr().out
 
 
-def test_not_ready_has_the_supervisors_reason(run, supervisor, capsys):
-    broken = replace(SERVING, model=replace(MODEL, workers=(replace(FOREIGN, alive=False),)))
+def test_unready_server_has_the_supervisors_reason(run, supervisor, capsys):
+    broken = replace(SERVING, model=replace(MODEL, workers=(replace(CUSTOM, alive=False),)))
     supervisor.report = state_report.as_json(snapshot(broken), NOW)
-    found = status.get_status(run)
-    assert found.exit_code == 1
-    assert found.problem == "m: worker 7 has died"
-    status.print_status(found)
+    result = status.get_status(run)
+    assert result.exit_code == 1
+    assert result.problem == "m: worker 7 has died"
+    status.print_status(result)
     assert "lost" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("phase", ["starting", "restarting", "stopping"])
-def test_a_server_that_starts_or_stops_runs_and_is_not_ready(run, supervisor, phase):
+def test_starting_or_stopping_server_runs_but_is_not_ready(run, supervisor, phase):
     supervisor.report = state_report.as_json(snapshot(SERVING, phase=phase), NOW)
     rewrite(run, phase="starting", frontend=None)
-    found = status.get_status(run)
-    assert (found.exit_code, found.problem) == (1, f"it is {phase}")
+    result = status.get_status(run)
+    assert (result.exit_code, result.problem) == (1, f"the server is {phase}")
 
 
 @pytest.mark.parametrize("phase", ["ready", "not ready", "stopping"])
-def test_a_front_end_that_has_just_died_is_not_taken_for_the_end(run, supervisor, phase):
+def test_dead_front_end_is_restarting(run, supervisor, phase):
     supervisor.report = state_report.as_json(snapshot(SERVING, phase="restarting"), NOW)
     rewrite(run, phase=phase, frontend=replace(STATE.supervisor, started="long ago"))
-    found = status.get_status(run)
-    assert (found.exit_code, found.problem) == (1, "it is restarting")
+    result = status.get_status(run)
+    assert (result.exit_code, result.problem) == (1, "the server is restarting")
 
 
 @pytest.mark.parametrize("models", [(replace(MODEL, workers=()),), ()])
-def test_a_supervisor_that_does_not_answer_is_a_problem_and_the_rest_is_shown(run, monkeypatch, models):
+def test_silent_supervisor_is_reported_with_the_models(run, monkeypatch, models):
     surveyed(monkeypatch, *models)
-    found = status.get_status(run)
-    assert found.exit_code == 1
-    assert found.problem.startswith("its supervisor does not answer")
-    assert [model["name"] for model in found.models] == [model.name for model in models]
+    result = status.get_status(run)
+    assert result.exit_code == 1
+    assert result.problem.startswith("the supervisor does not answer")
+    assert [model["name"] for model in result.models] == [model.name for model in models]
 
 
-def test_a_supervisor_that_is_gone_is_named(run, monkeypatch):
+def test_missing_supervisor_is_reported(run, monkeypatch):
     surveyed(monkeypatch, MODEL)
     rewrite(run, supervisor=replace(STATE.supervisor, started="long ago"))
-    found = status.get_status(run)
-    assert found.exit_code == 1
-    assert "is gone; run scripts/stop and start it again" in found.problem
+    result = status.get_status(run)
+    assert result.exit_code == 1
+    assert "has ended; run scripts/stop, then scripts/serve" in result.problem
 
 
-def test_nothing_runs(tmp_path):
+def test_ended_run_is_not_running(tmp_path):
     assert status.get_status(RunDir(tmp_path)).exit_code == 3
 
 
-def test_a_server_object_asks_the_supervisor(supervisor, monkeypatch):
+def test_server_object_queries_the_supervisor(supervisor, monkeypatch):
     server = object.__new__(Server)
     server.endpoints = replace(Endpoints(), health=supervisor.url)
     for ready in (True, False):
         supervisor.report = {"ready": ready, "models": []}
         assert server.ready() is ready
     supervisor.report = None
-    surveyed(monkeypatch, replace(MODEL, workers=(FOREIGN,)))
+    surveyed(monkeypatch, replace(MODEL, workers=(CUSTOM,)))
     assert server.ready()
     surveyed(monkeypatch)
     assert not server.ready()

@@ -1,4 +1,4 @@
-"""The one thread that asks the management API: its attempts, its pauses, and what cannot stop it."""
+"""Tests of the polling thread: attempts, pauses and errors."""
 
 import threading
 from dataclasses import replace
@@ -8,64 +8,67 @@ import pytest
 from torchserve_models import client
 from torchserve_models.client import Endpoints
 from torchserve_models.serving.health import model_poller
-from torchserve_models.serving.health.model_poller import ModelPoller, Poll, pause_s
-from torchserve_models.serving.health.model_states import Survey
+from torchserve_models.serving.health.model_poller import ModelPoller, PollResult, pause_s
+from torchserve_models.serving.health.model_states import ServerDescription
 
 
 @pytest.fixture
-def surveys(monkeypatch):
-    """What surveys find, one after another, the last one again and again; exceptions are raised."""
-    results = [Survey((), {})]
+def server_descriptions(monkeypatch):
+    """Results of `describe_server`, in order; the last one is repeated, and exceptions are raised."""
+    results = [ServerDescription((), {})]
     monkeypatch.setattr(model_poller, "_MIN_PAUSE_S", 0.0)
     monkeypatch.setattr(model_poller, "INTERVAL_S", 60.0)
     monkeypatch.setattr(model_poller, "ALARM_INTERVAL_S", 0.0)
 
-    def survey(_connection, _timeout, answered, first):
+    def describe_server(_connection, _timeout, answered, first):
         results_first.append(first)
-        found = results.pop(0) if len(results) > 1 else results[0]
-        if isinstance(found, Exception):
-            raise found
+        result = results.pop(0) if len(results) > 1 else results[0]
+        if isinstance(result, Exception):
+            raise result
         answered()
-        return found
+        return result
 
     results_first = []
-    monkeypatch.setattr(model_poller, "survey", survey)
-    survey.results, survey.first = results, results_first
-    return survey
+    monkeypatch.setattr(model_poller, "describe_server", describe_server)
+    describe_server.results, describe_server.first = results, results_first
+    return describe_server
 
 
 @pytest.fixture
-def said():
+def messages():
     return []
 
 
 @pytest.fixture
-def poller(said, surveys):
-    made = ModelPoller(Endpoints(), said.append)
-    yield made
-    made.close()
-    made.close()
+def poller(messages, server_descriptions):
+    poller = ModelPoller(Endpoints(), messages.append)
+    yield poller
+    poller.close()
+    poller.close()
 
 
-def test_an_attempt_without_an_answer_is_one(poller, surveys):
-    surveys.results[:] = [client.Timeout("no answer"), Survey((), {"a": "why"})]
+def test_unanswered_attempt_is_counted(poller, server_descriptions):
+    server_descriptions.results[:] = [client.Timeout("no answer"), ServerDescription((), {"a": "why"})]
     poller.answered_at = 0.0
-    assert poller.poll().survey is None
+    assert poller.poll().server_description is None
     assert poller.answered_at == 0.0
     poll = poller.poll()
-    assert (poll.number, poll.survey.undescribed) == (2, {"a": "why"})
+    assert (poll.number, poll.server_description.undescribed) == (2, {"a": "why"})
     assert poller.latest is poll
     assert poller.answered_at > 0.0
 
 
-def test_models_that_the_time_did_not_suffice_for_come_first(poller, surveys):
-    surveys.results[:] = [Survey((), {}, {"a": "late", "b": "no time"}, frozenset("b")), Survey((), {})]
+def test_unreached_models_are_described_first(poller, server_descriptions):
+    server_descriptions.results[:] = [
+        ServerDescription((), {}, {"a": "late", "b": "no time"}, frozenset("b")),
+        ServerDescription((), {}),
+    ]
     for _ in range(3):
         poller.poll()
-    assert surveys.first == [frozenset(), frozenset("b"), frozenset()]
+    assert server_descriptions.first == [frozenset(), frozenset("b"), frozenset()]
 
 
-def test_a_change_is_asked_for_at_once_also_while_an_attempt_is_under_way(poller, surveys):
+def test_requested_poll_follows_the_current_one_at_once(poller, server_descriptions):
     polls = []
     third = threading.Event()
 
@@ -83,29 +86,31 @@ def test_a_change_is_asked_for_at_once_also_while_an_attempt_is_under_way(poller
     assert third.wait(10)
 
 
-@pytest.mark.parametrize("place", ["survey", "take", "calm"])
-def test_an_unexpected_error_is_logged_once_and_the_next_attempt_comes(poller, surveys, said, place):
+@pytest.mark.parametrize("failing_step", ["describe", "take", "calm"])
+def test_unexpected_error_is_logged_once_and_polling_continues(
+    poller, server_descriptions, messages, failing_step
+):
     error = ValueError("a mistake")
     fifth = threading.Event()
-    if place == "survey":
-        surveys.results[:] = [error]
+    if failing_step == "describe":
+        server_descriptions.results[:] = [error]
 
     def take(poll):
         if poll.number == 5:
             fifth.set()
-        if place == "take":
+        if failing_step == "take":
             raise error
 
     def calm():
-        if place == "calm":
+        if failing_step == "calm":
             raise error
         return False
 
     poller.start(take, calm)
     assert fifth.wait(10)
     poller.close()
-    assert len(said) == 1
-    assert "a mistake" in said[0]
+    assert len(messages) == 1
+    assert "a mistake" in messages[0]
 
 
 @pytest.mark.parametrize(
@@ -115,10 +120,12 @@ def test_an_unexpected_error_is_logged_once_and_the_next_attempt_comes(poller, s
         (True, 0.1, False, 0.4),
         (True, 1.5, True, 1.5),  # as with many GPU workers
         (True, 4.0, True, 2.0),
-        (False, 0.0, True, 0.5),  # nobody listens
+        (False, 0.0, True, 0.5),  # no server listens
         (False, 2.0, True, 0.05),  # it may hang: time matters
     ],
 )
-def test_pauses(answered, took, calm, pause):
-    poll = Poll(1, 0.0, 0.0, Survey((), {}))
-    assert pause_s(poll if answered else replace(poll, survey=None), took, calm) == pytest.approx(pause)
+def test_pause_depends_on_the_duration_of_the_poll(answered, took, calm, pause):
+    poll = PollResult(1, 0.0, 0.0, ServerDescription((), {}))
+    assert pause_s(poll if answered else replace(poll, server_description=None), took, calm) == pytest.approx(
+        pause
+    )

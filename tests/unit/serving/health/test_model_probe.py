@@ -1,4 +1,4 @@
-"""What is known of a running model: where it is from, whether it answers, and when it is only busy."""
+"""Tests of the origin of a running model, and of probes with right, failed and busy results."""
 
 import json
 import time
@@ -11,23 +11,23 @@ from torchserve_models import client
 from torchserve_models.client import Endpoints
 from torchserve_models.packing import Provenance
 from torchserve_models.serving.health import archive_origin, model_probe
-from torchserve_models.serving.health.archive_origin import Origin
-from torchserve_models.serving.health.model_states import Model, Worker
+from torchserve_models.serving.health.archive_origin import ArchiveOrigin
+from torchserve_models.serving.health.model_states import ObservedVersion, ObservedWorker
 
-WORKER = Worker("1", "READY", 1, True, 1)
-MODEL = Model("m", "starter-1", True, "m.mar", 1, 1, 20, 20, 0, 10, (WORKER,))
+WORKER = ObservedWorker("1", "READY", 1, True, 1)
+MODEL = ObservedVersion("m", "starter-1", True, "m.mar", 1, 1, 20, 20, 0, 10, (WORKER,))
 
 
 def archive(store, version="starter-1", task="summarization"):
-    made = Provenance("m", version, str(task), "starter", "here", None, {}, None, {}, "auto", "A")
+    provenance = Provenance("m", version, str(task), "starter", "here", None, {}, None, {}, "auto", "A")
     with zipfile.ZipFile(store / "m.mar", "w") as content:
         content.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": {"modelVersion": version}}))
         if task:
-            content.writestr("provenance.json", json.dumps(asdict(made)))
+            content.writestr("provenance.json", json.dumps(asdict(provenance)))
 
 
 class FakeClient:
-    """Answers as the test says: `metadata` of a described model, `error` of a question."""
+    """Client that answers `metadata` for a described model and raises `error` for a probe."""
 
     metadata = None
     error: Exception | None = None
@@ -66,74 +66,85 @@ def find(store):
     return archive_origin.find_origin(Endpoints(), store, MODEL, 1.0)
 
 
-def test_the_archive_of_the_running_version_says_where_it_is_from(tmp_path, fake):
+def test_origin_is_read_from_archive_of_running_version(tmp_path, fake):
     fake.error = client.Unavailable("not to be asked")
     archive(tmp_path)
-    assert find(tmp_path) == Origin("starter", "here", "summarization")
+    assert find(tmp_path) == ArchiveOrigin("starter", "here", "summarization")
 
 
 @pytest.mark.parametrize("other", ["another version", "another one of nobody's", "none"])
-def test_the_worker_says_it_when_the_store_holds_something_else(tmp_path, fake, other):
+def test_origin_is_read_from_worker_if_archive_differs(tmp_path, fake, other):
     if other != "none":
         archive(tmp_path, "starter-2", "image-classification" if other == "another version" else None)
     fake.metadata = {"task": "summarization", "weights": "pretrained", "source": "there"}
-    assert find(tmp_path) == Origin("pretrained", "there", "summarization")
+    assert find(tmp_path) == ArchiveOrigin("pretrained", "there", "summarization")
     fake.metadata = None
     assert find(tmp_path) is None
     fake.error = client.Timeout("no answer")
     assert find(tmp_path) is None
 
 
-def test_an_archive_that_says_nothing_of_its_own_is_judged_by_its_workers(tmp_path, fake):
+def test_model_without_provenance_is_judged_by_its_workers(tmp_path, fake):
     archive(tmp_path, task=None)
-    assert find(tmp_path) == Origin()
-    assert model_probe.send_probe(Endpoints(), MODEL, Origin(), 1.0).ok
+    assert find(tmp_path) == ArchiveOrigin()
+    assert model_probe.send_probe(Endpoints(), MODEL, ArchiveOrigin(), 1.0).ok
 
 
-def test_a_model_of_which_nothing_is_known_is_not_ready():
+def test_model_of_unknown_origin_is_not_probed():
     answer = model_probe.send_probe(Endpoints(), MODEL, None, 1.0)
     assert not answer.ok
     assert not answer.busy
-    assert not answer.asked
+    assert not answer.sent
 
 
-@pytest.mark.parametrize("error", [client.Timeout("no answer in time"), client.Overloaded("no worker")])
+LATE, REFUSED = (
+    client.Timeout("no answer in time"),
+    client.Overloaded("no worker", type=model_probe.FRONT_END_REFUSAL),
+)
+QUEUED = replace(MODEL, queue_waiting=3)
+
+
 @pytest.mark.parametrize(
-    ("model", "busy"),
+    ("error", "model", "busy"),
     [
-        (replace(MODEL, queue_waiting=3), True),
-        (MODEL, False),
-        (replace(MODEL, queue_waiting=3, workers=(replace(WORKER, alive=False),)), False),
-        (replace(MODEL, queue_waiting=3, workers=(replace(WORKER, status="UNLOADING"),)), False),
+        (LATE, QUEUED, True),
+        (LATE, MODEL, False),
+        (REFUSED, QUEUED, True),
+        (REFUSED, MODEL, True),
+        *(
+            (error, replace(QUEUED, workers=workers), False)
+            for error in (LATE, REFUSED)
+            for workers in ((replace(WORKER, alive=False),), (replace(WORKER, status="UNLOADING"),), ())
+        ),
     ],
 )
-def test_late_is_busy_where_requests_wait_for_workers_that_are_there(fake, monkeypatch, error, model, busy):
+def test_probe_without_answer_means_busy_if_workers_can_answer(fake, monkeypatch, error, model, busy):
     fake.error = error
     monkeypatch.setattr(model_probe, "inspect", lambda *_, **__: [model])
-    answer = model_probe.send_probe(Endpoints(), model, Origin(task="summarization"), 1.0)
+    answer = model_probe.send_probe(Endpoints(), model, ArchiveOrigin(task="summarization"), 1.0)
     assert (answer.busy, answer.ok) == (busy, busy)
     assert answer.problem == (None if busy else error.message)
 
 
-def test_an_error_is_never_busy(fake, monkeypatch):
+def test_error_answer_is_never_busy(fake, monkeypatch):
     fake.error = client.InternalError("it broke")
     monkeypatch.setattr(model_probe, "inspect", lambda *_, **__: [replace(MODEL, queue_waiting=3)])
-    answer = model_probe.send_probe(Endpoints(), MODEL, Origin(task="summarization"), 1.0)
+    answer = model_probe.send_probe(Endpoints(), MODEL, ArchiveOrigin(task="summarization"), 1.0)
     assert answer.problem == "it broke"
 
 
-def test_what_was_known_when_the_version_appeared_is_not_asked_for_again(tmp_path, fake, monkeypatch):
-    """The archive in the store may be another one by then, and the worker may be busy."""
-    asked = []
-    monkeypatch.setattr(archive_origin, "find_origin", lambda *_: asked.append("find"))
+def test_known_origin_is_not_looked_up_again(tmp_path, fake, monkeypatch):
+    """The archive in the store may have been replaced, and the worker may be busy."""
+    lookups = []
+    monkeypatch.setattr(archive_origin, "find_origin", lambda *_: lookups.append("find"))
     monkeypatch.setattr(
         model_probe,
         "send_probe",
         lambda _endpoints, _model, origin, _timeout: model_probe.ProbeResult(origin.task, 0.0),
     )
-    probe = model_probe.Probe(Endpoints(), tmp_path, MODEL, 1.0, Origin(task="summarization"))
+    probe = model_probe.ModelProbe(Endpoints(), tmp_path, MODEL, 1.0, ArchiveOrigin(task="summarization"))
     end = time.monotonic() + 10
     while probe.answer is None and time.monotonic() < end:
         time.sleep(0.01)
     assert probe.answer.problem == "summarization"
-    assert asked == []
+    assert lookups == []

@@ -1,39 +1,31 @@
-"""A survey of all models: what is kept when some of them cannot be described, or not in time."""
+"""Tests of describing all models if some of them fail or time out."""
 
 import os
 
 import pytest
 
+from tests.unit.serving.fake_client import FakeClient
 from torchserve_models import client
 from torchserve_models.client import ModelEntry
 from torchserve_models.serving.health import model_states
-from torchserve_models.serving.health.model_states import inspect, survey
+from torchserve_models.serving.health.model_states import describe_server, inspect
 
 
-class FakeManagement:
-    """Management of models, each of which takes `seconds` to describe, on a clock of its own."""
+class FakeManagement(FakeClient):
+    """Fake management API with a simulated clock; each model takes `seconds` to describe."""
 
     def __init__(self, *names, seconds=0.0, failing=None):
         self.names = names
         self.seconds = seconds
         self.failing = failing or {}
-        self.asked = []
+        self.described_names = []
         self.now = 100.0
-
-    def __call__(self, **_):
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return None
 
     def list_models(self):
         return [ModelEntry(name, f"{name}.mar") for name in self.names]
 
     def describe_versions(self, name):
-        self.asked.append(name)
+        self.described_names.append(name)
         self.now += self.seconds
         if name in self.failing:
             raise self.failing[name]
@@ -63,41 +55,41 @@ def described(name):
 @pytest.fixture
 def management(monkeypatch):
     def make(*names, **options):
-        made = FakeManagement(*names, **options)
-        monkeypatch.setattr(model_states.time, "monotonic", lambda: made.now)
-        monkeypatch.setattr(model_states, "Client", made)
-        return made
+        management = FakeManagement(*names, **options)
+        monkeypatch.setattr(model_states.time, "monotonic", lambda: management.now)
+        monkeypatch.setattr(model_states, "Client", management)
+        return management
 
     return make
 
 
-def names(found):
-    return [model.name for model in found.models]
+def names(result):
+    return [model.name for model in result.models]
 
 
-def test_every_model_is_described_in_the_order_of_names(management):
-    found = survey(management("b", "a"), 4.0)
-    assert (names(found), found.undescribed, found.unreached) == (["a", "b"], {}, {})
-    assert (found.models[0].batch_size, found.models[0].max_batch_delay) == (8, 10)
+def test_models_are_described_in_order_of_their_names(management):
+    result = describe_server(management("b", "a"), 4.0)
+    assert (names(result), result.undescribed, result.unreached) == (["a", "b"], {}, {})
+    assert (result.models[0].batch_size, result.models[0].max_batch_delay) == (8, 10)
 
 
-def test_what_was_described_in_time_is_kept_and_the_rest_comes_first_the_next_time(management):
+def test_models_without_time_are_described_first_in_the_next_survey(management):
     connection = management(*"abcdef", seconds=1.5)
-    found = survey(connection, 4.0)
-    assert names(found) == ["a", "b", "c"]
-    assert set(found.unreached) == found.out_of_time == {"d", "e", "f"}
-    connection.asked.clear()
-    assert names(survey(connection, 4.0, first=found.out_of_time)) == ["d", "e", "f"]
-    assert connection.asked == ["d", "e", "f"]
+    result = describe_server(connection, 4.0)
+    assert names(result) == ["a", "b", "c"]
+    assert set(result.unreached) == result.out_of_time == {"d", "e", "f"}
+    connection.described_names.clear()
+    assert names(describe_server(connection, 4.0, first=result.out_of_time)) == ["d", "e", "f"]
+    assert connection.described_names == ["d", "e", "f"]
 
 
-def test_models_that_hang_do_not_keep_the_others_from_being_described_for_ever(management):
+def test_hanging_models_do_not_block_the_others(management):
     late = client.Timeout("no answer in time")
     connection = management("a", "b", "c", "d", failing={"a": late, "b": late})
     connection.describe_versions = slow(connection)
-    found = survey(connection, 4.0)
-    assert (names(found), set(found.unreached), found.out_of_time) == ([], set("abcd"), set("cd"))
-    assert names(survey(connection, 4.0, first=found.out_of_time)) == ["c", "d"]
+    result = describe_server(connection, 4.0)
+    assert (names(result), set(result.unreached), result.out_of_time) == ([], set("abcd"), set("cd"))
+    assert names(describe_server(connection, 4.0, first=result.out_of_time)) == ["c", "d"]
 
 
 def slow(connection):
@@ -110,18 +102,18 @@ def slow(connection):
     return described_or_late
 
 
-def test_a_model_that_cannot_be_described_is_told_from_one_without_an_answer(management):
+def test_undescribable_model_is_distinguished_from_an_unreachable_one(management):
     failing = {"a": client.NotFound("no such route"), "b": client.Unavailable("the connection broke")}
     answers = []
-    found = survey(management("a", "b", "c", failing=failing), 4.0, lambda: answers.append(1))
-    assert names(found) == ["c"]
-    assert found.undescribed == {"a": "no such route"}
-    assert found.unreached == {"b": "the connection broke"}
-    assert found.out_of_time == frozenset()
+    result = describe_server(management("a", "b", "c", failing=failing), 4.0, lambda: answers.append(1))
+    assert names(result) == ["c"]
+    assert result.undescribed == {"a": "no such route"}
+    assert result.unreached == {"b": "the connection broke"}
+    assert result.out_of_time == frozenset()
     assert len(answers) == 3  # the list, a and c
 
 
-def test_who_needs_all_models_gets_an_error_instead_of_some(management):
+def test_incomplete_survey_is_an_error_if_all_models_are_required(management):
     connection = management(*"abcdef", seconds=1.5)
     with pytest.raises(client.Timeout, match="did not describe d"):
         inspect(client.Endpoints(), timeout=4.0)

@@ -1,4 +1,4 @@
-"""When a model is asked a question, and what its answer means."""
+"""Tests of the schedule of probes and of their results."""
 
 from dataclasses import dataclass, replace
 
@@ -7,27 +7,27 @@ import pytest
 from handlers.core.activity import Activity
 from torchserve_models.serving.health import probe_scheduler
 from torchserve_models.serving.health.model_probe import ProbeResult
-from torchserve_models.serving.health.model_states import Model, Worker
+from torchserve_models.serving.health.model_states import ObservedVersion, ObservedWorker
+from torchserve_models.serving.health.observations import Version
 from torchserve_models.serving.health.probe_scheduler import ProbeScheduler
-from torchserve_models.serving.health.readiness import Version
 
 OK, FAILED = ProbeResult(None, 0.1), ProbeResult("HTTP 500", 0.1)
-BUSY, UNKNOWN = ProbeResult(None, 0.1, busy=True), ProbeResult(None, 0.0, asked=False)
+BUSY, UNKNOWN = ProbeResult(None, 0.1, busy=True), ProbeResult(None, 0.0, sent=False)
 BEGIN = 1000.0
 
 
 @dataclass
-class Asked:
-    model: Model
+class FakeProbe:
+    model: ObservedVersion
     answer: ProbeResult | None = None
 
 
 class Scene:
-    """Questions on a clock that the test moves; every model is at rest and last answered at BEGIN."""
+    """Probe scheduler with a simulated clock; every model is idle and last answered at BEGIN."""
 
     def __init__(self, monkeypatch):
         self.now = BEGIN
-        self.asked = []
+        self.probes = []
         self.results = []
         monkeypatch.setattr(probe_scheduler.time, "monotonic", lambda: self.now)
         self.questions = ProbeScheduler(
@@ -37,18 +37,20 @@ class Scene:
         self.step()
 
     def _start_probe(self, model):
-        self.asked.append(Asked(model))
-        return self.asked[-1]
+        self.probes.append(FakeProbe(model))
+        return self.probes[-1]
 
     def version(self, name, answers=9, pid=7, last_answer=BEGIN, **changes):
         activity = Activity(0.0, 0.0, 0.0, last_answer, 0, 3, answers)
-        worker = Worker("1", "READY", pid, True, 1, activity=activity)
-        return Version(Model(name, "1", True, "m.mar", 1, 1, 120, 60, 0, 10, (worker,)), 1, **changes)
+        worker = ObservedWorker("1", "READY", pid, True, 1, activity=activity)
+        return Version(
+            ObservedVersion(name, "1", True, "m.mar", 1, 1, 120, 60, 0, 10, (worker,)), 1, **changes
+        )
 
     def step(self, seconds=0.0):
-        """The names of the models that are asked now."""
+        """Return the names of the models that are probed now."""
         self.now += seconds
-        before = len(self.asked)
+        before = len(self.probes)
         # The heart of each worker beats.
         beating = []
         for version in self.versions:
@@ -58,10 +60,10 @@ class Scene:
             )
             beating.append(replace(version, model=replace(version.model, workers=workers)))
         self.questions.step(beating)
-        return [each.model.name for each in self.asked[before:]]
+        return [probe.model.name for probe in self.probes[before:]]
 
     def answer(self, answer, seconds=0.0):
-        self.asked[-1].answer = answer
+        self.probes[-1].answer = answer
         return self.step(seconds)
 
     def computing(self, name):
@@ -76,20 +78,20 @@ def scene(monkeypatch):
     return Scene(monkeypatch)
 
 
-def test_a_model_that_answers_its_clients_is_not_asked(scene):
+def test_model_that_answers_clients_is_not_probed(scene):
     for _ in range(100):
         scene.versions = [scene.version(name, last_answer=scene.now) for name in "ab"]
         assert scene.step(1.0) == []
 
 
-def test_an_idle_model_is_asked_after_a_long_silence_and_once_at_a_time(scene):
+def test_idle_model_is_probed_after_long_silence_and_once_at_a_time(scene):
     assert scene.step(29) == []
     assert scene.step(2) == ["a", "b"]  # a slow one holds up no other
     assert scene.step(10) == []  # no answer yet
 
 
 @pytest.mark.parametrize("busy", ["computing", "queued"])
-def test_a_busy_model_is_never_asked(scene, busy):
+def test_busy_model_is_never_probed(scene, busy):
     if busy == "computing":
         scene.versions = [scene.computing("a")]
     else:
@@ -99,7 +101,7 @@ def test_a_busy_model_is_never_asked(scene, busy):
     assert scene.step(400) == []
 
 
-def test_a_new_worker_is_asked_at_once_and_once(scene):
+def test_new_worker_is_probed_at_once_and_only_once(scene):
     scene.versions = [scene.version("a", answers=0)]
     assert scene.step() == ["a"]
     assert scene.answer(OK) == []
@@ -108,7 +110,7 @@ def test_a_new_worker_is_asked_at_once_and_once(scene):
     assert scene.step() == ["a"]
 
 
-def test_a_model_that_answers_no_question_is_not_ready_from_the_second_one_on(scene):
+def test_model_is_unready_after_second_failed_probe(scene):
     scene.versions = scene.versions[:1]
     scene.step(31)
     assert scene.answer(FAILED) == []
@@ -123,13 +125,13 @@ def test_a_model_that_answers_no_question_is_not_ready_from_the_second_one_on(sc
 
 
 @pytest.mark.parametrize("change", ["answers", "pid"])
-def test_other_answers_or_another_worker_clear_a_failure(scene, change):
+def test_other_answers_or_new_worker_clear_failure(scene, change):
     scene.versions = scene.versions[:1]
     scene.step(31)
     scene.answer(FAILED)
     scene.step(1.1)
     scene.answer(FAILED)
-    scene.versions = [scene.version("a", answers=10)]  # may be the failed question's own
+    scene.versions = [scene.version("a", answers=10)]  # may be the answer to the failed probe
     scene.step()
     assert scene.questions.problem(("a", "1"))
     scene.versions = [scene.version("a", **({"answers": 11} if change == "answers" else {"pid": 8}))]
@@ -138,7 +140,7 @@ def test_other_answers_or_another_worker_clear_a_failure(scene, change):
 
 
 @pytest.mark.parametrize("answer", [BUSY, FAILED])
-def test_a_question_that_met_other_requests_decides_nothing(scene, answer):
+def test_probe_beside_other_requests_is_inconclusive(scene, answer):
     scene.versions = scene.versions[:1]
     for _ in range(3):
         scene.versions = [scene.version("a")]
@@ -149,7 +151,7 @@ def test_a_question_that_met_other_requests_decides_nothing(scene, answer):
     assert {result for _, result in scene.results} == {"inconclusive"}
 
 
-def test_a_model_without_a_known_question_is_judged_by_its_workers(scene):
+def test_model_without_probe_is_judged_by_its_workers(scene):
     scene.versions = [scene.version("a", answers=0)]
     assert scene.questions.needs_answer(("a", "1"))
     scene.step()
@@ -159,7 +161,7 @@ def test_a_model_without_a_known_question_is_judged_by_its_workers(scene):
     assert scene.results == []
 
 
-def test_a_question_that_could_not_be_found_out_is_looked_for_again(scene):
+def test_unknown_task_is_looked_up_again(scene):
     scene.versions = [scene.version("a", answers=0)]
     scene.step()
     assert scene.answer(replace(UNKNOWN, problem="its task is unknown")) == []
@@ -171,13 +173,13 @@ def test_a_question_that_could_not_be_found_out_is_looked_for_again(scene):
     assert scene.results == [("a", "failed")]
 
 
-def test_models_that_should_have_no_workers_are_not_asked(scene):
+def test_models_scaled_to_0_are_not_probed(scene):
     scene.versions = [replace(scene.version("a"), min_workers=0)]
     assert scene.step(100) == []
 
 
 def beside(version, *workers):
-    """The same version with workers of these process ids and numbers of answers."""
+    """Return the same version with workers of these process ids and numbers of answers."""
     (worker,) = version.model.workers
     several = tuple(
         replace(
@@ -188,7 +190,7 @@ def beside(version, *workers):
     return replace(version, model=replace(version.model, workers=several))
 
 
-def test_a_worker_beside_one_that_has_answered_need_not_answer_first(scene):
+def test_worker_beside_proven_one_counts_at_once(scene):
     questions, version = scene.questions, scene.version("a")
     assert questions.trust_workers(beside(version, (7, 9), (8, 0)), BEGIN) == {7, 8}
     assert questions.trust_workers(beside(version, (8, 0)), BEGIN) == {8}  # 7 was scaled down

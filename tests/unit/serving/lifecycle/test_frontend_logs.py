@@ -1,4 +1,4 @@
-"""Reasons found in logs, in the form that log4j2.xml gives them."""
+"""Tests of parsing logs in the format of log4j2.xml."""
 
 from torchserve_models.serving.lifecycle import frontend_logs
 
@@ -31,8 +31,8 @@ Caused by: java.io.FileNotFoundException: no such file
 """.splitlines()
 
 
-def worker(said, name="crash_starter-1a2b", stream="stdout"):
-    return [f"{STAMP} INFO  W-9000-{name}-{stream} - {line}" for line in said.splitlines()]
+def worker(output, name="crash_starter-1a2b", stream="stdout"):
+    return [f"{STAMP} INFO  W-9000-{name}-{stream} - {line}" for line in output.splitlines()]
 
 
 CHAINED = """\
@@ -62,46 +62,48 @@ Traceback (most recent call last):
 RuntimeError: 500 - Unknown exception"""
 
 
-def test_a_worker_that_is_to_be_started_again_has_died():
+def test_restarted_worker_has_died():
     assert list(frontend_logs.dead_workers(SERVER)) == ["crash_starter-1a2b"]
     assert list(frontend_logs.dead_workers(SERVER[:3])) == []
 
 
-def test_a_timeout_belongs_to_the_worker_that_had_it():
+def test_timeout_is_attributed_to_its_worker():
     assert frontend_logs.timed_out(TIMEOUT, "slow_1")
     assert not frontend_logs.timed_out(TIMEOUT, "fast_1")
     assert not frontend_logs.timed_out(SERVER, "crash_starter-1a2b")
 
 
-def test_a_refused_archive_comes_with_the_innermost_cause():
-    (refusal,) = frontend_logs.refusals(REFUSED)
-    assert refusal == frontend_logs.Refusal("a.mar", "java.io.FileNotFoundException: no such file")
+def test_rejected_archive_has_the_innermost_cause():
+    (rejected,) = frontend_logs.rejected_archives(REFUSED)
+    assert rejected == frontend_logs.RejectedArchive("a.mar", "java.io.FileNotFoundException: no such file")
 
 
-def test_the_last_exception_is_the_reason():
+def test_last_exception_is_the_reason():
     assert frontend_logs.failure_reason(worker(CHAINED), "crash_starter-1a2b") == "ValueError: wrong weights"
 
 
-def test_the_true_exception_is_preferred_to_the_one_that_torchserve_makes_of_it():
+def test_original_exception_is_preferred_to_torchserves():
     assert (
         frontend_logs.failure_reason(worker(SECOND_HAND), "crash_starter-1a2b")
         == "RuntimeError: no such layer"
     )
 
 
-def test_other_workers_lines_do_not_count():
+def test_lines_of_other_workers_are_ignored():
     lines = worker(CHAINED, "other_1") + worker("model_name: crash, batchSize: 8")
-    assert "its last line: model_name: crash" in frontend_logs.failure_reason(lines, "crash_starter-1a2b")
+    assert "its last output line: model_name: crash" in frontend_logs.failure_reason(
+        lines, "crash_starter-1a2b"
+    )
 
 
-def test_a_worker_that_said_nothing():
-    assert "its last line: nothing" in frontend_logs.failure_reason([], "crash_starter-1a2b")
+def test_worker_without_output_has_no_reason():
+    assert "its last output line: nothing" in frontend_logs.failure_reason([], "crash_starter-1a2b")
 
 
-def test_a_tail_gives_whole_new_lines_only_and_survives_a_rollover(tmp_path):
+def test_tail_returns_complete_lines_across_rotation(tmp_path):
     path = tmp_path / "server.log"
     path.write_text("old\n")
-    tail = frontend_logs.Tail(path)
+    tail = frontend_logs.LogTail(path)
     assert tail.lines() == []
     with open(path, "a") as file:
         file.write("one\ntw")

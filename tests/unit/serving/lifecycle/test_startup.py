@@ -1,4 +1,4 @@
-"""The wait for a front end: what is borne, and what ends it."""
+"""Tests of waiting for a front end: tolerated delays, and failures."""
 
 from dataclasses import replace
 
@@ -11,12 +11,12 @@ from torchserve_models.serving.errors import FrontendFailed, ModelFailed
 from torchserve_models.serving.health import model_probe
 from torchserve_models.serving.lifecycle import startup
 from torchserve_models.serving.lifecycle.startup import StartupMonitor
-from torchserve_models.serving.run_config.run_plan import plan
+from torchserve_models.serving.run_config.run_plan import plan_run
 
 
 @pytest.fixture
 def start(tmp_path, monkeypatch):
-    """A start whose front end answers these, one after another; errors are raised."""
+    """Return a startup monitor whose front end gives these answers in order; exceptions are raised."""
 
     def make(*answers, check=lambda: None):
         remaining_s = list(answers)
@@ -31,7 +31,7 @@ def start(tmp_path, monkeypatch):
         monkeypatch.setattr(Client, "list_models", inspect)
         monkeypatch.setattr(startup, "_POLL_INTERVAL_S", 0.001)
         archive(tmp_path, task=None)
-        return StartupMonitor(plan(["m"], tmp_path, tmp_path / "run"), check, lambda _: None)
+        return StartupMonitor(plan_run(["m"], tmp_path, tmp_path / "run"), check, lambda _: None)
 
     return make
 
@@ -40,20 +40,20 @@ LOADING = replace(MODEL, workers=())
 LATE = client.Timeout("no answer in time")
 
 
-def test_a_front_end_that_is_late_while_models_load_is_waited_for(start):
+def test_slow_front_end_is_waited_for_while_models_load(start):
     waiting = start(
         client.Unavailable("not yet"), [], LATE, [LOADING], LATE, client.Unavailable("?"), [MODEL]
     )
     assert waiting.wait() == [MODEL]
 
 
-def test_one_that_never_answers_again_ends_the_start(start, monkeypatch):
+def test_silent_front_end_ends_the_start(start, monkeypatch):
     monkeypatch.setattr(startup, "_FRONTEND_TIMEOUT_S", 0.05)
-    with pytest.raises(FrontendFailed, match=r"does not answer .*no answer in time"):
+    with pytest.raises(FrontendFailed, match=r"did not answer .*no answer in time"):
         start([], LATE).wait()
 
 
-def test_one_that_dies_meanwhile_ends_it_at_once(start):
+def test_dead_front_end_ends_the_start_at_once(start):
     def check():
         raise FrontendFailed("it has ended")
 
@@ -61,7 +61,7 @@ def test_one_that_dies_meanwhile_ends_it_at_once(start):
         start([], LATE, check=check).wait()
 
 
-def test_a_question_that_cannot_even_be_asked_ends_it(start, monkeypatch):
+def test_invalid_request_ends_the_start(start, monkeypatch):
     def send_probe(*_):
         raise ValueError("nobody thought of this")
 
@@ -70,7 +70,7 @@ def test_a_question_that_cannot_even_be_asked_ends_it(start, monkeypatch):
         start([MODEL]).wait()
 
 
-def test_a_model_that_is_only_busy_has_not_answered_and_is_asked_again(start, monkeypatch):
+def test_busy_model_is_probed_again(start, monkeypatch):
     busy = model_probe.ProbeResult(None, 0.0, busy=True)
     answers = [busy, busy, model_probe.ProbeResult(None, 0.0)]
     monkeypatch.setattr(model_probe, "send_probe", lambda *_: answers.pop(0))
@@ -78,7 +78,7 @@ def test_a_model_that_is_only_busy_has_not_answered_and_is_asked_again(start, mo
     assert answers == []
 
 
-def test_one_that_stays_busy_ends_the_start(start, monkeypatch):
+def test_model_that_stays_busy_ends_the_start(start, monkeypatch):
     monkeypatch.setattr(startup, "_PROBE_SLACK_S", 0.05)
     monkeypatch.setattr(model_probe, "send_probe", lambda *_: model_probe.ProbeResult(None, 0.0, busy=True))
     with pytest.raises(ModelFailed, match="m is loaded but does not answer"):

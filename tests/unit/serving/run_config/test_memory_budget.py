@@ -1,4 +1,4 @@
-"""The memory budget: its parts fit, follow from the memory there is, and give way to what the user has set."""
+"""Tests of the memory budget: its parts, memory limits, and options set by the user."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from torchserve_models.serving.run_config.memory_budget import (
 
 @pytest.mark.parametrize("gib", [4, 8, 16, 64, 512])
 @pytest.mark.parametrize("has_edge", [True, False])
-def test_the_parts_are_the_whole(gib, has_edge):
+def test_parts_add_up_to_the_total(gib, has_edge):
     budget = compute_budget(gib * GIB, has_edge=has_edge)
     java = budget.java_heap + budget.java_direct + budget.java_native
     edge = budget.gateway + budget.nginx
@@ -24,7 +24,7 @@ def test_the_parts_are_the_whole(gib, has_edge):
     assert 2 * budget.body_bytes <= budget.java_direct
 
 
-def test_a_container_of_8_gib_as_compose_has_it():
+def test_container_of_8_gib_has_the_documented_budget():
     budget = compute_budget(8 * GIB, has_edge=False)
     assert (budget.java_heap, budget.java_direct) == (2 * GIB, GIB)
     assert budget.bodies == 32
@@ -33,14 +33,14 @@ def test_a_container_of_8_gib_as_compose_has_it():
     assert budget.parts()["java_heap"] == 2 * GIB
 
 
-def test_a_small_machine_still_gets_a_front_end():
+def test_small_machine_still_has_a_front_end():
     budget = compute_budget(GIB)
     assert budget.workers == 0
     assert budget.java_heap == 512 * MIB
     assert budget.bodies >= 1
 
 
-def test_options_of_the_user_win():
+def test_user_options_take_precedence():
     budget = compute_budget(8 * GIB)
     assert java_options("-XX:TieredStopAtLevel=1", budget) == [
         "-XX:TieredStopAtLevel=1",
@@ -48,8 +48,8 @@ def test_options_of_the_user_win():
         "-XX:MaxDirectMemorySize=1024m",
         "-XX:+ExitOnOutOfMemoryError",
     ]
-    own = "-Xmx1g -XX:MaxDirectMemorySize=1g -XX:-ExitOnOutOfMemoryError"
-    assert java_options(own, budget) == own.split()
+    options = "-Xmx1g -XX:MaxDirectMemorySize=1g -XX:-ExitOnOutOfMemoryError"
+    assert java_options(options, budget) == options.split()
     assert "-Xmx2048m" not in java_options("-XX:MaxRAMPercentage=50", budget)
 
 
@@ -61,11 +61,11 @@ def system(root, files):
     return memory_limit(root)
 
 
-def test_a_machine_without_limits(tmp_path):
+def test_machine_without_limits_uses_its_memory(tmp_path):
     assert system(tmp_path, {"proc/self/cgroup": "0::/user.slice\n"}) == (16 * GIB, False)
 
 
-def test_version_2_takes_the_smallest_limit_on_the_way_up(tmp_path):
+def test_smallest_limit_of_version_2_groups_is_used(tmp_path):
     files = {
         "proc/self/cgroup": "0::/a/b\n",
         "sys/fs/cgroup/a/memory.max": f"{4 * GIB}\n",
@@ -74,12 +74,12 @@ def test_version_2_takes_the_smallest_limit_on_the_way_up(tmp_path):
     assert system(tmp_path, files) == (4 * GIB, True)
 
 
-def test_version_2_as_a_container_sees_it(tmp_path):
+def test_version_2_limit_in_a_container_is_used(tmp_path):
     files = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": f"{8 * GIB}\n"}
     assert system(tmp_path, files) == (8 * GIB, True)
 
 
-def test_version_1_where_unlimited_is_a_huge_number(tmp_path):
+def test_huge_version_1_limit_is_unlimited(tmp_path):
     files = {
         "proc/self/cgroup": "4:memory:/docker/x\n2:cpu,cpuacct:/\n",
         "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{2 * GIB}\n",

@@ -1,4 +1,4 @@
-"""Ports and addresses."""
+"""Tests of ports and addresses."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from dataclasses import astuple
 import pytest
 
 from torchserve_models.serving.errors import ConfigError, PortTaken
-from torchserve_models.serving.run_config.ports import Ports, check_free, endpoints
+from torchserve_models.serving.run_config.ports import Ports, check_free, endpoints_of
 
 
 def test_free_ports_are_different():
@@ -19,26 +19,26 @@ def test_defaults_are_those_of_torchserve():
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:x", "http://127.0.0.1:70000"])
-def test_a_port_that_is_none_is_refused(address):
+def test_invalid_port_is_rejected(address):
     with pytest.raises(ConfigError, match="inference_address"):
         Ports.from_settings({"inference_address": address})
 
 
 @pytest.mark.parametrize("number", ["x", "", "0", "-1", "70000"])
-def test_a_grpc_port_that_is_none_is_refused(number):
+def test_invalid_grpc_port_is_rejected(number):
     with pytest.raises(ConfigError, match=r"grpc.inference"):
         Ports.from_settings({"grpc_inference_port": number})
 
 
 @pytest.mark.parametrize("offset", [-8080, 60000])
-def test_an_offset_that_leads_nowhere_is_refused(offset):
+def test_invalid_offset_is_rejected(offset):
     with pytest.raises(ConfigError, match=r"not a port number for inference \(1-65535\)"):
         Ports.from_settings({}).shifted(offset)
     with pytest.raises(ConfigError, match="0 is not a port number for inference"):
         Ports.from_settings({"inference_address": "http://127.0.0.1:0"})
 
 
-def test_another_port_keeps_the_address():
+def test_shifted_port_keeps_the_address():
     settings = {"inference_address": "http://0.0.0.0:8080", "management_address": "https://[::1]:8443"}
     changed = Ports(1, 2, 3, 4, 5).settings(settings)
     assert changed["inference_address"] == "http://0.0.0.0:1"
@@ -49,14 +49,14 @@ def test_another_port_keeps_the_address():
 @pytest.mark.parametrize(
     ("bound", "reached"), [("0.0.0.0", "127.0.0.1"), ("192.0.2.1", "192.0.2.1"), ("[::]", "[::1]")]
 )
-def test_where_a_client_on_this_machine_finds_a_server(bound, reached):
+def test_endpoints_are_reachable_from_this_machine(bound, reached):
     settings = {"inference_address": f"http://{bound}:80", "grpc_inference_address": bound.strip("[]")}
-    found = endpoints(settings)
-    assert found.inference == f"http://{reached}:80"
-    assert found.grpc_inference == f"{reached}:7070"
+    addresses = endpoints_of(settings)
+    assert addresses.inference == f"http://{reached}:80"
+    assert addresses.grpc_inference == f"{reached}:7070"
 
 
-def test_a_taken_port_is_named_with_who_has_it_and_what_to_do():
+def test_taken_port_is_named_with_its_holder_and_a_solution():
     ports = Ports.free()
     settings = ports.settings({})
     check_free(settings)

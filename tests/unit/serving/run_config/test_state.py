@@ -1,5 +1,6 @@
-"""The state file, the identity of processes, and the run folder with its lock."""
+"""Tests of the state file, process identities, and the run folder with its lock."""
 
+import errno
 import json
 import os
 import signal
@@ -13,16 +14,18 @@ import pytest
 
 from torchserve_models.client import Endpoints
 from torchserve_models.serving.commands.status import get_status
-from torchserve_models.serving.commands.stopping import stop
-from torchserve_models.serving.errors import AlreadyRunning, RunError
+from torchserve_models.serving.commands.stop_command import stop
+from torchserve_models.serving.errors import AlreadyRunning, ConfigError, RunError
+from torchserve_models.serving.run_config import state
 from torchserve_models.serving.run_config.run_dir import RunDir
-from torchserve_models.serving.run_config.state import Identity, State
+from torchserve_models.serving.run_config.run_plan import plan_run
+from torchserve_models.serving.run_config.state import ProcessIdentity, RunState
 
-STATE = State(
+STATE = RunState(
     phase="ready",
     message="every model answers",
-    supervisor=Identity.of(os.getpid()),
-    frontend=Identity(2**22 + 1, "once"),
+    supervisor=ProcessIdentity.of(os.getpid()),
+    frontend=ProcessIdentity(2**22 + 1, "once"),
     endpoints=Endpoints(),
     models=("a", "b"),
     store="/store",
@@ -30,33 +33,49 @@ STATE = State(
 )
 
 
-def test_a_state_is_read_back(tmp_path):
+def test_state_is_read_as_written(tmp_path):
     path = tmp_path / "state.json"
     STATE.write(path)
-    read = State.read(path)
+    read = RunState.read(path)
     assert read is not None
     assert replace(read, updated=0.0) == STATE
     assert read.updated > 0
     assert [entry.name for entry in tmp_path.iterdir()] == ["state.json"]
 
 
+def test_message_with_a_path_that_is_not_utf8_is_written(tmp_path):
+    replace(STATE, message="no such file: /tmp/\udce9").write(tmp_path / "state.json")
+    read = RunState.read(tmp_path / "state.json")
+    assert read is not None
+    assert read.message == "no such file: /tmp/?"
+
+
+def test_folder_whose_name_is_not_utf8_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="not valid UTF-8"):
+        plan_run([], tmp_path / "\udce9", tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"frontend": 1}', "[" * 200_000, "null", "\ufffd\x00"]
 )
-def test_a_file_that_is_no_state_is_none(tmp_path, text):
+def test_invalid_file_is_none(tmp_path, text):
     (tmp_path / "state.json").write_text(text)
-    assert State.read(tmp_path / "state.json") is None
+    assert RunState.read(tmp_path / "state.json") is None
 
 
-def test_without_room_for_another_file_it_is_written_in_place_or_not_at_all(tmp_path):
+def test_full_disk_leaves_the_old_state_or_writes_in_place(tmp_path, monkeypatch):
     path = tmp_path / "state.json"
     STATE.write(path)
-    path.with_suffix(f".{os.getpid()}.new").mkdir()  # as on a full disk, there can be no new file
+
+    def fail(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(state, "write_atomic", fail)
     replace(STATE, phase="stopping").write(path)
-    assert State.read(path).phase == "stopping"
+    assert RunState.read(path).phase == "stopping"
     with pytest.raises(OSError):  # noqa: PT011
         replace(STATE, phase="stopped", message="x" * 2**20).write(path)
-    assert State.read(path).phase == "stopping"
+    assert RunState.read(path).phase == "stopping"
 
 
 @pytest.mark.parametrize(
@@ -81,34 +100,34 @@ def test_without_room_for_another_file_it_is_written_in_place_or_not_at_all(tmp_
         ("more", 1),
     ],
 )
-def test_a_damaged_state_is_none(tmp_path, name, value):
+def test_state_with_invalid_value_is_none(tmp_path, name, value):
     path = tmp_path / "state.json"
     STATE.write(path)
-    assert State.read(path) is not None
+    assert RunState.read(path) is not None
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
-    assert State.read(path) is None
+    assert RunState.read(path) is None
     assert stop(RunDir(tmp_path)) == f"nothing runs in {tmp_path}"
     assert get_status(RunDir(tmp_path)).exit_code == 3
 
 
-def test_a_process_is_told_from_a_later_one_of_the_same_number():
-    me = Identity.of(os.getpid())
+def test_process_is_distinguished_from_a_later_one_with_the_same_id():
+    me = ProcessIdentity.of(os.getpid())
     assert me.alive()
     assert not replace(me, started=me.started + "0").alive()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
-def test_a_process_stays_the_same_when_somebody_sets_the_clock(monkeypatch):
-    me = Identity.of(os.getpid())
+def test_identity_does_not_depend_on_the_clock(monkeypatch):
+    me = ProcessIdentity.of(os.getpid())
     monkeypatch.setattr(psutil, "boot_time", lambda: 1e9)
     monkeypatch.setattr(psutil.Process, "create_time", lambda _: 2e9)
-    assert Identity.of(os.getpid()) == me
+    assert ProcessIdentity.of(os.getpid()) == me
     assert me.alive()
 
 
-def test_an_ended_process_is_not_alive_even_before_it_is_waited_for():
+def test_zombie_is_not_alive():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    identity = Identity.of(child.pid)
+    identity = ProcessIdentity.of(child.pid)
     assert identity.alive()
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -116,7 +135,7 @@ def test_an_ended_process_is_not_alive_even_before_it_is_waited_for():
     child.communicate()
 
 
-def test_one_run_folder_is_for_one_server(tmp_path):
+def test_run_folder_is_locked_by_one_server(tmp_path):
     run = RunDir(tmp_path)
     run.make()
     STATE.write(run.state)
@@ -125,7 +144,7 @@ def test_one_run_folder_is_for_one_server(tmp_path):
     run.lock().close()
 
 
-def test_a_long_path_gets_temporary_files_elsewhere(tmp_path):
+def test_long_path_has_its_temporary_folder_elsewhere(tmp_path):
     here = RunDir(tmp_path / "run")
     here.make()
     far = RunDir(tmp_path / ("x" * 100))
@@ -138,13 +157,13 @@ def test_a_long_path_gets_temporary_files_elsewhere(tmp_path):
     elsewhere.rmdir()
 
 
-def test_a_run_folder_that_cannot_be_made_is_explained(tmp_path):
+def test_run_folder_that_cannot_be_created_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="--run-dir"):
         RunDir(tmp_path / "file" / "run").make()
 
 
-def test_a_run_folder_that_cannot_be_used_is_explained(tmp_path):
+def test_unusable_run_folder_is_an_error(tmp_path):
     run = RunDir(tmp_path / "run")
     run.make()
     (run.path / "lock").mkdir()
@@ -155,26 +174,26 @@ def test_a_run_folder_that_cannot_be_used_is_explained(tmp_path):
         run.temporary()
 
 
-def test_a_run_folder_is_for_its_owner(tmp_path):
+def test_run_folder_is_accessible_to_its_owner_only(tmp_path):
     run = RunDir(tmp_path / "of" / "a" / "run")
     run.make()
     assert stat.S_IMODE(run.path.stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("phase", ["stopped", "failed"])
-def test_a_program_that_once_served_is_not_ended_for_it(tmp_path, phase):
+def test_program_that_has_stopped_serving_is_not_ended(tmp_path, phase):
     program = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run = RunDir(tmp_path)
     run.make()
-    replace(STATE, phase=phase, supervisor=Identity.of(program.pid)).write(run.state)
+    replace(STATE, phase=phase, supervisor=ProcessIdentity.of(program.pid)).write(run.state)
     assert stop(run) == f"nothing runs in {tmp_path}"
     assert program.poll() is None
     program.kill()
     program.communicate()
 
 
-def test_a_supervisor_that_says_nothing_more_is_ended(tmp_path):
-    """It does not answer SIGTERM with its own end within the time that the end may take: nobody waits longer."""
+def test_hanging_supervisor_is_ended(tmp_path):
+    """The supervisor does not end after SIGTERM within the time limit of the shutdown."""
     run = RunDir(tmp_path)
     run.make()
     program = subprocess.Popen(
@@ -188,13 +207,15 @@ def test_a_supervisor_that_says_nothing_more_is_ended(tmp_path):
     )
     assert program.stdout is not None
     program.stdout.readline()
-    replace(STATE, supervisor=Identity.of(program.pid), frontend=None, stop_seconds=0.1).write(run.state)
+    replace(STATE, supervisor=ProcessIdentity.of(program.pid), frontend=None, stop_seconds=0.1).write(
+        run.state
+    )
     assert stop(run).startswith("stopped")
     program.communicate(timeout=30)
     assert program.returncode == -signal.SIGKILL
 
 
-def test_somebody_elses_server_is_an_error_and_no_traceback(tmp_path, monkeypatch):
+def test_server_of_another_user_is_an_error(tmp_path, monkeypatch):
     def kill(_pid, _number):
         raise PermissionError(1, "Operation not permitted")
 
@@ -204,19 +225,19 @@ def test_somebody_elses_server_is_an_error_and_no_traceback(tmp_path, monkeypatc
         stop(RunDir(tmp_path))
 
 
-def test_where_nothing_was_started_status_and_stop_say_so(tmp_path):
+def test_status_and_stop_report_an_unused_run_folder(tmp_path):
     run = RunDir(tmp_path)
-    found = get_status(run)
-    assert (found.running, found.ready, found.exit_code) == (False, False, 3)
-    assert "scripts/serve" in str(found.problem)
+    result = get_status(run)
+    assert (result.running, result.ready, result.exit_code) == (False, False, 3)
+    assert "scripts/serve" in str(result.problem)
     assert stop(run) == f"nothing runs in {tmp_path}"
 
 
-def test_a_run_whose_processes_were_killed_is_not_running(tmp_path):
+def test_run_with_killed_processes_is_not_running(tmp_path):
     run = RunDir(tmp_path)
     run.make()
-    gone = Identity(2**22 + 2, "once")
+    gone = ProcessIdentity(2**22 + 2, "once")
     replace(STATE, supervisor=gone).write(run.state)
-    found = get_status(run)
-    assert found.exit_code == 3
-    assert "its processes were killed" in str(found.problem)
+    result = get_status(run)
+    assert result.exit_code == 3
+    assert "the server's processes were killed" in str(result.problem)

@@ -1,4 +1,4 @@
-"""Delays grow, start over after a stable time, and end at the limit."""
+"""Tests of restart delays: growth, reset after a stable time, and limit."""
 
 from torchserve_models.serving.supervisor.backoff import Backoff
 
@@ -11,7 +11,7 @@ class Clock:
         return self.now
 
 
-def test_delays_double_up_to_the_longest():
+def test_delays_double_up_to_the_maximum():
     clock = Clock()
     backoff = Backoff(initial_delay_s=1, max_delay_s=5, max_restarts=100, clock=clock)
     delays = []
@@ -22,7 +22,7 @@ def test_delays_double_up_to_the_longest():
     assert backoff.count == 5
 
 
-def test_a_stable_time_starts_over():
+def test_stable_period_resets_the_delays():
     clock = Clock()
     backoff = Backoff(initial_delay_s=1, stable_s=60, clock=clock)
     assert [backoff.next_delay(), backoff.next_delay()] == [1, 2]
@@ -32,7 +32,7 @@ def test_a_stable_time_starts_over():
     assert backoff.next_delay() == 1
 
 
-def test_the_limit_counts_failures_in_a_row():
+def test_limit_counts_consecutive_failures():
     clock = Clock()
     backoff = Backoff(max_restarts=3, stable_s=60, clock=clock)
     assert None not in [backoff.next_delay() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Unpacked archives that nothing uses are removed; those in use and young ones are not."""
+"""Tests of removing unused unpacked archives."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def unpacked(tmp_path):
     return make
 
 
-def test_only_what_is_old_and_of_no_registered_version_goes(tmp_path, unpacked):
+def test_only_old_folders_of_unregistered_versions_are_removed(tmp_path, unpacked):
     used, refused, young = unpacked("a", "1", 5000), unpacked("b", "2", 5000), unpacked("c", "3", 5)
     half = tmp_path / "models" / "half"
     half.mkdir()

@@ -1,22 +1,24 @@
-"""The wait at the end: until nothing runs, and when new requests can be refused."""
+"""Tests of draining: the end of running requests, and the time to reject new ones."""
 
 import pytest
 
 from torchserve_models import client
 from torchserve_models.client import Endpoints
-from torchserve_models.serving.health.model_states import Model, Worker
+from torchserve_models.serving.health.model_states import ObservedVersion, ObservedWorker
 from torchserve_models.serving.supervisor import drain
 
-WORKER = Worker(id="9000", status="READY", pid=1, alive=True, memory=0)
+WORKER = ObservedWorker(id="9000", status="READY", pid=1, alive=True, memory=0)
 
 
 def model(queue_waiting):
-    return Model("m", "1", True, "m.mar", 1, 1, 60, 60, queue_waiting, 100 - queue_waiting, (WORKER,))
+    return ObservedVersion(
+        "m", "1", True, "m.mar", 1, 1, 60, 60, queue_waiting, 100 - queue_waiting, (WORKER,)
+    )
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """`queue` and `busy` are what the next looks see; a look takes a tenth of a second of a clock of its own."""
+    """Return a fake server with successive `queue` and `busy` states; a poll takes 0.1 s of a simulated clock."""
 
     class Fake:
         def __init__(self):
@@ -43,14 +45,14 @@ def run(server, seconds=60.0):
     return is_drained, emptied
 
 
-def test_an_idle_server_ends_at_once(server):
+def test_idle_server_is_drained_at_once(server):
     is_drained, emptied = run(server)
     assert is_drained
     assert emptied == [0.0]
     assert server.now < 1
 
 
-def test_the_queues_are_reported_empty_once_while_workers_still_compute(server):
+def test_empty_queues_are_reported_once_while_workers_compute(server):
     server.queue = lambda: 5 if server.now < 2 else 0
     server.busy = lambda: server.now < 9
     is_drained, emptied = run(server)
@@ -59,8 +61,8 @@ def test_the_queues_are_reported_empty_once_while_workers_still_compute(server):
     assert server.now == pytest.approx(9, abs=1)
 
 
-def test_a_queue_that_never_empties_is_taken_for_empty_after_half_of_the_time(server):
-    """Clients that keep their connections send on; refused from then on, they let the workers come to rest."""
+def test_full_queue_counts_as_empty_after_half_of_the_time(server):
+    """Clients with open connections continue to send; once they are rejected, the workers become idle."""
     server.queue = lambda: 100 if server.now < 31 else 0
     server.busy = lambda: server.now < 31
     is_drained, emptied = run(server)
@@ -68,14 +70,14 @@ def test_a_queue_that_never_empties_is_taken_for_empty_after_half_of_the_time(se
     assert emptied == [pytest.approx(30, abs=0.2)]
 
 
-def test_what_does_not_end_in_time(server):
+def test_unfinished_requests_end_the_wait_at_the_deadline(server):
     server.busy = lambda: True
     is_drained, _ = run(server, 5.0)
     assert not is_drained
     assert server.now == pytest.approx(5, abs=0.3)
 
 
-def test_a_front_end_that_is_gone_answers_nothing_any_more(server, monkeypatch):
+def test_missing_front_end_ends_the_wait(server, monkeypatch):
     def gone(*_, **__):
         raise client.Unavailable("gone")
 

@@ -1,11 +1,11 @@
-"""Reports about clients that left: what is kept, for how long, and what is ignored."""
+"""Tests of reports about disconnected clients: stored files, expiry, and invalid reports."""
 
 import socket
 import time
 
 import pytest
 
-from handlers.core.edge import EdgeReader
+from handlers.core.disconnect_events import DisconnectEventsReader
 from torchserve_models.serving.supervisor import edge_events
 from torchserve_models.serving.supervisor.edge_events import EdgeEvents
 
@@ -27,20 +27,20 @@ def report(number=0, model="t5-small", seconds="5.001"):
     )
 
 
-def test_a_reported_request_and_its_models_wait_reach_the_worker(events, tmp_path):
-    reader = EdgeReader(tmp_path, "t5-small")
-    assert not reader.has_left(f"{1:032x}")
+def test_disconnects_and_waits_are_written_for_workers(events, tmp_path):
+    reader = DisconnectEventsReader(tmp_path, "t5-small")
+    assert not reader.has_disconnected(f"{1:032x}")
     for number in range(10):
         assert events.receive(report(number, seconds=f"{5 + number // 3:.3f}"))
-    assert reader.has_left(f"{1:032x}")
+    assert reader.has_disconnected(f"{1:032x}")
     assert reader.wait_s() == 5.0
-    assert EdgeReader(tmp_path, "resnet-50").wait_s() is None
+    assert DisconnectEventsReader(tmp_path, "resnet-50").wait_s() is None
 
 
-def test_a_few_clients_that_leave_say_nothing_about_the_others(events, tmp_path):
+def test_few_disconnects_do_not_set_a_wait(events, tmp_path):
     for number in range(9):
         events.receive(report(number))
-    assert EdgeReader(tmp_path, "t5-small").wait_s() is None
+    assert DisconnectEventsReader(tmp_path, "t5-small").wait_s() is None
 
 
 @pytest.mark.parametrize(
@@ -65,23 +65,23 @@ def test_a_few_clients_that_leave_say_nothing_about_the_others(events, tmp_path)
     ],
     ids=lambda datagram: datagram[:40].decode("latin-1"),
 )
-def test_anything_else_is_ignored(events, tmp_path, datagram):
+def test_other_datagrams_are_ignored(events, tmp_path, datagram):
     assert not events.receive(datagram)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["left", "wait"]
 
 
-def test_reports_are_forgotten(events, tmp_path):
+def test_reports_expire(events, tmp_path):
     for number in range(6):
         events.receive(report(number), now=100.0)
-    events.expire(100.0 + edge_events.WAIT_KEPT_S)
-    assert EdgeReader(tmp_path, "t5-small").wait_s() is None
+    events.expire(100.0 + edge_events.WAIT_TTL_S)
+    assert DisconnectEventsReader(tmp_path, "t5-small").wait_s() is None
     assert len(list((tmp_path / "left").iterdir())) == 6
-    events.expire(100.0 + edge_events.LEFT_KEPT_S)
+    events.expire(100.0 + edge_events.CLIENT_LEFT_TTL_S)
     assert list((tmp_path / "left").iterdir()) == []
 
 
 def test_files_and_rate_are_bounded(events, tmp_path, monkeypatch):
-    monkeypatch.setattr(edge_events, "MAX_LEFT", 10)
+    monkeypatch.setattr(edge_events, "MAX_CLIENTS_LEFT", 10)
     monkeypatch.setattr(edge_events, "MAX_MODELS", 3)
     monkeypatch.setattr(edge_events, "MAX_DATAGRAMS_PER_S", 60)
     taken = [events.receive(report(number, f"m{number % 7}"), now=1.0) for number in range(100)]
@@ -97,12 +97,12 @@ def test_datagrams_arrive_and_garbage_does_not_end_the_thread(events, tmp_path):
         for datagram in (b"garbage", b"x" * 5000, report(7)):
             sender.sendto(datagram, events.address)
     end = time.monotonic() + 10
-    while not EdgeReader(tmp_path, "m").has_left(f"{7:032x}"):
+    while not DisconnectEventsReader(tmp_path, "m").has_disconnected(f"{7:032x}"):
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def test_a_folder_that_cannot_be_written_does_not_end_the_thread(events, tmp_path):
+def test_unwritable_folder_does_not_end_the_thread(events, tmp_path):
     (tmp_path / "left").rmdir()
     events.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -116,8 +116,8 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_thread(events, tmp_pat
             time.sleep(0.05)
 
 
-def test_what_an_earlier_run_left_is_removed(tmp_path):
+def test_files_of_an_earlier_run_are_removed(tmp_path):
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / ID).touch()
     EdgeEvents(tmp_path, "127.0.0.1", 0).close()
-    assert not EdgeReader(tmp_path, "m").has_left(ID)
+    assert not DisconnectEventsReader(tmp_path, "m").has_disconnected(ID)

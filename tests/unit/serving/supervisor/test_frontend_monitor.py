@@ -1,4 +1,4 @@
-"""When a front end counts as hung, and when as merely slow; when it has run out of memory."""
+"""Tests of detecting a hung front end or one without direct memory."""
 
 import socket
 import threading
@@ -8,16 +8,16 @@ from dataclasses import replace
 import pytest
 
 from handlers.core.activity import ActivityWriter
-from tests.unit.serving.health.test_readiness import MODEL
-from torchserve_models.serving.health.model_poller import Poll
-from torchserve_models.serving.health.model_states import Survey
-from torchserve_models.serving.lifecycle.snapshot import ServedVersion, Snapshot, SnapshotFilter
+from tests.unit.serving.health.observed import MODEL
+from torchserve_models.serving.health.model_poller import PollResult
+from torchserve_models.serving.health.model_states import ServerDescription
+from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion, SnapshotFilter
 from torchserve_models.serving.run_config.run_dir import RunDir
 from torchserve_models.serving.supervisor import frontend_monitor
 from torchserve_models.serving.supervisor.frontend_monitor import (
-    AnswerClock,
+    DirectMemoryErrorDetector,
     FrontendMonitor,
-    MemoryFailures,
+    HangDetector,
     finished_batches,
     is_answering,
 )
@@ -42,8 +42,8 @@ def fail(answers, clock, seconds, batches=None, step=2.5):
         answers.record(answered=False, batches=0 if batches is None else batches + number)
 
 
-def test_one_that_answers_nothing_is_hung_and_one_answer_clears_it(clock):
-    answers = AnswerClock(clock)
+def test_silent_front_end_is_hung_until_it_answers(clock):
+    answers = HangDetector(clock)
     fail(answers, clock, 10)
     assert answers.hung_for is None
     fail(answers, clock, 5)
@@ -52,24 +52,24 @@ def test_one_that_answers_nothing_is_hung_and_one_answer_clears_it(clock):
     assert answers.hung_for is None
 
 
-def test_one_whose_workers_finish_batches_is_slow_until_it_is_too_long(clock):
-    answers = AnswerClock(clock)
+def test_front_end_with_finished_batches_is_slow_until_the_limit(clock):
+    answers = HangDetector(clock)
     fail(answers, clock, 40, batches=1)
     assert answers.hung_for is None
     fail(answers, clock, 30, batches=100)
     assert answers.hung_for is not None
 
 
-def test_a_supervisor_that_was_suspended_does_not_blame_the_front_end(clock):
-    answers = AnswerClock(clock)
+def test_suspended_supervisor_does_not_count_its_pause(clock):
+    answers = HangDetector(clock)
     clock.now += 600
     assert answers.hung_for is None
     answers.record(answered=False, batches=0)
     assert answers.hung_for is None
 
 
-def test_a_restart_waits_until_the_errors_have_stopped_but_not_for_ever(clock):
-    memory = MemoryFailures(clock)
+def test_restart_waits_for_the_end_of_memory_errors_up_to_a_limit(clock):
+    memory = DirectMemoryErrorDetector(clock)
     memory.record(
         ["torch.OutOfMemoryError: CUDA out of memory", "2026 ERROR x - java.lang.NullPointerException"]
     )
@@ -88,10 +88,10 @@ def test_a_restart_waits_until_the_errors_have_stopped_but_not_for_ever(clock):
     assert memory.demand_restart
 
 
-def test_any_answer_at_all_is_an_answer_and_silence_is_none():
+def test_any_byte_is_an_answer():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        assert not is_answering(url, "/ping", 0.2)  # accepted by the kernel alone
+        assert not is_answering(url, "/ping", 0.2)  # only the kernel accepts the connection
 
         def answer():
             server.accept()[0].close()  # the connection of the first attempt
@@ -107,7 +107,7 @@ def test_any_answer_at_all_is_an_answer_and_silence_is_none():
     assert not is_answering(url, "/ping", 0.5)
 
 
-def test_batches_of_all_workers_are_counted(tmp_path):
+def test_batches_of_all_workers_are_summed(tmp_path):
     assert finished_batches(tmp_path / "missing") == 0
     for pid in ("1", "2"):
         writer = ActivityWriter(tmp_path / pid)
@@ -118,19 +118,19 @@ def test_batches_of_all_workers_are_counted(tmp_path):
 
 
 class FakePoller:
-    """Its `answers` makes it learn these models; None for an attempt without an answer."""
+    """Fake poller. `answers` sets the models of the next poll; None is a poll without an answer."""
 
     def __init__(self):
         self.latest = None
-        self.hurried = 0
+        self.poll_requests = 0
 
     def ask_soon(self):
-        self.hurried += 1
+        self.poll_requests += 1
 
-    def answers(self, survey, started=None, repairing=frozenset()):
+    def answers(self, description, started=None, repairing=frozenset()):
         number = self.latest.number + 1 if self.latest else 1
         started = time.monotonic() if started is None else started
-        self.latest = Poll(number, started, 0.0, survey, repairing)
+        self.latest = PollResult(number, started, 0.0, description, repairing)
 
 
 SERVED = ServedVersion.of(MODEL)
@@ -138,7 +138,7 @@ OTHER = replace(MODEL, version="2", default=False)
 
 
 class Watched:
-    """A monitor whose thread is not started, and what it has saved."""
+    """Front-end monitor whose thread is not started, with the saved snapshots."""
 
     def __init__(self, tmp_path):
         self.poller = FakePoller()
@@ -147,7 +147,7 @@ class Watched:
         self.run.make()
         self.run.server_log.parent.mkdir(exist_ok=True)
         self.run.server_log.write_text("2026 INFO  main ModelManager - Model before loaded.\n")
-        self.served = SnapshotFilter(Snapshot.of([SERVED]))
+        self.served = SnapshotFilter(ModelSnapshot.of([SERVED]))
         self.monitor = FrontendMonitor(
             self.poller, "http://127.0.0.1:9", self.run, self.served, lambda s: self.saved.append(s.snapshot)
         )
@@ -165,32 +165,32 @@ def watched(tmp_path):
 def test_each_survey_is_saved_once(watched):
     watched.monitor.step()
     assert watched.saved == []
-    watched.poller.answers(Survey((MODEL, OTHER), {}))
+    watched.poller.answers(ServerDescription((MODEL, OTHER), {}))
     for _ in range(3):
         watched.monitor.step()
-    assert watched.saved == [Snapshot.of([SERVED, ServedVersion.of(OTHER)])]
+    assert watched.saved == [ModelSnapshot.of([SERVED, ServedVersion.of(OTHER)])]
 
 
-def test_a_survey_that_began_before_this_life_of_the_front_end_is_not_about_it(watched):
-    watched.poller.answers(Survey((), {}), started=watched.monitor._began - 1.0)
+def test_survey_before_the_restart_is_ignored(watched):
+    watched.poller.answers(ServerDescription((), {}), started=watched.monitor._began - 1.0)
     watched.monitor.step()
     assert watched.saved == []
 
 
-def test_what_could_not_be_described_or_is_being_repaired_stays_as_it_was(watched):
+def test_undescribed_or_repaired_models_keep_their_state(watched):
     reviving = replace(MODEL, min_workers=0, max_workers=0)
-    for survey, repairing in [
-        (Survey((), {"m": "internal error"}), frozenset()),
-        (Survey((), {}, {"m": "no time"}), frozenset()),
-        (Survey((reviving,), {}), frozenset([SERVED.key])),
+    for description, repairing in [
+        (ServerDescription((), {"m": "internal error"}), frozenset()),
+        (ServerDescription((), {}, {"m": "no time"}), frozenset()),
+        (ServerDescription((reviving,), {}), frozenset([SERVED.key])),
     ]:
-        watched.poller.answers(survey, repairing=repairing)
+        watched.poller.answers(description, repairing=repairing)
         watched.monitor.step()
-    assert watched.saved == [Snapshot.of([SERVED])] * 3
+    assert watched.saved == [ModelSnapshot.of([SERVED])] * 3
 
 
 @pytest.mark.parametrize(
-    ("line", "hurried"),
+    ("line", "poll_requests"),
     [
         ("ModelManager - Model x loaded.", 1),
         ("ModelManager - updateModel: x, count: 2", 1),
@@ -198,34 +198,34 @@ def test_what_could_not_be_described_or_is_being_repaired_stays_as_it_was(watche
         ("WorkerThread - 9000 Worker disconnected. WORKER_STOPPED", 0),
     ],
 )
-def test_a_change_in_the_log_makes_the_poller_hurry(watched, line, hurried):
+def test_logged_change_triggers_a_poll(watched, line, poll_requests):
     watched.log(line)
     watched.monitor.step()
     watched.monitor.step()
-    assert watched.poller.hurried == hurried
+    assert watched.poller.poll_requests == poll_requests
 
 
-def test_setting_the_default_version_settles_which_one_it_is(watched):
+def test_logged_default_version_is_noted(watched):
     watched.served.lost_defaults["m"] = "1"
     by_itself = replace(OTHER, default=True)
-    watched.poller.answers(Survey((by_itself,), {}))
+    watched.poller.answers(ServerDescription((by_itself,), {}))
     watched.monitor.step()
     assert not watched.saved[-1].versions[0].default
     watched.log("ModelVersionedRefs - Setting default version to 2 for model other")
     watched.monitor.step()
     assert watched.served.lost_defaults == {"m": "1"}
     watched.log("ModelVersionedRefs - Setting default version to 2 for model m")
-    watched.poller.answers(Survey((by_itself,), {}))
+    watched.poller.answers(ServerDescription((by_itself,), {}))
     watched.monitor.step()
     assert watched.served.lost_defaults == {}
     assert watched.saved[-1].versions[0].default
 
 
-def test_inference_is_pinged_only_when_management_does_not_answer(watched, monkeypatch, clock):
+def test_inference_is_pinged_only_if_management_is_silent(watched, monkeypatch, clock):
     pings = []
     monkeypatch.setattr(frontend_monitor, "is_answering", lambda *_: pings.append(1))
-    watched.monitor._clock = AnswerClock(clock)
-    watched.poller.answers(Survey((), {}))
+    watched.monitor._clock = HangDetector(clock)
+    watched.poller.answers(ServerDescription((), {}))
     watched.monitor.step()
     assert pings == []
     for _ in range(6):
@@ -236,7 +236,7 @@ def test_inference_is_pinged_only_when_management_does_not_answer(watched, monke
     assert watched.monitor.problem[0] == "no_answer"
 
 
-def test_an_error_does_not_end_the_thread(watched, monkeypatch):
+def test_error_does_not_end_the_thread(watched, monkeypatch):
     steps = []
     enough = threading.Event()
 
@@ -254,6 +254,6 @@ def test_an_error_does_not_end_the_thread(watched, monkeypatch):
 
 def test_nothing_is_saved_after_the_end(watched):
     watched.monitor.close()
-    watched.poller.answers(Survey((MODEL,), {}))
+    watched.poller.answers(ServerDescription((MODEL,), {}))
     watched.monitor.step()
     assert watched.saved == []

@@ -1,42 +1,42 @@
-"""Messages are delivered in order; what cannot be delivered is counted and forgotten."""
+"""Tests of asynchronous messages: order, and messages that cannot be delivered."""
 
 import threading
 import time
 
 from torchserve_models.serving.metrics import MESSAGES_LOST
-from torchserve_models.serving.supervisor.reporter import Reporter
+from torchserve_models.serving.supervisor.reporter import AsyncReporter
 
 
 def lost():
     return MESSAGES_LOST._value.get()
 
 
-def test_messages_come_in_order():
-    reporter, told = Reporter(), []
-    info, progress = reporter.wrap(told.append), reporter.wrap(lambda text: told.append(text.upper()))
+def test_messages_are_delivered_in_order():
+    reporter, messages = AsyncReporter(), []
+    info, progress = reporter.wrap(messages.append), reporter.wrap(lambda text: messages.append(text.upper()))
     info("a")
     progress("b")
     info("c")
     reporter.flush()
-    assert told == ["a", "B", "c"]
+    assert messages == ["a", "B", "c"]
 
 
-def test_a_sink_that_fails_costs_its_message_only():
-    reporter, told = Reporter(), []
+def test_failing_sink_loses_only_its_message():
+    reporter, messages = AsyncReporter(), []
     before = lost()
 
     def fail(_text):
         raise BrokenPipeError("nobody reads")
 
     reporter.wrap(fail)("a")
-    reporter.wrap(told.append)("b")
+    reporter.wrap(messages.append)("b")
     reporter.flush()
-    assert told == ["b"]
+    assert messages == ["b"]
     assert lost() == before + 1
 
 
-def test_a_sink_that_blocks_holds_nobody_up():
-    reporter, release = Reporter(), threading.Event()
+def test_blocking_sink_does_not_block_callers():
+    reporter, release = AsyncReporter(), threading.Event()
     before = lost()
     info = reporter.wrap(lambda _: release.wait(60))
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""What ends a run, what does not, and how long the end takes."""
+"""Tests of stopping the supervisor: signals, failures and shutdown time."""
 
 import io
 import os
@@ -9,35 +9,35 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.unit.serving.health.test_readiness import MODEL
-from torchserve_models.serving import background
+from tests.unit.serving.health.observed import MODEL
+from torchserve_models.serving import detached_supervisor
 from torchserve_models.serving.errors import FrontendFailed
-from torchserve_models.serving.health.model_poller import Poll
-from torchserve_models.serving.health.model_states import Survey
+from torchserve_models.serving.health.model_poller import PollResult
+from torchserve_models.serving.health.model_states import ServerDescription
 from torchserve_models.serving.metrics import WATCH_ERRORS
-from torchserve_models.serving.run_config.run_plan import plan
-from torchserve_models.serving.run_config.state import State
+from torchserve_models.serving.run_config.run_plan import plan_run
+from torchserve_models.serving.run_config.state import RunState
 from torchserve_models.serving.server import Server
 from torchserve_models.serving.supervisor import supervisor as supervisor_module
 from torchserve_models.serving.supervisor.supervisor import Supervisor
 from torchserve_models.serving.system import log_rotation
 
 
-def test_a_second_signal_ends_the_wait_and_one_right_after_the_first_does_not(tmp_path, monkeypatch):
+def test_second_signal_ends_the_wait_unless_it_is_immediate(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(supervisor_module.time, "monotonic", lambda: now[0])
-    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path), print)
+    supervisor = Supervisor(plan_run(["m"], tmp_path, tmp_path), print)
     supervisor.on_signal()
-    now[0] += 0.2  # a shell that passes on what the terminal has sent already
+    now[0] += 0.2  # a shell that forwards a signal that the terminal has already sent
     supervisor.on_signal()
-    assert not supervisor._is_hurried
+    assert not supervisor._skips_waiting
     now[0] += 2.0
     supervisor.on_signal()
-    assert supervisor._is_hurried
+    assert supervisor._skips_waiting
 
 
-def test_it_is_stopping_from_the_moment_that_it_is_asked(tmp_path):
-    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), print)
+def test_phase_is_stopping_once_a_stop_is_requested(tmp_path):
+    supervisor = Supervisor(plan_run(["m"], tmp_path, tmp_path / "run"), print)
     assert supervisor.phase == "starting"
     supervisor.request_stop()
     supervisor.plan.run.make()
@@ -47,43 +47,43 @@ def test_it_is_stopping_from_the_moment_that_it_is_asked(tmp_path):
 
 @pytest.fixture
 def watching(tmp_path):
-    """A run that has begun, without a front end."""
-    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), print)
+    """Return a supervisor that has started without a front end."""
+    supervisor = Supervisor(plan_run(["m"], tmp_path, tmp_path / "run"), print)
     supervisor.plan.run.make()
     supervisor._write_initial_state()
     return supervisor
 
 
-def test_an_error_while_watching_is_counted_and_the_watch_goes_on(watching, monkeypatch):
+def test_error_is_counted_and_watching_continues(watching, monkeypatch):
     rounds = []
 
-    def look():
+    def step():
         rounds.append(1)
         if len(rounds) > 3:
             watching.request_stop()
         raise ValueError("nobody thought of this")
 
-    monkeypatch.setattr(watching, "_step", look)
+    monkeypatch.setattr(watching, "_step", step)
     before = WATCH_ERRORS._value.get()
     watching.watch()
     assert len(rounds) == 4
     assert WATCH_ERRORS._value.get() == before + 4
 
 
-def test_a_front_end_that_does_not_stay_up_ends_the_watch(watching, monkeypatch):
-    def look():
-        raise FrontendFailed("does not stay up")
+def test_front_end_beyond_the_restart_limit_ends_the_watch(watching, monkeypatch):
+    def step():
+        raise FrontendFailed("failed too often")
 
-    monkeypatch.setattr(watching, "_step", look)
+    monkeypatch.setattr(watching, "_step", step)
     with pytest.raises(FrontendFailed):
         watching.watch()
 
 
-def test_a_state_that_cannot_be_written_and_messages_that_nobody_reads_do_not_matter(tmp_path):
+def test_unwritable_state_and_unread_messages_are_ignored(tmp_path):
     def info(_message):
         raise BrokenPipeError("the reader has gone")
 
-    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), info, info)
+    supervisor = Supervisor(plan_run(["m"], tmp_path, tmp_path / "run"), info, info)
     supervisor.plan.run.make()
     supervisor._write_initial_state()
     supervisor.plan.run.state.unlink()
@@ -93,8 +93,8 @@ def test_a_state_that_cannot_be_written_and_messages_that_nobody_reads_do_not_ma
     assert supervisor.phase == "starting"
 
 
-def test_a_message_that_cannot_be_delivered_does_not_hold_anything_up(tmp_path):
-    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run"), lambda _: time.sleep(60))
+def test_undeliverable_message_does_not_block(tmp_path):
+    supervisor = Supervisor(plan_run(["m"], tmp_path, tmp_path / "run"), lambda _: time.sleep(60))
     start = time.monotonic()
     for _ in range(2000):
         supervisor._info("a pipe that nobody empties")
@@ -103,7 +103,7 @@ def test_a_message_that_cannot_be_delivered_does_not_hold_anything_up(tmp_path):
 
 @pytest.fixture
 def surprised(tmp_path, monkeypatch):
-    """A plan whose run has begun, without a front end, and whose watch meets an error that nobody thought of."""
+    """Return the plan of a run without front end, whose watch loop raises an unexpected error."""
 
     def start(self):
         self.plan.run.make()
@@ -115,11 +115,11 @@ def surprised(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Supervisor, "start", start)
     monkeypatch.setattr(Supervisor, "watch", watch)
-    return plan(["m"], tmp_path, tmp_path / "run")
+    return plan_run(["m"], tmp_path, tmp_path / "run")
 
 
 def assert_ended(run):
-    state = State.read(run.state)
+    state = RunState.read(run.state)
     assert state is not None
     assert state.phase == "failed"
     assert "nobody thought of this" in state.message
@@ -127,15 +127,15 @@ def assert_ended(run):
     run.lock().close()
 
 
-def test_a_surprise_in_the_background_ends_the_run(surprised, monkeypatch):
-    monkeypatch.setattr(background.sys, "stdin", io.StringIO(surprised.as_json()))
+def test_unexpected_error_in_the_background_ends_the_run(surprised, monkeypatch):
+    monkeypatch.setattr(detached_supervisor.sys, "stdin", io.StringIO(surprised.as_json()))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(ValueError, match="nobody thought of this"):
-        background.main()
+        detached_supervisor.main()
     assert_ended(surprised.run)
 
 
-def test_a_surprise_under_a_server_object_ends_the_run(surprised):
+def test_unexpected_error_of_a_server_object_ends_the_run(surprised):
     supervisor = Supervisor(surprised, print)
     supervisor.start()
     with Server(supervisor) as running:
@@ -145,32 +145,32 @@ def test_a_surprise_under_a_server_object_ends_the_run(surprised):
 
 
 @pytest.mark.parametrize(
-    ("survey", "is_removed"),
+    ("description", "is_removed"),
     [
-        (Survey((MODEL,), {}), True),
-        (Survey((MODEL,), {"org/odd": "no such route"}), False),
-        (Survey((MODEL,), {}, {"slow": "no time"}), False),
-        (Survey((replace(MODEL, version="9"),), {}), False),
+        (ServerDescription((MODEL,), {}), True),
+        (ServerDescription((MODEL,), {"org/odd": "no such route"}), False),
+        (ServerDescription((MODEL,), {}, {"slow": "no time"}), False),
+        (ServerDescription((replace(MODEL, version="9"),), {}), False),
         (None, False),
     ],
 )
-def test_an_unpacked_archive_is_removed_only_when_all_models_are_known(
-    watching, tmp_path, survey, is_removed
+def test_unpacked_archive_is_removed_only_if_all_models_are_known(
+    watching, tmp_path, description, is_removed
 ):
-    """What a model that cannot be described is served from must not be taken for a leftover."""
+    """The unpacked archive of a model that cannot be described must not be removed."""
     folder = tmp_path / "temporary" / "models" / "a"
     (folder / "MAR-INF").mkdir(parents=True)
     (folder / "MAR-INF" / "MANIFEST.json").write_text('{"model": {"modelVersion": "9"}}')
     os.utime(folder, (1e9, 1e9))
-    watching._keeper.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
-    watching._poller.latest = Poll(1, time.monotonic(), 0.0, survey)
+    watching._frontend_supervisor.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
+    watching._poller.latest = PollResult(1, time.monotonic(), 0.0, description)
     watching._run_housekeeping()
     assert folder.exists() != is_removed
 
 
-def test_a_drain_begins_after_its_delay_and_lasts_for_the_grace(tmp_path, monkeypatch):
-    """It is not ready from the begin of the delay on, in which requests are still accepted."""
-    supervisor = Supervisor(plan(["m"], tmp_path, tmp_path / "run", grace=33, drain_delay=7), print)
+def test_drain_starts_after_the_delay_and_lasts_for_the_grace(tmp_path, monkeypatch):
+    """During the delay, the server reports not ready but still accepts requests."""
+    supervisor = Supervisor(plan_run(["m"], tmp_path, tmp_path / "run", grace=33, drain_delay=7), print)
     supervisor.plan.run.make()
     supervisor.plan.run.edge.mkdir()
     supervisor._write_initial_state()
@@ -191,8 +191,8 @@ def test_a_drain_begins_after_its_delay_and_lasts_for_the_grace(tmp_path, monkey
     assert supervisor.plan.run.draining.exists()
 
 
-def test_output_that_java_appends_to_is_bounded(watching, tmp_path):
-    watching._keeper.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
+def test_java_output_is_bounded(watching, tmp_path):
+    watching._frontend_supervisor.frontend = SimpleNamespace(temporary=tmp_path / "temporary")
     for path in (watching.plan.run.output, watching.plan.run.supervisor_log):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(bytes(log_rotation.MAX_BYTES + 1))

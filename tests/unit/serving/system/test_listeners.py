@@ -1,4 +1,4 @@
-"""A child's listening socket is closed from outside; connections that are open go on."""
+"""Tests of closing a child's listening socket while its open connections continue."""
 
 import socket
 import subprocess
@@ -19,7 +19,7 @@ input()
 """
 
 
-def test_new_connections_are_refused_and_the_old_one_is_served():
+def test_new_connections_are_refused_and_open_ones_served():
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -40,5 +40,5 @@ def test_new_connections_are_refused_and_the_old_one_is_served():
         child.communicate()
 
 
-def test_what_is_not_there_is_no_error():
+def test_missing_process_or_port_is_no_error():
     assert not close_listeners(2**22 + 1, [1])

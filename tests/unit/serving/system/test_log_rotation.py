@@ -1,9 +1,9 @@
-"""A log that another program appends to stays bounded, and that program goes on writing."""
+"""Tests of rotating a log that another program appends to."""
 
 from torchserve_models.serving.system.log_rotation import rotate
 
 
-def test_a_large_file_is_copied_and_emptied_while_its_writer_goes_on(tmp_path):
+def test_large_file_is_copied_and_emptied(tmp_path):
     path = tmp_path / "java.out"
     with open(path, "ab", buffering=0) as writer:
         writer.write(b"x" * 100)
@@ -17,7 +17,7 @@ def test_a_large_file_is_copied_and_emptied_while_its_writer_goes_on(tmp_path):
     assert (tmp_path / "java.out.1").read_bytes() == b"x" * 100 + b"y"
 
 
-def test_where_no_copy_can_be_made_it_is_emptied_all_the_same(tmp_path):
+def test_file_is_emptied_if_the_copy_fails(tmp_path):
     path = tmp_path / "java.out"
     path.write_bytes(b"x" * 100)
     (tmp_path / "java.out.1").mkdir()

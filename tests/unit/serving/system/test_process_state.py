@@ -1,4 +1,4 @@
-"""What /proc says of processes that run, are stopped, have ended, or outlive their parent."""
+"""Tests of process states: running, stopped and ended."""
 
 import os
 import signal
@@ -11,7 +11,6 @@ import pytest
 from torchserve_models.serving.system.process_state import (
     is_running,
     is_stopped,
-    processes_of_session,
     read_process_state,
 )
 
@@ -33,7 +32,7 @@ def sleeper():
     process.wait()
 
 
-def test_stopped_and_continued(sleeper):
+def test_stopped_process_is_detected_until_it_is_continued(sleeper):
     assert not is_stopped(sleeper.pid)
     os.kill(sleeper.pid, signal.SIGSTOP)
     until(lambda: is_stopped(sleeper.pid))
@@ -42,22 +41,10 @@ def test_stopped_and_continued(sleeper):
     until(lambda: not is_stopped(sleeper.pid))
 
 
-def test_ended(sleeper):
+def test_ended_process_is_not_running(sleeper):
     sleeper.kill()
     until(lambda: read_process_state(sleeper.pid) == "Z")
     assert not is_running(sleeper.pid)
     sleeper.wait()
     assert read_process_state(sleeper.pid) is None
     assert not is_running(sleeper.pid)
-
-
-def test_orphans_stay_in_their_session():
-    leader = subprocess.Popen(["sh", "-c", "sleep 60 & sleep 60 & wait"], start_new_session=True)
-    until(lambda: len(processes_of_session(leader.pid)) == 3)
-    leader.kill()
-    leader.wait()
-    orphans = processes_of_session(leader.pid)
-    assert len(orphans) == 2
-    for pid in orphans:
-        os.kill(pid, signal.SIGKILL)
-    until(lambda: processes_of_session(leader.pid) == [])

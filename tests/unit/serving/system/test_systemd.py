@@ -1,10 +1,10 @@
-"""What systemd is told, over a socket as it listens on one."""
+"""Tests of the notifications to systemd."""
 
 import socket
 
 import pytest
 
-from torchserve_models.serving.system.systemd import Notifier
+from torchserve_models.serving.system.systemd import SystemdNotifier
 
 
 @pytest.fixture
@@ -15,9 +15,9 @@ def manager(tmp_path):
         yield listener, str(tmp_path / "notify")
 
 
-def test_each_message_arrives(manager):
+def test_every_message_arrives(manager):
     listener, path = manager
-    notifier = Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"})
+    notifier = SystemdNotifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"})
     notifier.ready()
     notifier.status("not ready:\nloading")
     notifier.watchdog()
@@ -31,23 +31,23 @@ def test_each_message_arrives(manager):
     ]
 
 
-def test_an_abstract_socket_is_reached(tmp_path):
+def test_abstract_socket_receives_messages(tmp_path):
     name = f"@torchserve-models-{tmp_path.name}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0" + name[1:])
         listener.settimeout(5)
-        Notifier({"NOTIFY_SOCKET": name}).ready()
+        SystemdNotifier({"NOTIFY_SOCKET": name}).ready()
         assert listener.recv(100) == b"READY=1"
 
 
-def test_without_a_manager_or_with_one_that_is_gone_nothing_happens(tmp_path):
-    Notifier({}).ready()
-    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1"}).watchdog()
+def test_missing_service_manager_is_ignored(tmp_path):
+    SystemdNotifier({}).ready()
+    SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "1"}).watchdog()
 
 
-def test_a_watchdog_of_another_process_is_not_fed(manager):
+def test_watchdog_of_another_process_is_not_notified(manager):
     listener, path = manager
-    Notifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog()
+    SystemdNotifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).watchdog()
     listener.settimeout(0.1)
     with pytest.raises(TimeoutError):
         listener.recv(100)

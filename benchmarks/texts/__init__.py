@@ -1,1 +1,0 @@
-"""Summarization in scripts/bench: its models, workloads, systems, and what is promised of them."""

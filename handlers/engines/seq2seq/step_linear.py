@@ -1,0 +1,91 @@
+"""Linear layers of a decoding step in compiled code, with weights in float32 or int8.
+
+A decoding step multiplies few rows by all weights of the decoder, so it takes as long as reading them from memory.
+BLAS libraries need up to twice that time for 2 to 16 rows.
+"""
+
+import ctypes
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from handlers.engines.seq2seq.linear import ACTIVATION_CODES, Activation
+
+WeightBits = Literal[32, 8]
+
+
+class LinearWeights(ctypes.Structure):
+    """`Weights` of the C++ code."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("data", "scales", "bias")),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "bits", "activation")),
+    )
+
+
+class StepLinear:
+    """A linear layer for few rows in float32: activation(x W^T + b), [..., inputs] -> [..., outputs].
+
+    In int8, weights have a scale for each output, and x remains in float32. The result of a row does not depend on
+    the other rows.
+
+    Attributes:
+        outputs: The number of outputs.
+        weights: The weights as an argument of the compiled code. They are valid as long as this layer.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        bits: WeightBits,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: Activation = "none",
+    ) -> None:
+        """Convert the weights.
+
+        Args:
+            library: The result of `load_step_kernels`.
+            bits: 32 for float32 weights, 8 for int8.
+            weight: float32 [outputs, inputs].
+            bias: float32 [outputs].
+            activation: The function to apply to the result.
+        """
+        self._function: Any = library.step_linear
+        self.outputs, self._inputs = weight.shape
+        self._scales = None
+        if bits == 8:
+            self._scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+            weight = (weight / self._scales[:, None]).round().to(torch.int8)
+        self._panels = _to_panels(weight, library.step_linear_panel_width())
+        self._bias = None if bias is None else bias.contiguous()
+        pointers = (self._panels, self._scales, self._bias)
+        self.weights = LinearWeights(
+            *(None if tensor is None else tensor.data_ptr() for tensor in pointers),
+            *(self._inputs, self.outputs, bits, ACTIVATION_CODES[activation]),
+        )
+        self._weights_pointer = ctypes.byref(self.weights)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._multiply(x, None)
+
+    def forward_with_residual(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Return residual + x W^T + b."""
+        return self._multiply(x, residual.contiguous())
+
+    def _multiply(self, x: Tensor, residual: Tensor | None) -> Tensor:
+        x = x.contiguous()
+        result = x.new_empty(*x.shape[:-1], self.outputs)
+        self._function(
+            *(self._weights_pointer, x.data_ptr(), x.numel() // self._inputs),
+            *(None if residual is None else residual.data_ptr(), result.data_ptr()),
+        )
+        return result
+
+
+def _to_panels(weight: Tensor, width: int) -> Tensor:
+    """Return panels of `width` outputs, padded with zeros: [outputs, inputs] -> [panels, inputs, width]."""
+    padded = functional.pad(weight, (0, 0, 0, -len(weight) % width))
+    return padded.view(-1, width, weight.shape[1]).transpose(1, 2).contiguous()

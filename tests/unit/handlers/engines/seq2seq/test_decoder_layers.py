@@ -1,0 +1,182 @@
+"""The layers of a decoding step in one call of compiled code."""
+
+import ctypes
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
+    PegasusConfig,
+    PegasusForConditionalGeneration,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from handlers.core.device import Device
+from handlers.engines.base import PREPARED_DIR, EngineUnavailable
+from handlers.engines.seq2seq.cache import EncoderDecoderCache
+from handlers.engines.seq2seq.decode_attention import DecodeAttention
+from handlers.engines.seq2seq.encoder_decoder import encode_into_cache
+from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.native_seq2seq import NETWORKS, NativeSeq2Seq
+from handlers.engines.seq2seq.ragged_cache import RaggedCache
+from handlers.engines.seq2seq.step_linear import StepLinear
+
+SIZES = {"vocab_size": 50, "pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+T5_SIZES = SIZES | {"d_model": 40, "d_kv": 32, "d_ff": 70, "num_layers": 2, "num_heads": 3}
+BART_SIZES = SIZES | {
+    "d_model": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 90,
+    "max_position_embeddings": 32,
+    "forced_eos_token_id": 1,
+}
+MODELS: dict[str, Any] = {
+    "t5": lambda: T5ForConditionalGeneration(T5Config(**T5_SIZES)),
+    "bart": lambda: BartForConditionalGeneration(BartConfig(**BART_SIZES)),
+    "marian": lambda: MarianMTModel(MarianConfig(**BART_SIZES, activation_function="relu")),
+    "pegasus": lambda: PegasusForConditionalGeneration(PegasusConfig(**BART_SIZES)),
+}
+UNSUPPORTED: dict[str, Any] = {
+    "gated": lambda: T5ForConditionalGeneration(T5Config(**T5_SIZES, feed_forward_proj="gated-gelu")),
+    "silu": lambda: T5ForConditionalGeneration(T5Config(**T5_SIZES, feed_forward_proj="silu")),
+    "swish": lambda: MarianMTModel(MarianConfig(**BART_SIZES, activation_function="swish")),
+}
+
+
+@cache
+def create_model(name: str) -> Any:
+    """Return a model whose weights all have an effect that a test can see."""
+    torch.manual_seed(2)
+    model = MODELS[name]()
+    for key, weights in model.named_parameters():
+        if weights.requires_grad:
+            torch.nn.init.normal_(weights, mean=float("norm" in key and key.endswith("weight")), std=0.2)
+    return model
+
+
+def copy_model(name: str) -> Any:
+    """Return a copy, because the network of BART changes the model's weights."""
+    model = MODELS[name]()
+    model.load_state_dict(create_model(name).state_dict())
+    return model
+
+
+def check_logits_and_cache(
+    kernels: ctypes.CDLL, name: str, bits: Any, lengths: list[int], beams: int, seed: int
+) -> None:
+    """Compare four steps, between which beams are reordered and a text is removed, with single operations."""
+    generator = torch.Generator().manual_seed(seed)
+    texts = [torch.randint(2, 50, (length,), generator=generator) for length in lengths]
+    tokens = torch.randint(2, 50, (4, len(texts) * beams), generator=generator)
+    results = []
+    for is_compiled in (False, True):
+        with torch.inference_mode():
+            model = copy_model(name)
+            network = NETWORKS[model.config.model_type](model, Linear, partial(StepLinear, kernels, bits))
+            if is_compiled:
+                network.compile_decoder(kernels)
+            attention = DecodeAttention(kernels, network.shape.head_dim)
+            cache = EncoderDecoderCache(network.shape, lengths, beams, 6, attention)
+            encode_into_cache(network, cache, texts)
+            logits = []
+            for position, step_tokens in enumerate(tokens):
+                if position == 3 and cache.batch_size > 1:
+                    cache.remove_sequence(0)
+                logits.append(network.decode_step(step_tokens[: cache.batch_beam_size], position, cache))
+                cache.reorder_cache(torch.arange(cache.batch_beam_size).flip(0), 0)
+        results.append(logits)
+    for expected, result in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.full
+@settings(max_examples=24, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(sorted(MODELS)),
+    bits=st.sampled_from([32, 8]),
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    beams=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_logits_and_cache_equal_those_of_single_operations(
+    kernels: ctypes.CDLL, name: str, bits: Any, lengths: list[int], beams: int, seed: int
+) -> None:
+    check_logits_and_cache(kernels, name, bits, lengths, beams, seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "lengths", "beams"),
+    [("t5", 32, [7, 20, 1], 1), ("t5", 8, [3, 5], 4), ("bart", 8, [12], 1), ("pegasus", 32, [9, 4], 3)],
+)
+def test_logits_and_cache_of_some_batches_equal_those_of_single_operations(
+    kernels: ctypes.CDLL, name: str, bits: Any, lengths: list[int], beams: int
+) -> None:
+    check_logits_and_cache(kernels, name, bits, lengths, beams, seed=1)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(["t5", "bart"]),
+    steps=st.lists(st.lists(st.integers(1, 4), min_size=3, max_size=3), min_size=2, max_size=4),
+)
+def test_texts_have_any_number_of_tokens_in_a_step(
+    kernels: ctypes.CDLL, name: str, steps: list[list[int]]
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    lengths = [5, 12, 1]
+    texts = [torch.randint(2, 50, (length,), generator=generator) for length in lengths]
+    tokens = [torch.randint(2, 50, (sum(counts),), generator=generator) for counts in steps]
+    results = []
+    for is_compiled in (False, True):
+        with torch.inference_mode():
+            model = copy_model(name)
+            network = NETWORKS[model.config.model_type](model, Linear, partial(StepLinear, kernels, 32))
+            if is_compiled:
+                network.compile_decoder(kernels)
+            attention = DecodeAttention(kernels, network.shape.head_dim) if is_compiled else None
+            cache = RaggedCache(network.shape, lengths, 16, attention)
+            encode_into_cache(network, cache, texts)
+            positions, logits = [0, 0, 0], []
+            for counts, step_tokens in zip(steps, tokens, strict=True):
+                cache_position = cache.start_step(positions, counts)
+                logits.append(network.decode_step(step_tokens, cache_position, cache))
+                # The last of several tokens is rejected.
+                positions = [
+                    first + max(1, count - 1) for first, count in zip(positions, counts, strict=True)
+                ]
+        results.append(logits)
+    for expected, result in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_other_activation_functions_are_computed_by_torch(
+    name: str, compiled_step: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    UNSUPPORTED[name]().save_pretrained(tmp_path)
+    (tmp_path / PREPARED_DIR).symlink_to(compiled_step)
+    engine = NativeSeq2Seq()
+    engine.load(tmp_path, Device(torch.device("cpu"), torch.float32, 1))
+    assert engine.describe()["step_linear"] == "compiled"
+    assert engine.describe()["decoder_layers"] == "torch"
+
+
+def test_layers_that_are_not_compiled_are_rejected(kernels: ctypes.CDLL) -> None:
+    with torch.inference_mode():
+        network = NETWORKS["bart"](copy_model("bart"), Linear, Linear)
+    with pytest.raises(EngineUnavailable, match="the linear layers are not compiled"):
+        network.compile_decoder(kernels)

@@ -1,0 +1,143 @@
+"""Tests of restarts of a fake front end: backoff, failed attempts, restored versions, and the limit."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from torchserve_models.serving.errors import FrontendFailed, Interrupted
+from torchserve_models.serving.lifecycle.restore import RestorePlan
+from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion
+from torchserve_models.serving.run_config.run_plan import plan_run
+from torchserve_models.serving.supervisor import frontend_supervisor
+from torchserve_models.serving.supervisor.backoff import Backoff
+from torchserve_models.serving.supervisor.frontend_supervisor import FrontendSupervisor
+
+SERVED = ServedVersion("m", "1", True, "m.mar", 1, 1, 8, 10, 60, 120)
+
+
+class FakeFrontend:
+    def __init__(self):
+        self.is_running = True
+        self.ending = "killed by SIGKILL"
+        self.is_out_of_memory = False
+        self.stopped = False
+        self.ended = []
+
+    def is_stopped(self):
+        return self.stopped
+
+    def end(self, timeout):
+        self.ended.append(timeout)
+
+
+class FakeMonitor:
+    def __init__(self, _poller, _inference, _run, served, _save):
+        self.problem = None
+        self.served = served
+
+    def start(self):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def supervisor(tmp_path, monkeypatch):
+    """Return a front-end supervisor whose starts succeed unless a test adds errors to `failures`."""
+    supervisor = FrontendSupervisor(
+        plan_run(["m"], tmp_path, tmp_path / "run"), None, print, lambda: None, lambda _: None
+    )
+    supervisor.plan_missing, supervisor.failures, supervisor.adjusted = {}, [], []
+    supervisor.frontend, supervisor.snapshot = FakeFrontend(), ModelSnapshot.of([SERVED])
+    supervisor._backoff = Backoff(initial_delay_s=0.0, max_delay_s=0.0, max_restarts=3)
+
+    @contextmanager
+    def in_store(*_):
+        yield {}
+
+    def launch(_settings):
+        if supervisor.failures:
+            raise supervisor.failures.pop(0)
+        supervisor.frontend = FakeFrontend()
+
+    def restore_workers(_endpoints, served, _pause):
+        supervisor.adjusted.append(list(served))
+        return {}
+
+    monkeypatch.setattr(supervisor, "launch", launch)
+    monkeypatch.setattr(supervisor, "_wait_for_ports", lambda: None)
+    monkeypatch.setattr(frontend_supervisor, "FrontendMonitor", FakeMonitor)
+    monkeypatch.setattr(frontend_supervisor, "wait_for_frontend", lambda *_: None)
+    monkeypatch.setattr(frontend_supervisor.restore, "archives_in_store", in_store)
+    monkeypatch.setattr(frontend_supervisor.restore, "restore_workers", restore_workers)
+    monkeypatch.setattr(
+        frontend_supervisor.restore, "plan_restore", lambda *_: RestorePlan((), dict(supervisor.plan_missing))
+    )
+    yield supervisor
+    supervisor.close()
+
+
+def test_each_problem_has_a_reason(supervisor):
+    assert supervisor.problem() is None
+    supervisor.frontend.stopped = True
+    assert supervisor.problem()[0] == "stopped"
+    supervisor.frontend.is_running = False
+    assert supervisor.problem() == ("ended", "the front end ended unexpectedly (killed by SIGKILL)")
+    supervisor.frontend = FakeFrontend()
+    supervisor._monitor = FakeMonitor(*[None] * 5)
+    supervisor._monitor.problem = ("no_answer", "silent")
+    assert supervisor.problem() == ("no_answer", "silent")
+
+
+def test_restart_continues_after_failed_attempts(supervisor):
+    old = supervisor.frontend
+    supervisor.failures[:] = [FrontendFailed("no Java"), ValueError("a mistake of ours")]
+    supervisor.restart("ended", "killed")
+    assert old.ended == [0.0, 0.0, 0.0]
+    assert supervisor.frontend is not old
+    assert supervisor.adjusted == [[]]
+
+
+def test_restart_limit_does_not_count_memory_exhausted_by_requests(supervisor, monkeypatch):
+    for _ in range(3):
+        supervisor.restart("ended", "killed")
+    with pytest.raises(FrontendFailed, match=r"failed more than .* in a row, .*killed"):
+        supervisor.restart("ended", "killed")
+    monkeypatch.setattr(frontend_supervisor, "_MAX_DELAY_S", 0.0)
+    supervisor.restart("out_of_memory", "no direct memory")
+
+
+def test_stop_request_ends_a_restart(supervisor):
+    def check():
+        raise Interrupted("stopped")
+
+    supervisor._check = check
+    with pytest.raises(Interrupted):
+        supervisor.restart("ended", "killed")
+
+
+def test_version_is_missing_until_it_is_registered(supervisor):
+    supervisor.plan_missing = {SERVED.key: "its archive is gone"}
+    supervisor.restart("ended", "killed")
+    served = supervisor._monitor.served
+    other = replace(SERVED, version="2")
+    assert supervisor.missing == {SERVED.key: "its archive is gone"}
+    assert supervisor.lost_defaults == {"m": "1"}
+    served.update([other])  # TorchServe makes it the default one
+    supervisor._save(served)
+    assert supervisor.missing == {SERVED.key: "its archive is gone"}
+    assert supervisor.lost_defaults == {"m": "1"}
+    served.update([SERVED, replace(other, default=False)])
+    supervisor._save(served)
+    assert supervisor.missing == {}
+    assert supervisor.lost_defaults == {}
+
+
+def test_other_missing_version_is_not_a_lost_default(supervisor):
+    other = replace(SERVED, version="2", default=False)
+    supervisor.snapshot = ModelSnapshot.of([SERVED, other])
+    supervisor.plan_missing = {other.key: "its archive is gone"}
+    supervisor.restart("ended", "killed")
+    assert (supervisor.missing, supervisor.lost_defaults) == ({other.key: "its archive is gone"}, {})

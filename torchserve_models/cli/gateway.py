@@ -1,0 +1,309 @@
+"""The commands `gateway` (nginx and the gateway application), `gateway-app` and `gateway-config`."""
+
+import contextlib
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from torchserve_models.cli.gateway_options import (
+    CacheOptions,
+    DrainDelayOption,
+    EdgeOptions,
+    GraceOption,
+    ModelRoutes,
+)
+from torchserve_models.cli.gateway_parsers import (
+    ListenAddress,
+    Upstream,
+    parse_listen_address,
+    parse_port_or_zero,
+    parse_upstream,
+)
+from torchserve_models.cli.options import PortOffset, RunDirOption, parse_port
+from torchserve_models.cli.typer_helpers import create_app, examples, expand_options
+from torchserve_models.client.endpoints import GATEWAY_PORTS, MAX_PORT, RUN_DIR, Endpoints
+from torchserve_models.exit_codes import ExitCode
+from torchserve_models.gateway.nginx.config import NginxConfig, NginxError
+from torchserve_models.gateway.settings import GatewaySettings
+from torchserve_models.signals import handle_termination
+
+app = create_app()
+_SETTINGS = GatewaySettings()
+
+
+@app.command(
+    "gateway",
+    epilog=examples(
+        "gateway",
+        "gateway --host 0.0.0.0 --tls cert.pem key.pem --rate 50",
+        "gateway --upstream 10.0.0.2:8080:7070 --access-log",
+    ),
+)
+@expand_options
+def gateway_command(
+    *,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Listen address; 0.0.0.0 for all.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_port_or_zero,
+            metavar="N",
+            show_default=str(GATEWAY_PORTS[0]),
+            help="REST port; 0 for a free one.",
+        ),
+    ] = None,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_port_or_zero,
+            metavar="N",
+            show_default=str(GATEWAY_PORTS[1]),
+            help="gRPC port; 0 for a free one.",
+        ),
+    ] = None,
+    port_offset: PortOffset = 0,
+    gateway_port: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_port,
+            metavar="N",
+            show_default="a free one",
+            help="Port of the gateway application, behind nginx.",
+        ),
+    ] = None,
+    run_dir: RunDirOption = RUN_DIR,
+    upstream: Annotated[
+        list[Upstream] | None,
+        typer.Option(
+            parser=parse_upstream,
+            metavar="HOST:PORT:GRPC_PORT",
+            help="A further TorchServe that shares the predictions. Can be repeated.",
+        ),
+    ] = None,
+    drain_delay: DrainDelayOption = 0.0,
+    grace: GraceOption = 60.0,
+    cache: CacheOptions,
+    edge: EdgeOptions,
+    routes: ModelRoutes,
+) -> int:
+    """Run nginx and the gateway in front of a running server.
+
+    They serve REST and gRPC with limits and TLS, and the routes of other servers, until Ctrl-C.
+    """
+    try:
+        if cache.cache_size and upstream:
+            raise ValueError(
+                "--upstream cannot be combined with --cache-size: only one server's versions are known"
+            )
+        endpoints = _server_endpoints(run_dir, port_offset)
+        rest_port = _offset_port(port, GATEWAY_PORTS[0], port_offset)
+        nginx_grpc_port = _offset_port(grpc_port, GATEWAY_PORTS[1], port_offset)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.USAGE
+    config = NginxConfig(
+        http=str(ListenAddress(host, rest_port)),
+        grpc=str(ListenAddress(host, nginx_grpc_port)),
+        gateway=str(ListenAddress("127.0.0.1", gateway_port or 0)),
+        endpoints=endpoints,
+        others=tuple(upstream or ()),
+        internal="127.0.0.1:0",
+        **edge.nginx_settings(tuple(routes.summarizers.values()), _body_bytes(endpoints.health)),
+    )
+    return _run_gateway(config, cache.gateway_settings(routes), drain_delay, grace)
+
+
+def _server_endpoints(run_dir: Path, port_offset: int) -> Endpoints:
+    """Return the addresses of the server of a run folder, or TorchServe's default ports. Raises ValueError."""
+    from torchserve_models.serving.run_config.run_dir import RunDir
+    from torchserve_models.serving.run_config.state import RunState
+
+    state = RunState.read(RunDir(run_dir.resolve()).state)
+    return state.endpoints if state else Endpoints.at(port_offset=port_offset)
+
+
+def _offset_port(number: int | None, default: int, offset: int) -> int:
+    """Return `number`, or the default plus the offset. Raises ValueError if that is not a port number."""
+    port = default + offset if number is None else number
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"{port} is not a port number (1-{MAX_PORT})")
+    return port
+
+
+def _body_bytes(health: str) -> int:
+    """Return the limit of request bodies in bytes, from the supervisor or from the memory of this machine."""
+    from torchserve_models.gateway.nginx.body_budget import supervised_body_bytes
+    from torchserve_models.serving.run_config import config_file
+    from torchserve_models.serving.run_config.memory_budget import budget_here
+
+    return supervised_body_bytes(health) or budget_here(config_file.read()).body_bytes
+
+
+def _run_gateway(config: NginxConfig, settings: GatewaySettings, drain_delay_s: float, grace_s: float) -> int:
+    from torchserve_models.gateway.supervision.edge_supervisor import EdgeSupervisor, log
+    from torchserve_models.gateway.supervision.stop_request import StopRequest
+
+    stop = StopRequest()
+    handle_termination(stop.request)
+    try:
+        with EdgeSupervisor(
+            config, settings, drain_delay_s=drain_delay_s, grace_s=grace_s, stop=stop
+        ) as edge:
+            _print(f"REST {edge.url}, gRPC {edge.config.grpc}, in front of {config.endpoints.inference}.")
+            _print(f"API documentation: {edge.url}/docs. Ctrl-C ends it.")
+            edge.watch()
+    except KeyboardInterrupt:
+        return ExitCode.SUCCESS
+    except (NginxError, OSError) as error:
+        log(f"error: {error}")
+        return ExitCode.FAILURE
+    return ExitCode.SUCCESS
+
+
+def _print(text: str) -> None:
+    """Write a line to stdout. Ignore a closed pipe."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{text}\n".encode())
+
+
+@app.command(
+    "gateway-app",
+    epilog=examples("gateway-app --listen 127.0.0.1:8090 --inference http://127.0.0.1:8080")
+    + "\n\nThe environment variable GATEWAY_KEY is a secret shared with nginx for its internal routes.",
+)
+@expand_options
+def gateway_app_command(
+    *,
+    listen: Annotated[
+        ListenAddress, typer.Option(parser=parse_listen_address, metavar="HOST:PORT", help="Listen address.")
+    ] = ListenAddress("127.0.0.1", 8090),  # noqa: B008  # a frozen dataclass
+    listen_fd: Annotated[
+        int | None, typer.Option(metavar="N", help="Accept connections from this inherited socket instead.")
+    ] = None,
+    inference: Annotated[
+        str, typer.Option(metavar="URL", help="TorchServe's inference API.")
+    ] = _SETTINGS.inference,
+    management: Annotated[
+        str, typer.Option(metavar="URL", help="TorchServe's management API.")
+    ] = _SETTINGS.management,
+    health: Annotated[
+        str, typer.Option(metavar="URL", help="URL of the supervisor's probes.")
+    ] = _SETTINGS.health,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Ready only with every worker of every version.")
+    ] = False,
+    state_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File in which `gateway` counts restarts, for the metrics."),
+    ] = None,
+    uncached: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            help="nginx's listener without the cache, which only the command gateway configures.",
+        ),
+    ] = _SETTINGS.uncached,
+    cache: CacheOptions,
+    routes: ModelRoutes,
+) -> int:
+    """Run the gateway application alone, behind a separate nginx."""
+    import uvicorn
+
+    from torchserve_models.gateway.allocator import return_large_blocks
+    from torchserve_models.gateway.app import create_app
+    from torchserve_models.gateway.server import uvicorn_config
+    from torchserve_models.gateway.shutdown import ShutdownFlag
+
+    if cache.cache_size and not uncached:
+        print(
+            "error: --cache-size requires --uncached; the command gateway sets both, and configures nginx",
+            file=sys.stderr,
+        )
+        return ExitCode.USAGE
+    settings = cache.gateway_settings(
+        routes,
+        inference=inference.rstrip("/"),
+        management=management.rstrip("/"),
+        health=health.rstrip("/"),
+        strict=strict,
+        key=os.environ.get("GATEWAY_KEY", ""),
+        state_file=state_file,
+        uncached=uncached.rstrip("/"),
+    )
+    return_large_blocks()
+    shutdown = ShutdownFlag()
+    shutdown.install_signal_handler()
+    server = uvicorn.Server(uvicorn_config(create_app(settings, shutdown=shutdown), listen.host, listen.port))
+    inherited = None if listen_fd is None else [socket.socket(fileno=listen_fd)]
+    server.run(sockets=inherited)
+    return ExitCode.SUCCESS if server.started else ExitCode.FAILURE
+
+
+@app.command(
+    "gateway-config",
+    epilog=examples("gateway-config --output nginx.conf --server torchserve --rate 50")
+    + "\n\nThe environment variable GATEWAY_KEY is a secret shared with the gateway application.",
+)
+@expand_options
+def gateway_config_command(
+    *,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The configuration file to write.")],
+    work: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="A writable folder on disk in nginx's container."),
+    ] = Path("/var/cache/nginx"),
+    server: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST",
+            help="Host of TorchServe, the supervisor and the gateway application (8090), as nginx resolves it.",
+        ),
+    ] = "torchserve",
+    resolver: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            show_default="the first of /etc/resolv.conf",
+            help="DNS server that nginx asks for the address of --server every 2 s.",
+        ),
+    ] = None,
+    health: Annotated[
+        str, typer.Option(metavar="URL", help="URL of the supervisor's probes.")
+    ] = _SETTINGS.health,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="Time to wait for the supervisor.")] = 60.0,
+    edge: EdgeOptions,
+    routes: ModelRoutes,
+) -> int:
+    """Write nginx.conf for an nginx in another container.
+
+    nginx listens on 8000 for REST and on 7000 for gRPC, and on 8091, which must not be published, for itself,
+    Prometheus and health checks.
+    """
+    from torchserve_models.gateway.nginx import container_config
+
+    try:
+        config = NginxConfig(
+            http="0.0.0.0:8000",
+            grpc="0.0.0.0:7000",
+            internal="0.0.0.0:8091",
+            gateway=f"{server}:8090",
+            gateway_key=os.environ.get("GATEWAY_KEY", ""),
+            endpoints=Endpoints.at(server),
+            image_model=routes.image_model,
+            route_models=routes.route_models,
+            resolver=resolver or container_config.find_name_server(),
+            **edge.nginx_settings(
+                tuple(routes.summarizers.values()), container_config.wait_for_body_bytes(health, wait)
+            ),
+        )
+        container_config.write_config(config, work, output)
+    except (NginxError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.FAILURE
+    return ExitCode.SUCCESS

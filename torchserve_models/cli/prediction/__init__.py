@@ -1,0 +1,1 @@
+"""Inputs, requests, results and progress of the command `predict`."""

@@ -1,0 +1,1 @@
+"""The Open Inference gRPC service, carried over HTTP/1.1."""

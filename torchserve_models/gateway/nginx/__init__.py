@@ -1,0 +1,1 @@
+"""nginx's configuration, executable and working directory."""

@@ -1,0 +1,1 @@
+"""Read, decompress and parse request bodies within bounds on memory and time."""

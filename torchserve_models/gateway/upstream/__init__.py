@@ -1,0 +1,1 @@
+"""Requests of the gateway to TorchServe: forwarding, retries, model descriptions and diagnosis."""

@@ -1,0 +1,55 @@
+// The functions of the compiled decoding step, and their arguments. Strides count elements.
+// step_linear.py, decode_attention.py and decoder_layers.py in handlers/engines/seq2seq declare the same structures, and
+// step_kernels.py the functions. decoder_layers.cpp and int8_rows.cpp describe decoder_layers, quantize_rows and
+// finish_rows, with the structures of decoder_layers.
+
+#pragma once
+
+#include <cstdint>
+
+enum Activation : std::int64_t { NONE, RELU, GELU };
+
+// A linear layer. `data` is [panels, inputs, panel width], in which the last panel is padded. `scales` [outputs] is null
+// for float32, and `bias` [outputs] may be null. `bits` is 32 for float32 and 8 for int8.
+struct Weights {
+    const void* data;
+    const float *scales, *bias;
+    std::int64_t inputs, outputs, bits, activation;
+};
+
+// Queries [rows, heads, size], with the last two dimensions contiguous. Text i has the rows from offsets[i] to
+// offsets[i + 1], or `beams` rows if `offsets` [texts + 1] is null.
+struct Queries {
+    const void* data;
+    std::int64_t row_stride, texts, beams, heads;
+    const std::int64_t* offsets;
+};
+
+// Keys and values [texts, heads, length, size], with the last two dimensions contiguous. `lengths` has the number of
+// keys of each text that are attended to, or is null for all. `bias` [heads, bias_length] may be null. If `is_causal` is
+// not 0, each row of a text attends to one key more than the row before it, and the bias of its last key is the last one.
+struct KeysValues {
+    const void *keys, *values;
+    std::int64_t text_stride, head_stride, length;
+    const std::int64_t* lengths;
+    const void* bias;
+    std::int64_t bias_stride, bias_length, is_causal;
+};
+
+extern "C" {
+
+// The version of the functions and structures: VERSION in handlers/engines/seq2seq/step_kernels.py. Increase both with
+// every change of an argument, a structure or a layout of weights, because archives contain the library of their time.
+std::int64_t step_kernels_version();
+
+// The number of outputs in a panel of `Weights`.
+std::int64_t step_linear_panel_width();
+
+// Compute x W^T + bias + residual, or activation(x W^T + bias) if `residual` is null. `out` may be `residual`.
+void step_linear(const Weights* weights, const float* x, std::int64_t rows, const float* residual, float* out);
+
+// Compute softmax(q k^T + bias) v. All elements have 16 bits (bf16) or 32 bits (float32). `size` is one of the
+// HEAD_SIZES of handlers/engines/seq2seq/decode_attention.py.
+void step_attention(const Queries* queries, const KeysValues* keys_values, void* out, std::int64_t size,
+                    std::int64_t bits);
+}

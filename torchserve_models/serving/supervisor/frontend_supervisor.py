@@ -1,0 +1,216 @@
+"""Keep the front end running: start it, detect that it has ended or hangs, and restart it with the same models."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from torchserve_models.client.readiness_report import Key
+from torchserve_models.serving.errors import FrontendFailed, Interrupted, RunError
+from torchserve_models.serving.health.model_poller import ModelPoller
+from torchserve_models.serving.health.model_states import ObservedVersion
+from torchserve_models.serving.lifecycle import frontend_logs, restore
+from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion, SnapshotFilter
+from torchserve_models.serving.lifecycle.startup import wait_for_frontend
+from torchserve_models.serving.lifecycle.version_links import VersionLinks
+from torchserve_models.serving.metrics import (
+    FRONTEND_RESTARTS,
+    FRONTEND_STARTED,
+    RESTORE_FAILURES,
+    STATE_WRITE_ERRORS,
+)
+from torchserve_models.serving.run_config.config_file import write
+from torchserve_models.serving.run_config.ports import TORCHSERVE_PORTS, check_free
+from torchserve_models.serving.run_config.run_plan import RunPlan
+from torchserve_models.serving.supervisor.backoff import Backoff
+from torchserve_models.serving.supervisor.frontend import Frontend, ProcessLauncher
+from torchserve_models.serving.supervisor.frontend_monitor import FrontendMonitor
+
+_MAX_DELAY_S = 30.0
+_STABLE_S = 60.0
+_MAX_RESTARTS = 10
+_PORTS_TIMEOUT_S = 10.0
+_STEP_S = 0.1
+
+Report = Callable[[str], None]
+
+
+class FrontendSupervisor:
+    """Supervisor of the Java front end.
+
+    Call `launch` and `observe` once, poll `problem`, and call `restart` after a problem. `check` is called during
+    waits and may raise an exception to end the wait. `on_launch` is called with each new front end.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        poller: ModelPoller,
+        info: Report,
+        check: Callable[[], None],
+        on_launch: Callable[[Frontend], None],
+    ) -> None:
+        self.frontend: Frontend | None = None
+        self.snapshot = ModelSnapshot()
+        self.missing: Mapping[Key, str] = {}
+        """Versions that the last restart could not reload, with the reason."""
+        self.lost_defaults: Mapping[str, str] = {}
+        """Default versions, by model, that the last restart could not restore as default."""
+        self._plan = plan
+        self._poller = poller
+        self._info = info
+        self._check = check
+        self._on_launch = on_launch
+        self._launcher = ProcessLauncher()
+        self._monitor: FrontendMonitor | None = None
+        self._links = VersionLinks(plan.store, info)
+        self._backoff = Backoff(
+            initial_delay_s=0.2, max_delay_s=_MAX_DELAY_S, stable_s=_STABLE_S, max_restarts=_MAX_RESTARTS
+        )
+
+    @property
+    def is_running(self) -> bool:
+        return self.frontend is not None and self.frontend.is_running
+
+    def launch(self, settings: Mapping[str, str]) -> None:
+        """Start Java without waiting until it answers. Raises FrontendFailed."""
+        run = self._plan.run
+        write(run.config, settings)
+        temporary = run.temporary()
+        run.make_worker_folders()
+        self.frontend = Frontend.start(self._launcher, run, settings, temporary)
+        FRONTEND_STARTED.set_to_current_time()
+        self._on_launch(self.frontend)
+
+    def check_start(self) -> None:
+        """Raise FrontendFailed if the front end has ended before its first answer."""
+        self._check()
+        if self.frontend is not None and not self.frontend.is_running:
+            output = self._plan.run.output
+            raise FrontendFailed(
+                f"TorchServe's front end did not start ({self.frontend.ending}): "
+                f"{frontend_logs.last_line(output)}\nFull output: {output}"
+            )
+
+    def observe(self, models: Iterable[ObservedVersion]) -> None:
+        """Start to update the snapshot; its first content is `models`."""
+        self._save(SnapshotFilter(ModelSnapshot.of(map(ServedVersion.of, models))))
+        self._start_monitor()
+
+    def problem(self) -> tuple[str, str] | None:
+        """Return why the front end must be restarted, as (metric label, message); None if it is healthy."""
+        if self.frontend is None:
+            return None
+        if not self.frontend.is_running:
+            reason = "out_of_memory" if self.frontend.is_out_of_memory else "ended"
+            return reason, f"the front end ended unexpectedly ({self.frontend.ending})"
+        if self.frontend.is_stopped():
+            return "stopped", "the front end was suspended by a signal"
+        if self._monitor is not None and (problem := self._monitor.problem):
+            return problem
+        return None
+
+    def restart(self, reason: str, problem: str) -> None:
+        """Terminate the front end, and start it again until it answers.
+
+        Args:
+            reason: Metric label of the problem.
+            problem: Description of the problem for the log.
+
+        Raises:
+            FrontendFailed: The limit of restarts is reached. `check` may raise other exceptions.
+        """
+        while True:
+            delay = self._backoff.next_delay()
+            if (
+                delay is None and reason == "out_of_memory"
+            ):  # requests must not be able to end the server permanently
+                delay = _MAX_DELAY_S
+            if delay is None:
+                raise FrontendFailed(
+                    f"TorchServe's front end failed more than {_MAX_RESTARTS} times in a row, each time within "
+                    f"{_STABLE_S:.0f} s of its start. Last failure: {problem}\nFull log: {self._plan.run.server_log}"
+                )
+            FRONTEND_RESTARTS.labels(reason).inc()
+            self._info(f"restarting TorchServe's front end: {problem}")
+            self.close_monitor()
+            if self.frontend is not None:
+                self.frontend.end(0.0)
+            self._pause(delay)
+            try:
+                return self._start_again()
+            except Interrupted:
+                raise
+            except Exception as error:  # after any error, the next attempt is made
+                reason, problem = "start_failed", str(error) or repr(error)
+            finally:
+                self._backoff.restarted()
+
+    def close_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+        self._monitor = None
+
+    def end(self, timeout: float) -> None:
+        """Terminate the front end permanently; SIGKILL after `timeout` seconds."""
+        self.close_monitor()
+        if self.frontend is not None:
+            self.frontend.end(timeout)
+
+    def close(self) -> None:
+        self._links.close()
+        self._launcher.close()
+
+    def _start_again(self) -> None:
+        plan = self._plan
+        planned = restore.plan_restore(self.snapshot, plan.store, self._links.find)
+        self._wait_for_ports()
+        with restore.archives_in_store(planned, plan.store) as unlinked:
+            self.launch(planned.settings(plan.settings))
+            wait_for_frontend(plan, self.check_start)
+        failed = restore.restore_workers(plan.endpoints, [load.served for load in planned.loads], self._pause)
+        self.missing = {**planned.missing, **failed, **unlinked}
+        for (name, version), reason in self.missing.items():
+            RESTORE_FAILURES.inc()
+            self._info(f"{name}, version {version}, could not be reloaded: {reason}")
+        self.lost_defaults = {
+            version.name: version.version
+            for version in self.snapshot.versions
+            if version.default and version.key in self.missing
+        }
+        self._start_monitor()
+
+    def _start_monitor(self) -> None:
+        plan = self._plan
+        served = SnapshotFilter(self.snapshot, self.missing, self.lost_defaults)
+        self._monitor = FrontendMonitor(self._poller, plan.endpoints.inference, plan.run, served, self._save)
+        self._monitor.start()
+
+    def _save(self, served: SnapshotFilter) -> None:
+        """Write the snapshot. Called in the monitor's thread after each poll."""
+        self.missing = {key: reason for key, reason in self.missing.items() if key in served.absent}
+        self.lost_defaults = dict(served.lost_defaults)
+        if served.snapshot != self.snapshot:
+            self.snapshot = served.snapshot
+            try:
+                self.snapshot.write(self._plan.run.snapshot)
+            except OSError:  # a full disk; a restart uses the snapshot in memory
+                STATE_WRITE_ERRORS.inc()
+        self._links.sync(self.snapshot.versions)
+
+    def _wait_for_ports(self) -> None:
+        """Wait until the ports of the terminated front end are free. Raises PortTaken."""
+        deadline = time.monotonic() + _PORTS_TIMEOUT_S
+        while True:
+            try:
+                return check_free(self._plan.settings, TORCHSERVE_PORTS)
+            except RunError:
+                if time.monotonic() >= deadline:
+                    raise
+                self._pause(0.2)
+
+    def _pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            self._check()
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(_STEP_S)
