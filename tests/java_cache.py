@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -46,9 +47,20 @@ def _record(folder: Path) -> None:
         (work / name).mkdir(parents=True)
     run = RunDir(work)
     settings = config_file.read()
-    settings = config_file.for_run(
-        settings, Ports.free().settings(settings), work / "store", [toy(work / "store", "toy")]
-    )
+    with ExitStack() as reservations:
+        ports = Ports.reserve(reservations)
+        _record_run(
+            folder,
+            run,
+            config_file.for_run(
+                settings, ports.settings(settings), work / "store", [toy(work / "store", "toy")]
+            ),
+        )
+    shutil.rmtree(work)
+
+
+def _record_run(folder: Path, run: RunDir, settings: dict[str, str]) -> None:
+    work = folder / "work"
     config_file.write(run.config, settings)
     environment = frontend_process.environment(run, work / "tmp") | {
         "PYTHONPATH": str(WITHOUT_TORCH),
@@ -71,7 +83,6 @@ def _record(folder: Path) -> None:
             java.wait(TIMEOUT_S)
         finally:
             kill_processes(partial(session_processes, java.pid))
-    shutil.rmtree(work)
 
 
 def _wait_for_answer(url: str) -> None:

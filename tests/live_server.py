@@ -27,7 +27,7 @@ def _is_of(running: serving.Server, process: psutil.Process) -> bool:
 def alive(process: psutil.Process) -> bool:
     """Return whether the process runs; False for zombies."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

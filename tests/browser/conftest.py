@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from torchserve_models.client import Client
+from torchserve_models.reserved_ports import port_of, reserve_port
 
 PYTHON = ROOT / ".venv-demo" / "bin" / "python"
 
@@ -44,7 +44,7 @@ def page_url(server, browser) -> Iterator[Callable[[str], str]]:
 
         def address(page: str) -> str:
             if page not in addresses:
-                port = free_port()
+                port = port_of(stack.enter_context(reserve_port()))
                 command = [str(ROOT / "scripts" / "demo"), page, "--port", str(port)]
                 for name in ("inference", "management", "metrics"):
                     command += [f"--{name}-port", getattr(server, name).rpartition(":")[2]]
@@ -75,12 +75,6 @@ def answers(url: str) -> bool:
         return httpx.get(url, timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
         return False
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

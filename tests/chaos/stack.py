@@ -1,7 +1,6 @@
 """Server under test, started as an operator would: scripts/serve and scripts/gateway in separate processes."""
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -9,18 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import psutil
 
 from tests.chaos.errors import ChaosError
+from tests.live_server import free_offset
 from torchserve_models.client import Client, Endpoints, Model, TorchServeError
-from torchserve_models.serving.errors import PortTaken
-from torchserve_models.serving.run_config import config_file
-from torchserve_models.serving.run_config.ports import Ports, check_free
+from torchserve_models.reserved_ports import port_of, reserve_port
 from torchserve_models.serving.run_config.run_dir import RunDir
 from torchserve_models.serving.run_config.state import RunState
 
@@ -68,7 +67,7 @@ class Stack:
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self.supervisor: subprocess.Popen[bytes] | None = None
         self.front: subprocess.Popen[bytes] | None = None
-        self._logs: list[IO[bytes]] = []
+        self._open_until_stop = ExitStack()
         self._known_processes: set[psutil.Process] = set()
         self.models: tuple[str, ...] = ()
 
@@ -170,9 +169,7 @@ class Stack:
         for process in left:
             _send(process, signal.SIGKILL)
         psutil.wait_procs(left, timeout=5)
-        for log in self._logs:
-            log.close()
-        self._logs.clear()
+        self._open_until_stop.close()
 
     def _all(self) -> list[psutil.Process]:
         return [process for several in self.processes().values() for process in several]
@@ -190,7 +187,7 @@ class Stack:
         if self.with_front:
             if shutil.which("nginx", path="/usr/sbin:" + os.environ["PATH"]) is None:
                 raise ChaosError("nginx is not installed")
-            http, grpc = _free_port(), _free_port()
+            http, grpc = (port_of(self._open_until_stop.enter_context(reserve_port())) for _ in range(2))
             line = ["gateway", "--port", str(http), "--grpc-port", str(grpc)]
             self.front = self._spawn([*line, "--run-dir", str(self.run_dir)], "front.log")
             self._wait_listening(self.front, http)
@@ -199,8 +196,7 @@ class Stack:
             )
 
     def _spawn(self, arguments: list[str], log: str) -> "subprocess.Popen[bytes]":
-        output = open(self.run_dir / log, "ab")  # noqa: SIM115
-        self._logs.append(output)
+        output = self._open_until_stop.enter_context(open(self.run_dir / log, "ab"))  # noqa: SIM115
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "torchserve_models", *arguments],
             cwd=ROOT,
@@ -231,27 +227,9 @@ class Stack:
         raise ChaosError(f"nginx did not start; its log: {self.run_dir / 'front.log'}")
 
 
-def free_offset() -> int:
-    """Return an offset for which all ports are currently free and below the ports of outgoing connections."""
-    settings = config_file.read()
-    ports = Ports.from_settings(settings)
-    for offset in random.sample(range(3000, 20000, 10), 100):
-        try:
-            check_free(ports.shifted(offset).settings(settings))
-        except PortTaken:
-            continue
-        return offset
-    raise ChaosError("no free ports between 10000 and 28000")
-
-
 def send_signal(process: psutil.Process, number: int) -> bool:
     """Send a signal; return False if the process has ended."""
     return _send(process, number)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _send(process: psutil.Process, number: int) -> bool:

@@ -17,7 +17,7 @@ from torchserve_models.client import Endpoints
 from torchserve_models.gateway.nginx.config import NginxConfig
 from torchserve_models.gateway.nginx.executable import start_command
 from torchserve_models.gateway.nginx.work_dir import WorkDir
-from torchserve_models.gateway.supervision.addresses import with_free_ports
+from torchserve_models.gateway.supervision.addresses import reserve_ports
 
 needs_nginx = needs("nginx")
 
@@ -132,7 +132,8 @@ class Edge:
 @contextlib.contextmanager
 def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: object) -> Iterator[Edge]:
     """Run nginx on free ports; `changes` are fields of its NginxConfig."""
-    http, grpc, internal = with_free_ports(*["127.0.0.1:0"] * 3)
+    reservations = contextlib.ExitStack()
+    http, grpc, internal = reserve_ports(reservations, *["127.0.0.1:0"] * 3)
     defaults = {
         "http": http,
         "grpc": grpc,
@@ -156,6 +157,7 @@ def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: o
                 process.wait(10)
     finally:
         folder.remove()
+        reservations.close()
 
 
 def listens(at: str) -> bool:

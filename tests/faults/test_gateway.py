@@ -82,7 +82,9 @@ def command(tmp_path, *options, **popen):
             [*line, "--grpc-port", "0", *options], env=os.environ | {"PYTHONPATH": str(ROOT)}, **popen
         )
     try:
-        url = process.stdout.readline().split()[1].rstrip(",")
+        first_line = process.stdout.readline()
+        assert first_line.startswith("REST "), (tmp_path / "stderr").read_text()
+        url = first_line.split()[1].rstrip(",")
         running = Command(process, url)
         wait_until(running.answers)
         yield running

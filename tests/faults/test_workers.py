@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -180,12 +181,11 @@ def test_second_start_in_a_run_folder_names_the_first(toys):
 
 def test_taken_port_is_named_with_its_holder(tmp_path):
     toy(tmp_path, "first")
-    ports = serving.Ports.free()
-    with (
-        socket.create_server(("127.0.0.1", ports.metrics)),
-        pytest.raises(PortTaken, match=rf"port {ports.metrics} \(metrics\) .*process {os.getpid()}"),
-    ):
-        serving.start(["first"], pack=False, ports=ports, run_dir=tmp_path / "run", store=tmp_path)
+    with ExitStack() as stack:
+        ports = serving.Ports.reserve(stack)
+        stack.enter_context(socket.create_server(("127.0.0.1", ports.metrics)))
+        with pytest.raises(PortTaken, match=rf"port {ports.metrics} \(metrics\) .*process {os.getpid()}"):
+            serving.start(["first"], pack=False, ports=ports, run_dir=tmp_path / "run", store=tmp_path)
     assert json.loads((tmp_path / "run" / "state.json").read_text())["phase"] == "failed"
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -56,10 +55,9 @@ def proxy(server) -> Iterator[dict[str, str]]:
         find_nginx()
     except NginxError as error:
         pytest.skip(str(error))
-    http, grpc = (f"127.0.0.1:{free_port()}" for _ in range(2))
-    front = NginxConfig(http=http, grpc=grpc, gateway="127.0.0.1:0", endpoints=server.endpoints)
-    with EdgeSupervisor(front, GatewaySettings()):
-        yield {"127.0.0.1:8000": http, "127.0.0.1:7000": grpc}
+    free = dict.fromkeys(("http", "grpc", "gateway"), "127.0.0.1:0")
+    with EdgeSupervisor(NginxConfig(**free, endpoints=server.endpoints), GatewaySettings()) as edge:
+        yield {"127.0.0.1:8000": edge.config.http, "127.0.0.1:7000": edge.config.grpc}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -97,11 +95,6 @@ def test_curl_commands_within_sentences_work(checkout, request):
         if missing_tools(block):
             pytest.skip("curl is not installed")
         assert isinstance(json.loads(checkout.run(block)), list), command
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_code_blocks_skipped_here_are_run_by_other_tests():

@@ -13,7 +13,7 @@ import pytest
 from tests.observing import alerts, configuration, metrics_of, panels
 from tests.tools import needs
 from torchserve_models.client import Client, ClientError
-from torchserve_models.serving.run_config.ports import Ports
+from torchserve_models.reserved_ports import port_of, reserve_port
 from training.images import draw_image
 from training.reports import draw_example
 
@@ -55,7 +55,8 @@ def prometheus(server, tmp_path_factory) -> Iterator[Prometheus]:
     """Run Prometheus with a scrape interval of 0.5 s; requests are sent before and between scrapes."""
     folder = tmp_path_factory.mktemp("prometheus")
     shipped = configuration(folder, server.metrics.removeprefix("http://"), "500ms")
-    address = f"127.0.0.1:{Ports.free().metrics}"
+    reserved = reserve_port()
+    address = f"127.0.0.1:{port_of(reserved)}"
     command = ["prometheus", f"--config.file={shipped}", f"--web.listen-address={address}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", "--log.level=warn"]
     send_requests(server)
@@ -77,6 +78,7 @@ def prometheus(server, tmp_path_factory) -> Iterator[Prometheus]:
     finally:
         process.terminate()
         process.wait(15)
+        reserved.close()
 
 
 def is_ready(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -37,16 +38,20 @@ def start(
         if pack
         else preparation.find_archives(models, store)
     )
-    supervisor = Supervisor(plan_run(names, store, run_dir, ports or Ports.free()), report)
-    supervisor.start()
-    return Server(supervisor)
+    with ExitStack() as reservations:
+        ports = ports or Ports.reserve(reservations)
+        supervisor = Supervisor(plan_run(names, store, run_dir, ports), report)
+        supervisor.start()
+        return Server(supervisor, reservations.pop_all())
 
 
 class Server:
     """A running server. `failure` is set if it has ended unexpectedly."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, reservations: ExitStack) -> None:
+        """`reservations` reserves the ports; it is closed when the server stops."""
         self._supervisor = supervisor
+        self._reservations = reservations
         self.failure: Exception | None = None
         plan = supervisor.plan
         self.endpoints: Endpoints = plan.endpoints
@@ -78,6 +83,7 @@ class Server:
         self._supervisor.request_stop()
         self._thread.join()
         self._supervisor.stop()
+        self._reservations.close()
 
     def _watch(self) -> None:
         try:

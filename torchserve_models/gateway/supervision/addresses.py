@@ -4,6 +4,7 @@ import socket
 from contextlib import ExitStack
 
 from torchserve_models.gateway.nginx.config import NginxError
+from torchserve_models.reserved_ports import port_of, reserve_port
 
 BACKLOG = 1024
 """Connections that may wait while the gateway restarts."""
@@ -36,15 +37,20 @@ def listen(address: str) -> socket.socket:
         raise NginxError(f"cannot listen on {address}: {error.strerror}") from None
 
 
-def with_free_ports(*addresses: str) -> list[str]:
-    """Return the addresses, with different free ports in place of ports 0. Raises NginxError."""
-    with ExitStack() as stack:
-        return [_with_free_port(address, stack) for address in addresses]
+def reserve_ports(reservations: ExitStack, *addresses: str) -> list[str]:
+    """Return the addresses, with different free ports in place of ports 0. Raises NginxError.
+
+    The free ports are reserved until `reservations` is closed.
+    """
+    return [_with_free_port(address, reservations) for address in addresses]
 
 
-def _with_free_port(address: str, stack: ExitStack) -> str:
-    """Return the address with a free port, which is reserved until `stack` ends."""
+def _with_free_port(address: str, reservations: ExitStack) -> str:
     host, _, port = address.rpartition(":")
     if int(port):
         return address
-    return f"{host}:{stack.enter_context(listen(address)).getsockname()[1]}"
+    try:
+        reserved = reservations.enter_context(reserve_port(host.strip("[]")))
+    except OSError as error:
+        raise NginxError(f"cannot listen on {address}: {error.strerror}") from None
+    return f"{host}:{port_of(reserved)}"

@@ -18,7 +18,7 @@ from torchserve_models.gateway.nginx.executable import start_command
 from torchserve_models.gateway.nginx.work_dir import WorkDir
 from torchserve_models.gateway.settings import GatewaySettings
 from torchserve_models.gateway.shutdown import DRAIN_SIGNAL
-from torchserve_models.gateway.supervision.addresses import is_listening, listen, with_free_ports
+from torchserve_models.gateway.supervision.addresses import is_listening, listen, reserve_ports
 from torchserve_models.gateway.supervision.managed_process import RESTART_REASONS, ManagedProcess
 from torchserve_models.gateway.supervision.stop_request import StopRequest
 from torchserve_models.paths import ROOT
@@ -48,14 +48,15 @@ class EdgeSupervisor:
     ) -> None:
         """
         Args:
-            config: nginx's configuration. Port 0 is replaced by a free port.
+            config: nginx's configuration. Port 0 is replaced by a free port, which stays reserved until the end.
             settings: The gateway's settings.
             drain_delay_s: Seconds for which new requests are accepted after readiness has become false.
             grace_s: Seconds that requests in progress may then take before their connections are closed.
             stop: The request to stop, which a signal handler may set.
         """
-        http, grpc, gateway, internal, uncached = with_free_ports(
-            config.http, config.grpc, config.gateway, config.internal, "127.0.0.1:0"
+        self._reservations = contextlib.ExitStack()
+        http, grpc, gateway, internal, uncached = reserve_ports(
+            self._reservations, config.http, config.grpc, config.gateway, config.internal, "127.0.0.1:0"
         )
         self.config = replace(
             config,
@@ -168,6 +169,7 @@ class EdgeSupervisor:
         self.gateway.kill()
         for process in (self.gateway, self.nginx):
             process.close()
+        self._reservations.close()
         self._work.remove()
 
     def _start(self, process: ManagedProcess) -> None:

@@ -3,12 +3,14 @@
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, fields
 from urllib.parse import urlsplit
 
 import psutil
 
 from torchserve_models.client import Endpoints
+from torchserve_models.reserved_ports import port_of, reserve_port
 from torchserve_models.serving.errors import ConfigError, PortTaken
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -43,14 +45,9 @@ class Ports:
         )
 
     @classmethod
-    def free(cls) -> "Ports":
-        """Return currently free, distinct ports."""
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in fields(cls)]
-        try:
-            return cls(*(listener.getsockname()[1] for listener in sockets))
-        finally:
-            for listener in sockets:
-                listener.close()
+    def reserve(cls, reservations: ExitStack) -> "Ports":
+        """Return different free ports, which are reserved until `reservations` is closed."""
+        return cls(*(port_of(reservations.enter_context(reserve_port())) for _ in fields(cls)))
 
     def shifted(self, offset: int) -> "Ports":
         return Ports(*(port + offset for port in astuple(self)))

@@ -16,6 +16,8 @@ from torchserve_models.gateway.supervision.managed_process import RESTART_REASON
 from torchserve_models.gateway.supervision.stop_request import StopRequest
 from torchserve_models.serving.supervisor.backoff import Backoff
 
+FREE = "127.0.0.1:0"
+
 
 class FakeProcess:
     """A process that is ready at once and reports `problems` one after another."""
@@ -80,10 +82,10 @@ def start_edge(monkeypatch, tmp_path):
         edge_supervisor, "_backoff", lambda: Backoff(initial_delay_s=0.0, max_delay_s=0.0, max_restarts=3)
     )
     FakeProcess.events.clear()
-    addresses = dict.fromkeys(("http", "grpc", "gateway", "internal"), "127.0.0.1:0")
 
-    def start(settings=None, **options):
-        return EdgeSupervisor(NginxConfig(**addresses), settings or GatewaySettings(), **options)
+    def start(settings=None, http=FREE, grpc=FREE, **options):
+        config = NginxConfig(http=http, grpc=grpc, gateway=FREE, internal=FREE)
+        return EdgeSupervisor(config, settings or GatewaySettings(), **options)
 
     return start
 
@@ -122,12 +124,10 @@ def has_ipv6():
     ],
 )
 def test_port_zero_is_replaced_by_a_free_port(start_edge, host):
-    config = edge_supervisor.EdgeSupervisor(
-        NginxConfig(http=f"{host}:0", grpc=f"{host}:0"), GatewaySettings()
-    ).config
-    for address in (config.http, config.grpc):
-        assert address.startswith(f"{host}:")
-        assert int(address.rpartition(":")[2]) > 0
+    with start_edge(http=f"{host}:0", grpc=f"{host}:0") as edge:
+        for address in (edge.config.http, edge.config.grpc):
+            assert address.startswith(f"{host}:")
+            assert int(address.rpartition(":")[2]) > 0
 
 
 def test_problem_causes_a_restart_that_is_counted(start_edge, capfd):

@@ -226,7 +226,7 @@ def test_failing_log_does_not_stop_the_monitor(scene):
 
 
 def test_threads_start_and_end(tmp_path):
-    plan = plan_run(["m"], tmp_path, tmp_path, ports=Ports.free())
+    plan = plan_run(["m"], tmp_path, tmp_path, ports=Ports(1, 2, 3, 4, 5, 6))
     plan.run.make()
     monitor = HealthMonitor(plan, ModelPoller(plan.endpoints, lambda _: None), lambda _: None)
     monitor.start()

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import ExitStack
 from dataclasses import astuple
 
 import pytest
@@ -10,8 +11,9 @@ from torchserve_models.serving.errors import ConfigError, PortTaken
 from torchserve_models.serving.run_config.ports import Ports, check_free, endpoints_of
 
 
-def test_free_ports_are_different():
-    assert len(set(astuple(Ports.free()))) == 6
+def test_reserved_ports_are_different():
+    with ExitStack() as reservations:
+        assert len(set(astuple(Ports.reserve(reservations)))) == 6
 
 
 def test_defaults_are_those_of_torchserve():
@@ -57,11 +59,13 @@ def test_endpoints_are_reachable_from_this_machine(bound, reached):
 
 
 def test_taken_port_is_named_with_its_holder_and_a_solution():
-    ports = Ports.free()
-    settings = ports.settings({})
-    check_free(settings)
-    with socket.create_server(("127.0.0.1", ports.grpc_management)), pytest.raises(PortTaken) as taken:
+    with ExitStack() as stack:
+        ports = Ports.reserve(stack)
+        settings = ports.settings({})
         check_free(settings)
+        stack.enter_context(socket.create_server(("127.0.0.1", ports.grpc_management)))
+        with pytest.raises(PortTaken) as taken:
+            check_free(settings)
     message = str(taken.value)
     assert f"port {ports.grpc_management} (grpc management) is not free: process {os.getpid()}" in message
     assert "--port-offset" in message

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -138,7 +139,7 @@ def test_unexpected_error_in_the_background_ends_the_run(surprised, monkeypatch)
 def test_unexpected_error_of_a_server_object_ends_the_run(surprised):
     supervisor = Supervisor(surprised, print)
     supervisor.start()
-    with Server(supervisor) as running:
+    with Server(supervisor, ExitStack()) as running:
         running._thread.join()
         assert isinstance(running.failure, ValueError)
         assert_ended(surprised.run)
