@@ -1,8 +1,7 @@
-"""The commands `gateway` (nginx and the gateway application), `gateway-app` and `gateway-config`."""
+"""The command `gateway`: nginx and the gateway application in front of a running server."""
 
 import contextlib
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +18,6 @@ from torchserve_models.cli.gateway_options import (
 from torchserve_models.cli.gateway_parsers import (
     ListenAddress,
     Upstream,
-    parse_listen_address,
     parse_port_or_zero,
     parse_upstream,
 )
@@ -32,7 +30,6 @@ from torchserve_models.gateway.settings import GatewaySettings
 from torchserve_models.signals import handle_termination
 
 app = create_app()
-_SETTINGS = GatewaySettings()
 
 
 @app.command(
@@ -170,140 +167,3 @@ def _print(text: str) -> None:
     """Write a line to stdout. Ignore a closed pipe."""
     with contextlib.suppress(OSError):
         os.write(1, f"{text}\n".encode())
-
-
-@app.command(
-    "gateway-app",
-    epilog=examples("gateway-app --listen 127.0.0.1:8090 --inference http://127.0.0.1:8080")
-    + "\n\nThe environment variable GATEWAY_KEY is a secret shared with nginx for its internal routes.",
-)
-@expand_options
-def gateway_app_command(
-    *,
-    listen: Annotated[
-        ListenAddress, typer.Option(parser=parse_listen_address, metavar="HOST:PORT", help="Listen address.")
-    ] = ListenAddress("127.0.0.1", 8090),  # noqa: B008  # a frozen dataclass
-    listen_fd: Annotated[
-        int | None, typer.Option(metavar="N", help="Accept connections from this inherited socket instead.")
-    ] = None,
-    inference: Annotated[
-        str, typer.Option(metavar="URL", help="TorchServe's inference API.")
-    ] = _SETTINGS.inference,
-    management: Annotated[
-        str, typer.Option(metavar="URL", help="TorchServe's management API.")
-    ] = _SETTINGS.management,
-    health: Annotated[
-        str, typer.Option(metavar="URL", help="URL of the supervisor's probes.")
-    ] = _SETTINGS.health,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Ready only with every worker of every version.")
-    ] = False,
-    state_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File in which `gateway` counts restarts, for the metrics."),
-    ] = None,
-    uncached: Annotated[
-        str,
-        typer.Option(
-            metavar="URL",
-            help="nginx's listener without the cache, which only the command gateway configures.",
-        ),
-    ] = _SETTINGS.uncached,
-    cache: CacheOptions,
-    routes: ModelRoutes,
-) -> int:
-    """Run the gateway application alone, behind a separate nginx."""
-    import uvicorn
-
-    from torchserve_models.gateway.allocator import return_large_blocks
-    from torchserve_models.gateway.app import create_app
-    from torchserve_models.gateway.server import uvicorn_config
-    from torchserve_models.gateway.shutdown import ShutdownFlag
-
-    if cache.cache_size and not uncached:
-        print(
-            "error: --cache-size requires --uncached; the command gateway sets both, and configures nginx",
-            file=sys.stderr,
-        )
-        return ExitCode.USAGE
-    settings = cache.gateway_settings(
-        routes,
-        inference=inference.rstrip("/"),
-        management=management.rstrip("/"),
-        health=health.rstrip("/"),
-        strict=strict,
-        key=os.environ.get("GATEWAY_KEY", ""),
-        state_file=state_file,
-        uncached=uncached.rstrip("/"),
-    )
-    return_large_blocks()
-    shutdown = ShutdownFlag()
-    shutdown.install_signal_handler()
-    server = uvicorn.Server(uvicorn_config(create_app(settings, shutdown=shutdown), listen.host, listen.port))
-    inherited = None if listen_fd is None else [socket.socket(fileno=listen_fd)]
-    server.run(sockets=inherited)
-    return ExitCode.SUCCESS if server.started else ExitCode.FAILURE
-
-
-@app.command(
-    "gateway-config",
-    epilog=examples("gateway-config --output nginx.conf --server torchserve --rate 50")
-    + "\n\nThe environment variable GATEWAY_KEY is a secret shared with the gateway application.",
-)
-@expand_options
-def gateway_config_command(
-    *,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The configuration file to write.")],
-    work: Annotated[
-        Path,
-        typer.Option(metavar="FOLDER", help="A writable folder on disk in nginx's container."),
-    ] = Path("/var/cache/nginx"),
-    server: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST",
-            help="Host of TorchServe, the supervisor and the gateway application (8090), as nginx resolves it.",
-        ),
-    ] = "torchserve",
-    resolver: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            show_default="the first of /etc/resolv.conf",
-            help="DNS server that nginx asks for the address of --server every 2 s.",
-        ),
-    ] = None,
-    health: Annotated[
-        str, typer.Option(metavar="URL", help="URL of the supervisor's probes.")
-    ] = _SETTINGS.health,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", help="Time to wait for the supervisor.")] = 60.0,
-    edge: EdgeOptions,
-    routes: ModelRoutes,
-) -> int:
-    """Write nginx.conf for an nginx in another container.
-
-    nginx listens on 8000 for REST and on 7000 for gRPC, and on 8091, which must not be published, for itself,
-    Prometheus and health checks.
-    """
-    from torchserve_models.gateway.nginx import container_config
-
-    try:
-        config = NginxConfig(
-            http="0.0.0.0:8000",
-            grpc="0.0.0.0:7000",
-            internal="0.0.0.0:8091",
-            gateway=f"{server}:8090",
-            gateway_key=os.environ.get("GATEWAY_KEY", ""),
-            endpoints=Endpoints.at(server),
-            image_model=routes.image_model,
-            route_models=routes.route_models,
-            resolver=resolver or container_config.find_name_server(),
-            **edge.nginx_settings(
-                tuple(routes.summarizers.values()), container_config.wait_for_body_bytes(health, wait)
-            ),
-        )
-        container_config.write_config(config, work, output)
-    except (NginxError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.FAILURE
-    return ExitCode.SUCCESS

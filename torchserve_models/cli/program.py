@@ -41,8 +41,10 @@ COMMANDS = {
     "predict": CommandSource("predict", "Send images and texts to a model; print labels and summaries."),
     "manage": CommandSource("manage", "Manage the models of a running server."),
     "gateway": CommandSource("gateway", "Run nginx and the gateway in front of a running server."),
-    "gateway-app": CommandSource("gateway", "Run the gateway application alone, behind a separate nginx."),
-    "gateway-config": CommandSource("gateway", "Write nginx.conf for an nginx in another container."),
+    "gateway-app": CommandSource(
+        "gateway_app", "Run the gateway application alone, behind a separate nginx."
+    ),
+    "gateway-config": CommandSource("gateway_config", "Write nginx.conf for an nginx in another container."),
     "demo": CommandSource("demo", "Show a running server in the browser.", extra="demo"),
     "tune": CommandSource(
         "tune", "Find the fastest batch size and number of workers of a model on this machine."
