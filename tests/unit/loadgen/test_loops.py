@@ -33,10 +33,17 @@ def test_closed_loop_measures_the_rate_and_the_queue():
     assert one.errors == many.errors == {}
 
 
+def test_rate_of_batched_answers_does_not_depend_on_the_length_of_the_window():
+    """Eight answers each 0.1 s. A window of exactly 0.36 s would contain four batches: 89 answers/s."""
+    with FixedRateServer(0.1, lanes=8) as server:
+        measured = run_job(LoadJob(make_target(server), ClosedLoop(16), seconds=0.36, ramp_s=0.05)).summary()
+    assert 0 < measured.requests_per_second <= 82
+
+
 def test_ramp_is_discarded():
     with FixedRateServer(0.01) as server:
         measured = run_job(LoadJob(make_target(server), ClosedLoop(2), seconds=0.2, ramp_s=0.3))
-        assert measured.completed == len(measured.latencies) <= 21
+        assert measured.completed == len(measured.latencies) <= 22
         assert len(server.received) > 1.3 * measured.completed
 
 
@@ -142,7 +149,7 @@ def test_processes_share_the_clients_and_their_results_are_merged():
         offered = generator.open_loop(make_target(server), 60.0, seconds=0.5, ramp_s=0.0)
         assert server.connections >= 3
     assert closed.completed == len(closed.latencies) > 3
-    assert closed.seconds == 0.2
+    assert closed.seconds >= 0.15
     assert 10 < len(offered.latencies) < 60
     assert generator.max_cpu > 0
 
