@@ -64,7 +64,7 @@ def list_text_systems() -> list[System]:
         library("ctranslate2-int8", "CTranslate2, int8", "ctranslate2", "int8"),
         library("openvino", f"OpenVINO, {openvino}", "openvino", openvino.replace("fp32", "f32")),
         _text_product(PRODUCT, "REST", "abcd"),
-        _text_product("product-int8", "REST, int8", "a", INT8),
+        _text_product("product-int8", "REST, int8", "abc", INT8),
         _text_product("product-drafts", "REST, drafts of up to 10 tokens", "ad", {DRAFTS: 10}),
         fastapi(BASELINE, "FastAPI, generate(), fp32", "float32"),
         fastapi("fastapi-bf16", "FastAPI, generate(), bf16", "bfloat16"),

@@ -81,12 +81,14 @@ def cross_attention(q: Tensor, layer_idx: int, cache: EncoderDecoderCache) -> Te
     Returns:
         [batch_beam_size, num_heads * head_dim]
     """
-    k, v = cache.cross_kv(layer_idx)
+    (k, v), scales = cache.cross_kv(layer_idx), cache.cross_kv_scales(layer_idx)
     if cache.decode_attention and cache.query_offsets is not None:
-        return cache.decode_attention(q[:, None], k, v, cache.source_lengths, offsets=cache.query_offsets)
+        return cache.decode_attention(
+            q[:, None], k, v, cache.source_lengths, offsets=cache.query_offsets, scales=scales
+        )
     grouped_q = cache.group_queries(q, cache.batch_size)
     if cache.decode_attention:
-        output = cache.decode_attention(grouped_q, k, v, cache.source_lengths)
+        output = cache.decode_attention(grouped_q, k, v, cache.source_lengths, scales=scales)
         return cache.ungroup_queries(output.view(*grouped_q.shape[:2], -1))
     output = _attention(grouped_q.transpose(1, 2), k, v, cache.encoder_attention_mask)
     return cache.ungroup_queries(output.transpose(1, 2)).flatten(1)

@@ -38,11 +38,13 @@ class EncoderDecoderCache:
 
     Shapes:
         self-attention: [num_layers, 2 (keys, values), batch_size * num_beams, num_heads, max_cache_len, head_dim].
-        cross-attention: [num_layers, 2 (keys, values), batch_size, num_heads, max_source_length, head_dim].
+        cross-attention: [num_layers, 2 (keys, values), batch_size, num_heads, max_source_length, head_dim]. If
+            `decode_attention.int8_sources`, it is int8, with a scale for each key and value.
     """
 
     query_offsets: Tensor | None = None
     query_lengths: Tensor | None = None
+    _cross_kv_scales: Tensor | None = None
 
     def __init__(
         self,
@@ -73,11 +75,12 @@ class EncoderDecoderCache:
             dtype=dtype,
             device=device,
         )
-        self._cross_kv = torch.zeros(
-            *(num_layers, 2, self.batch_size, num_heads, max_source_length, head_dim),
-            dtype=dtype,
-            device=device,
-        )
+        cross_shape = (num_layers, 2, self.batch_size, num_heads, max_source_length)
+        if decode_attention and decode_attention.int8_sources:
+            self._cross_kv = torch.zeros(*cross_shape, head_dim, dtype=torch.int8)
+            self._cross_kv_scales = torch.zeros(cross_shape)
+        else:
+            self._cross_kv = torch.zeros(*cross_shape, head_dim, dtype=dtype, device=device)
         self.source_lengths = torch.tensor(source_lengths)
         self._encoder_attention_mask: Tensor | None = None
         if min(source_lengths) < max_source_length:
@@ -100,11 +103,19 @@ class EncoderDecoderCache:
 
     def set_cross_kv(self, index: int, keys_values: Tensor) -> None:
         """Store the cross-attention keys and values of a sequence: [tokens, num_layers, 2, num_heads, head_dim]."""
+        if self.decode_attention and self._cross_kv_scales is not None:
+            keys_values, scales = self.decode_attention.quantize(keys_values)
+            self._cross_kv_scales[:, :, index, :, : len(scales)] = scales.permute(1, 2, 3, 0)
         self._cross_kv[:, :, index, :, : len(keys_values)] = keys_values.permute(1, 2, 3, 0, 4)
 
     def cross_kv(self, layer_idx: int) -> Tensor:
         """Return the cross-attention keys and values: [2, batch_size, num_heads, max_source_length, head_dim]."""
         return self._cross_kv[layer_idx, :, : self.batch_size]
+
+    def cross_kv_scales(self, layer_idx: int) -> Tensor | None:
+        """Return the scales of int8 keys and values, [2, batch_size, num_heads, max_source_length], or None."""
+        scales = self._cross_kv_scales
+        return None if scales is None else scales[layer_idx, :, : self.batch_size]
 
     def causal_mask(self, cache_position: int | Tensor) -> Tensor | None:  # noqa: ARG002
         """Return the mask to add to the scores of self-attention, or None because `update` returns no later steps."""
@@ -127,8 +138,8 @@ class EncoderDecoderCache:
         """Return the last position of a step."""
         return int(cache_position)
 
-    def start_compiled_step(self, cache_position: int) -> tuple[Tensor, Tensor]:
-        """Return the memory of self-attention and cross-attention, to which the caller adds the step.
+    def start_compiled_step(self, cache_position: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the memory of self-attention, to which the caller adds the step, of cross-attention, and its scales.
 
         The shapes are those of `__init__`'s batch. The first `batch_beam_size` rows and `batch_size` texts are used.
         The compiled code checks no bounds, so the memory must be contiguous and have space for the step.
@@ -137,7 +148,7 @@ class EncoderDecoderCache:
         assert self._self_kv.is_contiguous()
         assert self._cross_kv.is_contiguous()
         self._seq_length = cache_position + 1
-        return self._self_kv, self._cross_kv
+        return self._self_kv, self._cross_kv, self._cross_kv_scales
 
     def query_positions(self, cache_position: Tensor) -> Tensor:
         """Return the position of each query that all rows have in common, [1, 1]."""
@@ -170,6 +181,8 @@ class EncoderDecoderCache:
             self_kv = self._self_kv[:, :, :, :, : self._seq_length]
             self_kv[:, :, target] = self_kv[:, :, source]
             self._cross_kv[:, :, index] = self._cross_kv[:, :, last]
+            if self._cross_kv_scales is not None:
+                self._cross_kv_scales[:, :, index] = self._cross_kv_scales[:, :, last]
             self.source_lengths[index] = self.source_lengths[last]
             if self._encoder_attention_mask is not None:
                 self._encoder_attention_mask[index] = self._encoder_attention_mask[last]

@@ -1,7 +1,7 @@
 """Attention of a decoding step in compiled code, for bf16 and fp32 on CPUs with AVX2 or AVX-512.
 
 torch's matrix products for few queries and long caches take two to three times as long as reading the caches from
-memory does.
+memory does. Keys and values of sources in int8 take a half or a quarter of that time again.
 """
 
 import ctypes
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from handlers.engines.base import EngineUnavailable
+from handlers.engines.seq2seq.linear import ZERO_POINT, quantize_rows
 
 HEAD_SIZES = frozenset({32, 64, 128})
 """The head sizes that the code is compiled for."""
@@ -36,18 +37,24 @@ class _KeysValues(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("text_stride", "head_stride", "length")),
         *((name, ctypes.c_void_p) for name in ("lengths", "bias")),
         *((name, ctypes.c_int64) for name in ("bias_stride", "bias_length", "is_causal")),
+        *((name, ctypes.c_void_p) for name in ("key_scales", "value_scales")),
     )
 
 
 class DecodeAttention:
-    """The attention of a decoding step: softmax(q k^T + bias) v, computed in float32 from bf16 or float32."""
+    """The attention of a decoding step: softmax(q k^T + bias) v, computed in float32 from bf16, float32 or int8.
 
-    def __init__(self, library: ctypes.CDLL, head_dim: int) -> None:
+    Attributes:
+        int8_sources: Whether caches store the keys and values of sources in int8.
+    """
+
+    def __init__(self, library: ctypes.CDLL, head_dim: int, int8_sources: bool = False) -> None:
         """Set the compiled function.
 
         Args:
             library: The result of `load_step_kernels`.
             head_dim: The head size of the model.
+            int8_sources: Store the keys and values of sources in int8.
 
         Raises:
             EngineUnavailable: The library does not support the head size.
@@ -57,7 +64,7 @@ class DecodeAttention:
             raise EngineUnavailable(
                 f"head size {head_dim} is not supported ({', '.join(map(str, sizes))} or {largest})"
             )
-        self._function = library.step_attention
+        self._library, self.int8_sources = library, int8_sources
 
     def __call__(
         self,
@@ -69,10 +76,11 @@ class DecodeAttention:
         *,
         offsets: Tensor | None = None,
         is_causal: bool = False,
+        scales: Tensor | None = None,
     ) -> Tensor:
         """Return the attention of each query, [queries, num_heads * head_dim].
 
-        All tensors are either bf16 or float32; other types raise KeyError.
+        All tensors are either bf16 or float32, except for int8 keys and values; other types raise KeyError.
 
         Args:
             q: Scaled queries, [batch_size, num_beams, num_heads, head_dim], or [queries, 1, num_heads, head_dim] with
@@ -83,6 +91,7 @@ class DecodeAttention:
             bias: Added to the scores, [1, num_heads, 1, length]; with `is_causal` aligned to the last key.
             offsets: The first query of each text, followed by the number of queries, int64 [batch_size + 1].
             is_causal: The last query of a text attends to its `lengths` keys, and each one before it to one key less.
+            scales: The steps of int8 keys and values, float32 [2, batch_size, num_heads, length].
         """
         num_rows, num_beams, num_heads, head_dim = q.shape
         result = q.new_empty(num_rows * num_beams, num_heads * head_dim)
@@ -97,9 +106,15 @@ class DecodeAttention:
             None if bias is None else bias.data_ptr(),
             *((0, 0) if bias is None else (bias.stride(1), bias.shape[3])),
             is_causal,
+            *((None, None) if scales is None else (scales[0].data_ptr(), scales[1].data_ptr())),
         )
-        self._function(
+        self._library.step_attention(
             *(ctypes.byref(queries), ctypes.byref(keys_values), result.data_ptr(), head_dim),
             _BITS[q.dtype],
         )
         return result
+
+    def quantize(self, keys_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys or values in int8, with a scale for each: [..., head_dim] -> [..., head_dim], [...]."""
+        quantized, scales = quantize_rows(self._library, keys_values)
+        return quantized.bitwise_xor_(ZERO_POINT).view(torch.int8), scales

@@ -70,7 +70,7 @@ class _Step(ctypes.Structure):
     """`Step` of the C++ code."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("self_kv", "cross_kv")),
+        *((name, ctypes.c_void_p) for name in ("self_kv", "cross_kv", "cross_scales")),
         *((name, ctypes.c_int64) for name in ("max_rows", "max_steps", "max_texts", "max_tokens")),
         *((name, ctypes.c_int64) for name in ("texts", "beams", "position")),
         *((name, ctypes.c_void_p) for name in ("lengths", "bias")),
@@ -120,9 +120,10 @@ class DecoderLayers:
             bias: Added to the scores of self-attention, aligned to the last step, [1, num_heads, 1, steps].
         """
         x, position = x.contiguous(), cache.last_position(cache_position)
-        self_kv, cross_kv = cache.start_compiled_step(position)
+        self_kv, cross_kv, cross_scales = cache.start_compiled_step(position)
         step = _Step(
             *(self_kv.data_ptr(), cross_kv.data_ptr()),
+            None if cross_scales is None else cross_scales.data_ptr(),
             *(self_kv.shape[2], self_kv.shape[4], cross_kv.shape[2], cross_kv.shape[4]),
             *(cache.batch_size, cache.num_beams, position),
             cache.source_lengths.data_ptr(),

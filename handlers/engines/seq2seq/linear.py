@@ -17,6 +17,10 @@ ACTIVATION_CODES: dict[Activation, int] = {"none": 0, "relu": 1, "gelu": 2}
 ACTIVATIONS = {"none": lambda x: x, "relu": functional.relu, "gelu": functional.gelu}
 
 
+ZERO_POINT = 128
+"""The value of 0 in quantized rows."""
+
+
 class LinearLayer(Protocol):
     """A linear layer: activation(x W^T + b), [rows, inputs] -> [rows, outputs]."""
 
@@ -119,15 +123,10 @@ class Int8Linear:
         self, library: ctypes.CDLL, x: Tensor, activation: Activation, residual: Tensor | None
     ) -> Tensor:
         """Return activation(residual + x W^T + b)."""
-        x = x.contiguous()
-        inputs, bits = x.shape[-1], 8 * x.element_size()
-        rows = x.numel() // inputs
-        quantized = torch.empty(x.shape, dtype=torch.uint8)
-        scales = torch.empty(rows)
-        library.quantize_rows(x.data_ptr(), rows, inputs, bits, quantized.data_ptr(), scales.data_ptr())
+        quantized, scales = quantize_rows(library, x)
         product = self._multiply(quantized, x.dtype)
         library.finish_rows(
-            *(product.data_ptr(), rows, product.shape[-1], bits, scales.data_ptr()),
+            *(product.data_ptr(), scales.numel(), product.shape[-1], 8 * x.element_size(), scales.data_ptr()),
             None if self._float_bias is None else self._float_bias.data_ptr(),
             None if residual is None else residual.data_ptr(),
             ACTIVATION_CODES[activation],
@@ -135,9 +134,9 @@ class Int8Linear:
         return product
 
     def _multiply(self, quantized: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return the product of (quantized - 128) and the weights."""
+        """Return the product of (quantized - ZERO_POINT) and the weights."""
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            *(quantized, 1.0, 128, self._weight, self._scales, self._zero_points),
+            *(quantized, 1.0, ZERO_POINT, self._weight, self._scales, self._zero_points),
             *(None, 1.0, 0, dtype, "none", [], ""),
         )
         return product
@@ -146,11 +145,30 @@ class Int8Linear:
         """Return x W^T + b."""
         row_max = x.abs().amax(-1, keepdim=True).clamp_min_(torch.finfo(x.dtype).tiny)
         # In bf16 the largest value may become 256, which would wrap around.
-        quantized = (x * (127 / row_max)).add_(128).round_().clamp_(1, 255).to(torch.uint8)
+        quantized = (x * (127 / row_max)).add_(ZERO_POINT).round_().clamp_(1, 255).to(torch.uint8)
         product = self._multiply(quantized, x.dtype).mul_(row_max / 127)
         if self._bias is not None:
             product += self._bias
         return product
+
+
+def quantize_rows(library: ctypes.CDLL, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows in 8 bits with the zero point ZERO_POINT, and the scale of each row.
+
+    Args:
+        library: The result of `load_step_kernels`.
+        x: bf16 or float32 [..., inputs].
+
+    Returns:
+        uint8 [..., inputs] and float32 [...].
+    """
+    x = x.contiguous()
+    quantized, scales = torch.empty(x.shape, dtype=torch.uint8), torch.empty(x.shape[:-1])
+    library.quantize_rows(
+        *(x.data_ptr(), scales.numel(), x.shape[-1], 8 * x.element_size()),
+        *(quantized.data_ptr(), scales.data_ptr()),
+    )
+    return quantized, scales
 
 
 def _can_pack() -> bool:

@@ -54,7 +54,8 @@ class NativeSeq2Seq:
         """Set the options.
 
         Args:
-            int8: Compute linear layers in int8, on a CPU only. All other tensors have the type of the device.
+            int8: Compute linear layers in int8 and store the keys and values of sources in int8, on a CPU only. All
+                other tensors have the type of the device.
             max_batch_tokens: The largest batch: texts x (longest input + beams x longest output).
             prompt_lookup_num_tokens: The largest number of tokens that greedy search drafts from a text's source for
                 one step, on a CPU only. None disables drafts.
@@ -89,7 +90,7 @@ class NativeSeq2Seq:
         # False for a Marian with two vocabularies: the ids of its source are other words in the output.
         self._shares_vocabulary = bool(getattr(config, "share_encoder_decoder_embeddings", True))
         self._device = device.torch_device
-        self._decode_attention = _create_decode_attention(kernels, self._network.shape.head_dim)
+        self._decode_attention = _create_decode_attention(kernels, self._network.shape.head_dim, self._int8)
         self._decoder_layers = self._compile_decoder(kernels)
         self._graph_decoder: CudaGraphDecoder | None = None
         self._cuda_graph_status: str | None = None
@@ -227,10 +228,12 @@ def _load_step_kernels(folder: Path, device: Device) -> ctypes.CDLL | None:
         return None
 
 
-def _create_decode_attention(kernels: ctypes.CDLL | None, head_dim: int) -> DecodeAttention | None:
+def _create_decode_attention(
+    kernels: ctypes.CDLL | None, head_dim: int, int8_sources: bool
+) -> DecodeAttention | None:
     """Return the compiled attention, or None if torch must compute attention. The log then contains the reason."""
     try:
-        return None if kernels is None else DecodeAttention(kernels, head_dim)
+        return None if kernels is None else DecodeAttention(kernels, head_dim, int8_sources)
     except EngineUnavailable as error:
         logger.warning("no compiled attention: %s", error)
         return None

@@ -33,7 +33,7 @@ _FUNCTIONS: Mapping[str, Sequence[Any]] = {
 """The functions of the library and the types of their arguments."""
 
 
-VERSION = 1
+VERSION = 2
 """The version of these functions and their structures. `step_kernels.h` says when to increase it."""
 
 

@@ -30,12 +30,15 @@ struct Decoder {
     std::int64_t num_layers, num_heads, head_dim, width, pre_norm;
 };
 
-// The caches [layers, 2 (keys, values), rows or texts, heads, steps or tokens, head_dim] in float32, of which the first
-// `texts` are used, and the state of the step. Each text has `beams` rows at `position`. If `offsets` [texts + 1] is not
+// The caches [layers, 2 (keys, values), rows or texts, heads, steps or tokens, head_dim], of which the first `texts` are
+// used, and the state of the step. They are float32. If `cross_scales` [layers, 2, texts, heads, tokens] is not null,
+// `cross_kv` is int8. Each text has `beams` rows at `position`. If `offsets` [texts + 1] is not
 // null, text i has the rows from offsets[i] to offsets[i + 1] instead, at consecutive positions up to self_lengths[i] - 1,
 // and `position` is the last one of all.
 struct Step {
-    float *self_kv, *cross_kv;
+    float* self_kv;
+    const void* cross_kv;
+    const float* cross_scales;
     std::int64_t max_rows, max_steps, max_texts, max_tokens, texts, beams, position;
     const std::int64_t* lengths;
     const float* bias;
@@ -84,7 +87,7 @@ void store_keys_values(const Decoder& decoder, const Step& step, const float* qk
 
 }  // namespace
 
-std::int64_t step_kernels_version() { return 1; }
+std::int64_t step_kernels_version() { return 2; }
 
 // Compute all layers. `x` [rows, width] is replaced by the result. `buffer` has space for the largest intermediate
 // results: rows * (width + 4 * heads * head_dim) and rows * outputs of the first layer of feed-forward.
@@ -92,7 +95,8 @@ extern "C" void decoder_layers(const Decoder* decoder, const Step* step, float* 
     const std::int64_t head_dim = decoder->head_dim, inner = decoder->num_heads * head_dim, width = decoder->width;
     const std::int64_t rows = step->offsets ? step->offsets[step->texts] : step->texts * step->beams;
     const std::int64_t self_size = step->max_rows * step->max_steps * inner;
-    const std::int64_t cross_size = step->max_texts * step->max_tokens * inner;
+    const std::int64_t cross_size = step->max_texts * step->max_tokens * inner, scales_size = cross_size / head_dim;
+    const std::int64_t cross_bytes = cross_size * (step->cross_scales ? sizeof(std::int8_t) : sizeof(float));
     float *normalized = buffer, *projected = normalized + rows * width, *attended = projected + rows * 3 * inner;
     float* hidden = attended + rows * inner;
     const auto before = [&](const Norm& norm) {
@@ -120,18 +124,21 @@ extern "C" void decoder_layers(const Decoder* decoder, const Step* step, float* 
                                     step->bias,
                                     step->bias_stride,
                                     step->position + 1,
-                                    1};
+                                    1,
+                                    nullptr,
+                                    nullptr};
         step_attention(&self_queries, &self_kv, attended, head_dim, 32);
         step_linear(&layer.self_out, attended, rows, x, x);
         after(layer.self_norm);
 
-        const float* cross_keys = step->cross_kv + 2 * i * cross_size;
+        const char* cross_keys = static_cast<const char*>(step->cross_kv) + 2 * i * cross_bytes;
+        const float* cross_scales = step->cross_scales ? step->cross_scales + 2 * i * scales_size : nullptr;
         step_linear(&layer.cross_q, before(layer.cross_norm), rows, nullptr, projected);
         const Queries cross_queries = {
             projected, inner, step->texts, step->beams, decoder->num_heads, step->offsets};
         const std::int64_t cross_stride = step->max_tokens * head_dim;
         const KeysValues cross_kv = {cross_keys,
-                                     cross_keys + cross_size,
+                                     cross_keys + cross_bytes,
                                      decoder->num_heads * cross_stride,
                                      cross_stride,
                                      step->max_tokens,
@@ -139,7 +146,9 @@ extern "C" void decoder_layers(const Decoder* decoder, const Step* step, float* 
                                      nullptr,
                                      0,
                                      0,
-                                     0};
+                                     0,
+                                     cross_scales,
+                                     cross_scales ? cross_scales + scales_size : nullptr};
         step_attention(&cross_queries, &cross_kv, attended, head_dim, 32);
         step_linear(&layer.cross_out, attended, rows, x, x);
         after(layer.cross_norm);

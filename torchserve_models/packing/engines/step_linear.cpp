@@ -4,8 +4,6 @@
 // are added in the same order for any number of rows. step_kernels.py compiles this file;
 // handlers/engines/seq2seq/step_linear.py calls it.
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -31,14 +29,6 @@ struct Prefetch {
     const char* start;
     std::int64_t step;
 };
-
-Floats load(const std::int8_t* from) {
-#ifdef __AVX512F__
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
-#else
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
-#endif
-}
 
 // Copy `count` of at most LANES numbers.
 void copy(const void* from, std::int64_t count, void* to) {

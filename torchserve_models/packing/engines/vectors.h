@@ -1,6 +1,8 @@
-// Vectors of float32 that fill one register, loaded from and stored as float32 or bf16, and functions of them.
+// Vectors of float32 that fill one register, loaded from float32, bf16 or int8, stored as float32 or bf16, and functions of them.
 
 #pragma once
+
+#include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
@@ -28,6 +30,14 @@ inline Floats load(const Bf16* from) {
     Halves halves;
     std::memcpy(&halves, from, sizeof halves);
     return reinterpret_cast<Floats>(__builtin_convertvector(halves, Words) << 16);
+}
+
+inline Floats load(const std::int8_t* from) {
+#ifdef __AVX512F__
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+#else
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#endif
 }
 
 inline void store(Floats x, float* to) { std::memcpy(to, &x, sizeof x); }

@@ -116,6 +116,38 @@ def test_texts_have_any_number_of_causal_queries(
             )
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
+    size=st.sampled_from(sorted(HEAD_SIZES)),
+    beams=st.integers(1, 9),
+    lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_int8_keys_and_values_are_multiplied_by_their_scales(
+    kernels: ctypes.CDLL, dtype: torch.dtype, size: int, beams: int, lengths: list[int], seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    texts, longest = len(lengths), max(lengths)
+    q = torch.randn(texts, beams, HEADS, size, generator=generator).to(dtype)
+    magnitudes = 2.0 ** torch.randint(-9, 4, (2, texts, HEADS, longest, 1), generator=generator)
+    compute = DecodeAttention(kernels, size, int8_sources=True)
+    exact = (torch.randn(2, texts, HEADS, longest, size, generator=generator) * magnitudes).to(dtype)
+    quantized, scales = compute.quantize(exact)
+    restored = quantized * scales[..., None]
+    assert ((restored - exact).abs() <= exact.abs().amax(-1, keepdim=True) / 253).all()
+    padded = torch.full((2, texts + 1, HEADS, longest), float("nan"))  # as after a text was removed
+    padded[:, :texts] = scales
+    result = compute(q, *quantized, torch.tensor(lengths), scales=padded[:, :texts])
+    tolerance = {torch.bfloat16: 0.008, torch.float32: 1e-4}[dtype]
+    torch.testing.assert_close(
+        result.double(),
+        attend(q, *restored, lengths, None),
+        atol=tolerance * float(restored.abs().max()),
+        rtol=0,
+    )
+
+
 def test_nan_is_propagated(kernels: ctypes.CDLL) -> None:
     q, v = torch.ones(1, 1, 1, 32).bfloat16(), torch.ones(1, 1, 20, 32).bfloat16()
     for position in (0, 7, 17):

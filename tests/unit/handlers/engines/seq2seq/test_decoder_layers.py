@@ -88,7 +88,7 @@ def check_logits_and_cache(
             network = NETWORKS[model.config.model_type](model, Linear, partial(StepLinear, kernels, bits))
             if is_compiled:
                 network.compile_decoder(kernels)
-            attention = DecodeAttention(kernels, network.shape.head_dim)
+            attention = DecodeAttention(kernels, network.shape.head_dim, int8_sources=bits == 8)
             cache = EncoderDecoderCache(network.shape, lengths, beams, 6, attention)
             encode_into_cache(network, cache, texts)
             logits = []
