@@ -158,7 +158,7 @@ class System(ABC):
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Return different free ports of 127.0.0.1."""
+    """Return different free ports of 127.0.0.1. They are not reserved, as another server may not set SO_REUSEADDR."""
     with ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [int(server.getsockname()[1]) for server in servers]

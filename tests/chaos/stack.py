@@ -178,7 +178,10 @@ class Stack:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         self.store.mkdir(parents=True, exist_ok=True)
         line = ["serve", "--weights", "starter", "--store", str(self.store)]
-        offset = free_offset() if self._port_offset is None else self._port_offset
+        try:
+            offset = free_offset() if self._port_offset is None else self._port_offset
+        except AssertionError as error:
+            raise ChaosError(str(error)) from error
         line += ["--run-dir", str(self.run_dir), "--port-offset", str(offset)]
         self.supervisor = self._spawn(line, "serve.log")
         state = self._wait_ready(self.supervisor)

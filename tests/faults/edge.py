@@ -132,32 +132,28 @@ class Edge:
 @contextlib.contextmanager
 def edge(torchserve: FakeServer, gateway: FakeServer | None = None, **changes: object) -> Iterator[Edge]:
     """Run nginx on free ports; `changes` are fields of its NginxConfig."""
-    reservations = contextlib.ExitStack()
-    http, grpc, internal = reserve_ports(reservations, *["127.0.0.1:0"] * 3)
-    defaults = {
-        "http": http,
-        "grpc": grpc,
-        "internal": internal,
-        "gateway": gateway.address if gateway else "127.0.0.1:1",
-        "endpoints": Endpoints(inference=f"http://{torchserve.address}", health="http://127.0.0.1:9"),
-    }
-    config = NginxConfig(**{**defaults, **changes})  # type: ignore[arg-type]
-    folder = WorkDir()
-    try:
-        with subprocess.Popen(start_command(config, folder.path), stderr=subprocess.DEVNULL) as process:
-            try:
-                end = time.monotonic() + 10
-                while not listens(config.http):
-                    assert time.monotonic() < end
-                    assert process.poll() is None
-                    time.sleep(0.02)
-                yield Edge(config, process, folder)
-            finally:
-                process.terminate()
-                process.wait(10)
-    finally:
-        folder.remove()
-        reservations.close()
+    with contextlib.ExitStack() as stack:
+        http, grpc, internal = reserve_ports(stack, *["127.0.0.1:0"] * 3)
+        defaults = {
+            "http": http,
+            "grpc": grpc,
+            "internal": internal,
+            "gateway": gateway.address if gateway else "127.0.0.1:1",
+            "endpoints": Endpoints(inference=f"http://{torchserve.address}", health="http://127.0.0.1:9"),
+        }
+        config = NginxConfig(**{**defaults, **changes})  # type: ignore[arg-type]
+        folder = WorkDir()
+        stack.callback(folder.remove)
+        process = stack.enter_context(
+            subprocess.Popen(start_command(config, folder.path), stderr=subprocess.DEVNULL)
+        )
+        stack.callback(process.terminate)
+        end = time.monotonic() + 10
+        while not listens(config.http):
+            assert time.monotonic() < end
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield Edge(config, process, folder)
 
 
 def listens(at: str) -> bool:

@@ -55,8 +55,11 @@ def prometheus(server, tmp_path_factory) -> Iterator[Prometheus]:
     """Run Prometheus with a scrape interval of 0.5 s; requests are sent before and between scrapes."""
     folder = tmp_path_factory.mktemp("prometheus")
     shipped = configuration(folder, server.metrics.removeprefix("http://"), "500ms")
-    reserved = reserve_port()
-    address = f"127.0.0.1:{port_of(reserved)}"
+    with reserve_port() as reserved:
+        yield from run_prometheus(folder, shipped, f"127.0.0.1:{port_of(reserved)}", server)
+
+
+def run_prometheus(folder, shipped, address, server) -> Iterator[Prometheus]:
     command = ["prometheus", f"--config.file={shipped}", f"--web.listen-address={address}"]
     command += [f"--storage.tsdb.path={folder / 'data'}", "--log.level=warn"]
     send_requests(server)
@@ -78,7 +81,6 @@ def prometheus(server, tmp_path_factory) -> Iterator[Prometheus]:
     finally:
         process.terminate()
         process.wait(15)
-        reserved.close()
 
 
 def is_ready(url: str) -> bool:

@@ -5,7 +5,7 @@ import gc
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -54,10 +54,10 @@ class OpenLoop:
 
 @dataclass(frozen=True)
 class LoadJob:
-    """A measurement of `seconds` seconds.
+    """A measurement of about `seconds` seconds.
 
-    The load begins `ramp_s` seconds before the measured window, except for `DrainedClosedLoop`. `first_request` is
-    the index of the first request.
+    The load begins `ramp_s` seconds before the measured window, except for `DrainedClosedLoop`. The window of a
+    `ClosedLoop` begins and ends with an answer. `first_request` is the index of the first request.
     """
 
     target: Target
@@ -126,10 +126,10 @@ async def _run(job: LoadJob) -> Measurement:
 async def _run_closed(
     client: LoadClient, job: LoadJob, load: ClosedLoop, indices: Iterator[int]
 ) -> Measurement:
-    """Run a closed loop. The window is from the first answer after the ramp to the first one after its end.
+    """Run a closed loop, measured from answer to answer.
 
-    Servers with batching answer many requests at once, so a window of a fixed length would contain a batch more or
-    less: 10% of 3 s where a batch takes 0.3 s.
+    Servers with batching answer many requests at once, so a window of a fixed length would contain one batch more or
+    less, which is 10% of 3 s if a batch takes 0.3 s.
     """
     measurement = Measurement(job.seconds)
     start = time.perf_counter() + job.ramp_s
@@ -148,12 +148,27 @@ async def _run_closed(
             await asyncio.sleep(ERROR_PAUSE_S)
 
     await asyncio.gather(*(run_client() for _ in range(load.connections)))
-    first = min((now for now, _ in answers if now >= start), default=start)
-    last = min((now for now, _ in answers if now >= end), default=end)
-    measurement.latencies = [latency for now, latency in answers if first < now <= last]
+    begin, last = find_window([now for now, _ in answers], start, end)
+    measurement.latencies = [latency for now, latency in answers if begin < now <= last]
     measurement.completed = len(measurement.latencies)
-    measurement.seconds = max(last, end) - min(first, end)
+    measurement.seconds = last - begin
     return measurement
+
+
+def find_window(answers: Sequence[float], start: float, end: float) -> tuple[float, float]:
+    """Return the times of the first answer from `start` on and of the first one from `end` on.
+
+    Their difference is a number of whole batches. `start` and `end` replace answers that do not exist. If the first
+    answer arrives after `end`, the window begins at `start`, so that it contains this answer.
+
+    Args:
+        answers: Times of the answers, in seconds.
+        start: The earliest begin of the window.
+        end: The earliest end of the window.
+    """
+    begin = min((now for now in answers if now >= start), default=start)
+    last = min((now for now in answers if now >= end), default=end)
+    return (begin if begin < last else start), last
 
 
 async def _run_drained(

@@ -13,7 +13,7 @@ class Measurement:
     """Raw results of one server under one load. All times are in seconds.
 
     Attributes:
-        seconds: Length of the measured window. In a closed loop, it begins and ends with an answer.
+        seconds: Length of the measured window.
         completed: Correct answers that arrived within the window.
         latencies: In a closed loop, latencies of the completed requests. In an open loop, latencies of all requests
             that were due within the window, from their due times.

@@ -139,10 +139,11 @@ class EncoderDecoderCache:
         return int(cache_position)
 
     def start_compiled_step(self, cache_position: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the memory of self-attention, to which the caller adds the step, of cross-attention, and its scales.
+        """Return the keys and values of self-attention, those of cross-attention, and the scales of the latter.
 
-        The shapes are those of `__init__`'s batch. The first `batch_beam_size` rows and `batch_size` texts are used.
-        The compiled code checks no bounds, so the memory must be contiguous and have space for the step.
+        The caller adds the step to self-attention. The shapes are those of `__init__`'s batch, of which the first
+        `batch_beam_size` rows and `batch_size` texts are used. The compiled code checks no bounds, so the memory must
+        be contiguous and have space for the step.
         """
         assert cache_position < self._self_kv.shape[4], (cache_position, self._self_kv.shape)
         assert self._self_kv.is_contiguous()

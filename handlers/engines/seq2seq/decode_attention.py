@@ -1,7 +1,7 @@
 """Attention of a decoding step in compiled code, for bf16 and fp32 on CPUs with AVX2 or AVX-512.
 
 torch's matrix products for few queries and long caches take two to three times as long as reading the caches from
-memory does. Keys and values of sources in int8 take a half or a quarter of that time again.
+memory does. Keys and values of sources in int8 need half of the memory of bf16, and a quarter of fp32's.
 """
 
 import ctypes
@@ -91,8 +91,10 @@ class DecodeAttention:
             bias: Added to the scores, [1, num_heads, 1, length]; with `is_causal` aligned to the last key.
             offsets: The first query of each text, followed by the number of queries, int64 [batch_size + 1].
             is_causal: The last query of a text attends to its `lengths` keys, and each one before it to one key less.
-            scales: The steps of int8 keys and values, float32 [2, batch_size, num_heads, length].
+            scales: The steps of int8 keys and values, float32 [2, batch_size, num_heads, length], with the strides of
+                the keys divided by head_dim. None if keys and values have the type of the queries.
         """
+        assert (k.dtype == torch.int8) == (scales is not None), (k.dtype, scales)
         num_rows, num_beams, num_heads, head_dim = q.shape
         result = q.new_empty(num_rows * num_beams, num_heads * head_dim)
         row_stride = q.stride(1) if num_beams > 1 else q.stride(0)

@@ -109,7 +109,7 @@ def _cache(config: NginxConfig) -> dict[str, str]:
     port = address.rpartition(":")[2]
     return {
         "CACHE": "on",
-        "BODY_BUFFER": "256k",  # writing an image to a file takes longer than finding its answer
+        "BODY_BUFFER": "256k",  # writing an image to a file takes longer than a lookup in the cache
         "UNCACHED_LISTEN": f"listen {address};",
         "UNCACHED_KEY": f"{port}:{config.gateway_key and _plain(config.gateway_key)}",
         "CACHE_HIDDEN_HEADERS": "proxy_hide_header X-Cache;",

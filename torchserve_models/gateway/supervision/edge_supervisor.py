@@ -54,10 +54,11 @@ class EdgeSupervisor:
             grace_s: Seconds that requests in progress may then take before their connections are closed.
             stop: The request to stop, which a signal handler may set.
         """
-        self._reservations = contextlib.ExitStack()
-        http, grpc, gateway, internal, uncached = reserve_ports(
-            self._reservations, config.http, config.grpc, config.gateway, config.internal, "127.0.0.1:0"
-        )
+        with contextlib.ExitStack() as reservations:
+            http, grpc, gateway, internal, uncached = reserve_ports(
+                reservations, config.http, config.grpc, config.gateway, config.internal, "127.0.0.1:0"
+            )
+            self._reservations = reservations.pop_all()
         self.config = replace(
             config,
             http=http,

@@ -31,8 +31,8 @@ struct Decoder {
 };
 
 // The caches [layers, 2 (keys, values), rows or texts, heads, steps or tokens, head_dim], of which the first `texts` are
-// used, and the state of the step. They are float32. If `cross_scales` [layers, 2, texts, heads, tokens] is not null,
-// `cross_kv` is int8. Each text has `beams` rows at `position`. If `offsets` [texts + 1] is not
+// used, and the state of the step. They are float32, except that `cross_kv` is int8 if its scales [layers, 2, texts, heads,
+// tokens] are not null. Each text has `beams` rows at `position`. If `offsets` [texts + 1] is not
 // null, text i has the rows from offsets[i] to offsets[i + 1] instead, at consecutive positions up to self_lengths[i] - 1,
 // and `position` is the last one of all.
 struct Step {

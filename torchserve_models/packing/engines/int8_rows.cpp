@@ -26,14 +26,6 @@ void for_blocks(std::int64_t size, Function function) {
 }
 
 template <typename Element>
-Floats load_block(const Element* from, std::int64_t count) {
-    if (count == LANES) return load(from);
-    Element block[LANES] = {};
-    std::copy_n(from, count, block);
-    return load(block);
-}
-
-template <typename Element>
 void store_block(Floats x, Element* to, std::int64_t count) {
     if (count == LANES) return store(x, to);
     Element block[LANES];

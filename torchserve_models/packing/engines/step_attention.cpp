@@ -42,14 +42,6 @@ Floats sums(Floats (&x)[LANES]) {
     return fold<1>(x[0], x[1]);
 }
 
-// Load `count` of at most LANES numbers. The others are 0.
-template <typename Element>
-Floats load_first(const Element* from, int count) {
-    Element block[LANES] = {};
-    std::copy_n(from, count, block);
-    return load(block);
-}
-
 // Load a part of a key or value, and prefetch the row that is needed PREFETCH_ROWS later.
 template <int SIZE, typename Stored>
 Floats load_part(const Stored* row, int part) {
@@ -88,11 +80,11 @@ void attend(const Element* q, std::int64_t q_stride, const Head<Stored>& head, s
             }
             for (int beam = 0; beam < BEAMS; ++beam) products[beam][i] = product[beam];
         }
-        const Floats key_bias = bias ? load_first(bias + first, count) : Floats{};
+        const Floats key_bias = bias ? load_block(bias + first, count) : Floats{};
         Floats key_scales, value_scales;
         if constexpr (HAS_SCALES) {
-            key_scales = load_first(head.key_scales + first, count);
-            value_scales = load_first(head.value_scales + first, count);
+            key_scales = load_block(head.key_scales + first, count);
+            value_scales = load_block(head.value_scales + first, count);
         }
         for (int beam = 0; beam < BEAMS; ++beam) {
             Floats scores = sums(products[beam]);

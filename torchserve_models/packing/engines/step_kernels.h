@@ -28,7 +28,8 @@ struct Queries {
 // Keys and values [texts, heads, length, size], with the last two dimensions contiguous. `lengths` has the number of
 // keys of each text that are attended to, or is null for all. `bias` [heads, bias_length] may be null. If `is_causal` is
 // not 0, each row of a text attends to one key more than the row before it, and the bias of its last key is the last one.
-// The scales [texts, heads, length] are the steps of int8 keys and values, or null if these have the type of the queries.
+// The scales are the steps of int8 keys and values, with their strides divided by `size`, or null if keys and values have
+// the type of the queries.
 struct KeysValues {
     const void *keys, *values;
     std::int64_t text_stride, head_stride, length;
@@ -50,7 +51,7 @@ std::int64_t step_linear_panel_width();
 // Compute x W^T + bias + residual, or activation(x W^T + bias) if `residual` is null. `out` may be `residual`.
 void step_linear(const Weights* weights, const float* x, std::int64_t rows, const float* residual, float* out);
 
-// Compute softmax(q k^T + bias) v. Elements without scales have 16 bits (bf16) or 32 bits (float32). `size` is one of the
+// Compute softmax(q k^T + bias) v. Everything but int8 keys and values has 16 bits (bf16) or 32 bits (float32). `size` is one of the
 // HEAD_SIZES of handlers/engines/seq2seq/decode_attention.py.
 void step_attention(const Queries* queries, const KeysValues* keys_values, void* out, std::int64_t size,
                     std::int64_t bits);

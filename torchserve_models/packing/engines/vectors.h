@@ -1,9 +1,11 @@
-// Vectors of float32 that fill one register, loaded from float32, bf16 or int8, stored as float32 or bf16, and functions of them.
+// Vectors of float32 that fill one register, loaded from float32, bf16 or int8 and stored as float32 or bf16, and
+// functions of them.
 
 #pragma once
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -38,6 +40,15 @@ inline Floats load(const std::int8_t* from) {
 #else
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 #endif
+}
+
+// Load `count` of at most LANES numbers. The others are 0.
+template <typename Element>
+Floats load_block(const Element* from, std::int64_t count) {
+    if (count == LANES) return load(from);  // without a call
+    Element block[LANES] = {};
+    std::copy_n(from, count, block);
+    return load(block);
 }
 
 inline void store(Floats x, float* to) { std::memcpy(to, &x, sizeof x); }

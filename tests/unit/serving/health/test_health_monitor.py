@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -225,8 +226,10 @@ def test_failing_log_does_not_stop_the_monitor(scene):
         assert scene.check(MODEL, undescribed={"a/b": "no such model"}) is None
 
 
-def test_threads_start_and_end(tmp_path):
-    plan = plan_run(["m"], tmp_path, tmp_path, ports=Ports(1, 2, 3, 4, 5, 6))
+def test_threads_start_and_end(tmp_path, request):
+    reservations = ExitStack()
+    request.addfinalizer(reservations.close)
+    plan = plan_run(["m"], tmp_path, tmp_path, ports=Ports.reserve(reservations))
     plan.run.make()
     monitor = HealthMonitor(plan, ModelPoller(plan.endpoints, lambda _: None), lambda _: None)
     monitor.start()

@@ -1,9 +1,12 @@
 """The cache of a batch: removing sequences, reordering beams, and masks."""
 
+import ctypes
+
 import pytest
 import torch
 
 from handlers.engines.seq2seq.cache import DecoderShape, EncoderDecoderCache
+from handlers.engines.seq2seq.decode_attention import DecodeAttention
 
 CPU = torch.device("cpu")
 SHAPE = DecoderShape(num_layers=1, num_heads=1, head_dim=1, dtype=torch.float32, device=CPU)
@@ -20,6 +23,25 @@ def create_filled_cache() -> EncoderDecoderCache:
     for position in range(2):
         cache.update(0, position, torch.arange(6.0).view(6, 1, 1, 1).expand(6, 2, 1, 1) + 10 * position)
     return cache
+
+
+def test_int8_sources_move_with_their_scales(kernels: ctypes.CDLL) -> None:
+    shape = DecoderShape(num_layers=2, num_heads=3, head_dim=32, dtype=torch.float32, device=CPU)
+    lengths = [4, 9, 7]
+    cache = EncoderDecoderCache(shape, lengths, 1, 4, DecodeAttention(kernels, 32, int8_sources=True))
+    generator = torch.Generator().manual_seed(1)
+    sources = [torch.randn(length, 2, 2, 3, 32, generator=generator) * 2.0**length for length in lengths]
+    for index, keys_values in enumerate(sources):
+        cache.set_cross_kv(index, keys_values)
+    cache.remove_sequence(0)
+    for layer_idx in range(2):
+        scales = cache.cross_kv_scales(layer_idx)
+        assert scales is not None
+        restored = cache.cross_kv(layer_idx) * scales[..., None]
+        for index, source in enumerate((sources[2], sources[1])):
+            expected = source[:, layer_idx].permute(1, 2, 0, 3)
+            error = (restored[:, index, :, : len(source)] - expected).abs()
+            assert (error <= expected.abs().amax(-1, keepdim=True) / 253).all()
 
 
 def test_removed_sequence_is_replaced_by_the_last_one() -> None:

@@ -130,10 +130,11 @@ def test_logits_and_cache_of_some_batches_equal_those_of_single_operations(
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(["t5", "bart"]),
+    bits=st.sampled_from([32, 8]),
     steps=st.lists(st.lists(st.integers(1, 4), min_size=3, max_size=3), min_size=2, max_size=4),
 )
 def test_texts_have_any_number_of_tokens_in_a_step(
-    kernels: ctypes.CDLL, name: str, steps: list[list[int]]
+    kernels: ctypes.CDLL, name: str, bits: Any, steps: list[list[int]]
 ) -> None:
     generator = torch.Generator().manual_seed(1)
     lengths = [5, 12, 1]
@@ -143,10 +144,12 @@ def test_texts_have_any_number_of_tokens_in_a_step(
     for is_compiled in (False, True):
         with torch.inference_mode():
             model = copy_model(name)
-            network = NETWORKS[model.config.model_type](model, Linear, partial(StepLinear, kernels, 32))
+            network = NETWORKS[model.config.model_type](model, Linear, partial(StepLinear, kernels, bits))
             if is_compiled:
                 network.compile_decoder(kernels)
-            attention = DecodeAttention(kernels, network.shape.head_dim) if is_compiled else None
+            attention = None
+            if is_compiled or bits == 8:
+                attention = DecodeAttention(kernels, network.shape.head_dim, int8_sources=bits == 8)
             cache = RaggedCache(network.shape, lengths, 16, attention)
             encode_into_cache(network, cache, texts)
             positions, logits = [0, 0, 0], []
