@@ -122,6 +122,7 @@ class Bart:
         num_layers, num_heads = len(decoder.layers), config.decoder_attention_heads
         self._embedding: Tensor = encoder.embed_tokens.weight
         self._decoder_embedding: Tensor = decoder.embed_tokens.weight
+        self.encoder_dtype = self._embedding.dtype
         self._embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.shape = DecoderShape(
             num_layers, num_heads, config.d_model // num_heads, self._embedding.dtype, self._embedding.device
@@ -188,7 +189,7 @@ class Bart:
         source_lengths = [len(text) for text in texts]
         positions = torch.cat([self._encoder_positions[:length] for length in source_lengths])
         embeddings = self._embedding[torch.cat(list(texts))] * self._embedding_scale
-        x = self._encoder_embedding_norm(embeddings + positions)
+        x = self._encoder_embedding_norm(embeddings + positions).to(self.encoder_dtype)
         for attention, feed_forward in self._encoder:
             qkv = unflatten(attention.qkv(attention.pre_norm(x)), 3, self._num_encoder_heads, -1)
             x = attention.post_norm(

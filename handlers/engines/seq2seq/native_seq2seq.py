@@ -3,6 +3,7 @@
 import ctypes
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from handlers.core.device import FAST_INT8, Device, has_any
+from handlers.core.device import Device
 from handlers.core.exception_handling import is_out_of_memory
 from handlers.engines.base import PREPARED_DIR, EngineUnavailable
 from handlers.engines.cuda_graph import CudaGraphs
@@ -81,11 +82,15 @@ class NativeSeq2Seq:
         generation_config = read_generation_config(folder)
         output_vocab_size = getattr(config, "decoder_vocab_size", None) or config.vocab_size
         self._processors = LogitsProcessors(generation_config, output_vocab_size, device.torch_device)
-        model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
         kernels = _load_step_kernels(folder, device)
+        encoder_dtype = device.dtype
+        if self._int8 and kernels:
+            device = replace(device, dtype=torch.float32)  # the type of compiled decoding steps in int8
+        model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
         linear, step_linear = self._choose_linear_layers(kernels, device)
         with torch.inference_mode():
             self._network = NETWORKS[model_type](model, linear, step_linear)
+            self._network.encoder_dtype = encoder_dtype
         self._architecture = type(model).__name__
         # False for a Marian with two vocabularies: the ids of its source are other words in the output.
         self._shares_vocabulary = bool(getattr(config, "share_encoder_decoder_embeddings", True))
@@ -172,7 +177,7 @@ class NativeSeq2Seq:
         """Return the linear layers of the encoder, and of a decoding step."""
         self._step_linear = "torch"
         linear: LinearFactory = partial(Int8Linear, library=kernels) if self._int8 else Linear
-        if kernels is None or device.dtype != torch.float32 or (self._int8 and has_any(FAST_INT8)):
+        if kernels is None or device.dtype != torch.float32:
             return linear, linear
         self._step_linear = "compiled"
         return linear, partial(StepLinear, kernels, 8 if self._int8 else 32)

@@ -10,14 +10,18 @@ from handlers.engines.base import EngineUnavailable
 
 _V3 = frozenset({"abm", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"})
 
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
 LEVELS: Mapping[str, frozenset[str]] = {
-    "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "x86-64-v4-vnni": _V4 | {"avx512_vnni"},
+    "x86-64-v4": _V4,
+    "x86-64-v3-vnni": _V3 | {"avx_vnni"},
     "x86-64-v3": _V3,
 }
 """The CPU flags in /proc/cpuinfo of each level that the code is compiled for, the best level first.
 
-The names are g++'s. The instruction sets of x86-64-v3 are those of the psABI of x86-64, section 3.1.1, except for the
-ones that every CPU with AVX2 has. `abm` is LZCNT.
+The names are g++'s, with `-vnni` for int8 products. The instruction sets of x86-64-v3 are those of the psABI of
+x86-64, section 3.1.1, except for the ones that every CPU with AVX2 has. `abm` is LZCNT.
 """
 
 
@@ -33,7 +37,7 @@ _FUNCTIONS: Mapping[str, Sequence[Any]] = {
 """The functions of the library and the types of their arguments."""
 
 
-VERSION = 2
+VERSION = 3
 """The version of these functions and their structures. `step_kernels.h` says when to increase it."""
 
 

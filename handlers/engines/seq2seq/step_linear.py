@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handlers.engines.seq2seq.linear import ACTIVATION_CODES, Activation
+from handlers.engines.seq2seq.linear import ACTIVATION_CODES, ZERO_POINT, Activation
 
 WeightBits = Literal[32, 8]
 
@@ -28,8 +28,8 @@ class LinearWeights(ctypes.Structure):
 class StepLinear:
     """A linear layer for few rows in float32: activation(x W^T + b), [..., inputs] -> [..., outputs].
 
-    In int8, weights have a scale for each output, and x remains in float32. The result of a row does not depend on
-    the other rows.
+    In int8, weights have a scale for each output. With VNNI, x is quantized too, with a scale for each row; otherwise
+    it remains in float32. The result of a row does not depend on the other rows.
 
     Attributes:
         outputs: The number of outputs.
@@ -55,11 +55,14 @@ class StepLinear:
         """
         self._function: Any = library.step_linear
         self.outputs, self._inputs = weight.shape
-        self._scales = None
+        self._scales, width = None, library.step_linear_panel_width()
         if bits == 8:
             self._scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
             weight = (weight / self._scales[:, None]).round().to(torch.int8)
-        self._panels = _to_panels(weight, library.step_linear_panel_width())
+        if bits == 8 and library.step_linear_inputs_of_int8() == 4:
+            self._panels = _to_quads(weight, width)
+        else:
+            self._panels = _to_panels(weight, width)
         self._bias = None if bias is None else bias.contiguous()
         pointers = (self._panels, self._scales, self._bias)
         self.weights = LinearWeights(
@@ -89,3 +92,13 @@ def _to_panels(weight: Tensor, width: int) -> Tensor:
     """Return panels of `width` outputs, padded with zeros: [outputs, inputs] -> [panels, inputs, width]."""
     padded = functional.pad(weight, (0, 0, 0, -len(weight) % width))
     return padded.view(-1, width, weight.shape[1]).transpose(1, 2).contiguous()
+
+
+def _to_quads(weight: Tensor, width: int) -> Tensor:
+    """Return panels of groups of four inputs, in uint8 with the zero point ZERO_POINT, padded with zeros.
+
+    The shape is [outputs, inputs] -> [panels, inputs / 4, width, 4].
+    """
+    padded = functional.pad(weight, (0, -weight.shape[1] % 4, 0, -len(weight) % width))
+    quads = padded.view(-1, width, padded.shape[1] // 4, 4).transpose(1, 2).contiguous()
+    return quads.view(torch.uint8).bitwise_xor_(ZERO_POINT)

@@ -31,7 +31,9 @@ class _RmsNorm:
     def __call__(self, x: Tensor) -> Tensor:
         x32 = x.float()
         mean_square = x32.square().mean(-1, keepdim=True)
-        normalized: Tensor = self._weight * (x32 * torch.rsqrt(mean_square + self._epsilon)).to(x.dtype)
+        normalized: Tensor = self._weight.to(x.dtype) * (x32 * torch.rsqrt(mean_square + self._epsilon)).to(
+            x.dtype
+        )
         return normalized
 
 
@@ -96,6 +98,7 @@ class T5:
         config, encoder, decoder = model.config, model.encoder, model.decoder
         self._embedding: Tensor = encoder.embed_tokens.weight
         self._decoder_embedding: Tensor = decoder.embed_tokens.weight
+        self.encoder_dtype = self._embedding.dtype
         self.shape = DecoderShape(
             *(len(decoder.block), config.num_heads, config.d_kv),
             *(self._embedding.dtype, self._embedding.device),
@@ -147,8 +150,8 @@ class T5:
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
         """See `EncoderDecoder.encode`."""
         source_lengths = [len(text) for text in texts]
-        x = self._embedding[torch.cat(list(texts))]
-        bias = self._encoder_bias.for_encoder(max(source_lengths))
+        x = self._embedding[torch.cat(list(texts))].to(self.encoder_dtype)
+        bias = self._encoder_bias.for_encoder(max(source_lengths)).to(x.dtype)
         for attention, feed_forward in self._encoder:
             qkv = unflatten(attention.qkv(attention.norm(x)), 3, *self.shape[1:3])
             x = attention.out.forward_with_residual(encoder_self_attention(qkv, source_lengths, bias), x)

@@ -98,7 +98,6 @@ def _cache(config: NginxConfig) -> dict[str, str]:
     if not config.uncached:
         return {
             "CACHE": "off",
-            "BODY_BUFFER": "16k",
             "UNCACHED_LISTEN": "",
             "UNCACHED_KEY": "off",
             "CACHE_HIDDEN_HEADERS": "",
@@ -109,7 +108,6 @@ def _cache(config: NginxConfig) -> dict[str, str]:
     port = address.rpartition(":")[2]
     return {
         "CACHE": "on",
-        "BODY_BUFFER": "256k",  # writing an image to a file takes longer than a lookup in the cache
         "UNCACHED_LISTEN": f"listen {address};",
         "UNCACHED_KEY": f"{port}:{config.gateway_key and _plain(config.gateway_key)}",
         "CACHE_HIDDEN_HEADERS": "proxy_hide_header X-Cache;",

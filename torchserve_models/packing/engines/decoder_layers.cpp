@@ -87,7 +87,7 @@ void store_keys_values(const Decoder& decoder, const Step& step, const float* qk
 
 }  // namespace
 
-std::int64_t step_kernels_version() { return 2; }
+std::int64_t step_kernels_version() { return 3; }
 
 // Compute all layers. `x` [rows, width] is replaced by the result. `buffer` has space for the largest intermediate
 // results: rows * (width + 4 * heads * head_dim) and rows * outputs of the first layer of feed-forward.

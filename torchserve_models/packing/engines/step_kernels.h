@@ -48,6 +48,15 @@ std::int64_t step_kernels_version();
 // The number of outputs in a panel of `Weights`.
 std::int64_t step_linear_panel_width();
 
+// The number of consecutive inputs that an int8 panel contains for each output before the next output: 4 if the code was
+// compiled for VNNI. Weights are then unsigned with the zero point 128, and x is quantized too. Otherwise it is 1, weights
+// are signed, and x remains in float32.
+std::int64_t step_linear_inputs_of_int8();
+
+// Quantize rows to unsigned int8 (int8_rows.cpp).
+void quantize_rows(const void* x, std::int64_t rows, std::int64_t size, std::int64_t bits, std::uint8_t* out,
+                   float* scales);
+
 // Compute x W^T + bias + residual, or activation(x W^T + bias) if `residual` is null. `out` may be `residual`.
 void step_linear(const Weights* weights, const float* x, std::int64_t rows, const float* residual, float* out);
 

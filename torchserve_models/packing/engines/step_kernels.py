@@ -24,6 +24,13 @@ _COMPILER_FLAGS = (
     *("-O3", "-std=c++17", "-fPIC", "-fno-exceptions", "-fopenmp", "-ffp-contract=fast"),
     "-mprefer-vector-width=512",
 )
+_TARGETS = {
+    "x86-64-v4-vnni": ("-march=x86-64-v4", "-mavx512vnni"),
+    "x86-64-v4": ("-march=x86-64-v4",),
+    "x86-64-v3-vnni": ("-march=x86-64-v3", "-mavxvnni"),
+    "x86-64-v3": ("-march=x86-64-v3",),
+}
+"""The options of g++ for each of the LEVELS."""
 
 
 def build(target: Path) -> dict[str, Any]:
@@ -60,7 +67,8 @@ def _compile(compiler: str, level: str, folder: str) -> None:
     objects = []
     for source in _SOURCES:
         objects.append(f"{source.stem}.o")
-        _run([compiler, *_COMPILER_FLAGS, f"-march={level}", "-c", source.name, "-o", objects[-1]], folder)
+        target = [*_COMPILER_FLAGS, *_TARGETS[level]]
+        _run([compiler, *target, "-c", source.name, "-o", objects[-1]], folder)
     # Linked without an OpenMP library, so that in a worker it uses the one of torch and its threads.
     _run([compiler, "-shared", "-nodefaultlibs", "-s", *objects, "-o", library_name(level)], folder)
 

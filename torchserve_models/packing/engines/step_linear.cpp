@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 #include "step_kernels.h"
@@ -17,10 +18,43 @@ constexpr int MAX_ROWS = LANES == 16 ? 12 : 6;  // 2 * MAX_ROWS sums, two weight
 constexpr int WIDTH = 2 * LANES;          // outputs of a panel
 constexpr int PREFETCH_BYTES = 2048;      // weights ahead of the current ones, if each weight is used only once or twice
 constexpr int CACHE_LINE = 64;
+constexpr std::int32_t ZERO_POINT = 128;
 
-// Rows x [rows, inputs], residual [rows, outputs] or null, and the result [rows, outputs].
+// Four weights of consecutive inputs, in unsigned int8 with the zero point 128.
+struct Quad {
+    std::uint8_t bytes[4];
+};
+
+// Four numbers of a row, in signed int8. They are read as one word.
+struct alignas(4) QuadInput {
+    std::int8_t bytes[4];
+};
+
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+constexpr bool HAS_INT8_PRODUCTS = true;
+#else
+constexpr bool HAS_INT8_PRODUCTS = false;
+#endif
+
+// The types of a product: what a row and a register of sums contain, by the type of the weights.
+template <typename Weight>
+struct Product {
+    using Input = float;
+    using Sums = Floats;
+};
+template <>
+struct Product<Quad> {
+    using Input = QuadInput;
+    using Sums = Words;
+};
+
+// Rows x, residual [rows, outputs] or null, and the result [rows, outputs]. `x` is [rows, inputs] in float32, or [rows,
+// quads] in int8 with a scale and the sum of each row.
+template <typename Input>
 struct Rows {
-    const float *x, *residual;
+    const Input* x;
+    const float *residual, *scales;
+    const std::int32_t* totals;
     float* out;
 };
 
@@ -53,16 +87,44 @@ void store(Floats sums, const Weights& weights, std::int64_t first, const float*
     copy(&sums, count, out + first);
 }
 
-// Multiply ROWS rows by PANELS panels.
+inline Words load(const Quad* from) {
+    Words words;
+    std::memcpy(&words, from, sizeof words);
+    return words;
+}
+
+inline void add_product(Floats& sums, float x, Floats weights) { sums += x * weights; }
+
+// Add four products of unsigned weights and signed x to each sum.
+inline void add_product(Words& sums, QuadInput x, Words weights) {
+    std::int32_t word;
+    std::memcpy(&word, &x, sizeof word);
+#ifdef __AVX512VNNI__
+    sums = reinterpret_cast<Words>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(weights),
+                                                       _mm512_set1_epi32(word)));
+#elif defined(__AVXVNNI__)
+    sums = reinterpret_cast<Words>(_mm256_dpbusd_avx_epi32(reinterpret_cast<__m256i>(sums),
+                                                           reinterpret_cast<__m256i>(weights), _mm256_set1_epi32(word)));
+#endif
+}
+
+inline Floats to_floats(Floats sums, const Rows<float>&, int) { return sums; }
+
+inline Floats to_floats(Words sums, const Rows<QuadInput>& rows, int row) {
+    return __builtin_convertvector(sums - ZERO_POINT * rows.totals[row], Floats) * rows.scales[row];
+}
+
+// Multiply ROWS rows by PANELS panels. Each panel has `steps` groups of WIDTH weights, one for each element of a row.
 template <typename Weight, int ROWS, int PANELS>
-void multiply(const Weights& weights, std::int64_t panel, const Rows& rows, const Prefetch& next) {
-    const std::int64_t inputs = weights.inputs;
-    const Weight* panels = static_cast<const Weight*>(weights.data) + panel * inputs * WIDTH;
-    Floats sums[ROWS][2 * PANELS] = {};
-    for (std::int64_t k = 0; k < inputs; ++k) {
-        Floats weight[2 * PANELS];
+void multiply(const Weights& weights, std::int64_t steps, std::int64_t panel,
+              const Rows<typename Product<Weight>::Input>& rows, const Prefetch& next) {
+    const Weight* panels = static_cast<const Weight*>(weights.data) + panel * steps * WIDTH;
+    using Sums = typename Product<Weight>::Sums;
+    Sums sums[ROWS][2 * PANELS] = {};
+    for (std::int64_t k = 0; k < steps; ++k) {
+        Sums weight[2 * PANELS];
         for (int i = 0; i < PANELS; ++i) {
-            const Weight* at = panels + (i * inputs + k) * WIDTH;
+            const Weight* at = panels + (i * steps + k) * WIDTH;
             if (PANELS > 1) __builtin_prefetch(reinterpret_cast<const char*>(at) + PREFETCH_BYTES);
             weight[2 * i] = load(at);
             weight[2 * i + 1] = load(at + LANES);
@@ -71,64 +133,90 @@ void multiply(const Weights& weights, std::int64_t panel, const Rows& rows, cons
             for (int line = 0; line < int(WIDTH * sizeof(Weight)); line += CACHE_LINE)
                 __builtin_prefetch(next.start + k * next.step + line, 0, 2);
         for (int row = 0; row < ROWS; ++row)
-            for (int i = 0; i < 2 * PANELS; ++i) sums[row][i] += rows.x[row * inputs + k] * weight[i];
+            for (int i = 0; i < 2 * PANELS; ++i) add_product(sums[row][i], rows.x[row * steps + k], weight[i]);
     }
     for (int row = 0; row < ROWS; ++row)
         for (int i = 0; i < 2 * PANELS; ++i) {
             const std::int64_t first = panel * WIDTH + i * LANES, offset = row * weights.outputs;
             if (first < weights.outputs)
-                store(sums[row][i], weights, first, rows.residual ? rows.residual + offset : nullptr, rows.out + offset);
+                store(to_floats(sums[row][i], rows, row), weights, first,
+                      rows.residual ? rows.residual + offset : nullptr, rows.out + offset);
         }
 }
 
 template <typename Weight, int ROWS = MAX_ROWS>
-void multiply_panel(std::int64_t count, const Weights& weights, std::int64_t panel, const Rows& rows,
-                    const Prefetch& next) {
-    if (count == ROWS) return multiply<Weight, ROWS, 1>(weights, panel, rows, next);
-    if constexpr (ROWS > 1) multiply_panel<Weight, ROWS - 1>(count, weights, panel, rows, next);
+void multiply_panel(std::int64_t count, const Weights& weights, std::int64_t steps, std::int64_t panel,
+                    const Rows<typename Product<Weight>::Input>& rows, const Prefetch& next) {
+    if (count == ROWS) return multiply<Weight, ROWS, 1>(weights, steps, panel, rows, next);
+    if constexpr (ROWS > 1) multiply_panel<Weight, ROWS - 1>(count, weights, steps, panel, rows, next);
 }
 
 template <typename Weight>
-void multiply_all(const Weights& weights, const Rows& rows, std::int64_t count) {
+void multiply_all(const Weights& weights, std::int64_t steps, const Rows<typename Product<Weight>::Input>& rows,
+                  std::int64_t count) {
     if (count == 0) return;
-    const std::int64_t panels = (weights.outputs + WIDTH - 1) / WIDTH, inputs = weights.inputs;
+    const std::int64_t panels = (weights.outputs + WIDTH - 1) / WIDTH;
     const std::int64_t blocks = (count + MAX_ROWS - 1) / MAX_ROWS, block_size = (count + blocks - 1) / blocks;
     // One or two rows have too few sums to hide the latency of an addition, so several panels are multiplied at once.
     const std::int64_t group_size = count == 1 ? 4 : count == 2 ? 2 : 1;
     const std::int64_t groups = (panels + group_size - 1) / group_size;
-    const std::int64_t step = WIDTH * sizeof(Weight) / blocks;  // each block of rows prefetches its share
+    const std::int64_t bytes = WIDTH * sizeof(Weight) / blocks;  // each block of rows prefetches its share
 #pragma omp parallel for schedule(static)
     for (std::int64_t group = 0; group < groups; ++group) {
         const std::int64_t first = group * group_size, end = std::min(first + group_size, panels);
         if (count == 1 && end - first == 4) {
-            multiply<Weight, 1, 4>(weights, first, rows, {});
+            multiply<Weight, 1, 4>(weights, steps, first, rows, {});
             continue;
         }
         if (count == 2 && end - first == 2) {
-            multiply<Weight, 2, 2>(weights, first, rows, {});
+            multiply<Weight, 2, 2>(weights, steps, first, rows, {});
             continue;
         }
         for (std::int64_t panel = first; panel < end; ++panel) {
-            const auto* next_panel = static_cast<const char*>(weights.data) + (panel + 1) * inputs * WIDTH * sizeof(Weight);
+            const auto* next_panel = static_cast<const char*>(weights.data) + (panel + 1) * steps * WIDTH * sizeof(Weight);
             for (std::int64_t block = 0; block < blocks; ++block) {
                 const std::int64_t row = block * block_size;
-                const Rows block_rows = {rows.x + row * inputs,
-                                         rows.residual ? rows.residual + row * weights.outputs : nullptr,
-                                         rows.out + row * weights.outputs};
-                multiply_panel<Weight>(std::min(block_size, count - row), weights, panel, block_rows,
-                                       {next_panel + block * step * inputs, step});
+                auto block_rows = rows;
+                block_rows.x += row * steps;
+                block_rows.out += row * weights.outputs;
+                if (rows.residual) block_rows.residual += row * weights.outputs;
+                if (rows.scales) block_rows.scales += row, block_rows.totals += row;
+                multiply_panel<Weight>(std::min(block_size, count - row), weights, steps, panel, block_rows,
+                                       {next_panel + block * bytes * steps, bytes});
             }
         }
     }
+}
+
+// Quantize the rows, and multiply them in int8.
+void multiply_int8(const Weights& weights, const float* x, std::int64_t count, const float* residual, float* out) {
+    const std::int64_t steps = (weights.inputs + 3) / 4, row_bytes = 4 * steps;
+    auto* quantized = static_cast<std::uint8_t*>(std::malloc(count * (row_bytes + sizeof(float) + sizeof(std::int32_t))));
+    auto* scales = reinterpret_cast<float*>(quantized + count * row_bytes);
+    auto* totals = reinterpret_cast<std::int32_t*>(scales + count);
+    for (std::int64_t row = 0; row < count; ++row) {
+        std::uint8_t* bytes = quantized + row * row_bytes;
+        quantize_rows(x + row * weights.inputs, 1, weights.inputs, 32, bytes, scales + row);
+        std::fill(bytes + weights.inputs, bytes + row_bytes, ZERO_POINT);
+        std::int32_t total = 0;
+        for (std::int64_t i = 0; i < row_bytes; ++i) {
+            bytes[i] ^= ZERO_POINT;  // now signed, with the zero point 0
+            total += static_cast<std::int8_t>(bytes[i]);
+        }
+        totals[row] = total;
+    }
+    multiply_all<Quad>(weights, steps, {reinterpret_cast<const QuadInput*>(quantized), residual, scales, totals, out}, count);
+    std::free(quantized);
 }
 
 }  // namespace
 
 std::int64_t step_linear_panel_width() { return WIDTH; }
 
+std::int64_t step_linear_inputs_of_int8() { return HAS_INT8_PRODUCTS ? 4 : 1; }
+
 void step_linear(const Weights* weights, const float* x, std::int64_t rows, const float* residual, float* out) {
-    switch (weights->bits) {
-        case 32: return multiply_all<float>(*weights, {x, residual, out}, rows);
-        case 8: return multiply_all<std::int8_t>(*weights, {x, residual, out}, rows);
-    }
+    if (weights->bits == 32) return multiply_all<float>(*weights, weights->inputs, {x, residual, nullptr, nullptr, out}, rows);
+    if constexpr (HAS_INT8_PRODUCTS) return multiply_int8(*weights, x, rows, residual, out);
+    multiply_all<std::int8_t>(*weights, weights->inputs, {x, residual, nullptr, nullptr, out}, rows);
 }

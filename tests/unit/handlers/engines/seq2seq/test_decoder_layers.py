@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -74,6 +75,17 @@ def copy_model(name: str) -> Any:
     return model
 
 
+def compare_logits(kernels: ctypes.CDLL, bits: int, *results: list[Tensor]) -> None:
+    """Compare the logits of each step.
+
+    If rows are quantized, a difference in the last bit of a number can change its rounding.
+    """
+    is_rounded = bits == 8 and kernels.step_linear_inputs_of_int8() == 4
+    for expected, result in zip(*results, strict=True):
+        tolerance = 0.03 * float(expected.abs().max()) if is_rounded else 2e-4
+        torch.testing.assert_close(result, expected, atol=tolerance, rtol=1e-4)
+
+
 def check_logits_and_cache(
     kernels: ctypes.CDLL, name: str, bits: Any, lengths: list[int], beams: int, seed: int
 ) -> None:
@@ -98,8 +110,7 @@ def check_logits_and_cache(
                 logits.append(network.decode_step(step_tokens[: cache.batch_beam_size], position, cache))
                 cache.reorder_cache(torch.arange(cache.batch_beam_size).flip(0), 0)
         results.append(logits)
-    for expected, result in zip(*results, strict=True):
-        torch.testing.assert_close(result, expected, atol=2e-4, rtol=1e-4)
+    compare_logits(kernels, bits, *results)
 
 
 @pytest.mark.full
@@ -161,8 +172,7 @@ def test_texts_have_any_number_of_tokens_in_a_step(
                     first + max(1, count - 1) for first, count in zip(positions, counts, strict=True)
                 ]
         results.append(logits)
-    for expected, result in zip(*results, strict=True):
-        torch.testing.assert_close(result, expected, atol=2e-4, rtol=1e-4)
+    compare_logits(kernels, bits, *results)
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)

@@ -41,8 +41,7 @@ def test_compiled_step_provides_int8_without_int8_instructions(
 ) -> None:
     write_bart(tmp_path)
     (tmp_path / PREPARED_DIR).symlink_to(compiled_step)
-    for module in ("engine_selection", "native_seq2seq"):
-        monkeypatch.setattr(f"handlers.engines.seq2seq.{module}.has_any", lambda flags: False)
+    monkeypatch.setattr("handlers.engines.seq2seq.engine_selection.has_any", lambda flags: False)
     engine, reason = select_engine(tmp_path, FP32, precision="int8")
     description = engine.describe()
     assert (description["precision"], description["step_linear"]) == ("int8", "compiled")

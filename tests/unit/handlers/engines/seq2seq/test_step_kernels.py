@@ -9,7 +9,7 @@ from handlers.core.device import Device
 from handlers.engines.base import EngineUnavailable
 from handlers.engines.seq2seq import step_kernels
 from handlers.engines.seq2seq.native_seq2seq import NativeSeq2Seq
-from handlers.engines.seq2seq.step_kernels import LEVELS, library_name, load_step_kernels
+from handlers.engines.seq2seq.step_kernels import LEVELS, VERSION, library_name, load_step_kernels
 from tests.unit.handlers.text.tiny import write_bart
 
 V3, V4 = LEVELS["x86-64-v3"], LEVELS["x86-64-v4"]
@@ -33,7 +33,7 @@ def test_library_of_another_version_raises_engine_unavailable(
     compiled_step: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(step_kernels, "VERSION", 0)
-    with pytest.raises(EngineUnavailable, match="has version 1 instead of 0; pack the model again"):
+    with pytest.raises(EngineUnavailable, match=f"has version {VERSION} instead of 0; pack the model again"):
         load_step_kernels(compiled_step)
 
 
