@@ -101,7 +101,11 @@ class _FeedForward:
 
 
 class Bart:
-    """An `EncoderDecoder` with the weights of a model whose type is in BART_VARIANTS."""
+    """An `EncoderDecoder` with the weights of a model whose type is in BART_VARIANTS.
+
+    Attributes:
+        encoder_dtype: The type of the encoder's activations: that of the weights, unless changed.
+    """
 
     def __init__(self, model: Any, linear: LinearFactory, step_linear: LinearFactory | None = None) -> None:
         """Take the weights, of which those of queries are changed in place.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from handlers.core.device import Device
+from handlers.core.device import Device, cpu_flags
 from handlers.core.exception_handling import is_out_of_memory
 from handlers.engines.base import PREPARED_DIR, EngineUnavailable
 from handlers.engines.cuda_graph import CudaGraphs
@@ -55,8 +55,8 @@ class NativeSeq2Seq:
         """Set the options.
 
         Args:
-            int8: Compute linear layers in int8 and store the keys and values of sources in int8, on a CPU only. All
-                other tensors have the type of the device.
+            int8: Compute linear layers in int8 and store the keys and values of sources in int8, on a CPU only. The
+                other tensors have the type of the device, or float32 in the decoder if its steps are compiled.
             max_batch_tokens: The largest batch: texts x (longest input + beams x longest output).
             prompt_lookup_num_tokens: The largest number of tokens that greedy search drafts from a text's source for
                 one step, on a CPU only. None disables drafts.
@@ -84,7 +84,7 @@ class NativeSeq2Seq:
         self._processors = LogitsProcessors(generation_config, output_vocab_size, device.torch_device)
         kernels = _load_step_kernels(folder, device)
         encoder_dtype = device.dtype
-        if self._int8 and kernels:
+        if self._int8 and kernels and "amx_int8" not in cpu_flags():  # not measured with AMX
             device = replace(device, dtype=torch.float32)  # the type of compiled decoding steps in int8
         model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
         linear, step_linear = self._choose_linear_layers(kernels, device)

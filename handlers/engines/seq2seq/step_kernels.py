@@ -1,4 +1,4 @@
-"""The compiled code of a decoding step. Packing builds it for two levels of x86-64; a worker loads the better one."""
+"""The compiled code of a decoding step. Packing builds it for four levels of x86-64; a worker loads the best one."""
 
 import ctypes
 from collections.abc import Mapping, Sequence

@@ -84,7 +84,11 @@ class _FeedForward:
 
 
 class T5:
-    """An `EncoderDecoder` with the weights of a T5ForConditionalGeneration or MT5ForConditionalGeneration."""
+    """An `EncoderDecoder` with the weights of a T5ForConditionalGeneration or MT5ForConditionalGeneration.
+
+    Attributes:
+        encoder_dtype: The type of the encoder's activations: that of the weights, unless changed.
+    """
 
     def __init__(self, model: Any, linear: LinearFactory, step_linear: LinearFactory | None = None) -> None:
         """Convert the weights.

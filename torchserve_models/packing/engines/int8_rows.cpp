@@ -1,7 +1,7 @@
 // What surrounds an int8 matrix product whose rows x have scales of their own: quantization of x, and scaling, bias,
 // activation and residual of the result. Each reads and writes memory once.
 //
-// step_kernels.py compiles this file; handlers/engines/seq2seq/linear.py calls it.
+// step_kernels.py compiles this file; step_linear.cpp and handlers/engines/seq2seq/linear.py call it.
 
 #include <algorithm>
 #include <cstdint>

@@ -9,7 +9,8 @@
 
 enum Activation : std::int64_t { NONE, RELU, GELU };
 
-// A linear layer. `data` is [panels, inputs, panel width], in which the last panel is padded. `scales` [outputs] is null
+// A linear layer. `data` is [panels, inputs, panel width], in which the last panel is padded, or [panels, inputs / 4, panel
+// width, 4] (step_linear_inputs_of_int8). `scales` [outputs] is null
 // for float32, and `bias` [outputs] may be null. `bits` is 32 for float32 and 8 for int8.
 struct Weights {
     const void* data;

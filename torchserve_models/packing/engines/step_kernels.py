@@ -52,14 +52,24 @@ def build(target: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for source in (*_SOURCES, *_HEADERS):
             shutil.copy(source, folder)  # so that the library contains no path of this machine
-        for level in LEVELS:
-            _compile(compiler, level, folder)
-        for level in LEVELS:
+        levels = [level for level in LEVELS if _compile_level(compiler, level, folder)]
+        for level in levels:
             shutil.copy(Path(folder, library_name(level)), target)
     return {
         "compiler": f"g++ {_run([compiler, '-dumpfullversion'], None).strip()}",
-        "levels": sorted(LEVELS),
+        "levels": sorted(levels),
     }
+
+
+def _compile_level(compiler: str, level: str, folder: str) -> bool:
+    """Compile the library for a level. Return False if the assembler is too old for VNNI, which is optional."""
+    try:
+        _compile(compiler, level, folder)
+    except EngineUnavailable:
+        if not level.endswith("-vnni"):
+            raise
+        return False
+    return True
 
 
 def _compile(compiler: str, level: str, folder: str) -> None:

@@ -194,6 +194,7 @@ void multiply_int8(const Weights& weights, const float* x, std::int64_t count, c
     auto* quantized = static_cast<std::uint8_t*>(std::malloc(count * (row_bytes + sizeof(float) + sizeof(std::int32_t))));
     auto* scales = reinterpret_cast<float*>(quantized + count * row_bytes);
     auto* totals = reinterpret_cast<std::int32_t*>(scales + count);
+#pragma omp parallel for schedule(static) if (count > 1)
     for (std::int64_t row = 0; row < count; ++row) {
         std::uint8_t* bytes = quantized + row * row_bytes;
         quantize_rows(x + row * weights.inputs, 1, weights.inputs, 32, bytes, scales + row);

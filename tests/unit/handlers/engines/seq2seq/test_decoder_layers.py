@@ -26,7 +26,7 @@ from handlers.engines.base import PREPARED_DIR, EngineUnavailable
 from handlers.engines.seq2seq.cache import EncoderDecoderCache
 from handlers.engines.seq2seq.decode_attention import DecodeAttention
 from handlers.engines.seq2seq.encoder_decoder import encode_into_cache
-from handlers.engines.seq2seq.linear import Linear
+from handlers.engines.seq2seq.linear import Int8Linear, Linear
 from handlers.engines.seq2seq.native_seq2seq import NETWORKS, NativeSeq2Seq
 from handlers.engines.seq2seq.ragged_cache import RaggedCache
 from handlers.engines.seq2seq.step_linear import StepLinear
@@ -173,6 +173,25 @@ def test_texts_have_any_number_of_tokens_in_a_step(
                 ]
         results.append(logits)
     compare_logits(kernels, bits, *results)
+
+
+@pytest.mark.parametrize("name", [*MODELS, *UNSUPPORTED])
+def test_encoder_in_bf16_is_close_to_one_in_float32(kernels: ctypes.CDLL, name: str) -> None:
+    torch.manual_seed(1)
+    logits = []
+    with torch.inference_mode():
+        model = copy_model(name) if name in MODELS else UNSUPPORTED[name]()
+        linear, step_linear = partial(Int8Linear, library=kernels), partial(StepLinear, kernels, 8)
+        network = NETWORKS[model.config.model_type](model, linear, step_linear)
+        attention = DecodeAttention(kernels, network.shape.head_dim, int8_sources=True)
+        for dtype in (torch.float32, torch.bfloat16):
+            network.encoder_dtype = dtype
+            cache = EncoderDecoderCache(network.shape, [7, 3], 1, 2, attention)
+            encode_into_cache(network, cache, [torch.arange(2, 9), torch.arange(10, 13)])
+            logits.append(network.decode_step(torch.tensor([4, 5]), 0, cache))
+    assert logits[1].dtype == torch.float32
+    assert not logits[1].equal(logits[0])
+    assert (logits[1] - logits[0]).norm() < 0.25 * logits[0].norm()  # unrelated logits: about 1.4
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)

@@ -78,6 +78,7 @@ def test_zero_weights_in_int8(kernels: ctypes.CDLL) -> None:
 
 def test_activation_functions_of_extreme_numbers(kernels: ctypes.CDLL) -> None:
     x = torch.tensor([[value] for value in (0.0, -1e-6, 1e-30, -5.5, 9.0, -40.0, 1e20, -1e20, float("nan"))])
+    assert StepLinear(kernels, 8, torch.ones(3, 1))(x)[-1].isnan().all()
     for activation, function in (("relu", functional.relu), ("gelu", functional.gelu)):
         layer = StepLinear(kernels, 32, torch.ones(3, 1), None, activation)
         expected = function(x).expand(-1, 3)
