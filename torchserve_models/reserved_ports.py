@@ -1,4 +1,4 @@
-"""Free ports that stay reserved until a server listens on them."""
+"""Free ports that are reserved until the server that uses them ends."""
 
 import socket
 

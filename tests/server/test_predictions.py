@@ -178,6 +178,6 @@ def test_describe_reports_the_served_model(server):
             is_supported = any(flags <= cpu_flags() for flags in LEVELS.values())
             compiled = is_supported and "none" not in metadata["prepared"]["step_kernels"]
             assert metadata["attention"] == ("compiled" if compiled else "torch")
-            has_steps = metadata["precision"] == "fp32"  # also int8, which no starter configures
+            has_steps = metadata["precision"] == "fp32"  # the starters do not set int8
             assert metadata["step_linear"] == ("compiled" if compiled and has_steps else "torch")
         assert metadata["parameters"]

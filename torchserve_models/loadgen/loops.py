@@ -163,8 +163,8 @@ def find_window(answers: Sequence[float], start: float, end: float) -> tuple[flo
 
     Args:
         answers: Times of the answers, in seconds.
-        start: The earliest begin of the window.
-        end: The earliest end of the window.
+        start: The earliest time at which the window may begin.
+        end: The earliest time at which the window may end.
     """
     begin = min((now for now in answers if now >= start), default=start)
     last = min((now for now in answers if now >= end), default=end)

@@ -133,7 +133,7 @@ def test_timm_format_is_packed(bench: Bench, folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"architecture": "hf-hub:somebody/else"}, "not a timm model name"),
+        ({"architecture": "hf-hub:example/other-model"}, "not a timm model name"),
         ({"architecture": "local-dir:/tmp"}, "not a timm model name"),
         ({"architecture": None}, "not a timm model name"),
         ({"model_args": {"checkpoint_path": "/tmp/x"}}, "invalid `model_args`"),

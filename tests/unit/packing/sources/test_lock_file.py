@@ -68,12 +68,12 @@ def test_each_repository_has_a_separate_lock_entry(
 ) -> None:
     other = content_of(resnet_folder)
     other["preprocessor_config.json"] = other["preprocessor_config.json"].replace(b"32", b"48")
-    fake_hub.add("somebody/else", other)
+    fake_hub.add("example/other-model", other)
     first = bench.pack(weights="pretrained")
-    other = bench.pack(source="somebody/else")
-    assert read_provenance(other.path).source == "somebody/else"
+    other = bench.pack(source="example/other-model")
+    assert read_provenance(other.path).source == "example/other-model"
     assert other.sha256 != first.sha256
-    assert set(lock_of(bench)) == {HUB_ID, "somebody/else"}
+    assert set(lock_of(bench)) == {HUB_ID, "example/other-model"}
     assert bench.pack(weights="pretrained").sha256 == first.sha256
 
 

@@ -42,7 +42,7 @@ def test_default_is_every_model_with_starter_weights(tmp_path, packs):
     assert packs == [(name, "starter") for name in names]
 
 
-@pytest.mark.parametrize(("weights", "source"), [("folder", "mine"), ("pretrained", "somebody/else")])
+@pytest.mark.parametrize(("weights", "source"), [("folder", "mine"), ("pretrained", "example/other-model")])
 def test_user_archive_stays_unless_weights_are_requested(tmp_path, packs, weights, source):
     put(tmp_path, "t5-small", weights, source)
     assert preparation.prepare_archives(["t5-small"], "auto", tmp_path, print) == ["t5-small"]
