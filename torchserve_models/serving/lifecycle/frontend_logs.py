@@ -1,7 +1,7 @@
 """Parse the logs of the front end and the workers: failed workers and rejected archives, with the reasons."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,17 +93,27 @@ def last_line(output: Path) -> str:
     return printed[-1] if printed else "Java printed no message"
 
 
-def failure_reason(lines: Sequence[str], worker: str) -> str:
-    """Return why the worker ended: the exception of its last traceback, or the last line that it printed."""
-    output = [match["text"] for line in lines if (match := _WORKER.match(line)) and match["worker"] == worker]
-    reasons = [reason for reason in _tracebacks(output) if not _WRAPPER_ERROR.match(reason)]
-    if reasons:
-        return reasons[-1]
-    last = output[-1] if output else "nothing"
+def find_traceback(lines: Sequence[str], worker: str) -> str | None:
+    """Return the exception of the worker's last traceback, or None if it printed no complete traceback."""
+    reasons = [
+        reason for reason in _tracebacks(_worker_output(lines, worker)) if not _WRAPPER_ERROR.match(reason)
+    ]
+    return reasons[-1] if reasons else None
+
+
+def describe_missing_traceback(lines: Sequence[str], worker: str) -> str:
+    """Return the message for a worker that ended without a traceback, with the last line that it printed."""
+    last = ([*_worker_output(lines, worker)] or ["nothing"])[-1]
     return f"the worker ended without a traceback (killed, or out of memory?); its last output line: {last}"
 
 
-def _tracebacks(output: Sequence[str]) -> Iterator[str]:
+def _worker_output(lines: Sequence[str], worker: str) -> Iterator[str]:
+    for line in lines:
+        if (match := _WORKER.match(line)) and match["worker"] == worker:
+            yield match["text"]
+
+
+def _tracebacks(output: Iterable[str]) -> Iterator[str]:
     """Yield the exception line of each traceback."""
     inside = False
     for text in output:

@@ -14,6 +14,7 @@ from torchserve_models.serving.run_config.run_plan import RunPlan
 _FRONTEND_TIMEOUT_S = 120.0
 _POLL_INTERVAL_S = 0.25
 _PROBE_SLACK_S = 10.0
+_TRACEBACK_TIMEOUT_S = 3.0  # TorchServe copies the worker's output to its log after it has logged the worker's end
 
 
 def wait_for_frontend(plan: RunPlan, check: Callable[[], None]) -> None:
@@ -116,13 +117,27 @@ class StartupMonitor:
             name = next((model.name for model in models if f"{model.name}_{model.version}" == worker), None)
             if name is None and not models:
                 continue
-            time.sleep(0.3)  # the worker's output and the front end's log are written by different threads
-            reason = frontend_logs.failure_reason(self._worker_tail.lines(), worker)
             if frontend_logs.timed_out(self._server_lines, worker):
                 reason = "loading took longer than startupTimeout (model-config.yaml) allows"
+            else:
+                reason = self._wait_for_failure_reason(worker)
             raise ModelFailed(
                 f"{name or worker} cannot be loaded: {reason}\nFull worker log: {self._plan.run.workers_log}"
             )
+
+    def _wait_for_failure_reason(self, worker: str) -> str:
+        """Return why a worker ended, once its traceback in the log no longer changes, or none has come in time."""
+        lines: list[str] = []
+        reason = None
+        deadline = time.monotonic() + _TRACEBACK_TIMEOUT_S
+        while True:
+            time.sleep(_POLL_INTERVAL_S)
+            lines += self._worker_tail.lines()
+            earlier_reason, reason = reason, frontend_logs.find_traceback(lines, worker)
+            if reason is not None and reason == earlier_reason:
+                return reason
+            if time.monotonic() >= deadline:
+                return reason or frontend_logs.describe_missing_traceback(lines, worker)
 
     def _refusal_error(self, answer: str) -> ModelFailed:
         for rejected in frontend_logs.rejected_archives(self._server_lines + self._server_tail.lines()):

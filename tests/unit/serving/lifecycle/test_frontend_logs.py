@@ -79,25 +79,24 @@ def test_rejected_archive_has_the_innermost_cause():
 
 
 def test_last_exception_is_the_reason():
-    assert frontend_logs.failure_reason(worker(CHAINED), "crash_starter-1a2b") == "ValueError: wrong weights"
+    assert frontend_logs.find_traceback(worker(CHAINED), "crash_starter-1a2b") == "ValueError: wrong weights"
 
 
 def test_original_exception_is_preferred_to_torchserves():
-    assert (
-        frontend_logs.failure_reason(worker(SECOND_HAND), "crash_starter-1a2b")
-        == "RuntimeError: no such layer"
-    )
+    reason = frontend_logs.find_traceback(worker(SECOND_HAND), "crash_starter-1a2b")
+    assert reason == "RuntimeError: no such layer"
 
 
 def test_lines_of_other_workers_are_ignored():
     lines = worker(CHAINED, "other_1") + worker("model_name: crash, batchSize: 8")
-    assert "its last output line: model_name: crash" in frontend_logs.failure_reason(
-        lines, "crash_starter-1a2b"
-    )
+    assert frontend_logs.find_traceback(lines, "crash_starter-1a2b") is None
+    message = frontend_logs.describe_missing_traceback(lines, "crash_starter-1a2b")
+    assert "its last output line: model_name: crash" in message
 
 
 def test_worker_without_output_has_no_reason():
-    assert "its last output line: nothing" in frontend_logs.failure_reason([], "crash_starter-1a2b")
+    message = frontend_logs.describe_missing_traceback([], "crash_starter-1a2b")
+    assert "its last output line: nothing" in message
 
 
 def test_tail_returns_complete_lines_across_rotation(tmp_path):
