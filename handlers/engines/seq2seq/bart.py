@@ -104,16 +104,24 @@ class Bart:
     """An `EncoderDecoder` with the weights of a model whose type is in BART_VARIANTS.
 
     Attributes:
-        encoder_dtype: The type of the encoder's activations: that of the weights, unless changed.
+        encoder_dtype: The type of the encoder's activations.
     """
 
-    def __init__(self, model: Any, linear: LinearFactory, step_linear: LinearFactory | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        linear: LinearFactory,
+        step_linear: LinearFactory | None = None,
+        encoder_dtype: torch.dtype | None = None,
+    ) -> None:
         """Take the weights, of which those of queries are changed in place.
 
         Args:
             model: The model of transformers.
             linear: Creates the linear layers of the encoder.
             step_linear: Creates those of a decoding step. None stands for `linear`.
+            encoder_dtype: The type of the encoder's activations, and of keys and values. None stands for the type of
+                the weights.
 
         Raises:
             EngineUnavailable: The model has prompts in its layers, which MVP calls `use_prompt`.
@@ -126,10 +134,10 @@ class Bart:
         num_layers, num_heads = len(decoder.layers), config.decoder_attention_heads
         self._embedding: Tensor = encoder.embed_tokens.weight
         self._decoder_embedding: Tensor = decoder.embed_tokens.weight
-        self.encoder_dtype = self._embedding.dtype
+        self.encoder_dtype = encoder_dtype or self._embedding.dtype
         self._embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.shape = DecoderShape(
-            num_layers, num_heads, config.d_model // num_heads, self._embedding.dtype, self._embedding.device
+            num_layers, num_heads, config.d_model // num_heads, self.encoder_dtype, self._embedding.device
         )
         self._num_encoder_heads = config.encoder_attention_heads
         self._encoder = [

@@ -15,8 +15,8 @@ from handlers.engines.seq2seq.linear import ZERO_POINT, quantize_rows
 HEAD_SIZES = frozenset({32, 64, 128})
 """The head sizes that the code is compiled for."""
 
-_BITS = {torch.bfloat16: 16, torch.float32: 32}
-"""The supported types and the argument that selects them."""
+_BITS = {torch.int8: 8, torch.bfloat16: 16, torch.float32: 32}
+"""The supported types and the argument that selects them. Only keys and values can be int8."""
 
 
 class _Queries(ctypes.Structure):
@@ -38,6 +38,7 @@ class _KeysValues(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("lengths", "bias")),
         *((name, ctypes.c_int64) for name in ("bias_stride", "bias_length", "is_causal")),
         *((name, ctypes.c_void_p) for name in ("key_scales", "value_scales")),
+        ("bits", ctypes.c_int64),
     )
 
 
@@ -80,7 +81,8 @@ class DecodeAttention:
     ) -> Tensor:
         """Return the attention of each query, [queries, num_heads * head_dim].
 
-        All tensors are either bf16 or float32, except for int8 keys and values; other types raise KeyError.
+        Queries, bias and result have the same type, bf16 or float32. Keys and values have one of these types or int8.
+        Other types raise KeyError.
 
         Args:
             q: Scaled queries, [batch_size, num_beams, num_heads, head_dim], or [queries, 1, num_heads, head_dim] with
@@ -92,7 +94,7 @@ class DecodeAttention:
             offsets: The first query of each text, followed by the number of queries, int64 [batch_size + 1].
             is_causal: The last query of a text attends to its `lengths` keys, and each one before it to one key less.
             scales: The steps of int8 keys and values, float32 [2, batch_size, num_heads, length], with the strides of
-                the keys divided by head_dim. None if keys and values have the type of the queries.
+                the keys divided by head_dim. None if keys and values are not int8.
         """
         assert (k.dtype == torch.int8) == (scales is not None), (k.dtype, scales)
         num_rows, num_beams, num_heads, head_dim = q.shape
@@ -109,6 +111,7 @@ class DecodeAttention:
             *((0, 0) if bias is None else (bias.stride(1), bias.shape[3])),
             is_causal,
             *((None, None) if scales is None else (scales[0].data_ptr(), scales[1].data_ptr())),
+            _BITS[k.dtype],
         )
         self._library.step_attention(
             *(ctypes.byref(queries), ctypes.byref(keys_values), result.data_ptr(), head_dim),

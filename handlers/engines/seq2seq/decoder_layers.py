@@ -71,6 +71,7 @@ class _Step(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("self_kv", "cross_kv", "cross_scales")),
+        *((name, ctypes.c_int64) for name in ("self_bits", "cross_bits")),
         *((name, ctypes.c_int64) for name in ("max_rows", "max_steps", "max_texts", "max_tokens")),
         *((name, ctypes.c_int64) for name in ("texts", "beams", "position")),
         *((name, ctypes.c_void_p) for name in ("lengths", "bias")),
@@ -124,6 +125,7 @@ class DecoderLayers:
         step = _Step(
             *(self_kv.data_ptr(), cross_kv.data_ptr()),
             None if cross_scales is None else cross_scales.data_ptr(),
+            *(8 * self_kv.itemsize, 8 * cross_kv.itemsize),
             *(self_kv.shape[2], self_kv.shape[4], cross_kv.shape[2], cross_kv.shape[4]),
             *(cache.batch_size, cache.num_beams, position),
             cache.source_lengths.data_ptr(),

@@ -40,13 +40,21 @@ class LinearFactory(Protocol):
 
 
 class Linear:
-    """A linear layer in the type of the weights: activation(x W^T + b), [..., inputs] -> [..., outputs].
+    """A linear layer in one type: activation(x W^T + b), [..., inputs] -> [..., outputs].
 
     In bf16 on a CPU, oneDNN would otherwise convert the weight at every call, which for a few rows takes as long as
     the product. The operators are those that torch.compile uses for a frozen linear layer.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none") -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        activation: Activation = "none",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Convert the weights to `dtype`, or keep their type if it is None."""
+        weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
         self._bias, self._activation = bias, activation
         self._is_packed = weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and _can_pack()
         self._weight = (

@@ -31,12 +31,12 @@ from handlers.engines.seq2seq.logits_processors import LogitsProcessors
 from handlers.engines.seq2seq.ragged_cache import RaggedCache
 from handlers.engines.seq2seq.speculative_search import run_speculative_search
 from handlers.engines.seq2seq.step_kernels import load_step_kernels
-from handlers.engines.seq2seq.step_linear import StepLinear
+from handlers.engines.seq2seq.step_linear import StepLinear, WeightBits
 from handlers.engines.seq2seq.t5 import T5
 
 logger = logging.getLogger(__name__)
 
-NETWORKS: Mapping[str, Callable[[Any, LinearFactory, LinearFactory], T5 | Bart]] = {
+NETWORKS: Mapping[str, Callable[[Any, LinearFactory, LinearFactory, torch.dtype], T5 | Bart]] = {
     "t5": T5,
     "mt5": T5,
     **dict.fromkeys(BART_VARIANTS, Bart),
@@ -56,7 +56,7 @@ class NativeSeq2Seq:
 
         Args:
             int8: Compute linear layers in int8 and store the keys and values of sources in int8, on a CPU only. The
-                other tensors have the type of the device, or float32 in the decoder if its steps are compiled.
+                other tensors have the type of the device, or float32 in a compiled decoding step.
             max_batch_tokens: The largest batch: texts x (longest input + beams x longest output).
             prompt_lookup_num_tokens: The largest number of tokens that greedy search drafts from a text's source for
                 one step, on a CPU only. None disables drafts.
@@ -84,13 +84,12 @@ class NativeSeq2Seq:
         self._processors = LogitsProcessors(generation_config, output_vocab_size, device.torch_device)
         kernels = _load_step_kernels(folder, device)
         encoder_dtype = device.dtype
-        if self._int8 and kernels and "amx_int8" not in cpu_flags():  # not measured with AMX
-            device = replace(device, dtype=torch.float32)  # the type of compiled decoding steps in int8
+        if kernels and "amx_bf16" not in cpu_flags():  # compiled steps were not measured with AMX
+            device = replace(device, dtype=torch.float32)  # the activations of compiled steps
         model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
-        linear, step_linear = self._choose_linear_layers(kernels, device)
+        linear, step_linear = self._choose_linear_layers(kernels, device, encoder_dtype)
         with torch.inference_mode():
-            self._network = NETWORKS[model_type](model, linear, step_linear)
-            self._network.encoder_dtype = encoder_dtype
+            self._network = NETWORKS[model_type](model, linear, step_linear, encoder_dtype)
         self._architecture = type(model).__name__
         # False for a Marian with two vocabularies: the ids of its source are other words in the output.
         self._shares_vocabulary = bool(getattr(config, "share_encoder_decoder_embeddings", True))
@@ -172,15 +171,18 @@ class NativeSeq2Seq:
         return engine | linear | precision | graphs | drafts
 
     def _choose_linear_layers(
-        self, kernels: ctypes.CDLL | None, device: Device
+        self, kernels: ctypes.CDLL | None, device: Device, encoder_dtype: torch.dtype
     ) -> tuple[LinearFactory, LinearFactory]:
         """Return the linear layers of the encoder, and of a decoding step."""
         self._step_linear = "torch"
-        linear: LinearFactory = partial(Int8Linear, library=kernels) if self._int8 else Linear
+        linear: LinearFactory = partial(Linear, dtype=encoder_dtype)
+        bits: WeightBits = 16 if encoder_dtype == torch.bfloat16 else 32
+        if self._int8:
+            linear, bits = partial(Int8Linear, library=kernels), 8
         if kernels is None or device.dtype != torch.float32:
             return linear, linear
         self._step_linear = "compiled"
-        return linear, partial(StepLinear, kernels, 8 if self._int8 else 32)
+        return linear, partial(StepLinear, kernels, bits)
 
     def _compile_decoder(self, kernels: ctypes.CDLL | None) -> str:
         """Compute the layers of a decoding step in one call if possible, and return what computes them."""

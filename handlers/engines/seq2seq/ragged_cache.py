@@ -96,7 +96,7 @@ class RaggedCache(EncoderDecoderCache):
         if isinstance(cache_position, int):
             return super().update(layer_idx, cache_position, keys_values)
         self_kv = self._self_kv[layer_idx, :, : self.batch_size]
-        self_kv[:, self._rows, :, cache_position] = keys_values
+        self_kv[:, self._rows, :, cache_position] = keys_values.to(self_kv.dtype)
         return self_kv[:, :, :, : self._seq_length]
 
     def group_queries(self, queries: Tensor, num_groups: int) -> Tensor:

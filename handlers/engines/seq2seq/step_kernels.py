@@ -1,4 +1,4 @@
-"""The compiled code of a decoding step. Packing builds it for four levels of x86-64; a worker loads the best one."""
+"""The compiled code of a decoding step. Packing builds it for five levels of x86-64; a worker loads the best one."""
 
 import ctypes
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ _V3 = frozenset({"abm", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"})
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 LEVELS: Mapping[str, frozenset[str]] = {
+    "x86-64-v4-bf16": _V4 | {"avx512_vnni", "avx512_bf16"},
     "x86-64-v4-vnni": _V4 | {"avx512_vnni"},
     "x86-64-v4": _V4,
     "x86-64-v3-vnni": _V3 | {"avx_vnni"},
@@ -20,7 +21,7 @@ LEVELS: Mapping[str, frozenset[str]] = {
 }
 """The CPU flags in /proc/cpuinfo of each level that the code is compiled for, the best level first.
 
-The names are g++'s, with `-vnni` for int8 products. The instruction sets of x86-64-v3 are those of the psABI of
+The names are g++'s, with `-vnni` for int8 products, and `-bf16` for those and bf16 products. The instruction sets of x86-64-v3 are those of the psABI of
 x86-64, section 3.1.1, except for the ones that every CPU with AVX2 has. `abm` is LZCNT.
 """
 
@@ -37,7 +38,7 @@ _FUNCTIONS: Mapping[str, Sequence[Any]] = {
 """The functions of the library and the types of their arguments."""
 
 
-VERSION = 3
+VERSION = 4
 """The version of these functions and their structures. `step_kernels.h` says when to increase it."""
 
 

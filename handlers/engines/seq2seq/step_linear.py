@@ -1,4 +1,4 @@
-"""Linear layers of a decoding step in compiled code, with weights in float32 or int8.
+"""Linear layers of a decoding step in compiled code, with weights in float32, bf16 or int8.
 
 A decoding step multiplies few rows by all weights of the decoder, so it takes as long as reading them from memory.
 BLAS libraries need up to twice that time for 2 to 16 rows.
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from handlers.engines.seq2seq.linear import ACTIVATION_CODES, ZERO_POINT, Activation
 
-WeightBits = Literal[32, 8]
+WeightBits = Literal[32, 16, 8]
 
 
 class LinearWeights(ctypes.Structure):
@@ -28,8 +28,9 @@ class LinearWeights(ctypes.Structure):
 class StepLinear:
     """A linear layer for few rows in float32: activation(x W^T + b), [..., inputs] -> [..., outputs].
 
-    In int8, weights have a scale for each output. With VNNI, x is quantized too, with a scale for each row; otherwise
-    it remains in float32. The result of a row does not depend on the other rows.
+    In int8, weights have a scale for each output. With VNNI, x is quantized too, with a scale for each row. In bf16, x
+    is rounded to bf16 too if the CPU has AVX512_BF16. Otherwise x remains in float32. Sums are float32, and the result
+    of a row does not depend on the other rows.
 
     Attributes:
         outputs: The number of outputs.
@@ -48,7 +49,7 @@ class StepLinear:
 
         Args:
             library: The result of `load_step_kernels`.
-            bits: 32 for float32 weights, 8 for int8.
+            bits: 32 for float32 weights, 16 for bf16, 8 for int8.
             weight: float32 [outputs, inputs].
             bias: float32 [outputs].
             activation: The function to apply to the result.
@@ -59,10 +60,12 @@ class StepLinear:
         if bits == 8:
             self._scales = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
             weight = (weight / self._scales[:, None]).round().to(torch.int8)
-        if bits == 8 and library.step_linear_inputs_of_int8() == 4:
-            self._panels = _to_quads(weight, width)
-        else:
-            self._panels = _to_panels(weight, width)
+        if bits == 16:
+            weight = weight.bfloat16()
+        group_size = library.step_linear_group_size(bits)
+        self._panels = _to_panels(weight, width, group_size)
+        if bits == 8 and group_size > 1:
+            self._panels.view(torch.uint8).bitwise_xor_(ZERO_POINT)
         self._bias = None if bias is None else bias.contiguous()
         pointers = (self._panels, self._scales, self._bias)
         self.weights = LinearWeights(
@@ -88,17 +91,11 @@ class StepLinear:
         return result
 
 
-def _to_panels(weight: Tensor, width: int) -> Tensor:
-    """Return panels of `width` outputs, padded with zeros: [outputs, inputs] -> [panels, inputs, width]."""
-    padded = functional.pad(weight, (0, 0, 0, -len(weight) % width))
-    return padded.view(-1, width, weight.shape[1]).transpose(1, 2).contiguous()
+def _to_panels(weight: Tensor, width: int, group_size: int) -> Tensor:
+    """Return panels of `width` outputs with groups of inputs, padded with zeros.
 
-
-def _to_quads(weight: Tensor, width: int) -> Tensor:
-    """Return panels of groups of four inputs, in uint8 with the zero point ZERO_POINT, padded with zeros.
-
-    The shape is [outputs, inputs] -> [panels, inputs / 4, width, 4].
+    The shape is [outputs, inputs] -> [panels, inputs / group_size, width, group_size].
     """
-    padded = functional.pad(weight, (0, -weight.shape[1] % 4, 0, -len(weight) % width))
-    quads = padded.view(-1, width, padded.shape[1] // 4, 4).transpose(1, 2).contiguous()
-    return quads.view(torch.uint8).bitwise_xor_(ZERO_POINT)
+    padded = functional.pad(weight, (0, -weight.shape[1] % group_size, 0, -len(weight) % width))
+    groups = padded.view(-1, width, padded.shape[1] // group_size, group_size)
+    return groups.transpose(1, 2).contiguous()

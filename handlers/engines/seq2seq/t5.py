@@ -87,25 +87,33 @@ class T5:
     """An `EncoderDecoder` with the weights of a T5ForConditionalGeneration or MT5ForConditionalGeneration.
 
     Attributes:
-        encoder_dtype: The type of the encoder's activations: that of the weights, unless changed.
+        encoder_dtype: The type of the encoder's activations.
     """
 
-    def __init__(self, model: Any, linear: LinearFactory, step_linear: LinearFactory | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        linear: LinearFactory,
+        step_linear: LinearFactory | None = None,
+        encoder_dtype: torch.dtype | None = None,
+    ) -> None:
         """Convert the weights.
 
         Args:
             model: The model of transformers.
             linear: Creates the linear layers of the encoder.
             step_linear: Creates those of a decoding step. None stands for `linear`.
+            encoder_dtype: The type of the encoder's activations, and of keys and values. None stands for the type of
+                the weights.
         """
         step_linear = step_linear or linear
         config, encoder, decoder = model.config, model.encoder, model.decoder
         self._embedding: Tensor = encoder.embed_tokens.weight
         self._decoder_embedding: Tensor = decoder.embed_tokens.weight
-        self.encoder_dtype = self._embedding.dtype
+        self.encoder_dtype = encoder_dtype or self._embedding.dtype
         self.shape = DecoderShape(
             *(len(decoder.block), config.num_heads, config.d_kv),
-            *(self._embedding.dtype, self._embedding.device),
+            *(self.encoder_dtype, self._embedding.device),
         )
         self._encoder = [
             (_self_attention(block.layer[0], linear), _FeedForward(block.layer[-1], linear))

@@ -31,15 +31,15 @@ struct Decoder {
 };
 
 // The caches [layers, 2 (keys, values), rows or texts, heads, steps or tokens, head_dim], of which the first `texts` are
-// used, and the state of the step. They are float32, except that `cross_kv` is int8 if its scales [layers, 2, texts, heads,
-// tokens] are not null. Each text has `beams` rows at `position`. If `offsets` [texts + 1] is not
+// used, and the state of the step. `self_bits` is 16 (bf16) or 32 (float32). `cross_bits` may also be 8 (int8), with scales
+// [layers, 2, texts, heads, tokens]. Each text has `beams` rows at `position`. If `offsets` [texts + 1] is not
 // null, text i has the rows from offsets[i] to offsets[i + 1] instead, at consecutive positions up to self_lengths[i] - 1,
 // and `position` is the last one of all.
 struct Step {
-    float* self_kv;
+    void* self_kv;
     const void* cross_kv;
     const float* cross_scales;
-    std::int64_t max_rows, max_steps, max_texts, max_tokens, texts, beams, position;
+    std::int64_t self_bits, cross_bits, max_rows, max_steps, max_texts, max_tokens, texts, beams, position;
     const std::int64_t* lengths;
     const float* bias;
     std::int64_t bias_stride;
@@ -66,8 +66,9 @@ void normalize(const Norm& norm, const float* x, std::int64_t rows, std::int64_t
 }
 
 // Add the keys and values of the step to the cache of a layer. `qkv` is [rows, 3, heads, head_dim].
-void store_keys_values(const Decoder& decoder, const Step& step, const float* qkv, std::int64_t rows, float* keys,
-                       float* values) {
+template <typename Element>
+void store_keys_values(const Decoder& decoder, const Step& step, const float* qkv, std::int64_t rows, Element* keys,
+                       Element* values) {
     const std::int64_t inner = decoder.num_heads * decoder.head_dim;
     std::int64_t text = 0;
     for (std::int64_t row = 0; row < rows; ++row) {
@@ -79,24 +80,24 @@ void store_keys_values(const Decoder& decoder, const Step& step, const float* qk
             const float* key = qkv + (3 * row + 1) * inner + head * decoder.head_dim;
             const std::int64_t offset =
                 ((cache_row * decoder.num_heads + head) * step.max_steps + position) * decoder.head_dim;
-            std::copy_n(key, decoder.head_dim, keys + offset);
-            std::copy_n(key + inner, decoder.head_dim, values + offset);
+            convert_row(key, decoder.head_dim, keys + offset);
+            convert_row(key + inner, decoder.head_dim, values + offset);
         }
     }
 }
 
 }  // namespace
 
-std::int64_t step_kernels_version() { return 3; }
+std::int64_t step_kernels_version() { return 4; }
 
 // Compute all layers. `x` [rows, width] is replaced by the result. `buffer` has space for the largest intermediate
 // results: rows * (width + 4 * heads * head_dim) and rows * outputs of the first layer of feed-forward.
 extern "C" void decoder_layers(const Decoder* decoder, const Step* step, float* x, float* buffer) {
     const std::int64_t head_dim = decoder->head_dim, inner = decoder->num_heads * head_dim, width = decoder->width;
     const std::int64_t rows = step->offsets ? step->offsets[step->texts] : step->texts * step->beams;
-    const std::int64_t self_size = step->max_rows * step->max_steps * inner;
+    const std::int64_t self_bytes = step->max_rows * step->max_steps * inner * step->self_bits / 8;
     const std::int64_t cross_size = step->max_texts * step->max_tokens * inner, scales_size = cross_size / head_dim;
-    const std::int64_t cross_bytes = cross_size * (step->cross_scales ? sizeof(std::int8_t) : sizeof(float));
+    const std::int64_t cross_bytes = cross_size * step->cross_bits / 8;
     float *normalized = buffer, *projected = normalized + rows * width, *attended = projected + rows * 3 * inner;
     float* hidden = attended + rows * inner;
     const auto before = [&](const Norm& norm) {
@@ -109,9 +110,12 @@ extern "C" void decoder_layers(const Decoder* decoder, const Step* step, float* 
     };
     for (std::int64_t i = 0; i < decoder->num_layers; ++i) {
         const Layer& layer = decoder->layers[i];
-        float *keys = step->self_kv + 2 * i * self_size, *values = keys + self_size;
+        char *keys = static_cast<char*>(step->self_kv) + 2 * i * self_bytes, *values = keys + self_bytes;
         step_linear(&layer.self_qkv, before(layer.self_norm), rows, nullptr, projected);
-        store_keys_values(*decoder, *step, projected, rows, keys, values);
+        if (step->self_bits == 16)
+            store_keys_values(*decoder, *step, projected, rows, reinterpret_cast<Bf16*>(keys), reinterpret_cast<Bf16*>(values));
+        else
+            store_keys_values(*decoder, *step, projected, rows, reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values));
         const Queries self_queries = {
             projected, 3 * inner, step->offsets ? step->texts : rows, 1, decoder->num_heads, step->offsets};
         const std::int64_t self_stride = step->max_steps * head_dim;
@@ -126,7 +130,8 @@ extern "C" void decoder_layers(const Decoder* decoder, const Step* step, float* 
                                     step->position + 1,
                                     1,
                                     nullptr,
-                                    nullptr};
+                                    nullptr,
+                                    step->self_bits};
         step_attention(&self_queries, &self_kv, attended, head_dim, 32);
         step_linear(&layer.self_out, attended, rows, x, x);
         after(layer.self_norm);
@@ -148,7 +153,8 @@ extern "C" void decoder_layers(const Decoder* decoder, const Step* step, float* 
                                      0,
                                      0,
                                      cross_scales,
-                                     cross_scales ? cross_scales + scales_size : nullptr};
+                                     cross_scales ? cross_scales + scales_size : nullptr,
+                                     step->cross_bits};
         step_attention(&cross_queries, &cross_kv, attended, head_dim, 32);
         step_linear(&layer.cross_out, attended, rows, x, x);
         after(layer.cross_norm);

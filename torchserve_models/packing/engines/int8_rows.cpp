@@ -26,14 +26,6 @@ void for_blocks(std::int64_t size, Function function) {
 }
 
 template <typename Element>
-void store_block(Floats x, Element* to, std::int64_t count) {
-    if (count == LANES) return store(x, to);
-    Element block[LANES];
-    store(x, block);
-    std::copy_n(block, count, to);
-}
-
-template <typename Element>
 void quantize(const Element* x, std::int64_t size, std::uint8_t* out, float* scale) {
     Floats maxima = {}, not_finite = {};
     for_blocks(size, [&](std::int64_t first, std::int64_t count) {

@@ -155,8 +155,11 @@ void attend_sized(const Queries& q, const KeysValues& kv, void* out, std::int64_
 
 template <typename Element>
 void attend_stored(const Queries& q, const KeysValues& kv, void* out, std::int64_t size) {
-    kv.key_scales ? attend_sized<Element, std::int8_t>(q, kv, out, size)
-                  : attend_sized<Element, Element>(q, kv, out, size);
+    switch (kv.bits) {
+        case 8: return attend_sized<Element, std::int8_t>(q, kv, out, size);
+        case 16: return attend_sized<Element, Bf16>(q, kv, out, size);
+        case 32: return attend_sized<Element, float>(q, kv, out, size);
+    }
 }
 
 }  // namespace

@@ -9,9 +9,9 @@
 
 enum Activation : std::int64_t { NONE, RELU, GELU };
 
-// A linear layer. `data` is [panels, inputs, panel width], in which the last panel is padded, or [panels, inputs / 4, panel
-// width, 4] (step_linear_inputs_of_int8). `scales` [outputs] is null
-// for float32, and `bias` [outputs] may be null. `bits` is 32 for float32 and 8 for int8.
+// A linear layer. `data` is [panels, inputs / group size, panel width, group size], in which the last panel and the last
+// group are padded. `scales` [outputs] is null except for int8, and `bias` [outputs] may be null. `bits` is 32 for float32,
+// 16 for bf16, and 8 for int8.
 struct Weights {
     const void* data;
     const float *scales, *bias;
@@ -29,8 +29,8 @@ struct Queries {
 // Keys and values [texts, heads, length, size], with the last two dimensions contiguous. `lengths` has the number of
 // keys of each text that are attended to, or is null for all. `bias` [heads, bias_length] may be null. If `is_causal` is
 // not 0, each row of a text attends to one key more than the row before it, and the bias of its last key is the last one.
-// The scales are the steps of int8 keys and values, with their strides divided by `size`, or null if keys and values have
-// the type of the queries.
+// `bits` is 32 for keys and values in float32, 16 for bf16, and 8 for int8. The scales are the steps of int8, with the
+// strides of keys and values divided by `size`.
 struct KeysValues {
     const void *keys, *values;
     std::int64_t text_stride, head_stride, length;
@@ -38,6 +38,7 @@ struct KeysValues {
     const void* bias;
     std::int64_t bias_stride, bias_length, is_causal;
     const float *key_scales, *value_scales;
+    std::int64_t bits;
 };
 
 extern "C" {
@@ -49,10 +50,10 @@ std::int64_t step_kernels_version();
 // The number of outputs in a panel of `Weights`.
 std::int64_t step_linear_panel_width();
 
-// The number of consecutive inputs that an int8 panel contains for each output before the next output: 4 if the code was
-// compiled for VNNI. Weights are then unsigned with the zero point 128, and x is quantized too. Otherwise it is 1, weights
-// are signed, and x remains in float32.
-std::int64_t step_linear_inputs_of_int8();
+// The number of consecutive inputs that a panel contains for each output before the next output: 4 for int8 if the code was
+// compiled for VNNI, and 2 for bf16 if it was compiled for AVX512_BF16. x is then converted to the type of the weights, and
+// int8 weights are unsigned with the zero point 128. Otherwise it is 1, int8 weights are signed, and x remains in float32.
+std::int64_t step_linear_group_size(std::int64_t bits);
 
 // Quantize rows to unsigned int8 (int8_rows.cpp).
 void quantize_rows(const void* x, std::int64_t rows, std::int64_t size, std::int64_t bits, std::uint8_t* out,
@@ -61,7 +62,7 @@ void quantize_rows(const void* x, std::int64_t rows, std::int64_t size, std::int
 // Compute x W^T + bias + residual, or activation(x W^T + bias) if `residual` is null. `out` may be `residual`.
 void step_linear(const Weights* weights, const float* x, std::int64_t rows, const float* residual, float* out);
 
-// Compute softmax(q k^T + bias) v. Everything but int8 keys and values has 16 bits (bf16) or 32 bits (float32). `size` is one of the
+// Compute softmax(q k^T + bias) v. Queries, bias and `out` have 16 bits (bf16) or 32 bits (float32). `size` is one of the
 // HEAD_SIZES of handlers/engines/seq2seq/decode_attention.py.
 void step_attention(const Queries* queries, const KeysValues* keys_values, void* out, std::int64_t size,
                     std::int64_t bits);

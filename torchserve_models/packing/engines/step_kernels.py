@@ -25,6 +25,7 @@ _COMPILER_FLAGS = (
     "-mprefer-vector-width=512",
 )
 _TARGETS = {
+    "x86-64-v4-bf16": ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"),
     "x86-64-v4-vnni": ("-march=x86-64-v4", "-mavx512vnni"),
     "x86-64-v4": ("-march=x86-64-v4",),
     "x86-64-v3-vnni": ("-march=x86-64-v3", "-mavxvnni"),
@@ -62,11 +63,11 @@ def build(target: Path) -> dict[str, Any]:
 
 
 def _compile_level(compiler: str, level: str, folder: str) -> bool:
-    """Compile the library for a level. Return False if the assembler is too old for VNNI, which is optional."""
+    """Compile the library for a level. Return False if the assembler is too old for an optional level."""
     try:
         _compile(compiler, level, folder)
     except EngineUnavailable:
-        if not level.endswith("-vnni"):
+        if not level.endswith(("-vnni", "-bf16")):
             raise
         return False
     return True

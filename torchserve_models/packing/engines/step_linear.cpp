@@ -1,4 +1,4 @@
-// Linear layers of a decoding step for few rows, with weights in float32 or int8.
+// Linear layers of a decoding step for few rows, with weights in float32, bf16 or int8.
 //
 // Each panel of outputs is read from memory once, for all rows, while the next panel is prefetched. The products of a row
 // are added in the same order for any number of rows. step_kernels.py compiles this file;
@@ -30,6 +30,17 @@ struct alignas(4) QuadInput {
     std::int8_t bytes[4];
 };
 
+// Two weights of consecutive inputs, or two numbers of a row, in bf16.
+struct alignas(4) Pair {
+    Bf16 numbers[2];
+};
+
+#ifdef __AVX512BF16__
+constexpr bool HAS_BF16_PRODUCTS = true;
+#else
+constexpr bool HAS_BF16_PRODUCTS = false;
+#endif
+
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 constexpr bool HAS_INT8_PRODUCTS = true;
 #else
@@ -47,9 +58,14 @@ struct Product<Quad> {
     using Input = QuadInput;
     using Sums = Words;
 };
+template <>
+struct Product<Pair> {
+    using Input = Pair;
+    using Sums = Floats;
+};
 
-// Rows x, residual [rows, outputs] or null, and the result [rows, outputs]. `x` is [rows, inputs] in float32, or [rows,
-// quads] in int8 with a scale and the sum of each row.
+// Rows x, residual [rows, outputs] or null, and the result [rows, outputs]. `x` is [rows, inputs] in float32, [rows, pairs]
+// in bf16, or [rows, quads] in int8 with a scale and the sum of each row.
 template <typename Input>
 struct Rows {
     const Input* x;
@@ -93,6 +109,12 @@ inline Words load(const Quad* from) {
     return words;
 }
 
+inline Words load(const Pair* from) {
+    Words words;
+    std::memcpy(&words, from, sizeof words);
+    return words;
+}
+
 inline void add_product(Floats& sums, float x, Floats weights) { sums += x * weights; }
 
 // Add four products of unsigned weights and signed x to each sum.
@@ -108,7 +130,20 @@ inline void add_product(Words& sums, QuadInput x, Words weights) {
 #endif
 }
 
-inline Floats to_floats(Floats sums, const Rows<float>&, int) { return sums; }
+// Add two products of weights and x to each sum.
+inline void add_product(Floats& sums, Pair x, Words weights) {
+#ifdef __AVX512BF16__
+    std::int32_t word;
+    std::memcpy(&word, &x, sizeof word);
+    sums = reinterpret_cast<Floats>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(sums), reinterpret_cast<__m512bh>(weights),
+                                                     reinterpret_cast<__m512bh>(_mm512_set1_epi32(word))));
+#endif
+}
+
+template <typename Input>
+inline Floats to_floats(Floats sums, const Rows<Input>&, int) {
+    return sums;
+}
 
 inline Floats to_floats(Words sums, const Rows<QuadInput>& rows, int row) {
     return __builtin_convertvector(sums - ZERO_POINT * rows.totals[row], Floats) * rows.scales[row];
@@ -122,7 +157,7 @@ void multiply(const Weights& weights, std::int64_t steps, std::int64_t panel,
     using Sums = typename Product<Weight>::Sums;
     Sums sums[ROWS][2 * PANELS] = {};
     for (std::int64_t k = 0; k < steps; ++k) {
-        Sums weight[2 * PANELS];
+        decltype(load(panels)) weight[2 * PANELS];
         for (int i = 0; i < PANELS; ++i) {
             const Weight* at = panels + (i * steps + k) * WIDTH;
             if (PANELS > 1) __builtin_prefetch(reinterpret_cast<const char*>(at) + PREFETCH_BYTES);
@@ -210,14 +245,35 @@ void multiply_int8(const Weights& weights, const float* x, std::int64_t count, c
     std::free(quantized);
 }
 
+// Round the rows to bf16, and multiply them in bf16.
+void multiply_bf16(const Weights& weights, const float* x, std::int64_t count, const float* residual, float* out) {
+    const std::int64_t steps = (weights.inputs + 1) / 2;
+    auto* pairs = static_cast<Pair*>(std::malloc(count * steps * sizeof(Pair)));
+#pragma omp parallel for schedule(static) if (count > 1)
+    for (std::int64_t row = 0; row < count; ++row) {
+        auto* numbers = reinterpret_cast<Bf16*>(pairs + row * steps);
+        if (weights.inputs % 2) numbers[weights.inputs] = 0;
+        convert_row(x + row * weights.inputs, weights.inputs, numbers);
+    }
+    multiply_all<Pair>(weights, steps, {pairs, residual, nullptr, nullptr, out}, count);
+    std::free(pairs);
+}
+
 }  // namespace
 
 std::int64_t step_linear_panel_width() { return WIDTH; }
 
-std::int64_t step_linear_inputs_of_int8() { return HAS_INT8_PRODUCTS ? 4 : 1; }
+std::int64_t step_linear_group_size(std::int64_t bits) {
+    return bits == 8 && HAS_INT8_PRODUCTS ? 4 : bits == 16 && HAS_BF16_PRODUCTS ? 2 : 1;
+}
 
 void step_linear(const Weights* weights, const float* x, std::int64_t rows, const float* residual, float* out) {
-    if (weights->bits == 32) return multiply_all<float>(*weights, weights->inputs, {x, residual, nullptr, nullptr, out}, rows);
-    if constexpr (HAS_INT8_PRODUCTS) return multiply_int8(*weights, x, rows, residual, out);
-    multiply_all<std::int8_t>(*weights, weights->inputs, {x, residual, nullptr, nullptr, out}, rows);
+    if (weights->bits == 8 && HAS_INT8_PRODUCTS) return multiply_int8(*weights, x, rows, residual, out);
+    if (weights->bits == 16 && HAS_BF16_PRODUCTS) return multiply_bf16(*weights, x, rows, residual, out);
+    const Rows<float> unchanged = {x, residual, nullptr, nullptr, out};
+    switch (weights->bits) {
+        case 8: return multiply_all<std::int8_t>(*weights, weights->inputs, unchanged, rows);
+        case 16: return multiply_all<Bf16>(*weights, weights->inputs, unchanged, rows);
+        case 32: return multiply_all<float>(*weights, weights->inputs, unchanged, rows);
+    }
 }

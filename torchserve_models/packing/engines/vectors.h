@@ -59,6 +59,24 @@ inline void store(Floats x, Bf16* to) {
     std::memcpy(to, &halves, sizeof halves);
 }
 
+// Store the first `count` of at most LANES numbers.
+template <typename Element>
+void store_block(Floats x, Element* to, std::int64_t count) {
+    if (count == LANES) return store(x, to);  // without a call
+    Element block[LANES];
+    store(x, block);
+    std::copy_n(block, count, to);
+}
+
+// Convert `count` numbers to the type of `to`.
+template <typename Element>
+void convert_row(const float* from, std::int64_t count, Element* to) {
+    for (std::int64_t first = 0; first < count; first += LANES) {
+        const std::int64_t size = std::min<std::int64_t>(LANES, count - first);
+        store_block(load_block(from + first, size), to + first, size);
+    }
+}
+
 // exp(x) as 2^(x log2 e), with the Taylor series of the fraction. The relative error grows from 1e-7 at 0 to 4e-6 at -87,
 // where the rounded product counts most; below, the result is nearly 0.
 inline Floats exponential(Floats x) {

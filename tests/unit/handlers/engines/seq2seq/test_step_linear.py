@@ -14,7 +14,7 @@ from handlers.engines.seq2seq.step_linear import StepLinear
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
-    bits=st.sampled_from([32, 8]),
+    bits=st.sampled_from([32, 16, 8]),
     rows=st.integers(1, 40),
     inputs=st.integers(1, 70),
     outputs=st.integers(1, 150),
@@ -44,9 +44,13 @@ def test_layer_equals_torch_linear_and_computes_rows_independently(
         arguments = ((weight / step).round() * step, *arguments[1:])
         assert (arguments[0] - weight).abs().le(0.51 * step).all()
     expected, expected_x = Linear(*arguments), x
-    if bits == 8 and kernels.step_linear_inputs_of_int8() == 4:  # with VNNI, x is rounded as well
+    if bits == 8 and kernels.step_linear_group_size(8) == 4:  # with VNNI, x is rounded as well
         row_max = x.abs().amax(1, keepdim=True)
         expected_x = (x * (127 / row_max)).round() * (row_max / 127)
+    if bits == 16:
+        expected = Linear(weight.bfloat16().float(), *arguments[1:])
+        if kernels.step_linear_group_size(16) == 2:  # with AVX512_BF16, x is rounded as well
+            expected_x = x.bfloat16().float()
     result = layer(x)
     torch.testing.assert_close(result, expected(expected_x), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
