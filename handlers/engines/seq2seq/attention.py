@@ -101,7 +101,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """
     if q.device.type != "cpu":
         return scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=1.0)
-    scores = torch.matmul(q, k.to(q.dtype).transpose(2, 3))
+    scores = torch.matmul(q, k.transpose(2, 3))
     if bias is not None:
         scores += bias
-    return torch.matmul(scores.softmax(-1), v.to(q.dtype))
+    return torch.matmul(scores.softmax(-1), v)

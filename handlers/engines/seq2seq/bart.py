@@ -101,11 +101,7 @@ class _FeedForward:
 
 
 class Bart:
-    """An `EncoderDecoder` with the weights of a model whose type is in BART_VARIANTS.
-
-    Attributes:
-        encoder_dtype: The type of the encoder's activations.
-    """
+    """An `EncoderDecoder` with the weights of a model whose type is in BART_VARIANTS."""
 
     def __init__(
         self,
@@ -114,7 +110,7 @@ class Bart:
         step_linear: LinearFactory | None = None,
         encoder_dtype: torch.dtype | None = None,
     ) -> None:
-        """Take the weights, of which those of queries are changed in place.
+        """Convert the weights.
 
         Args:
             model: The model of transformers.
@@ -134,10 +130,10 @@ class Bart:
         num_layers, num_heads = len(decoder.layers), config.decoder_attention_heads
         self._embedding: Tensor = encoder.embed_tokens.weight
         self._decoder_embedding: Tensor = decoder.embed_tokens.weight
-        self.encoder_dtype = encoder_dtype or self._embedding.dtype
+        self._encoder_dtype = encoder_dtype or self._embedding.dtype
         self._embedding_scale = math.sqrt(config.d_model) if config.scale_embedding else 1.0
         self.shape = DecoderShape(
-            num_layers, num_heads, config.d_model // num_heads, self.encoder_dtype, self._embedding.device
+            num_layers, num_heads, config.d_model // num_heads, self._encoder_dtype, self._embedding.device
         )
         self._num_encoder_heads = config.encoder_attention_heads
         self._encoder = [
@@ -153,7 +149,7 @@ class Bart:
             for layer in decoder.layers
         ]
         cross_kv = [
-            projection
+            (projection.weight, projection.bias)
             for layer in decoder.layers
             for projection in (layer.encoder_attn.k_proj, layer.encoder_attn.v_proj)
         ]
@@ -201,7 +197,7 @@ class Bart:
         source_lengths = [len(text) for text in texts]
         positions = torch.cat([self._encoder_positions[:length] for length in source_lengths])
         embeddings = self._embedding[torch.cat(list(texts))] * self._embedding_scale
-        x = self._encoder_embedding_norm(embeddings + positions).to(self.encoder_dtype)
+        x = self._encoder_embedding_norm(embeddings + positions).to(self._encoder_dtype)
         for attention, feed_forward in self._encoder:
             qkv = unflatten(attention.qkv(attention.pre_norm(x)), 3, self._num_encoder_heads, -1)
             x = attention.post_norm(
@@ -258,29 +254,27 @@ def _fused_activation(activation: Any) -> Activation:
 
 def _self_attention(layer: Any, variant: BartVariant, linear: LinearFactory) -> _Attention:
     pre_norm, post_norm = _block_norms(layer.self_attn_layer_norm, variant)
-    module = _scale_queries(layer.self_attn)
-    qkv = linear(*_concatenate([module.q_proj, module.k_proj, module.v_proj]))
+    module = layer.self_attn
+    keys_values = [(projection.weight, projection.bias) for projection in (module.k_proj, module.v_proj)]
+    qkv = linear(*_concatenate([_scaled_query(module), *keys_values]))
     out = linear(module.out_proj.weight, module.out_proj.bias)
     return _Attention(pre_norm, qkv, out, post_norm)
 
 
 def _cross_attention(layer: Any, variant: BartVariant, linear: LinearFactory) -> _Attention:
     pre_norm, post_norm = _block_norms(layer.encoder_attn_layer_norm, variant)
-    module = _scale_queries(layer.encoder_attn)
-    query, out = (
-        linear(projection.weight, projection.bias) for projection in (module.q_proj, module.out_proj)
-    )
-    return _Attention(pre_norm, query, out, post_norm)
+    module = layer.encoder_attn
+    out = linear(module.out_proj.weight, module.out_proj.bias)
+    return _Attention(pre_norm, linear(*_scaled_query(module)), out, post_norm)
 
 
-def _scale_queries(attention: Any) -> Any:
-    """Multiply the weights of the query by 1 / sqrt(head_dim), in place."""
-    for parameter in (attention.q_proj.weight, attention.q_proj.bias):
-        parameter.mul_(attention.scaling)
-    return attention
+def _scaled_query(attention: Any) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of the query, multiplied by 1 / sqrt(head_dim)."""
+    query, scaling = attention.q_proj, attention.scaling
+    return query.weight * scaling, query.bias * scaling
 
 
-def _concatenate(modules: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of one linear layer that computes the outputs of all `modules`."""
-    weights, biases = zip(*((module.weight, module.bias) for module in modules), strict=True)
+def _concatenate(layers: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of one linear layer that computes the outputs of all layers (weight, bias)."""
+    weights, biases = zip(*layers, strict=True)
     return torch.cat(weights), torch.cat(biases)

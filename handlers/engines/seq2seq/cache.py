@@ -13,7 +13,7 @@ MAX_DECODE_STEPS = 1024
 
 
 class DecoderShape(NamedTuple):
-    """The dimensions of a decoder, and the type and device of its tensors."""
+    """The dimensions of a decoder, the type of its keys and values, and its device."""
 
     num_layers: int
     num_heads: int

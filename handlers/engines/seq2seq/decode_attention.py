@@ -15,7 +15,7 @@ from handlers.engines.seq2seq.linear import ZERO_POINT, quantize_rows
 HEAD_SIZES = frozenset({32, 64, 128})
 """The head sizes that the code is compiled for."""
 
-_BITS = {torch.int8: 8, torch.bfloat16: 16, torch.float32: 32}
+ELEMENT_BITS = {torch.int8: 8, torch.bfloat16: 16, torch.float32: 32}
 """The supported types and the argument that selects them. Only keys and values can be int8."""
 
 
@@ -81,7 +81,7 @@ class DecodeAttention:
     ) -> Tensor:
         """Return the attention of each query, [queries, num_heads * head_dim].
 
-        Queries, bias and result have the same type, bf16 or float32. Keys and values have one of these types or int8.
+        Queries, bias and result have the same type, bf16 or float32. Keys and values have this type, bf16 or int8.
         Other types raise KeyError.
 
         Args:
@@ -111,11 +111,11 @@ class DecodeAttention:
             *((0, 0) if bias is None else (bias.stride(1), bias.shape[3])),
             is_causal,
             *((None, None) if scales is None else (scales[0].data_ptr(), scales[1].data_ptr())),
-            _BITS[k.dtype],
+            ELEMENT_BITS[k.dtype],
         )
         self._library.step_attention(
             *(ctypes.byref(queries), ctypes.byref(keys_values), result.data_ptr(), head_dim),
-            _BITS[q.dtype],
+            ELEMENT_BITS[q.dtype],
         )
         return result
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handlers.engines.base import EngineUnavailable
 from handlers.engines.seq2seq.cache import DecoderShape, EncoderDecoderCache
+from handlers.engines.seq2seq.decode_attention import ELEMENT_BITS
 from handlers.engines.seq2seq.linear import LinearLayer
 from handlers.engines.seq2seq.step_linear import LinearWeights, StepLinear
 
@@ -81,7 +82,7 @@ class _Step(ctypes.Structure):
 
 
 class DecoderLayers:
-    """The layers of a decoder in float32."""
+    """The layers of a decoder with activations in float32."""
 
     def __init__(
         self, library: ctypes.CDLL, shape: DecoderShape, layers: Sequence[Sequence[Block]], pre_norm: bool
@@ -125,7 +126,7 @@ class DecoderLayers:
         step = _Step(
             *(self_kv.data_ptr(), cross_kv.data_ptr()),
             None if cross_scales is None else cross_scales.data_ptr(),
-            *(8 * self_kv.itemsize, 8 * cross_kv.itemsize),
+            *(ELEMENT_BITS[self_kv.dtype], ELEMENT_BITS[cross_kv.dtype]),
             *(self_kv.shape[2], self_kv.shape[4], cross_kv.shape[2], cross_kv.shape[4]),
             *(cache.batch_size, cache.num_beams, position),
             cache.source_lengths.data_ptr(),

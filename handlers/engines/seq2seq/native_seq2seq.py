@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
-from handlers.core.device import Device, cpu_flags
+from handlers.core.device import AMX, Device, has_any
 from handlers.core.exception_handling import is_out_of_memory
 from handlers.engines.base import PREPARED_DIR, EngineUnavailable
 from handlers.engines.cuda_graph import CudaGraphs
@@ -56,7 +56,7 @@ class NativeSeq2Seq:
 
         Args:
             int8: Compute linear layers in int8 and store the keys and values of sources in int8, on a CPU only. The
-                other tensors have the type of the device, or float32 in a compiled decoding step.
+                other tensors have the type of the device, except for float32 activations in a compiled decoding step.
             max_batch_tokens: The largest batch: texts x (longest input + beams x longest output).
             prompt_lookup_num_tokens: The largest number of tokens that greedy search drafts from a text's source for
                 one step, on a CPU only. None disables drafts.
@@ -84,7 +84,7 @@ class NativeSeq2Seq:
         self._processors = LogitsProcessors(generation_config, output_vocab_size, device.torch_device)
         kernels = _load_step_kernels(folder, device)
         encoder_dtype = device.dtype
-        if kernels and "amx_bf16" not in cpu_flags():  # compiled steps were not measured with AMX
+        if kernels and not has_any(AMX):  # compiled steps were not measured with AMX
             device = replace(device, dtype=torch.float32)  # the activations of compiled steps
         model = load_network(AutoModelForSeq2SeqLM, folder, device.dtype).to(device.torch_device)
         linear, step_linear = self._choose_linear_layers(kernels, device, encoder_dtype)
@@ -95,6 +95,8 @@ class NativeSeq2Seq:
         self._shares_vocabulary = bool(getattr(config, "share_encoder_decoder_embeddings", True))
         self._device = device.torch_device
         self._decode_attention = _create_decode_attention(kernels, self._network.shape.head_dim, self._int8)
+        if self._decode_attention is None:  # torch's attention needs one type
+            self._network.shape = self._network.shape._replace(dtype=device.dtype)
         self._decoder_layers = self._compile_decoder(kernels)
         self._graph_decoder: CudaGraphDecoder | None = None
         self._cuda_graph_status: str | None = None

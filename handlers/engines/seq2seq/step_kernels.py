@@ -21,21 +21,25 @@ LEVELS: Mapping[str, frozenset[str]] = {
 }
 """The CPU flags in /proc/cpuinfo of each level that the code is compiled for, the best level first.
 
-The names are g++'s, with `-vnni` for int8 products, and `-bf16` for those and bf16 products. The instruction sets of x86-64-v3 are those of the psABI of
-x86-64, section 3.1.1, except for the ones that every CPU with AVX2 has. `abm` is LZCNT.
+The names are g++'s, with `-vnni` for int8 products, and `-bf16` for int8 and bf16 products. The instruction sets of
+x86-64-v3 are those of the psABI of x86-64, section 3.1.1, except for the ones that every CPU with AVX2 has. `abm` is
+LZCNT.
 """
 
 
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 
-_FUNCTIONS: Mapping[str, Sequence[Any]] = {
-    "step_attention": (_POINTER, _POINTER, _POINTER, _INT, _INT),
-    "step_linear": (_POINTER, _POINTER, _INT, _POINTER, _POINTER),
-    "decoder_layers": (_POINTER, _POINTER, _POINTER, _POINTER),
-    "quantize_rows": (_POINTER, _INT, _INT, _INT, _POINTER, _POINTER),
-    "finish_rows": (_POINTER, _INT, _INT, _INT, _POINTER, _POINTER, _POINTER, _INT),
+_FUNCTIONS: Mapping[str, tuple[Any, Sequence[Any]]] = {
+    "step_kernels_version": (_INT, ()),
+    "step_linear_panel_width": (_INT, ()),
+    "step_linear_group_size": (_INT, (_INT,)),
+    "step_attention": (None, (_POINTER, _POINTER, _POINTER, _INT, _INT)),
+    "step_linear": (None, (_POINTER, _POINTER, _INT, _POINTER, _POINTER)),
+    "decoder_layers": (None, (_POINTER, _POINTER, _POINTER, _POINTER)),
+    "quantize_rows": (None, (_POINTER, _INT, _INT, _INT, _POINTER, _POINTER)),
+    "finish_rows": (None, (_POINTER, _INT, _INT, _INT, _POINTER, _POINTER, _POINTER, _INT)),
 }
-"""The functions of the library and the types of their arguments."""
+"""The functions of the library, with the types of their results and arguments."""
 
 
 VERSION = 4
@@ -66,12 +70,13 @@ def load_step_kernels(folder: Path) -> ctypes.CDLL:
         raise EngineUnavailable(f"{names[0]} is missing from the archive; pack the model again")
     try:
         library = ctypes.CDLL(str(folder / name))
-        functions = [getattr(library, name) for name in _FUNCTIONS]
         version = library.step_kernels_version()
+        if version != VERSION:
+            raise EngineUnavailable(
+                f"{name} has version {version} instead of {VERSION}; pack the model again"
+            )
+        for function, types in _FUNCTIONS.items():
+            getattr(library, function).restype, getattr(library, function).argtypes = types
     except (OSError, AttributeError) as error:
         raise EngineUnavailable(f"cannot load {name}: {error}") from error
-    if version != VERSION:
-        raise EngineUnavailable(f"{name} has version {version} instead of {VERSION}; pack the model again")
-    for function, arguments in zip(functions, _FUNCTIONS.values(), strict=True):
-        function.restype, function.argtypes = None, arguments
     return library

@@ -28,9 +28,9 @@ class LinearWeights(ctypes.Structure):
 class StepLinear:
     """A linear layer for few rows in float32: activation(x W^T + b), [..., inputs] -> [..., outputs].
 
-    In int8, weights have a scale for each output. With VNNI, x is quantized too, with a scale for each row. In bf16, x
-    is rounded to bf16 too if the CPU has AVX512_BF16. Otherwise x remains in float32. Sums are float32, and the result
-    of a row does not depend on the other rows.
+    In int8, weights have a scale for each output. With VNNI, x is quantized too, with a scale for each row. In bf16,
+    x is rounded to bf16 too if the CPU has AVX512_BF16. Otherwise x remains in float32. Sums are float32, and the
+    result of a row does not depend on the other rows.
 
     Attributes:
         outputs: The number of outputs.

@@ -84,11 +84,7 @@ class _FeedForward:
 
 
 class T5:
-    """An `EncoderDecoder` with the weights of a T5ForConditionalGeneration or MT5ForConditionalGeneration.
-
-    Attributes:
-        encoder_dtype: The type of the encoder's activations.
-    """
+    """An `EncoderDecoder` with the weights of a T5ForConditionalGeneration or MT5ForConditionalGeneration."""
 
     def __init__(
         self,
@@ -110,10 +106,10 @@ class T5:
         config, encoder, decoder = model.config, model.encoder, model.decoder
         self._embedding: Tensor = encoder.embed_tokens.weight
         self._decoder_embedding: Tensor = decoder.embed_tokens.weight
-        self.encoder_dtype = encoder_dtype or self._embedding.dtype
+        self._encoder_dtype = encoder_dtype or self._embedding.dtype
         self.shape = DecoderShape(
             *(len(decoder.block), config.num_heads, config.d_kv),
-            *(self.encoder_dtype, self._embedding.device),
+            *(self._encoder_dtype, self._embedding.device),
         )
         self._encoder = [
             (_self_attention(block.layer[0], linear), _FeedForward(block.layer[-1], linear))
@@ -162,7 +158,7 @@ class T5:
     def encode(self, texts: Sequence[Tensor]) -> list[Tensor]:
         """See `EncoderDecoder.encode`."""
         source_lengths = [len(text) for text in texts]
-        x = self._embedding[torch.cat(list(texts))].to(self.encoder_dtype)
+        x = self._embedding[torch.cat(list(texts))].to(self._encoder_dtype)
         bias = self._encoder_bias.for_encoder(max(source_lengths)).to(x.dtype)
         for attention, feed_forward in self._encoder:
             qkv = unflatten(attention.qkv(attention.norm(x)), 3, *self.shape[1:3])

@@ -1,5 +1,6 @@
-// All layers of a Transformer decoder for one decoding step, in float32: self-attention, cross-attention and feed-forward,
-// each with a residual connection and a layer norm before it (pre-norm) or after it (post-norm).
+// All layers of a Transformer decoder for one decoding step: self-attention, cross-attention and feed-forward, each with a
+// residual connection and a layer norm before it (pre-norm) or after it (post-norm). Activations are float32; weights,
+// keys and values may have fewer bits.
 //
 // One call takes the place of about 25 operations of torch per layer, whose overhead is as long as the computation of a
 // few rows. step_kernels.py compiles this file; handlers/engines/seq2seq/decoder_layers.py calls it.
@@ -67,8 +68,8 @@ void normalize(const Norm& norm, const float* x, std::int64_t rows, std::int64_t
 
 // Add the keys and values of the step to the cache of a layer. `qkv` is [rows, 3, heads, head_dim].
 template <typename Element>
-void store_keys_values(const Decoder& decoder, const Step& step, const float* qkv, std::int64_t rows, Element* keys,
-                       Element* values) {
+void store_keys_values(const Decoder& decoder, const Step& step, const float* qkv, std::int64_t rows, char* keys,
+                       char* values) {
     const std::int64_t inner = decoder.num_heads * decoder.head_dim;
     std::int64_t text = 0;
     for (std::int64_t row = 0; row < rows; ++row) {
@@ -80,8 +81,8 @@ void store_keys_values(const Decoder& decoder, const Step& step, const float* qk
             const float* key = qkv + (3 * row + 1) * inner + head * decoder.head_dim;
             const std::int64_t offset =
                 ((cache_row * decoder.num_heads + head) * step.max_steps + position) * decoder.head_dim;
-            convert_row(key, decoder.head_dim, keys + offset);
-            convert_row(key + inner, decoder.head_dim, values + offset);
+            convert_row(key, decoder.head_dim, reinterpret_cast<Element*>(keys) + offset);
+            convert_row(key + inner, decoder.head_dim, reinterpret_cast<Element*>(values) + offset);
         }
     }
 }
@@ -113,9 +114,9 @@ extern "C" void decoder_layers(const Decoder* decoder, const Step* step, float* 
         char *keys = static_cast<char*>(step->self_kv) + 2 * i * self_bytes, *values = keys + self_bytes;
         step_linear(&layer.self_qkv, before(layer.self_norm), rows, nullptr, projected);
         if (step->self_bits == 16)
-            store_keys_values(*decoder, *step, projected, rows, reinterpret_cast<Bf16*>(keys), reinterpret_cast<Bf16*>(values));
+            store_keys_values<Bf16>(*decoder, *step, projected, rows, keys, values);
         else
-            store_keys_values(*decoder, *step, projected, rows, reinterpret_cast<float*>(keys), reinterpret_cast<float*>(values));
+            store_keys_values<float>(*decoder, *step, projected, rows, keys, values);
         const Queries self_queries = {
             projected, 3 * inner, step->offsets ? step->texts : rows, 1, decoder->num_heads, step->offsets};
         const std::int64_t self_stride = step->max_steps * head_dim;

@@ -158,7 +158,8 @@ void attend_stored(const Queries& q, const KeysValues& kv, void* out, std::int64
     switch (kv.bits) {
         case 8: return attend_sized<Element, std::int8_t>(q, kv, out, size);
         case 16: return attend_sized<Element, Bf16>(q, kv, out, size);
-        case 32: return attend_sized<Element, float>(q, kv, out, size);
+        case 32:
+            if constexpr (std::is_same_v<Element, float>) return attend_sized<Element, float>(q, kv, out, size);
     }
 }
 

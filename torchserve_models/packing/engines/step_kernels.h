@@ -62,8 +62,8 @@ void quantize_rows(const void* x, std::int64_t rows, std::int64_t size, std::int
 // Compute x W^T + bias + residual, or activation(x W^T + bias) if `residual` is null. `out` may be `residual`.
 void step_linear(const Weights* weights, const float* x, std::int64_t rows, const float* residual, float* out);
 
-// Compute softmax(q k^T + bias) v. Queries, bias and `out` have 16 bits (bf16) or 32 bits (float32). `size` is one of the
-// HEAD_SIZES of handlers/engines/seq2seq/decode_attention.py.
+// Compute softmax(q k^T + bias) v. Queries, bias and `out` have 16 bits (bf16) or 32 bits (float32), keys and values not
+// more. `size` is one of the HEAD_SIZES of handlers/engines/seq2seq/decode_attention.py.
 void step_attention(const Queries* queries, const KeysValues* keys_values, void* out, std::int64_t size,
                     std::int64_t bits);
 }

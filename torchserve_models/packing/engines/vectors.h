@@ -54,8 +54,8 @@ Floats load_block(const Element* from, std::int64_t count) {
 inline void store(Floats x, float* to) { std::memcpy(to, &x, sizeof x); }
 
 inline void store(Floats x, Bf16* to) {
-    const Words bits = reinterpret_cast<Words>(x);
-    const Halves halves = __builtin_convertvector((bits + 0x7fff + (bits >> 16 & 1)) >> 16, Halves);
+    const Words bits = reinterpret_cast<Words>(x), rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    const Halves halves = __builtin_convertvector(x == x ? rounded : Words{} + 0x7fc0, Halves);  // NaN remains NaN
     std::memcpy(to, &halves, sizeof halves);
 }
 

@@ -94,7 +94,7 @@ def last_line(output: Path) -> str:
 
 
 def find_traceback(lines: Sequence[str], worker: str) -> str | None:
-    """Return the exception of the worker's last traceback, or None if it printed no complete traceback."""
+    """Return the exception of the worker's last traceback, or None. TorchServe's own errors do not count."""
     reasons = [
         reason for reason in _tracebacks(_worker_output(lines, worker)) if not _WRAPPER_ERROR.match(reason)
     ]

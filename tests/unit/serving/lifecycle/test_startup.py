@@ -1,6 +1,8 @@
 """Tests of waiting for a front end: tolerated delays, and failures."""
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,3 +85,34 @@ def test_model_that_stays_busy_ends_the_start(start, monkeypatch):
     monkeypatch.setattr(model_probe, "send_probe", lambda *_: model_probe.ProbeResult(None, 0.0, busy=True))
     with pytest.raises(ModelFailed, match="m is loaded but does not answer"):
         start([replace(MODEL, response_timeout=0)]).wait()
+
+
+WORKER = "2026-11-21T09:30:54,184 INFO  W-9000-m_starter-1"
+TRACEBACK = """Traceback (most recent call last):
+  File "toy.py", line 1, in initialize"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([[TRACEBACK], [], ["KeyError: 'a'"], [TRACEBACK, "ValueError: wrong weights"]], "ValueError: wrong"),
+        ([["loading"], []], "without a traceback .*: loading"),
+    ],
+    ids=["late", "missing"],
+)
+def test_late_output_of_a_worker_is_waited_for(start, monkeypatch, lines, reason):
+    """The worker's output is logged after its end, line by line; a traceback may follow another one."""
+    monkeypatch.setattr(startup, "_TRACEBACK_TIMEOUT_S", 0.2)
+    monitor = start([LOADING])
+    run, remaining = monitor._plan.run, list(lines)
+
+    def write_log(_):
+        for line in "\n".join(remaining.pop(0) if remaining else []).splitlines():
+            with open(run.workers_log, "a") as log:
+                log.write(f"{WORKER}-stdout - {line}\n")
+
+    run.server_log.parent.mkdir(parents=True, exist_ok=True)
+    run.server_log.write_text(f"{WORKER} WorkerThread - Retry worker: 9000 in 1 seconds.\n")
+    monkeypatch.setattr(startup, "time", SimpleNamespace(sleep=write_log, monotonic=time.monotonic))
+    with pytest.raises(ModelFailed, match=f"m cannot be loaded: .*{reason}"):
+        monitor.wait()

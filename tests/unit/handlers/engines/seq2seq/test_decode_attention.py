@@ -37,7 +37,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], bias: Tensor | N
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(
-    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
+    dtypes=st.sampled_from(
+        [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32), (torch.float32, torch.bfloat16)]
+    ),
     size=st.sampled_from(sorted(HEAD_SIZES)),
     beams=st.integers(1, 9),
     lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4),
@@ -47,7 +49,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], bias: Tensor | N
 )
 def test_result_equals_attention_in_float64(
     kernels: ctypes.CDLL,
-    dtype: torch.dtype,
+    dtypes: tuple[torch.dtype, torch.dtype],
     size: int,
     beams: int,
     lengths: list[int],
@@ -55,6 +57,7 @@ def test_result_equals_attention_in_float64(
     biased: bool,
     seed: int,
 ) -> None:
+    dtype, stored_dtype = dtypes
     generator = torch.Generator().manual_seed(seed)
     texts, longest = len(lengths), max(lengths)
     # As in the cache and in a joint projection, queries, keys and values have gaps that hold other numbers.
@@ -63,7 +66,7 @@ def test_result_equals_attention_in_float64(
         .to(dtype)[:, 0]
         .view(texts, beams, HEADS, size)
     )
-    keys_values = torch.randn(2, texts + 1, HEADS, longest + 5, size, generator=generator).to(dtype)
+    keys_values = torch.randn(2, texts + 1, HEADS, longest + 5, size, generator=generator).to(stored_dtype)
     k, v = (keys_values * spread)[:, :texts, :, :longest]
     bias = torch.randn(1, HEADS, 1, longest + 9, generator=generator).to(dtype)[..., 9:] if biased else None
     compute = DecodeAttention(kernels, size)

@@ -56,6 +56,9 @@ UNSUPPORTED: dict[str, Any] = {
     "swish": lambda: MarianMTModel(MarianConfig(**BART_SIZES, activation_function="swish")),
 }
 
+PRECISIONS = [(32, torch.float32), (16, torch.bfloat16), (8, torch.float32), (8, torch.bfloat16)]
+"""The bits of the decoder's weights, and the type of the encoder, keys and values."""
+
 
 @cache
 def create_model(name: str) -> Any:
@@ -75,35 +78,41 @@ def copy_model(name: str) -> Any:
     return model
 
 
-def compare_logits(kernels: ctypes.CDLL, bits: int, *results: list[Tensor]) -> None:
+def compare_logits(kernels: ctypes.CDLL, bits: int, dtype: torch.dtype, *results: list[Tensor]) -> None:
     """Compare the logits of each step.
 
     If rows, keys or values are rounded, a difference in the last bit of a number can change its rounding.
     """
-    is_rounded = bits == 16 or kernels.step_linear_group_size(bits) > 1
+    is_rounded = dtype == torch.bfloat16 or kernels.step_linear_group_size(bits) > 1
     for expected, result in zip(*results, strict=True):
         tolerance = 0.03 * float(expected.abs().max()) if is_rounded else 2e-4
         torch.testing.assert_close(result, expected, atol=tolerance, rtol=1e-4)
 
 
-def create_network(name: str, kernels: ctypes.CDLL, bits: Any) -> Any:
-    """Return the network with compiled linear layers in the decoder. With 16 bits, its encoder computes in bf16."""
-    model, dtype = copy_model(name), torch.bfloat16 if bits == 16 else torch.float32
+def create_network(name: str, kernels: ctypes.CDLL, bits: Any, dtype: torch.dtype) -> Any:
+    """Return the network with compiled linear layers in the decoder, and an encoder and caches of type `dtype`."""
+    model = copy_model(name)
     linear, step_linear = partial(Linear, dtype=dtype), partial(StepLinear, kernels, bits)
     return NETWORKS[model.config.model_type](model, linear, step_linear, dtype)
 
 
 def check_logits_and_cache(
-    kernels: ctypes.CDLL, name: str, bits: Any, lengths: list[int], beams: int, seed: int
+    kernels: ctypes.CDLL,
+    name: str,
+    precision: tuple[Any, torch.dtype],
+    lengths: list[int],
+    beams: int,
+    seed: int,
 ) -> None:
     """Compare four steps, between which beams are reordered and a text is removed, with single operations."""
+    bits, dtype = precision
     generator = torch.Generator().manual_seed(seed)
     texts = [torch.randint(2, 50, (length,), generator=generator) for length in lengths]
     tokens = torch.randint(2, 50, (4, len(texts) * beams), generator=generator)
     results = []
     for is_compiled in (False, True):
         with torch.inference_mode():
-            network = create_network(name, kernels, bits)
+            network = create_network(name, kernels, bits, dtype)
             if is_compiled:
                 network.compile_decoder(kernels)
             attention = DecodeAttention(kernels, network.shape.head_dim, int8_sources=bits == 8)
@@ -116,49 +125,56 @@ def check_logits_and_cache(
                 logits.append(network.decode_step(step_tokens[: cache.batch_beam_size], position, cache))
                 cache.reorder_cache(torch.arange(cache.batch_beam_size).flip(0), 0)
         results.append(logits)
-    compare_logits(kernels, bits, *results)
+    compare_logits(kernels, bits, dtype, *results)
 
 
 @pytest.mark.full
 @settings(max_examples=24, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(sorted(MODELS)),
-    bits=st.sampled_from([32, 16, 8]),
+    precision=st.sampled_from(PRECISIONS),
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=4),
     beams=st.integers(1, 5),
     seed=st.integers(0, 99),
 )
 def test_logits_and_cache_equal_those_of_single_operations(
-    kernels: ctypes.CDLL, name: str, bits: Any, lengths: list[int], beams: int, seed: int
+    kernels: ctypes.CDLL,
+    name: str,
+    precision: tuple[Any, torch.dtype],
+    lengths: list[int],
+    beams: int,
+    seed: int,
 ) -> None:
-    check_logits_and_cache(kernels, name, bits, lengths, beams, seed)
+    check_logits_and_cache(kernels, name, precision, lengths, beams, seed)
 
 
 @pytest.mark.parametrize(
-    ("name", "bits", "lengths", "beams"),
+    ("name", "precision", "lengths", "beams"),
     [
-        ("t5", 32, [7, 20, 1], 1),
-        ("t5", 8, [3, 5], 4),
-        ("bart", 8, [12], 1),
-        ("bart", 16, [6, 17], 4),
-        ("pegasus", 32, [9, 4], 3),
+        ("t5", (32, torch.float32), [7, 20, 1], 1),
+        ("t5", (8, torch.float32), [3, 5], 4),
+        ("t5", (8, torch.bfloat16), [8, 3], 4),
+        ("bart", (8, torch.float32), [12], 1),
+        ("bart", (16, torch.bfloat16), [6, 17], 4),
+        ("pegasus", (32, torch.float32), [9, 4], 3),
     ],
 )
 def test_logits_and_cache_of_some_batches_equal_those_of_single_operations(
-    kernels: ctypes.CDLL, name: str, bits: Any, lengths: list[int], beams: int
+    kernels: ctypes.CDLL, name: str, precision: tuple[Any, torch.dtype], lengths: list[int], beams: int
 ) -> None:
-    check_logits_and_cache(kernels, name, bits, lengths, beams, seed=1)
+    check_logits_and_cache(kernels, name, precision, lengths, beams, seed=1)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     name=st.sampled_from(["t5", "bart"]),
-    bits=st.sampled_from([32, 16, 8]),
+    precision=st.sampled_from(PRECISIONS),
     steps=st.lists(st.lists(st.integers(1, 4), min_size=3, max_size=3), min_size=2, max_size=4),
 )
 def test_texts_have_any_number_of_tokens_in_a_step(
-    kernels: ctypes.CDLL, name: str, bits: Any, steps: list[list[int]]
+    kernels: ctypes.CDLL, name: str, precision: tuple[Any, torch.dtype], steps: list[list[int]]
 ) -> None:
+    bits, dtype = precision
     generator = torch.Generator().manual_seed(1)
     lengths = [5, 12, 1]
     texts = [torch.randint(2, 50, (length,), generator=generator) for length in lengths]
@@ -166,11 +182,11 @@ def test_texts_have_any_number_of_tokens_in_a_step(
     results = []
     for is_compiled in (False, True):
         with torch.inference_mode():
-            network = create_network(name, kernels, bits)
+            network = create_network(name, kernels, bits, dtype)
             if is_compiled:
                 network.compile_decoder(kernels)
             attention = None
-            if is_compiled or bits == 8:
+            if is_compiled or (bits, dtype) != (32, torch.float32):
                 attention = DecodeAttention(kernels, network.shape.head_dim, int8_sources=bits == 8)
             cache = RaggedCache(network.shape, lengths, 16, attention)
             encode_into_cache(network, cache, texts)
@@ -183,7 +199,7 @@ def test_texts_have_any_number_of_tokens_in_a_step(
                     first + max(1, count - 1) for first, count in zip(positions, counts, strict=True)
                 ]
         results.append(logits)
-    compare_logits(kernels, bits, *results)
+    compare_logits(kernels, bits, dtype, *results)
 
 
 @pytest.mark.parametrize("name", [*MODELS, *UNSUPPORTED])

@@ -87,3 +87,11 @@ def test_activation_functions_of_extreme_numbers(kernels: ctypes.CDLL) -> None:
         layer = StepLinear(kernels, 32, torch.ones(3, 1), None, activation)
         expected = function(x).expand(-1, 3)
         torch.testing.assert_close(layer(x), expected, atol=1e-6, rtol=1e-6, equal_nan=True)
+
+
+def test_not_a_number_is_not_rounded_to_a_number(kernels: ctypes.CDLL) -> None:
+    layer = StepLinear(kernels, 16, torch.ones(3, 2))
+    for bits in (0x7FC00000, 0x7FFFFFFF, -1, 0x7F800001):  # -1 is 0xffffffff
+        nan = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+        assert layer(torch.stack([nan, torch.tensor(1.0)])[None]).isnan().all(), hex(bits)
+    assert layer(torch.tensor([[float("inf"), 1.0]])).isposinf().all()
