@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
 
-from handlers.engines.seq2seq.cache import EncoderDecoderCache
+from handlers.engines.seq2seq.cache import EncoderDecoderCache, padding_mask
 
 _MAX_CHUNK_SCORES = 2**20
 """The number of attention scores of a long text that are computed together, in chunks of heads.
@@ -21,7 +22,7 @@ def unflatten(x: Tensor, *sizes: int) -> Tensor:
 
 
 def encoder_self_attention(qkv: Tensor, source_lengths: Sequence[int], bias: Tensor | None = None) -> Tensor:
-    """Return the attention of each text to itself, without padding.
+    """Return the attention of each text to itself: without padding on a CPU, in one call with padding on a GPU.
 
     Args:
         qkv: Scaled queries, keys and values of all texts, [tokens, 3, num_heads, head_dim].
@@ -31,10 +32,12 @@ def encoder_self_attention(qkv: Tensor, source_lengths: Sequence[int], bias: Ten
     Returns:
         [tokens, num_heads * head_dim]
     """
+    if qkv.is_cuda:
+        return padded_self_attention(qkv, source_lengths, bias)
     results = []
     for text_qkv in torch.split(qkv, list(source_lengths)):
         length, num_heads = len(text_qkv), text_qkv.shape[2]
-        heads_per_chunk = num_heads if text_qkv.is_cuda else max(1, _MAX_CHUNK_SCORES // length**2)
+        heads_per_chunk = max(1, _MAX_CHUNK_SCORES // length**2)
         outputs = []
         for first in range(0, num_heads, heads_per_chunk):
             head_slice = slice(first, first + heads_per_chunk)
@@ -43,6 +46,18 @@ def encoder_self_attention(qkv: Tensor, source_lengths: Sequence[int], bias: Ten
             outputs.append(_attention(q, k, v, head_bias)[0])
         results.append(torch.cat(outputs).transpose(0, 1).flatten(1))
     return torch.cat(results)
+
+
+def padded_self_attention(qkv: Tensor, source_lengths: Sequence[int], bias: Tensor | None = None) -> Tensor:
+    """Return the result of `encoder_self_attention`, with one call of torch's fused attention for all texts."""
+    padded = pad_sequence(list(torch.split(qkv, list(source_lengths))), batch_first=True)
+    mask, max_length = bias, padded.shape[1]
+    if min(source_lengths) < max_length:
+        padding = padding_mask(torch.tensor(source_lengths), max_length, qkv.dtype).to(qkv.device)
+        mask = padding if bias is None else bias + padding
+    q, k, v = padded.permute(2, 0, 3, 1, 4)
+    output = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0).transpose(1, 2).flatten(2)
+    return torch.cat([text[:length] for text, length in zip(output, source_lengths, strict=True)])
 
 
 def cached_self_attention(
