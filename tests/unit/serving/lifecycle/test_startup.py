@@ -36,6 +36,12 @@ def start(tmp_path, monkeypatch):
     return make
 
 
+def wait(monitor):
+    """Wait as a first start does, in which the model `m` is new."""
+    startup.wait_for_frontend(monitor._plan, monitor._check)
+    return monitor.wait(["m"])
+
+
 LOADING = replace(MODEL, workers=())
 LATE = client.Timeout("no answer in time")
 
@@ -44,13 +50,13 @@ def test_slow_front_end_is_waited_for_while_models_load(start):
     waiting = start(
         client.Unavailable("not yet"), [], LATE, [LOADING], LATE, client.Unavailable("?"), [MODEL]
     )
-    assert waiting.wait() == [MODEL]
+    assert wait(waiting) == [MODEL]
 
 
 def test_silent_front_end_ends_the_start(start, monkeypatch):
     monkeypatch.setattr(startup, "_FRONTEND_TIMEOUT_S", 0.05)
     with pytest.raises(FrontendFailed, match=r"did not answer .*no answer in time"):
-        start([], LATE).wait()
+        wait(start([], LATE))
 
 
 def test_dead_front_end_ends_the_start_at_once(start):
@@ -58,7 +64,7 @@ def test_dead_front_end_ends_the_start_at_once(start):
         raise FrontendFailed("it has ended")
 
     with pytest.raises(FrontendFailed, match="it has ended"):
-        start([], LATE, check=check).wait()
+        wait(start([], LATE, check=check))
 
 
 def test_invalid_request_ends_the_start(start, monkeypatch):
@@ -67,14 +73,14 @@ def test_invalid_request_ends_the_start(start, monkeypatch):
 
     monkeypatch.setattr(model_probe, "send_probe", send_probe)
     with pytest.raises(ModelFailed, match="nobody thought of this"):
-        start([MODEL]).wait()
+        wait(start([MODEL]))
 
 
 def test_busy_model_is_probed_again(start, monkeypatch):
     busy = model_probe.ProbeResult(None, 0.0, busy=True)
     answers = [busy, busy, model_probe.ProbeResult(None, 0.0)]
     monkeypatch.setattr(model_probe, "send_probe", lambda *_: answers.pop(0))
-    assert start([MODEL]).wait() == [MODEL]
+    assert wait(start([MODEL])) == [MODEL]
     assert answers == []
 
 
@@ -82,4 +88,41 @@ def test_model_that_stays_busy_ends_the_start(start, monkeypatch):
     monkeypatch.setattr(startup, "_PROBE_SLACK_S", 0.05)
     monkeypatch.setattr(model_probe, "send_probe", lambda *_: model_probe.ProbeResult(None, 0.0, busy=True))
     with pytest.raises(ModelFailed, match="m is loaded but does not answer"):
-        start([replace(MODEL, response_timeout=0)]).wait()
+        wait(start([replace(MODEL, response_timeout=0)]))
+
+
+def log(monitor, *lines):
+    with open(monitor._plan.run.server_log, "a") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+RETRY = "2026-11-30T00:00:00,000 INFO  W-9000-{} WorkerThread - Retry worker: 1 in 1 seconds"
+
+
+def test_restored_version_that_fails_to_load_does_not_end_the_start(start, monkeypatch):
+    bad = replace(LOADING, name="bad", version="2")
+    monitor = start([MODEL, bad])
+    monitor._plan.run.make()
+    monkeypatch.setattr(model_probe, "send_probe", lambda *_: model_probe.ProbeResult(None, 0.0))
+    monkeypatch.setattr(monitor, "_wait_for_failure_reason", lambda _: "ValueError: other weights")
+    log(monitor, RETRY.format("bad_2"))
+    assert monitor.wait([], [("m", MODEL.version), ("bad", "2")]) == [MODEL, bad]
+    assert list(monitor.failed) == [("bad", "2")]
+    assert "bad cannot be loaded: ValueError: other weights" in monitor.failed["bad", "2"]
+
+
+def test_restored_version_that_does_not_answer_does_not_end_the_start(start, monkeypatch):
+    wrong = model_probe.ProbeResult("500", 0.0)
+    monkeypatch.setattr(model_probe, "send_probe", lambda *_: wrong)
+    monitor = start([MODEL])
+    assert monitor.wait([], [("m", MODEL.version)]) == [MODEL]
+    assert "does not answer" in monitor.failed["m", MODEL.version]
+
+
+def test_new_version_beside_restored_ones_must_load(start, monkeypatch):
+    monitor = start([MODEL, replace(LOADING, version="2", default=False)])
+    monitor._plan.run.make()
+    monkeypatch.setattr(monitor, "_wait_for_failure_reason", lambda _: "ValueError: other weights")
+    log(monitor, RETRY.format("m_2"))
+    with pytest.raises(ModelFailed, match="m cannot be loaded: ValueError: other weights"):
+        monitor.wait(["m"], [("m", MODEL.version)])

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from torchserve_models.backoff import Backoff
 from torchserve_models.serving.errors import FrontendFailed, Interrupted
-from torchserve_models.serving.lifecycle.restore import RestorePlan
+from torchserve_models.serving.lifecycle.restore import RestorePlan, VersionToLoad
 from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion
 from torchserve_models.serving.run_config.run_plan import plan_run
 from torchserve_models.serving.supervisor import frontend_supervisor
-from torchserve_models.serving.supervisor.backoff import Backoff
 from torchserve_models.serving.supervisor.frontend_supervisor import FrontendSupervisor
 
 SERVED = ServedVersion("m", "1", True, "m.mar", 1, 1, 8, 10, 60, 120)
@@ -50,6 +50,7 @@ def supervisor(tmp_path, monkeypatch):
         plan_run(["m"], tmp_path, tmp_path / "run"), None, print, lambda: None, lambda _: None
     )
     supervisor.plan_missing, supervisor.failures, supervisor.adjusted = {}, [], []
+    supervisor.loads = (VersionToLoad(SERVED, tmp_path / "m.mar", "m.mar"),)
     supervisor.frontend, supervisor.snapshot = FakeFrontend(), ModelSnapshot.of([SERVED])
     supervisor._backoff = Backoff(initial_delay_s=0.0, max_delay_s=0.0, max_restarts=3)
 
@@ -73,7 +74,9 @@ def supervisor(tmp_path, monkeypatch):
     monkeypatch.setattr(frontend_supervisor.restore, "archives_in_store", in_store)
     monkeypatch.setattr(frontend_supervisor.restore, "restore_workers", restore_workers)
     monkeypatch.setattr(
-        frontend_supervisor.restore, "plan_restore", lambda *_: RestorePlan((), dict(supervisor.plan_missing))
+        frontend_supervisor.restore,
+        "plan_restore",
+        lambda *_: RestorePlan(supervisor.loads, dict(supervisor.plan_missing)),
     )
     yield supervisor
     supervisor.close()
@@ -97,7 +100,7 @@ def test_restart_continues_after_failed_attempts(supervisor):
     supervisor.restart("ended", "killed")
     assert old.ended == [0.0, 0.0, 0.0]
     assert supervisor.frontend is not old
-    assert supervisor.adjusted == [[]]
+    assert supervisor.adjusted == [[SERVED]]
 
 
 def test_restart_limit_does_not_count_memory_exhausted_by_requests(supervisor, monkeypatch):
