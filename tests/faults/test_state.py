@@ -225,7 +225,7 @@ def test_versions_that_cannot_be_restored_do_not_stop_others(server):
     assert command("status", run_dir=server.run_dir).returncode == 1
     assert snapshot(server) == expected  # until the user unregisters them
     with Client(endpoints=server.endpoints, timeout=60) as manage:
-        manage.unregister("broken", drain_timeout=0)
+        manage.unregister("broken", force=True)
         toy(server.store, "gone")
         manage.register("gone.mar", model_name="gone")
     until(server.is_ready)
