@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -12,7 +12,7 @@ from torchserve_models.files import write_atomic
 from torchserve_models.serving.archives.manifests import archive_version
 from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion
 
-SCHEMA = 1
+SCHEMA: Final = 1
 
 
 class InvalidState(Exception):

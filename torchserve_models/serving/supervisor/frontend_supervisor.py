@@ -128,9 +128,9 @@ class FrontendSupervisor:
                 f"Full log: {plan.run.server_log}"
             ) from error
         self.has_failures = bool(self.missing or startup.failed)
-        for error in startup.failed.values():
+        for reason in startup.failed.values():
             RESTORE_FAILURES.inc()
-            self._info(error)
+            self._info(reason)
         served = SnapshotFilter(self.snapshot, self.missing, self.lost_defaults)
         served.update([ServedVersion.of(model) for model in models])
         self._save(served)

@@ -21,7 +21,9 @@ def start(tmp_path, monkeypatch):
     def make(*answers, check=lambda: None):
         remaining_s = list(answers)
 
-        def inspect(*_, **__):
+        def inspect(_endpoints=None, names=None, **_):
+            if names == []:
+                return []
             answer = remaining_s.pop(0) if len(remaining_s) > 1 else remaining_s[0]
             if isinstance(answer, Exception):
                 raise answer
