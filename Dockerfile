@@ -71,4 +71,5 @@ EXPOSE 8080 8082 8083 7070
 HEALTHCHECK --interval=15s --timeout=5s --start-period=300s --retries=3 CMD ["scripts/probe", "8083", "/readyz"]
 ENTRYPOINT ["tini", "--"]
 # A container's loopback cannot be reached from outside, so client ports listen on all addresses. Management does not.
-CMD ["scripts/serve", "--no-pack", "--host", "0.0.0.0", "--verbose"]
+# The guardian starts a killed supervisor again.
+CMD ["python", "-m", "torchserve_models.guardian", "scripts/serve", "--no-pack", "--host", "0.0.0.0", "--verbose"]

@@ -59,6 +59,10 @@ class ServeOptions:
     no_pack: Annotated[
         bool, typer.Option("--no-pack", help="Serve archives of the store without packing.")
     ] = False
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Discard the models, versions and worker counts of the last run."),
+    ] = False
     grace: Annotated[
         float,
         typer.Option(
@@ -93,7 +97,8 @@ class ServeOptions:
 def serve_command(*, options: ServeOptions, ports: ServerPorts) -> int:
     """Pack missing archives, start TorchServe, and wait until every model answers.
 
-    Stays in the foreground until Ctrl-C, unless --detach is given.
+    Restores the models, versions and worker counts of the last run, unless --fresh is given. Stays in the foreground
+    until Ctrl-C, unless --detach is given.
     """
     return _run(lambda: _serve(options, ports))
 
@@ -121,6 +126,8 @@ def _serve(options: ServeOptions, ports: ServerPorts) -> int:
             host=options.host,
             grace=options.grace,
             drain_delay=options.drain_delay,
+            named=bool(options.names),
+            fresh=options.fresh,
         )
 
     handle_termination()

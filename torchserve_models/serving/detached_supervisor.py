@@ -1,4 +1,4 @@
-"""Supervisor of scripts/serve --detach, which reads its plan from stdin.
+"""Supervisor of scripts/serve --detach. The argument is the file with its plan.
 
 Messages go to the supervisor's log, the state to the state file.
 """
@@ -6,6 +6,7 @@ Messages go to the supervisor's log, the state to the state file.
 import signal
 import sys
 import time
+from pathlib import Path
 
 from torchserve_models.serving.errors import RunError
 from torchserve_models.serving.run_config.run_plan import RunPlan
@@ -13,7 +14,7 @@ from torchserve_models.serving.supervisor.supervisor import Supervisor
 
 
 def main() -> int:
-    supervisor = Supervisor(RunPlan.from_json(sys.stdin.read()), write_log)
+    supervisor = Supervisor(RunPlan.from_json(Path(sys.argv[1]).read_text(encoding="utf-8")), write_log)
     info = supervisor.reporter.wrap(write_log)
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: supervisor.on_signal())

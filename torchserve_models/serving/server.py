@@ -30,8 +30,9 @@ def start(
 ) -> "Server":
     """Pack missing archives, start TorchServe, and return when every model has answered. Raises RunError.
 
-    `ports` default to free ports. With `pack=False`, the archives in `store` are served unchanged. The front end ends
-    when the calling thread ends, so call this from a thread that runs as long as the server.
+    `ports` default to free ports. With `pack=False`, the archives in `store` are served unchanged. The models that an
+    earlier server has recorded in `run_dir` are not restored. The front end ends when the calling thread ends, so
+    call this from a thread that runs as long as the server.
     """
     names = (
         preparation.prepare_archives(models, weights, store, report)
@@ -40,7 +41,7 @@ def start(
     )
     with ExitStack() as reservations:
         ports = ports or Ports.reserve(reservations)
-        supervisor = Supervisor(plan_run(names, store, run_dir, ports), report)
+        supervisor = Supervisor(plan_run(names, store, run_dir, ports, fresh=True), report)
         supervisor.start()
         return Server(supervisor, reservations.pop_all())
 

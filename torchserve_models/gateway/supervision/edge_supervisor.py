@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from torchserve_models.backoff import Backoff
 from torchserve_models.files import write_atomic
 from torchserve_models.gateway.nginx.config import NginxConfig, NginxError
 from torchserve_models.gateway.nginx.executable import start_command
@@ -22,7 +23,6 @@ from torchserve_models.gateway.supervision.addresses import is_listening, listen
 from torchserve_models.gateway.supervision.managed_process import RESTART_REASONS, ManagedProcess
 from torchserve_models.gateway.supervision.stop_request import StopRequest
 from torchserve_models.paths import ROOT
-from torchserve_models.serving.supervisor.backoff import Backoff
 
 GATEWAY_PROBE = "/livez"
 NGINX_PROBE = "/edge/nginx"

@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 
+from torchserve_models.files import write_atomic
 from torchserve_models.paths import ROOT
 from torchserve_models.serving.commands.progress import Progress
 from torchserve_models.serving.errors import AlreadyRunning, FrontendFailed, Interrupted, RunError
@@ -16,27 +16,33 @@ from torchserve_models.serving.run_config.state import RunState
 
 
 def start_detached(plan: RunPlan, progress: Progress) -> None:
-    """Start a detached server and return when it is ready. Raises RunError, with nothing left running."""
+    """Start a detached server and return when it is ready, or when only restored models are not.
+
+    The supervisor has a guardian, which starts it again if it is killed.
+
+    Raises:
+        RunError: The server could not be started. Nothing is left running.
+    """
     run = plan.run
     run.make()
     run.lock().close()  # fails at once if a server is running; the supervisor takes the lock itself
+    # A file for the owner only: every user can read a command line, and settings may contain a password.
+    write_atomic(run.plan, plan.as_json(), mode=0o600)
+    python = [sys.executable, "-P", "-m"]
     with open(run.supervisor_log, "ab") as log:
         offset = log.tell()
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "torchserve_models.serving.detached_supervisor"],
+            [
+                *(*python, "torchserve_models.guardian"),
+                *(*python, "torchserve_models.serving.detached_supervisor", str(run.plan)),
+            ],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
-        assert child.stdin is not None
-        with (
-            suppress(BrokenPipeError),
-            child.stdin as stdin,
-        ):  # every user can read a command line, and settings may hold a password
-            stdin.write(plan.as_json().encode())
         _follow(child, run, progress, offset)
     except KeyboardInterrupt:
         child.send_signal(signal.SIGTERM)
@@ -48,8 +54,8 @@ def _follow(child: "subprocess.Popen[bytes]", run: RunDir, progress: Progress, o
     while True:
         code = child.poll()
         state = RunState.read(run.state)
-        is_child_state = state is not None and state.supervisor.pid == child.pid
-        if state is not None and is_child_state and state.phase == "ready" and code is None:
+        is_child_state = state is not None and state.guardian is not None and state.guardian.pid == child.pid
+        if state is not None and is_child_state and state.phase in ("ready", "not ready") and code is None:
             child.returncode = 0  # the child continues in the background: suppresses a warning
             return
         if code is not None:

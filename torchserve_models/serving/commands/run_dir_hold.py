@@ -29,6 +29,7 @@ def hold_run_dir(plan: RunPlan, info: Callable[[str], None]) -> Iterator[None]:
             phase="starting",
             message="packing",
             supervisor=ProcessIdentity.of(os.getpid()),
+            guardian=ProcessIdentity.of_guardian(),
             frontend=None,
             endpoints=plan.endpoints,
             models=plan.models,

@@ -10,6 +10,7 @@ from torchserve_models.serving.commands.progress import Progress
 from torchserve_models.serving.lifecycle import frontend_logs
 from torchserve_models.serving.run_config.run_dir import RunDir
 from torchserve_models.serving.run_config.run_plan import RunPlan
+from torchserve_models.serving.run_config.state import RunState
 from torchserve_models.serving.supervisor.supervisor import Supervisor
 from torchserve_models.signals import handle_termination
 
@@ -34,12 +35,18 @@ def run_supervisor(supervisor: Supervisor, progress: Progress, verbose: bool) ->
 
 
 def print_ready(run_plan: RunPlan, progress: Progress, how_to_stop: str) -> None:
-    """Print that the server is ready, and a command to try for each model."""
+    """Print that the server has started, why it may not be ready, and a command to try for each model."""
+    state = RunState.read(run_plan.run.state)
     commands = samples.sample_commands(
-        run_plan.models, run_plan.store, run_plan.run.samples, run_plan.endpoints
+        state.models if state else run_plan.models, run_plan.store, run_plan.run.samples, run_plan.endpoints
     )
-    ready = f"Ready in {progress.seconds:.0f} s. {how_to_stop}"  # custom handlers have no command to try
-    print("\n".join([f"{ready} Try it:", *commands] if commands else [ready]), flush=True)
+    if state is not None and state.phase == "not ready":
+        print(f"Started in {progress.seconds:.0f} s, but not ready: {state.message}", flush=True)
+        started = how_to_stop
+    else:
+        started = f"Ready in {progress.seconds:.0f} s. {how_to_stop}"
+    # Custom handlers have no command to try.
+    print("\n".join([f"{started} Try it:", *commands] if commands else [started]), flush=True)
 
 
 @contextmanager

@@ -114,9 +114,10 @@ def get_status(run: RunDir) -> ServerStatus:
     if state is None or not _is_running(state):
         return ServerStatus(False, _describe_end(state), state, ())
     if not state.supervisor.alive():
-        problem = (
-            f"the supervisor (process {state.supervisor.pid}) has ended; run scripts/stop, then scripts/serve"
+        advice = (
+            "run scripts/stop, then scripts/serve" if state.leader is state.supervisor else "it starts again"
         )
+        problem = f"the supervisor (process {state.supervisor.pid}) has ended; {advice}"
         return _without_supervisor(run, state, problem)
     report = ask_supervisor(state.endpoints)
     if report is not None:
@@ -128,10 +129,10 @@ def get_status(run: RunDir) -> ServerStatus:
 
 
 def _is_running(state: RunState) -> bool:
-    """Return whether the front end is alive, or a supervisor that starts, restarts or stops the front end."""
+    """Return whether the front end is alive, or a process that starts, restarts or stops the front end."""
     if state.frontend is not None and state.frontend.alive():
         return True
-    return state.phase not in ("stopped", "failed") and state.supervisor.alive()
+    return state.phase not in ("stopped", "failed") and state.leader.alive()
 
 
 def _problem(report: Report) -> str | None:

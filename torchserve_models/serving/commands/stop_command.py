@@ -38,19 +38,21 @@ def stop(run: RunDir, *, now: bool = False) -> str:
     if state.phase in _FINAL_PHASES:
         if not _remaining_processes(state):
             return f"nothing runs in {run.path}"
-    elif state.supervisor.alive():
-        _signal(state.supervisor, signal.SIGTERM)
+    elif (leader := state.leader).alive():
+        _signal(leader, signal.SIGTERM)
         deadline = start + timeout
         second_signal_at = start + _SECOND_SIGNAL_S if now else deadline
-        while state.supervisor.alive() and time.monotonic() < deadline:
+        while leader.alive() and time.monotonic() < deadline:
             if _has_ended(run):  # the server has stopped; only the supervisor's process remains
                 deadline = min(deadline, time.monotonic() + 1.0)
             elif time.monotonic() > second_signal_at:
                 second_signal_at = deadline
-                _signal(state.supervisor, signal.SIGTERM)
+                _signal(leader, signal.SIGTERM)
             time.sleep(0.05)
-        if state.supervisor.alive() and not _has_ended(run):
-            _signal(state.supervisor, signal.SIGKILL)
+        if not _has_ended(run):
+            for process in (leader, state.supervisor):  # a guardian would start the supervisor again
+                if process.alive():
+                    _signal(process, signal.SIGKILL)
     _clean_up(run, state, min(SHUTDOWN_S, max(0.0, timeout - (time.monotonic() - start))))
     if remaining := _remaining_processes(state):
         raise RunError(
@@ -65,14 +67,14 @@ def _has_ended(run: RunDir) -> bool:
     return state is not None and state.phase in _FINAL_PHASES
 
 
-def _signal(supervisor: ProcessIdentity, number: signal.Signals) -> None:
+def _signal(process: ProcessIdentity, number: signal.Signals) -> None:
     try:
-        os.kill(supervisor.pid, number)
+        os.kill(process.pid, number)
     except ProcessLookupError:
         return
     except PermissionError as error:
         raise RunError(
-            f"process {supervisor.pid} belongs to another user; only that user or root can end it"
+            f"process {process.pid} belongs to another user; only that user or root can end it"
         ) from error
 
 

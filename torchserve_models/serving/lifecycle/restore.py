@@ -1,6 +1,7 @@
-"""Restore a snapshot in a restarted front end: models, versions, default versions and worker counts."""
+"""Restore a snapshot in a new front end: models, versions, default versions and worker counts."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _TIMEOUT_S = 5.0
 _DESCRIBE_TIMEOUT_S = 20.0
 _ATTEMPTS = 5
 _ATTEMPT_INTERVAL_S = 1.0
+_ABANDONED_AFTER_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,18 @@ class VersionToLoad:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """Versions to reload, in order, and versions that cannot be reloaded, with the reason."""
+    """Versions to reload, in order, and versions that cannot be reloaded, with the reason.
+
+    The models `new` are loaded from NAME.mar with the settings of the archive. They come first, because TorchServe
+    makes a model's first version the default version.
+    """
 
     loads: tuple[VersionToLoad, ...]
     missing: Mapping[Key, str]
+    new: tuple[str, ...] = ()
 
     def settings(self, settings: Mapping[str, str]) -> dict[str, str]:
-        """Return the configuration of the restarted front end.
+        """Return the configuration of the front end.
 
         TorchServe loads these archives before it listens, so no request fails because a model is not registered yet.
         The `models` setting applies to values that an archive's model-config.yaml does not set.
@@ -54,14 +61,19 @@ class RestorePlan:
                 responseTimeout=served.response_timeout,
                 startupTimeout=served.startup_timeout,
             )
-        load_models = ",".join(f"{load.served.name}={load.archive}" for load in self.loads)
+        archives = [(name, f"{name}.mar") for name in self.new]
+        archives += [(load.served.name, load.archive) for load in self.loads]
+        load_models = ",".join(f"{name}={archive}" for name, archive in archives)
         return {**settings, "load_models": load_models, "models": json.dumps(models)}
 
 
 def plan_restore(
-    snapshot: ModelSnapshot, store: Path, find: Callable[[ServedVersion], Path | None]
+    snapshot: ModelSnapshot,
+    store: Path,
+    find: Callable[[ServedVersion], Path | None],
+    new: tuple[str, ...] = (),
 ) -> RestorePlan:
-    """Return the plan for restoring `snapshot`.
+    """Return the plan for restoring `snapshot` and loading the models `new`.
 
     `find` returns the archive of a version, or None. TorchServe makes a model's first version the default version.
     """
@@ -79,7 +91,7 @@ def plan_restore(
             loads.append(VersionToLoad(served, source, source.name))
         else:
             loads.append(VersionToLoad(served, source, f".{link_name(served.key)}"))
-    return RestorePlan(tuple(loads), missing)
+    return RestorePlan(tuple(loads), missing, new)
 
 
 @contextmanager
@@ -89,6 +101,7 @@ def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]
     Yields:
         The versions that could not be linked, for example into a read-only store, with the reason.
     """
+    _remove_abandoned_links(store)
     links: list[Path] = []
     failed: dict[Key, str] = {}
     try:
@@ -108,6 +121,14 @@ def archives_in_store(plan: RestorePlan, store: Path) -> Iterator[dict[Key, str]
         for link in links:
             with suppress(OSError):
                 link.unlink()
+
+
+def _remove_abandoned_links(store: Path) -> None:
+    """Remove links that killed supervisors left; adding or removing a link changes the ctime of an archive."""
+    for path in store.glob(".*@*.mar"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_ctime > _ABANDONED_AFTER_S:
+                path.unlink()
 
 
 def restore_workers(

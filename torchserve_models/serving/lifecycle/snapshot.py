@@ -1,13 +1,9 @@
-"""Snapshot of the served models in the run folder, for restoring them in a restarted front end."""
+"""Snapshot of the served models, for restoring them in a restarted server."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
 
 from torchserve_models.client.readiness_report import Key
-from torchserve_models.files import write_atomic
 from torchserve_models.serving.health.model_states import ObservedVersion
 
 
@@ -57,27 +53,11 @@ class ModelSnapshot:
     def get(self, key: Key) -> ServedVersion | None:
         return next((version for version in self.versions if version.key == key), None)
 
-    def write(self, path: Path) -> None:
-        """Replace the file atomically. Raises OSError."""
-        write_atomic(path, _SNAPSHOT.dump_json(self, indent=2) + b"\n")
-
-    @classmethod
-    def read(cls, path: Path) -> "ModelSnapshot | None":
-        """Read a snapshot; None if it is missing or invalid."""
-        try:
-            snapshot = _SNAPSHOT.validate_json(path.read_bytes(), strict=True, extra="forbid")
-        except (OSError, ValidationError):
-            return None
-        return cls.of(snapshot.versions)
-
-
-_SNAPSHOT = TypeAdapter(ModelSnapshot)
-
 
 class SnapshotFilter:
     """Filter that updates a snapshot from successive observations of the server.
 
-    Versions in `keep`, which a restart could not load, stay in the snapshot although the server does not have them. A
+    Versions in `keep`, which could not be restored, stay in the snapshot although the server does not have them. A
     default version that a restart could not restore stays the default in the snapshot until a client sets another
     one, because TorchServe then selects a default version automatically.
 

@@ -1,10 +1,11 @@
-"""Wait until a new front end listens, its workers are ready and each model has answered, or report the failure."""
+"""Wait until a new front end listens; wait until its workers are ready and each model has answered, or has failed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from torchserve_models import client
 from torchserve_models.client import Client, readiness
+from torchserve_models.client.readiness_report import Key
 from torchserve_models.serving.errors import FrontendFailed, ModelFailed
 from torchserve_models.serving.health import model_probe
 from torchserve_models.serving.health.model_states import ObservedVersion, inspect
@@ -37,6 +38,10 @@ def wait_for_frontend(plan: RunPlan, check: Callable[[], None]) -> None:
         time.sleep(_POLL_INTERVAL_S)
 
 
+def _key(model: ObservedVersion) -> Key:
+    return model.name, model.version
+
+
 def _check_timeout(plan: RunPlan, error: client.TorchServeError, since: float) -> None:
     if time.monotonic() - since > _FRONTEND_TIMEOUT_S:
         raise FrontendFailed(
@@ -49,25 +54,41 @@ class StartupMonitor:
     """Monitor of one startup. Create it before the front end starts, because it reads the logs from that time on.
 
     `check` is called while waiting and may raise an exception to end the wait; `progress` receives the current step.
+
+    Attributes:
+        failed: Restored versions that cannot be loaded or do not answer, with the reason.
     """
 
     def __init__(self, plan: RunPlan, check: Callable[[], None], progress: Callable[[str], None]) -> None:
+        self.failed: dict[Key, str] = {}
         self._plan = plan
         self._check = check
         self._progress = progress
+        self._restored: frozenset[Key] = frozenset()
         self._server_tail = frontend_logs.LogTail(plan.run.server_log)
         self._worker_tail = frontend_logs.LogTail(plan.run.workers_log)
         self._server_lines: list[str] = []
 
-    def wait(self) -> list[ObservedVersion]:
-        """Return the models once each has answered. Raises RunError."""
-        wait_for_frontend(self._plan, self._check)
-        models = self._wait_for_workers()
+    def wait(self, new: Sequence[str], restored: Collection[Key] = ()) -> list[ObservedVersion]:
+        """Return all versions once each has answered or, if it was restored, has failed.
+
+        Args:
+            new: Names of the models that must load.
+            restored: Versions of the recorded state, which may fail (see `failed`).
+
+        Raises:
+            RunError: A new model cannot be loaded, or the front end does not answer.
+        """
+        self._restored = frozenset(restored)
+        models = self._wait_for_workers(new)
         for model in models:
-            self._start_probe(model)
+            try:
+                self._start_probe(model)
+            except ModelFailed as error:
+                self._fail(_key(model), error)
         return models
 
-    def _wait_for_workers(self) -> list[ObservedVersion]:
+    def _wait_for_workers(self, new: Sequence[str]) -> list[ObservedVersion]:
         """Wait until all workers are ready; return the models.
 
         TorchServe loads archives before it listens, so a missing model means a rejected archive.
@@ -76,7 +97,10 @@ class StartupMonitor:
         while True:
             self._check_for_dead_workers([])
             try:
-                models = inspect(self._plan.endpoints, self._plan.models, timeout=10.0)
+                models = inspect(self._plan.endpoints, new, timeout=10.0)
+                if self._restored:
+                    others = inspect(self._plan.endpoints, timeout=10.0)
+                    models += [model for model in others if model.name not in new]
             except client.ModelNotFound as error:
                 raise self._refusal_error(str(error)) from error
             except client.TorchServeError as error:  # loading models may use the whole machine
@@ -86,14 +110,18 @@ class StartupMonitor:
             answered = time.monotonic()
             self._check_for_dead_workers(models)
             now = time.monotonic()
-            waiting = [model.name for model in models if readiness.strength_problem(model.state(now))]
+            waiting = [
+                model.name
+                for model in models
+                if _key(model) not in self.failed and readiness.strength_problem(model.state(now))
+            ]
             if not waiting:
                 return models
             self._progress(f"loading {', '.join(waiting)}")
             self._pause()
 
     def _start_probe(self, model: ObservedVersion) -> None:
-        if not model.default or not model.min_workers:
+        if not model.default or not model.min_workers or _key(model) in self.failed:
             return
         self._progress(f"probing {model.name}")
         deadline = time.monotonic() + model.response_timeout + _PROBE_SLACK_S
@@ -115,17 +143,27 @@ class StartupMonitor:
     def _check_for_dead_workers(self, models: list[ObservedVersion]) -> None:
         """Raise ModelFailed if a worker died while loading; TorchServe would retry for five minutes."""
         self._server_lines += self._server_tail.lines()
+        keys = {f"{name}_{version}": (name, version) for name, version in self._restored}
+        keys |= {f"{model.name}_{model.version}": _key(model) for model in models}
         for worker in frontend_logs.dead_workers(self._server_lines):
-            name = next((model.name for model in models if f"{model.name}_{model.version}" == worker), None)
-            if name is None and not models:
+            key = keys.get(worker)
+            if key in self.failed or (key is None and not models):
                 continue
             if frontend_logs.timed_out(self._server_lines, worker):
                 reason = "loading took longer than startupTimeout (model-config.yaml) allows"
             else:
                 reason = self._wait_for_failure_reason(worker)
-            raise ModelFailed(
-                f"{name or worker} cannot be loaded: {reason}\nFull worker log: {self._plan.run.workers_log}"
+            name = key[0] if key else worker
+            error = ModelFailed(
+                f"{name} cannot be loaded: {reason}\nFull worker log: {self._plan.run.workers_log}"
             )
+            self._fail(key, error)
+
+    def _fail(self, key: Key | None, error: ModelFailed) -> None:
+        """Record the failure of a restored version; raise that of any other version."""
+        if key is None or key not in self._restored:
+            raise error
+        self.failed[key] = str(error)
 
     def _wait_for_failure_reason(self, worker: str) -> str:
         """Return why a worker ended, once its traceback in the log no longer changes, or none has come in time."""

@@ -53,8 +53,13 @@ class RunDir:
 
     @property
     def snapshot(self) -> Path:
-        """Snapshot of the served models, for restarts of the front end."""
+        """Recorded state (lifecycle/recorded_state.py): the served models, for the next start."""
         return self.path / "snapshot.json"
+
+    @property
+    def plan(self) -> Path:
+        """Plan of a detached supervisor."""
+        return self.path / "plan.json"
 
     @property
     def activity(self) -> Path:

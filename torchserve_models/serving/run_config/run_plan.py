@@ -24,9 +24,14 @@ class RunPlan:
     """Models, store, run folder and complete TorchServe settings of one run."""
 
     models: tuple[str, ...]
+    """Requested models. The recorded state of the run folder may change what is served (lifecycle/start_plan.py)."""
     store: Path
     run: RunDir
     settings: Mapping[str, str]
+    named: bool = False
+    """Whether the user has named the models."""
+    fresh: bool = False
+    """Whether to discard the recorded state and serve the requested models only."""
     grace: float = GRACE_S
     """Maximum seconds for finishing accepted requests at shutdown."""
     drain_delay: float = 0.0
@@ -70,11 +75,13 @@ def plan_run(
     host: str | None = None,
     grace: float = GRACE_S,
     drain_delay: float = 0.0,
+    named: bool = False,
+    fresh: bool = False,
 ) -> RunPlan:
     """Return the plan of a run based on config.properties.
 
     Args:
-        models: Names of the models to load at start.
+        models: Names of the requested models.
         store: Folder of the archives.
         run_dir: Run folder.
         ports: Ports of the server; by default those of config.properties plus `offset`.
@@ -82,6 +89,8 @@ def plan_run(
         host: Listen address of all services except management; by default as in config.properties.
         grace: Maximum seconds for finishing accepted requests at shutdown.
         drain_delay: Seconds at shutdown in which the server reports not ready but still accepts requests.
+        named: Whether the user has named the models.
+        fresh: Whether to discard the recorded state of the run folder.
 
     Raises:
         ConfigError: config.properties is invalid, or the path of a folder is not UTF-8.
@@ -102,4 +111,6 @@ def plan_run(
         settings=config_file.for_run(settings, ports.settings(settings), store, models),
         grace=grace,
         drain_delay=drain_delay,
+        named=named,
+        fresh=fresh,
     )

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from torchserve_models.client import Endpoints
 from torchserve_models.files import write_atomic
+from torchserve_models.guardian import guardian_pid
 
 Phase = Literal["starting", "ready", "not ready", "restarting", "stopping", "stopped", "failed"]
 
@@ -25,6 +26,15 @@ class ProcessIdentity:
     @classmethod
     def of(cls, pid: int) -> "ProcessIdentity":
         return cls(pid, _process_start_time(pid))
+
+    @classmethod
+    def of_guardian(cls) -> "ProcessIdentity | None":
+        """Return the guardian of this process; None if it has none."""
+        pid = guardian_pid()
+        try:
+            return None if pid is None else cls.of(pid)
+        except (OSError, psutil.Error):  # it has just ended
+            return None
 
     def alive(self) -> bool:
         """Return whether the process runs; False for zombies."""
@@ -53,6 +63,7 @@ class RunState:
         phase: Current phase of the server.
         message: Details of the phase for the user.
         supervisor: The supervisor's process.
+        guardian: The process that starts the supervisor again if it is killed, or None.
         frontend: The Java process, or None before it is started.
         endpoints: Addresses of the server.
         models: Names of the served models.
@@ -71,9 +82,15 @@ class RunState:
     models: tuple[str, ...]
     store: str
     temporary: Annotated[str, Field(pattern="^/")]
+    guardian: ProcessIdentity | None = None
     stop_seconds: float = 10.0
     cores: int = 0
     updated: float = 0.0
+
+    @property
+    def leader(self) -> ProcessIdentity:
+        """The process that ends the run when it receives SIGTERM: the guardian if it is alive, or the supervisor."""
+        return self.guardian if self.guardian is not None and self.guardian.alive() else self.supervisor
 
     def write(self, path: Path) -> None:
         """Replace the file atomically. Raises OSError."""

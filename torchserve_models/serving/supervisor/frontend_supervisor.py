@@ -1,15 +1,19 @@
 """Keep the front end running: start it, detect that it has ended or hangs, and restart it with the same models."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
+from torchserve_models import client
+from torchserve_models.backoff import Backoff
 from torchserve_models.client.readiness_report import Key
+from torchserve_models.guardian import is_restart
 from torchserve_models.serving.errors import FrontendFailed, Interrupted, RunError
 from torchserve_models.serving.health.model_poller import ModelPoller
 from torchserve_models.serving.health.model_states import ObservedVersion
-from torchserve_models.serving.lifecycle import frontend_logs, restore
+from torchserve_models.serving.lifecycle import frontend_logs, restore, start_plan
+from torchserve_models.serving.lifecycle.recorded_state import StateRecorder
 from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion, SnapshotFilter
-from torchserve_models.serving.lifecycle.startup import wait_for_frontend
+from torchserve_models.serving.lifecycle.startup import StartupMonitor, wait_for_frontend
 from torchserve_models.serving.lifecycle.version_links import VersionLinks
 from torchserve_models.serving.metrics import (
     FRONTEND_RESTARTS,
@@ -20,7 +24,6 @@ from torchserve_models.serving.metrics import (
 from torchserve_models.serving.run_config.config_file import write
 from torchserve_models.serving.run_config.ports import TORCHSERVE_PORTS, check_free
 from torchserve_models.serving.run_config.run_plan import RunPlan
-from torchserve_models.serving.supervisor.backoff import Backoff
 from torchserve_models.serving.supervisor.frontend import Frontend, ProcessLauncher
 from torchserve_models.serving.supervisor.frontend_monitor import FrontendMonitor
 
@@ -36,8 +39,8 @@ Report = Callable[[str], None]
 class FrontendSupervisor:
     """Supervisor of the Java front end.
 
-    Call `launch` and `observe` once, poll `problem`, and call `restart` after a problem. `check` is called during
-    waits and may raise an exception to end the wait. `on_launch` is called with each new front end.
+    Call `start` once, poll `problem`, and call `restart` after a problem. `check` is called during waits and may
+    raise an exception to end the wait. `on_launch` is called with each new front end.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class FrontendSupervisor:
         self.frontend: Frontend | None = None
         self.snapshot = ModelSnapshot()
         self.missing: Mapping[Key, str] = {}
-        """Versions that the last restart could not reload, with the reason."""
+        """Versions that the last start could not restore, with the reason."""
         self.lost_defaults: Mapping[str, str] = {}
-        """Default versions, by model, that the last restart could not restore as default."""
+        """Default versions, by model, that the last start could not restore as default."""
+        self.has_failures = False
+        """Whether `start` could not restore all recorded versions."""
         self._plan = plan
         self._poller = poller
         self._info = info
@@ -61,7 +66,8 @@ class FrontendSupervisor:
         self._on_launch = on_launch
         self._launcher = ProcessLauncher()
         self._monitor: FrontendMonitor | None = None
-        self._links = VersionLinks(plan.store, info)
+        self._links = VersionLinks(plan.store, plan.run, info)
+        self._recorder = StateRecorder(plan.run.snapshot, plan.store, plan.models, {})
         self._backoff = Backoff(
             initial_delay_s=0.2, max_delay_s=_MAX_DELAY_S, stable_s=_STABLE_S, max_restarts=_MAX_RESTARTS
         )
@@ -90,10 +96,46 @@ class FrontendSupervisor:
                 f"{frontend_logs.last_line(output)}\nFull output: {output}"
             )
 
-    def observe(self, models: Iterable[ObservedVersion]) -> None:
-        """Start to update the snapshot; its first content is `models`."""
-        self._save(SnapshotFilter(ModelSnapshot.of(map(ServedVersion.of, models))))
+    def start(self, progress: Report) -> list[ObservedVersion]:
+        """Start Java with the recorded and the requested models; return all versions when each answers or has failed.
+
+        Versions of the recorded state that cannot be restored are in `missing`, or have workers that fail.
+
+        Args:
+            progress: Receives the current step.
+
+        Raises:
+            RunError: The front end does not start, or a model that is new cannot be loaded.
+        """
+        plan = self._plan
+        recorded = start_plan.read_recorded_state(plan.run, plan.store, self._info)
+        planned = start_plan.plan_start(
+            recorded, plan.models, plan.store, named=plan.named, recovering=is_restart()
+        )
+        for message in planned.messages:
+            self._info(message)
+        if planned.snapshot.versions:
+            self._info("restoring the recorded models; to start without them, use scripts/serve --fresh")
+        self._recorder = StateRecorder(plan.run.snapshot, plan.store, plan.models, planned.archives)
+        self.snapshot = planned.snapshot
+        startup = StartupMonitor(plan, self.check_start, progress)
+        progress("starting TorchServe")
+        try:
+            models = startup.wait(planned.new, self._load(planned.new))
+        except client.TorchServeError as error:
+            raise FrontendFailed(
+                f"TorchServe's front end did not answer while models were restored: {error}\n"
+                f"Full log: {plan.run.server_log}"
+            ) from error
+        self.has_failures = bool(self.missing or startup.failed)
+        for reason in startup.failed.values():
+            RESTORE_FAILURES.inc()
+            self._info(reason)
+        served = SnapshotFilter(self.snapshot, self.missing, self.lost_defaults)
+        served.update([ServedVersion.of(model) for model in models])
+        self._save(served)
         self._start_monitor()
+        return models
 
     def problem(self) -> tuple[str, str] | None:
         """Return why the front end must be restarted, as (metric label, message); None if it is healthy."""
@@ -160,13 +202,22 @@ class FrontendSupervisor:
         self._launcher.close()
 
     def _start_again(self) -> None:
-        plan = self._plan
-        planned = restore.plan_restore(self.snapshot, plan.store, self._links.find)
         self._wait_for_ports()
+        self._load()
+        self._start_monitor()
+
+    def _load(self, new: tuple[str, ...] = ()) -> list[Key]:
+        """Start Java with the versions of the snapshot and the models `new`; return the versions that it may have.
+
+        Versions that cannot be loaded are reported and set in `missing`.
+        """
+        plan = self._plan
+        planned = restore.plan_restore(self.snapshot, plan.store, self._links.find, new)
         with restore.archives_in_store(planned, plan.store) as unlinked:
             self.launch(planned.settings(plan.settings))
             wait_for_frontend(plan, self.check_start)
-        failed = restore.restore_workers(plan.endpoints, [load.served for load in planned.loads], self._pause)
+        served = [load.served for load in planned.loads]
+        failed = restore.restore_workers(plan.endpoints, served, self._pause) if served else {}
         self.missing = {**planned.missing, **failed, **unlinked}
         for (name, version), reason in self.missing.items():
             RESTORE_FAILURES.inc()
@@ -176,7 +227,7 @@ class FrontendSupervisor:
             for version in self.snapshot.versions
             if version.default and version.key in self.missing
         }
-        self._start_monitor()
+        return [version.key for version in served]
 
     def _start_monitor(self) -> None:
         plan = self._plan
@@ -188,12 +239,11 @@ class FrontendSupervisor:
         """Write the snapshot. Called in the monitor's thread after each poll."""
         self.missing = {key: reason for key, reason in self.missing.items() if key in served.absent}
         self.lost_defaults = dict(served.lost_defaults)
-        if served.snapshot != self.snapshot:
-            self.snapshot = served.snapshot
-            try:
-                self.snapshot.write(self._plan.run.snapshot)
-            except OSError:  # a full disk; a restart uses the snapshot in memory
-                STATE_WRITE_ERRORS.inc()
+        self.snapshot = served.snapshot
+        try:
+            self._recorder.record(self.snapshot)
+        except OSError:  # a full disk; a restart of the front end uses the snapshot in memory
+            STATE_WRITE_ERRORS.inc()
         self._links.sync(self.snapshot.versions)
 
     def _wait_for_ports(self) -> None:

@@ -3,16 +3,17 @@
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from torchserve_models.files import PathLock
+from torchserve_models.guardian import is_restart
 from torchserve_models.serving.errors import FrontendFailed, Interrupted
 from torchserve_models.serving.health.health_monitor import HealthMonitor
 from torchserve_models.serving.health.model_poller import ModelPoller
-from torchserve_models.serving.lifecycle.startup import StartupMonitor
+from torchserve_models.serving.lifecycle.start_plan import discard_recorded_state
 from torchserve_models.serving.metrics import MEMORY_BUDGET, STATE_WRITE_ERRORS, WATCH_ERRORS
 from torchserve_models.serving.run_config.cores import count_cores
 from torchserve_models.serving.run_config.memory_budget import budget_here
@@ -76,7 +77,7 @@ class Supervisor:
         return "stopping" if is_ending else self._state.phase
 
     def start(self) -> None:
-        """Start the server; return when every model has answered.
+        """Start the server; return when every model has answered, except restored ones that have failed.
 
         Raises:
             RunError: The server could not be started. All processes have been stopped again.
@@ -86,19 +87,18 @@ class Supervisor:
         self._lock = run.lock()
         try:
             clean_up(RunState.read(run.state), self._info)
+            if self.plan.fresh and not is_restart():
+                discard_recorded_state(run)
             self._write_initial_state()
             check_free(self.plan.settings)
             self._report_budget()
             self._monitor = HealthMonitor(self.plan, self._poller, self._info)
             self._monitor.start()
             self._receive_edge_events()
-            start = StartupMonitor(self.plan, self._frontend_supervisor.check_start, self._report_progress)
-            self._frontend_supervisor.launch(self.plan.settings)
-            self._report_progress("starting TorchServe")
-            models = start.wait()
-            self._frontend_supervisor.observe(models)
+            models = self._frontend_supervisor.start(self._report_progress)
+            self._publish_missing_models()
             self._monitor.serve(models)
-            self._set_state("ready", "every model answers")
+            self._set_started([model.name for model in models if model.default])
             self._notifier.ready()
         except BaseException as error:
             self.stop("failed" if isinstance(error, Exception) else "stopped", str(error))
@@ -254,6 +254,7 @@ class Supervisor:
             phase="starting",
             message="starting",
             supervisor=ProcessIdentity.of(os.getpid()),
+            guardian=ProcessIdentity.of_guardian(),
             frontend=None,
             endpoints=self.plan.endpoints,
             models=self.plan.models,
@@ -273,6 +274,14 @@ class Supervisor:
         except Exception as error:  # even on a full disk, the processes have to end
             STATE_WRITE_ERRORS.inc()
             self._info(f"{self.plan.run.state} cannot be written: {error}")
+
+    def _set_started(self, names: Sequence[str]) -> None:
+        """Set the first phase after the start: "ready", unless a restored version that readiness needs has failed."""
+        assert self._state is not None
+        assert self._monitor is not None
+        problem = self._monitor.problem() if self._frontend_supervisor.has_failures else None
+        self._state = replace(self._state, models=tuple(names))
+        self._set_state("not ready" if problem else "ready", problem or "every model answers")
 
     def _report_progress(self, message: str) -> None:
         self._set_state("starting", message)

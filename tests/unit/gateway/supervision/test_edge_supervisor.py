@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 
+from torchserve_models.backoff import Backoff
 from torchserve_models.gateway.nginx.config import NginxConfig, NginxError
 from torchserve_models.gateway.settings import GatewaySettings
 from torchserve_models.gateway.shutdown import DRAIN_SIGNAL
@@ -14,7 +15,6 @@ from torchserve_models.gateway.supervision import edge_supervisor
 from torchserve_models.gateway.supervision.edge_supervisor import EdgeSupervisor
 from torchserve_models.gateway.supervision.managed_process import RESTART_REASONS
 from torchserve_models.gateway.supervision.stop_request import StopRequest
-from torchserve_models.serving.supervisor.backoff import Backoff
 
 FREE = "127.0.0.1:0"
 

@@ -126,6 +126,17 @@ def test_missing_supervisor_is_reported(run, monkeypatch):
     assert "has ended; run scripts/stop, then scripts/serve" in result.problem
 
 
+def test_killed_supervisor_with_a_guardian_starts_again(run, monkeypatch):
+    surveyed(monkeypatch, MODEL)
+    gone = replace(STATE.supervisor, started="long ago")
+    rewrite(run, supervisor=gone, frontend=gone, guardian=STATE.supervisor)
+    result = status.get_status(run)
+    assert result.exit_code == 1
+    assert "has ended; it starts again" in result.problem
+    rewrite(run, supervisor=gone, frontend=gone, guardian=gone)
+    assert status.get_status(run).exit_code == 3
+
+
 def test_ended_run_is_not_running(tmp_path):
     assert status.get_status(RunDir(tmp_path)).exit_code == 3
 

@@ -1,10 +1,7 @@
 """Tests of restoring models in a restarted front end: sources of archives, and versions that are missing."""
 
-import errno
 import json
-import os
 from dataclasses import asdict, replace
-from urllib.parse import unquote
 
 import pytest
 
@@ -13,7 +10,7 @@ from tests.unit.serving.fake_client import FakeClient
 from torchserve_models import client
 from torchserve_models.serving.archives.manifests import archive_version
 from torchserve_models.serving.health.model_states import ObservedVersion, ServerDescription
-from torchserve_models.serving.lifecycle import restore, version_links
+from torchserve_models.serving.lifecycle import restore
 from torchserve_models.serving.lifecycle.restore import (
     RestorePlan,
     VersionToLoad,
@@ -23,6 +20,7 @@ from torchserve_models.serving.lifecycle.restore import (
 )
 from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion
 from torchserve_models.serving.lifecycle.version_links import VersionLinks
+from torchserve_models.serving.run_config.run_dir import RunDir
 
 OLD, NEW = "starter-1a2b3c4d", "starter-5e6f7a8b"
 SERVED = ServedVersion("m", OLD, False, "m.mar", 1, 2, 8, 10, 60, 120)
@@ -32,7 +30,7 @@ SERVED = ServedVersion("m", OLD, False, "m.mar", 1, 2, 8, 10, 60, 120)
 def replaced(tmp_path):
     """Return a store in which NEW has replaced the archive of OLD while OLD is served."""
     messages = []
-    links = VersionLinks(tmp_path, messages.append)
+    links = VersionLinks(tmp_path, RunDir(tmp_path / "run"), messages.append)
     toy(tmp_path, "m", version=OLD)
     links.sync([SERVED])
     toy(tmp_path, "m", version=NEW)
@@ -40,7 +38,6 @@ def replaced(tmp_path):
     yield tmp_path, links
     assert messages == []
     links.close()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.mar"]
 
 
 def test_every_version_is_loaded_default_first(replaced):
@@ -65,9 +62,28 @@ def test_every_version_is_loaded_default_first(replaced):
     assert not (store / f".m@{OLD}.mar").exists()
 
 
+def test_new_models_are_loaded_first_with_the_settings_of_their_archives(replaced):
+    store, links = replaced
+    planned = plan_restore(ModelSnapshot.of([SERVED]), store, links.find, ("m", "n"))
+    settings = planned.settings({"load_models": "x"})
+    assert settings["load_models"] == f"m=m.mar,n=n.mar,m=.m@{OLD}.mar"
+    assert list(json.loads(settings["models"])) == ["m"]
+    assert list(json.loads(settings["models"])["m"]) == [OLD]
+
+
+def test_links_of_killed_supervisors_are_removed_from_the_store(tmp_path, monkeypatch):
+    for name in (f".m@{OLD}", ".other", "m@1"):
+        toy(tmp_path, name)
+    with archives_in_store(RestorePlan((), {}), tmp_path):
+        assert len(list(tmp_path.iterdir())) == 3  # another server may be starting
+    monkeypatch.setattr(restore, "_ABANDONED_AFTER_S", -1.0)
+    with archives_in_store(RestorePlan((), {}), tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".other.mar", "m@1.mar"]
+
+
 def test_missing_archives_are_named_and_others_loaded(tmp_path):
     toy(tmp_path, "m", version=NEW)
-    links = VersionLinks(tmp_path, lambda _: None)
+    links = VersionLinks(tmp_path, RunDir(tmp_path / "run"), pytest.fail)
     snapshot = ModelSnapshot.of(
         [SERVED, replace(SERVED, version=NEW), replace(SERVED, name="a=b", version=NEW)]
     )
@@ -81,65 +97,6 @@ def test_store_without_links_is_reported(tmp_path):
     planned = RestorePlan((VersionToLoad(SERVED, tmp_path / "gone" / "x.mar", "m@1.mar"),), {})
     with archives_in_store(planned, tmp_path) as failed:
         assert "cannot be linked" in failed[SERVED.key]
-
-
-@pytest.mark.parametrize("version", ["1.0", "1..2", "1.", "..", "../../x", "a b", "1,2=3", "é", "%2E"])
-def test_link_name_can_be_loaded_by_torchserve(version):
-    name = version_links.link_name(("m", version))
-    assert name.endswith(".mar")
-    assert unquote(name) == f"m@{version}.mar"
-    assert not {"..", "/", ",", "=", " "} & {name[i : i + n] for n in (1, 2) for i in range(len(name))}
-
-
-def test_links_of_unregistered_versions_and_dead_runs_are_removed(replaced):
-    store, links = replaced
-    abandoned = store / ".versions" / "run-abandoned"
-    abandoned.mkdir()
-    (abandoned / "lock").write_text("")
-    links.sync([replace(SERVED, version=NEW)])
-    assert links.find(SERVED) is None
-    other = VersionLinks(store, lambda _: None)
-    other.sync([replace(SERVED, version=NEW)])
-    assert not abandoned.exists()
-    assert links.find(replace(SERVED, version=NEW)) is not None
-    other.close()
-
-
-def test_read_only_store_is_reported_once(tmp_path):
-    toy(tmp_path, "m")
-    toy(tmp_path, "n")
-    (tmp_path / ".versions").write_text("in the way")
-    messages = []
-    links = VersionLinks(tmp_path, messages.append)
-    links.sync([SERVED, replace(SERVED, name="n", archive="n.mar")])
-    assert len(messages) == 1
-    assert str(tmp_path) in messages[0]
-    assert links.find(SERVED) == tmp_path / "m.mar"
-    links.close()
-
-
-def test_archive_that_cannot_be_linked_does_not_affect_others(tmp_path, monkeypatch):
-    def link_or_copy(source, target):
-        if source.name == "m.mar":
-            raise OSError(errno.ENOSPC, "a copy would fill the disk")
-        os.link(source, target)
-
-    monkeypatch.setattr(version_links, "link_or_copy", link_or_copy)
-    served = [SERVED, replace(SERVED, name="n", archive="n.mar")]
-    for name in ("m", "n"):
-        toy(tmp_path, name, version=OLD)
-    messages = []
-    links = VersionLinks(tmp_path, messages.append)
-    for _ in range(2):
-        links.sync(served)
-    for name in ("m", "n"):
-        toy(tmp_path, name, version=NEW)
-    assert links.find(served[0]) is None
-    assert links.find(served[1]) is not None
-    assert len(messages) == 1
-    assert f"m {OLD}" in messages[0]
-    assert "would fill the disk" in messages[0]
-    links.close()
 
 
 class FakeManagement(FakeClient):

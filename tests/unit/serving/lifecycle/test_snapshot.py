@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
-
 from torchserve_models.serving.lifecycle.snapshot import ModelSnapshot, ServedVersion, SnapshotFilter
 
 FIRST = ServedVersion("m", "1", True, "m.mar", 1, 2, 8, 10, 60, 120)
@@ -11,29 +9,11 @@ SECOND = replace(FIRST, version="2", default=False)
 OTHER = replace(FIRST, name="a")
 
 
-def test_snapshot_is_read_as_written(tmp_path):
-    path = tmp_path / "snapshot.json"
+def test_default_versions_come_first():
     snapshot = ModelSnapshot.of([SECOND, FIRST, OTHER])
     assert [version.key for version in snapshot.versions] == [("a", "1"), ("m", "1"), ("m", "2")]
-    snapshot.write(path)
-    assert ModelSnapshot.read(path) == snapshot
-    assert [entry.name for entry in tmp_path.iterdir()] == ["snapshot.json"]
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", '{"schema": 2, "versions": []}', '{"versions": [{}]}', '{"versions": null}']
-)
-def test_invalid_file_is_none(tmp_path, text):
-    path = tmp_path / "snapshot.json"
-    path.write_text(text)
-    assert ModelSnapshot.read(path) is None
-
-
-def test_failed_write_leaves_no_file(tmp_path):
-    (tmp_path / "snapshot.json").mkdir()
-    with pytest.raises(OSError, match=r"."):
-        ModelSnapshot.of([FIRST]).write(tmp_path / "snapshot.json")
-    assert len(list(tmp_path.iterdir())) == 1
+    assert snapshot.get(("m", "2")) == SECOND
+    assert snapshot.get(("m", "3")) is None
 
 
 def test_worker_counts_set_by_a_repair_are_ignored():

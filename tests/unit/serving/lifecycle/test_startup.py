@@ -23,7 +23,9 @@ def start(tmp_path, monkeypatch):
     def make(*answers, check=lambda: None):
         remaining_s = list(answers)
 
-        def inspect(*_, **__):
+        def inspect(_endpoints=None, names=None, **_):
+            if names == []:
+                return []
             answer = remaining_s.pop(0) if len(remaining_s) > 1 else remaining_s[0]
             if isinstance(answer, Exception):
                 raise answer
@@ -38,6 +40,12 @@ def start(tmp_path, monkeypatch):
     return make
 
 
+def wait(monitor):
+    """Wait as a first start does, in which the model `m` is new."""
+    startup.wait_for_frontend(monitor._plan, monitor._check)
+    return monitor.wait(["m"])
+
+
 LOADING = replace(MODEL, workers=())
 LATE = client.Timeout("no answer in time")
 
@@ -46,13 +54,13 @@ def test_slow_front_end_is_waited_for_while_models_load(start):
     waiting = start(
         client.Unavailable("not yet"), [], LATE, [LOADING], LATE, client.Unavailable("?"), [MODEL]
     )
-    assert waiting.wait() == [MODEL]
+    assert wait(waiting) == [MODEL]
 
 
 def test_silent_front_end_ends_the_start(start, monkeypatch):
     monkeypatch.setattr(startup, "_FRONTEND_TIMEOUT_S", 0.05)
     with pytest.raises(FrontendFailed, match=r"did not answer .*no answer in time"):
-        start([], LATE).wait()
+        wait(start([], LATE))
 
 
 def test_dead_front_end_ends_the_start_at_once(start):
@@ -60,7 +68,7 @@ def test_dead_front_end_ends_the_start_at_once(start):
         raise FrontendFailed("it has ended")
 
     with pytest.raises(FrontendFailed, match="it has ended"):
-        start([], LATE, check=check).wait()
+        wait(start([], LATE, check=check))
 
 
 def test_invalid_request_ends_the_start(start, monkeypatch):
@@ -69,14 +77,14 @@ def test_invalid_request_ends_the_start(start, monkeypatch):
 
     monkeypatch.setattr(model_probe, "send_probe", send_probe)
     with pytest.raises(ModelFailed, match="nobody thought of this"):
-        start([MODEL]).wait()
+        wait(start([MODEL]))
 
 
 def test_busy_model_is_probed_again(start, monkeypatch):
     busy = model_probe.ProbeResult(None, 0.0, busy=True)
     answers = [busy, busy, model_probe.ProbeResult(None, 0.0)]
     monkeypatch.setattr(model_probe, "send_probe", lambda *_: answers.pop(0))
-    assert start([MODEL]).wait() == [MODEL]
+    assert wait(start([MODEL])) == [MODEL]
     assert answers == []
 
 
@@ -84,7 +92,44 @@ def test_model_that_stays_busy_ends_the_start(start, monkeypatch):
     monkeypatch.setattr(startup, "_PROBE_SLACK_S", 0.05)
     monkeypatch.setattr(model_probe, "send_probe", lambda *_: model_probe.ProbeResult(None, 0.0, busy=True))
     with pytest.raises(ModelFailed, match="m is loaded but does not answer"):
-        start([replace(MODEL, response_timeout=0)]).wait()
+        wait(start([replace(MODEL, response_timeout=0)]))
+
+
+def log(monitor, *lines):
+    with open(monitor._plan.run.server_log, "a") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+RETRY = "2026-11-30T00:00:00,000 INFO  W-9000-{} WorkerThread - Retry worker: 1 in 1 seconds"
+
+
+def test_restored_version_that_fails_to_load_does_not_end_the_start(start, monkeypatch):
+    bad = replace(LOADING, name="bad", version="2")
+    monitor = start([MODEL, bad])
+    monitor._plan.run.make()
+    monkeypatch.setattr(model_probe, "send_probe", lambda *_: model_probe.ProbeResult(None, 0.0))
+    monkeypatch.setattr(monitor, "_wait_for_failure_reason", lambda _: "ValueError: other weights")
+    log(monitor, RETRY.format("bad_2"))
+    assert monitor.wait([], [("m", MODEL.version), ("bad", "2")]) == [MODEL, bad]
+    assert list(monitor.failed) == [("bad", "2")]
+    assert "bad cannot be loaded: ValueError: other weights" in monitor.failed["bad", "2"]
+
+
+def test_restored_version_that_does_not_answer_does_not_end_the_start(start, monkeypatch):
+    wrong = model_probe.ProbeResult("500", 0.0)
+    monkeypatch.setattr(model_probe, "send_probe", lambda *_: wrong)
+    monitor = start([MODEL])
+    assert monitor.wait([], [("m", MODEL.version)]) == [MODEL]
+    assert "does not answer" in monitor.failed["m", MODEL.version]
+
+
+def test_new_version_beside_restored_ones_must_load(start, monkeypatch):
+    monitor = start([MODEL, replace(LOADING, version="2", default=False)])
+    monitor._plan.run.make()
+    monkeypatch.setattr(monitor, "_wait_for_failure_reason", lambda _: "ValueError: other weights")
+    log(monitor, RETRY.format("m_2"))
+    with pytest.raises(ModelFailed, match="m cannot be loaded: ValueError: other weights"):
+        monitor.wait(["m"], [("m", MODEL.version)])
 
 
 WORKER = "2026-11-21T09:30:54,184 INFO  W-9000-m_starter-1"
@@ -111,8 +156,8 @@ def test_late_output_of_a_worker_is_waited_for(start, monkeypatch, lines, reason
             with open(run.workers_log, "a") as log:
                 log.write(f"{WORKER}-stdout - {line}\n")
 
-    run.server_log.parent.mkdir(parents=True, exist_ok=True)
-    run.server_log.write_text(f"{WORKER} WorkerThread - Retry worker: 9000 in 1 seconds.\n")
+    run.make()
+    log(monitor, RETRY.format("m_starter-1"))
     monkeypatch.setattr(startup, "time", SimpleNamespace(sleep=write_log, monotonic=time.monotonic))
     with pytest.raises(ModelFailed, match=f"m cannot be loaded: .*{reason}"):
-        monitor.wait()
+        wait(monitor)

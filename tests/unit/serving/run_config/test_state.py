@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from torchserve_models.client import Endpoints
+from torchserve_models.paths import ROOT
 from torchserve_models.serving.commands.status import get_status
 from torchserve_models.serving.commands.stop_command import stop
 from torchserve_models.serving.errors import AlreadyRunning, ConfigError, RunError
@@ -213,6 +214,51 @@ def test_hanging_supervisor_is_ended(tmp_path):
     assert stop(run).startswith("stopped")
     program.communicate(timeout=30)
     assert program.returncode == -signal.SIGKILL
+
+
+HANGS = """
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+signal.pause()
+"""
+
+
+def test_hanging_supervisor_is_ended_with_its_guardian(tmp_path):
+    """The guardian would start a killed supervisor again."""
+    run = RunDir(tmp_path)
+    run.make()
+    python = [sys.executable, "-P", "-m"]
+    guardian = subprocess.Popen(
+        [*python, "torchserve_models.guardian", sys.executable, "-c", HANGS],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert guardian.stdout is not None
+    supervisor = ProcessIdentity.of(int(guardian.stdout.readline()))
+    identity = ProcessIdentity.of(guardian.pid)
+    hanging = replace(STATE, supervisor=supervisor, guardian=identity, frontend=None, stop_seconds=0.1)
+    assert hanging.leader == identity
+    hanging.write(run.state)
+    assert stop(run).startswith("stopped")
+    output, _ = guardian.communicate(timeout=30)
+    assert output == ""
+    assert guardian.returncode == -signal.SIGKILL
+    assert not supervisor.alive()
+    assert hanging.leader == supervisor  # the guardian has ended
+
+
+def test_state_without_a_guardian_is_read(tmp_path):
+    """As written before a guardian existed."""
+    STATE.write(tmp_path / "state.json")
+    content = json.loads((tmp_path / "state.json").read_text())
+    del content["guardian"]
+    (tmp_path / "state.json").write_text(json.dumps(content))
+    read = RunState.read(tmp_path / "state.json")
+    assert read is not None
+    assert read.guardian is None
+    assert read.leader == read.supervisor
 
 
 def test_server_of_another_user_is_an_error(tmp_path, monkeypatch):

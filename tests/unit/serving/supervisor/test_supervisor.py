@@ -1,6 +1,5 @@
 """Tests of stopping the supervisor: signals, failures and shutdown time."""
 
-import io
 import os
 import signal
 import time
@@ -129,7 +128,9 @@ def assert_ended(run):
 
 
 def test_unexpected_error_in_the_background_ends_the_run(surprised, monkeypatch):
-    monkeypatch.setattr(detached_supervisor.sys, "stdin", io.StringIO(surprised.as_json()))
+    surprised.run.make()
+    surprised.run.plan.write_text(surprised.as_json())
+    monkeypatch.setattr(detached_supervisor.sys, "argv", ["supervisor", str(surprised.run.plan)])
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     with pytest.raises(ValueError, match="nobody thought of this"):
         detached_supervisor.main()

@@ -1,6 +1,6 @@
 """Tests of restart delays: growth, reset after a stable time, and limit."""
 
-from torchserve_models.serving.supervisor.backoff import Backoff
+from torchserve_models.backoff import Backoff
 
 
 class Clock:
