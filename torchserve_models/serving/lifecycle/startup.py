@@ -14,7 +14,9 @@ from torchserve_models.serving.run_config.run_plan import RunPlan
 _FRONTEND_TIMEOUT_S = 120.0
 _POLL_INTERVAL_S = 0.25
 _PROBE_SLACK_S = 10.0
-_TRACEBACK_TIMEOUT_S = 3.0  # TorchServe copies the worker's output to its log after it has logged the worker's end
+_TRACEBACK_TIMEOUT_S = (
+    3.0  # TorchServe copies the worker's output to its log after it has logged the worker's end
+)
 
 
 def wait_for_frontend(plan: RunPlan, check: Callable[[], None]) -> None:
