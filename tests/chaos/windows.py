@@ -18,8 +18,6 @@ EXCUSES: Mapping[str, tuple[str, ...]] = {
     "nginx": ("nginx",),
     "client": (),
 }
-# nginx does not see the status of a gRPC call, so it cannot send the call again after a worker's death.
-GRPC_EXCUSES: Mapping[str, tuple[str, ...]] = {"nginx": ("worker",)}
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,7 @@ def explain(record: Record, fault_windows: Sequence[FaultWindow], via: str) -> s
     if via == "client" and record.protocol == PLAIN:
         via = "nginx"  # a bad request that the Python client cannot send
     for window in fault_windows:
-        kinds = EXCUSES[via] + (GRPC_EXCUSES.get(via, ()) if "grpc" in record.protocol else ())
-        if window.fault.kind in kinds and window.holds(record):
+        if window.fault.kind in EXCUSES[via] and window.holds(record):
             return window.fault.kind
     return None
 

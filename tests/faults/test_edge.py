@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import grpc
 import pytest
 
 from tests.faults.edge import Answer, Edge, FakeServer, address, edge, needs_nginx
-from torchserve_models.client import Endpoints
 from torchserve_models.client._stubs import inference_pb2, inference_pb2_grpc
-from torchserve_models.gateway.nginx.config import Limits
 
 pytestmark = needs_nginx
 MB = 1_000_000
@@ -118,50 +117,33 @@ def test_idle_connections_delay_no_other_client(running, sent):
         assert running.memory() < MEMORY_LIMIT
 
 
-class FakeGrpc(inference_pb2_grpc.InferenceAPIsServiceServicer):
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.seconds = 0.05
-
-    def Predictions(self, request, context):
-        self.sizes.append(len(request.input["data"]))
-        time.sleep(self.seconds)
-        return inference_pb2.PredictionResponse(prediction=b"done")
-
-    def StreamPredictions(self, request, context):
-        yield inference_pb2.PredictionResponse(prediction=b"done")
-
-
-@pytest.fixture
-def fake_grpc() -> Iterator[tuple[FakeGrpc, str]]:
-    fake = FakeGrpc()
-    server = grpc.server(ThreadPoolExecutor(64), options=[("grpc.max_receive_message_length", 17 << 20)])
-    inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server(fake, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield fake, f"127.0.0.1:{port}"
-    server.stop(None).wait(10)
+PREDICTION = (
+    b"\0" + (6).to_bytes(4, "big") + inference_pb2.PredictionResponse(prediction=b"done").SerializeToString()
+)
 
 
 @contextmanager
-def grpc_edge(target: str, **changes) -> Iterator[tuple[Edge, inference_pb2_grpc.InferenceAPIsServiceStub]]:
-    with FakeServer() as torchserve:
-        at = Endpoints(inference=f"http://{torchserve.address}", grpc_inference=target)
-        with (
-            edge(torchserve, endpoints=at, **changes) as running,
-            grpc.insecure_channel(running.config.grpc) as channel,
-        ):
-            yield running, inference_pb2_grpc.InferenceAPIsServiceStub(channel)
+def grpc_edge(
+    seconds: float, **changes: Any
+) -> Iterator[tuple[Edge, FakeServer, inference_pb2_grpc.InferenceAPIsServiceStub]]:
+    """Run nginx in front of a fake gateway, which answers each gRPC call after `seconds`."""
+    headers = {"Content-Type": "application/grpc", "X-Grpc-Status": "0"}
+    with (
+        FakeServer() as torchserve,
+        FakeServer(lambda request: Answer(body=PREDICTION, seconds=seconds, headers=headers)) as gateway,
+        edge(torchserve, gateway, **changes) as running,
+        grpc.insecure_channel(running.config.grpc) as channel,
+    ):
+        yield running, gateway, inference_pb2_grpc.InferenceAPIsServiceStub(channel)
 
 
 def message(size: int) -> inference_pb2.PredictionsRequest:
     return inference_pb2.PredictionsRequest(model_name="resnet-50", input={"data": bytes(size)})
 
 
-def test_250_calls_on_one_grpc_connection_are_answered(fake_grpc):
-    fake, target = fake_grpc
-    with grpc_edge(target, limits=Limits(body_bytes=2**30)) as (running, stub):
-        stub.Predictions(message(10), timeout=20)
+def test_250_calls_on_one_grpc_connection_are_answered():
+    with grpc_edge(0.05) as (running, gateway, stub):
+        assert stub.Predictions(message(10), timeout=20).prediction == b"done"
         before, memory = latency(running), running.memory()
         calls = [stub.Predictions.future(message(990_000), timeout=60) for _ in range(250)]
         during, peak = latency(running), 0
@@ -171,38 +153,30 @@ def test_250_calls_on_one_grpc_connection_are_answered(fake_grpc):
         assert [call.code() for call in calls] == [grpc.StatusCode.OK] * 250
     assert peak - memory < 40 * MB  # 250 MB with a buffer of 1 MiB for each
     assert during < 2 * before + 0.1  # meanwhile this machine also sends and receives the 250 MB
-    assert fake.sizes.count(990_000) == 250
+    sizes = [int(request.headers["content-length"]) for request in gateway.received]
+    assert sum(size > 990_000 for size in sizes) == 250
 
 
-def test_large_grpc_messages_in_progress_are_limited(fake_grpc):
-    fake, target = fake_grpc
-    with grpc_edge(target) as (_, stub):
-        calls = [stub.Predictions.future(message(15 * MB), timeout=60) for _ in range(12)]
-        codes = Counter(call.code() for call in calls)
-    assert codes.keys() <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
-    assert codes[grpc.StatusCode.OK] >= 3
-    assert len(fake.sizes) == codes[grpc.StatusCode.OK]
-
-
-def test_grpc_call_that_times_out_is_not_resent(fake_grpc):
+def test_grpc_call_that_times_out_is_not_resent():
     """A hanging server would otherwise receive the call a second time."""
-    fake, target = fake_grpc
-    fake.seconds = 3
-    with grpc_edge(target, upstream_timeout_s=1) as (_, stub):
+    with grpc_edge(3, upstream_timeout_s=1) as (_, gateway, stub):
         with pytest.raises(grpc.RpcError) as late:
             stub.Predictions(message(10), timeout=20)
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert len(fake.sizes) == 1
+    assert len(gateway.received) == 1
 
 
-def test_grpc_streams_require_the_streaming_setting(fake_grpc):
-    _, target = fake_grpc
-    with grpc_edge(target) as (_, stub):
-        with pytest.raises(grpc.RpcError) as refused:
-            list(stub.StreamPredictions(message(10), timeout=20))
-        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    with grpc_edge(target, streaming=True) as (_, stub):
-        assert [part.prediction for part in stub.StreamPredictions(message(10), timeout=20)] == [b"done"]
+def test_grpc_message_above_16_mib_is_rejected_and_the_gateway_may_be_down():
+    with (
+        FakeServer() as torchserve,
+        edge(torchserve) as running,
+        grpc.insecure_channel(running.config.grpc) as channel,
+    ):
+        stub = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
+        for size, code in ((10, grpc.StatusCode.UNAVAILABLE), (17 << 20, grpc.StatusCode.RESOURCE_EXHAUSTED)):
+            with pytest.raises(grpc.RpcError) as refused:
+                stub.Predictions(message(size), timeout=20)
+            assert refused.value.code() is code
 
 
 def test_bodies_beyond_the_memory_budget_are_rejected():

@@ -17,9 +17,8 @@ from torchserve_models.cli.gateway_options import (
 )
 from torchserve_models.cli.gateway_parsers import (
     ListenAddress,
-    Upstream,
+    parse_listen_address,
     parse_port_or_zero,
-    parse_upstream,
 )
 from torchserve_models.cli.options import PortOffset, RunDirOption, parse_port
 from torchserve_models.cli.typer_helpers import create_app, examples, expand_options
@@ -37,7 +36,7 @@ app = create_app()
     epilog=examples(
         "gateway",
         "gateway --host 0.0.0.0 --tls cert.pem key.pem --rate 50",
-        "gateway --upstream 10.0.0.2:8080:7070 --access-log",
+        "gateway --upstream 10.0.0.2:8080 --access-log",
     ),
 )
 @expand_options
@@ -76,11 +75,11 @@ def gateway_command(
     ] = None,
     run_dir: RunDirOption = RUN_DIR,
     upstream: Annotated[
-        list[Upstream] | None,
+        list[ListenAddress] | None,
         typer.Option(
-            parser=parse_upstream,
-            metavar="HOST:PORT:GRPC_PORT",
-            help="A further TorchServe that shares the predictions. Can be repeated.",
+            parser=parse_listen_address,
+            metavar="HOST:PORT",
+            help="The REST address of a further TorchServe that shares the predictions. Can be repeated.",
         ),
     ] = None,
     drain_delay: DrainDelayOption = 0.0,
@@ -109,7 +108,7 @@ def gateway_command(
         grpc=str(ListenAddress(host, nginx_grpc_port)),
         gateway=str(ListenAddress("127.0.0.1", gateway_port or 0)),
         endpoints=endpoints,
-        others=tuple(upstream or ()),
+        others=tuple(map(str, upstream or ())),
         internal="127.0.0.1:0",
         **edge.nginx_settings(tuple(routes.summarizers.values()), _body_bytes(endpoints.health)),
     )

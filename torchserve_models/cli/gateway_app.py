@@ -32,12 +32,22 @@ def gateway_app_command(
     listen_fd: Annotated[
         int | None, typer.Option(metavar="N", help="Accept connections from this inherited socket instead.")
     ] = None,
+    grpc_listen: Annotated[
+        ListenAddress,
+        typer.Option(
+            parser=parse_listen_address, metavar="HOST:PORT", help="Address for gRPC health and reflection."
+        ),
+    ] = ListenAddress("127.0.0.1", 8092),  # noqa: B008
     inference: Annotated[
         str, typer.Option(metavar="URL", help="TorchServe's inference API.")
     ] = _SETTINGS.inference,
     management: Annotated[
         str, typer.Option(metavar="URL", help="TorchServe's management API.")
     ] = _SETTINGS.management,
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Inference API of a further TorchServe. Can be repeated."),
+    ] = None,
     health: Annotated[
         str, typer.Option(metavar="URL", help="URL of the supervisor's probes.")
     ] = _SETTINGS.health,
@@ -74,7 +84,9 @@ def gateway_app_command(
         return ExitCode.USAGE
     settings = cache.gateway_settings(
         routes,
+        grpc_listen=str(grpc_listen),
         inference=inference.rstrip("/"),
+        others=tuple(url.rstrip("/") for url in upstream or ()),
         management=management.rstrip("/"),
         health=health.rstrip("/"),
         strict=strict,

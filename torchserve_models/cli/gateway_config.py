@@ -34,7 +34,7 @@ def gateway_config_command(
         str,
         typer.Option(
             metavar="HOST",
-            help="Host of TorchServe, the supervisor and the gateway application (8090), as nginx resolves it.",
+            help="Host of TorchServe, the supervisor and the gateway application (8090, 8092), as nginx resolves it.",
         ),
     ] = "torchserve",
     resolver: Annotated[
@@ -65,6 +65,7 @@ def gateway_config_command(
             grpc="0.0.0.0:7000",
             internal="0.0.0.0:8091",
             gateway=f"{server}:8090",
+            gateway_grpc=f"{server}:8092",
             gateway_key=os.environ.get("GATEWAY_KEY", ""),
             endpoints=Endpoints.at(server),
             image_model=routes.image_model,

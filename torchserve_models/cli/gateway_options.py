@@ -200,13 +200,6 @@ class EdgeOptions:
             "Can be repeated.",
         ),
     ] = None
-    allow_streaming: Annotated[
-        bool,
-        typer.Option(
-            "--allow-streaming",
-            help="Allow StreamPredictions over gRPC, which ends a worker whose handler does not stream.",
-        ),
-    ] = False
 
     def nginx_settings(self, summarizers: tuple[str, ...], body_bytes: int) -> dict[str, Any]:
         """Return the arguments of `NginxConfig` for these options.
@@ -236,5 +229,4 @@ class EdgeOptions:
             "proxy_protocol": self.proxy_protocol,
             "server_names": tuple(self.server_name or ()),
             "cors_origins": tuple(self.cors_origin or ()),
-            "streaming": self.allow_streaming,
         }

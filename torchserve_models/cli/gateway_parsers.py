@@ -17,16 +17,9 @@ class NamedModel(NamedTuple):
     model: str
 
 
-class Upstream(NamedTuple):
-    """The addresses of a further TorchServe."""
-
-    rest: str
-    grpc: str
-
-
 @dataclass(frozen=True)
 class ListenAddress:
-    """An address to listen on."""
+    """A host and a port."""
 
     host: str
     port: int
@@ -71,14 +64,6 @@ def parse_route_model(text: str) -> NamedModel:
     if route.key not in IMAGE_ROUTES:
         raise ValueError(f"{route.key!r} is not a route; use one of {', '.join(IMAGE_ROUTES)}")
     return route
-
-
-def parse_upstream(text: str) -> Upstream:
-    """Return the addresses of HOST:PORT:GRPC_PORT. Raises ValueError for anything else."""
-    parts = text.rsplit(":", 2)
-    if len(parts) != 3 or not all(part.isdecimal() for part in parts[1:]):
-        raise ValueError(f"{text!r} is not of the form HOST:PORT:GRPC_PORT")
-    return Upstream(f"{parts[0]}:{parts[1]}", f"{parts[0]}:{parts[2]}")
 
 
 def parse_port_or_zero(value: Any) -> int:

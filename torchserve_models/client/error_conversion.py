@@ -124,6 +124,12 @@ def error_from_payload(value: Any) -> TorchServeError | None:
     )
 
 
+def error_from_trailers(metadata: Mapping[str, str], details: str) -> TorchServeError | None:
+    """Return the error that the gateway describes in trailers, as over REST; None without these trailers."""
+    type_, code = metadata.get("x-error-type"), metadata.get("x-error-code", "")
+    return error_from_answer(int(code), type_, details) if type_ and code.isdecimal() else None
+
+
 # HTTP status for each gRPC status that TorchServe sends; TorchServe's class GRPCUtils has the reverse mapping.
 _HTTP_CODES = {
     "INVALID_ARGUMENT": 400, "UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "NOT_FOUND": 404,

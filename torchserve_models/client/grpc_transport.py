@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torchserve_models.client.call_types import RpcCall
 from torchserve_models.client.deadlines import Deadline, deadline_fields
 from torchserve_models.client.endpoints import is_loopback
-from torchserve_models.client.error_conversion import annotate, error_from_status
+from torchserve_models.client.error_conversion import annotate, error_from_status, error_from_trailers
 from torchserve_models.client.errors import NotAllowed, TorchServeError, Unavailable
 from torchserve_models.client.settings import Settings
 
@@ -136,7 +136,10 @@ def _as_torchserve_error(error: Any, target: str, deadline: Deadline) -> TorchSe
     status, details = error.code().name, error.details() or ""
     if status == "DEADLINE_EXCEEDED":
         return deadline.timeout_error(f"from {target}")
-    torchserve_error = annotate(error_from_status(status, details), _metadata(error))
+    metadata = _metadata(error)
+    torchserve_error = annotate(
+        error_from_trailers(metadata, details) or error_from_status(status, details), metadata
+    )
     if isinstance(torchserve_error, Unavailable):
         if torchserve_error.sent:
             return Unavailable(f"the connection to {target} broke: {details}")

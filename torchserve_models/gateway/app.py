@@ -1,7 +1,7 @@
 """The gateway application: routes and responses that nginx cannot provide."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 from starlette.applications import Starlette
@@ -13,7 +13,11 @@ from handlers.core.errors import HandlerError
 from torchserve_models.client import AsyncClient, TorchServeError
 from torchserve_models.gateway import docs_pages
 from torchserve_models.gateway.compat_routes import CompatRoutes
+from torchserve_models.gateway.grpc.grpc_calls import GrpcCalls
 from torchserve_models.gateway.grpc.inference_service import GrpcInferenceService
+from torchserve_models.gateway.grpc.predictions_service import PredictionsService
+from torchserve_models.gateway.grpc.rest_calls import RestCalls
+from torchserve_models.gateway.grpc.standard_services import run_standard_services
 from torchserve_models.gateway.internal_routes import InternalRoutes
 from torchserve_models.gateway.metrics import GatewayMetrics, MetricsMiddleware
 from torchserve_models.gateway.open_inference import OpenInferenceMetadata
@@ -26,14 +30,14 @@ from torchserve_models.gateway.settings import PREDICTION_TIMEOUT_S, GatewaySett
 from torchserve_models.gateway.shutdown import ShutdownFlag
 from torchserve_models.gateway.trailing_slash import TrailingSlashMiddleware
 from torchserve_models.gateway.ttl_cache import TTLCache
+from torchserve_models.gateway.upstream.balancing_transport import BalancingTransport
 from torchserve_models.gateway.upstream.forwarding import ForwardingTransport
+from torchserve_models.gateway.upstream.keep_alive_transport import KeepAliveTransport
 from torchserve_models.gateway.upstream.model_descriptions import ModelDescription, ModelDescriptions
 from torchserve_models.gateway.upstream.retry_transport import RecoveryWaiter, RetryTransport
 from torchserve_models.gateway.upstream.unavailable_diagnosis import UnavailableDiagnosis
 
 _HANDLED_ERRORS = (TorchServeError, HandlerError, HTTPException, ClientDisconnect, Exception)
-UPSTREAM_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-"""Connections are not limited here: BodyReader limits the requests in progress."""
 MANAGEMENT_TIMEOUT_S = 5.0
 MODEL_LIST_TTL_S = 10.0
 
@@ -50,6 +54,7 @@ def create_app(
         transport: Replaces httpx's transport in tests.
         shutdown: Makes every readiness probe fail once the shutdown has begun.
     """
+    shutdown = shutdown or ShutdownFlag()
     management_client = AsyncClient(
         endpoints=settings.endpoints, timeout=MANAGEMENT_TIMEOUT_S, retries=0, transport=transport
     )
@@ -62,8 +67,11 @@ def create_app(
     )
     recovery = RecoveryWaiter(readiness)
     # The gateway only retries requests that lost their connection or their worker; clients retry everything else.
-    upstream = transport or httpx.AsyncHTTPTransport(limits=UPSTREAM_LIMITS, trust_env=False)
-    forwarding = ForwardingTransport(RetryTransport(upstream, recovery))
+    # Connections are not limited: BodyReader limits the requests in progress.
+    upstream = transport or KeepAliveTransport()
+    servers = [settings.inference, *settings.others]
+    balanced = BalancingTransport(upstream, servers) if settings.others else upstream
+    forwarding = ForwardingTransport(RetryTransport(balanced, recovery))
     prediction_client = AsyncClient(
         endpoints=settings.endpoints,
         timeout=PREDICTION_TIMEOUT_S,
@@ -71,7 +79,8 @@ def create_app(
         max_concurrency=None,
         transport=forwarding,
     )
-    http_client = httpx.AsyncClient(transport=forwarding, timeout=PREDICTION_TIMEOUT_S, trust_env=False)
+    calls = GrpcCalls(bodies, metrics)
+    rest = RestCalls(forwarding, settings.inference, diagnosis)
     metrics.ready.set_function(lambda: float(readiness.server_problem() is None))
 
     async def describe_all(_: None) -> Sequence[ModelDescription]:
@@ -93,10 +102,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with run_in_background(readiness):
+        async with AsyncExitStack() as running:
+            await running.enter_async_context(run_in_background(readiness))
+            if settings.grpc_listen:
+                services = run_standard_services(settings.grpc_listen, readiness, shutdown)
+                await running.enter_async_context(services)
             yield
         await prediction_client.close()
-        await http_client.aclose()
         await management_client.close()
         if cache:
             cache.close()
@@ -105,9 +117,8 @@ def create_app(
         *(cache.routes() if cache else ()),  # first, because looking for a route takes time
         *ProbeRoutes(readiness).routes(),
         *open_inference.routes(),
-        GrpcInferenceService(
-            settings, http_client, open_inference, readiness, diagnosis, bodies, metrics
-        ).route(),
+        PredictionsService(calls, rest, readiness).route(),
+        *GrpcInferenceService(calls, rest, open_inference, readiness).routes(),
         *CompatRoutes(settings, prediction_client, diagnosis, bodies, metrics).routes(),
         *InternalRoutes(settings.key, diagnosis, recovery).routes(),
         *docs_pages.routes(models, readiness.server_problem, settings),

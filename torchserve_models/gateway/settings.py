@@ -48,6 +48,8 @@ class GatewaySettings:
         max_text_body_bytes: Limit for a body that contains text.
         body_budget_bytes: Memory for all request bodies that are being read, parsed or processed.
         body_timeout_s: Time limit for receiving a body.
+        grpc_listen: Address of the gRPC server for health and reflection; empty for none.
+        others: URLs of the inference APIs of further TorchServe servers that share the predictions.
         key: The secret that identifies nginx on the internal routes; empty to let every client use these routes.
         state_file: File to which scripts/gateway writes its restart counts.
         cache_bytes: Memory for the response cache; 0 for no cache.
@@ -69,6 +71,8 @@ class GatewaySettings:
     max_text_body_bytes: int = MAX_TEXT_BODY_BYTES
     body_budget_bytes: int = BUDGET_BYTES
     body_timeout_s: float = READ_TIMEOUT_S
+    grpc_listen: str = ""
+    others: tuple[str, ...] = ()
     key: str = ""
     state_file: Path | None = None
     cache_bytes: int = 0

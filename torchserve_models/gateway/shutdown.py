@@ -4,7 +4,7 @@ import signal
 from types import FrameType
 
 DRAIN_SIGNAL = signal.SIGUSR1
-"""Sent by scripts/gateway at the start of its drain delay."""
+"""Sent by scripts/gateway at the start of its shutdown."""
 
 
 class ShutdownFlag:

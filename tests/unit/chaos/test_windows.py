@@ -60,11 +60,11 @@ def test_nginx_kill_explains_lost_plain_http_request_beside_the_python_client():
     assert explain(lost, fault_windows, "client") == "nginx"
 
 
-def test_worker_kill_explains_lost_grpc_call_without_retries():
+def test_worker_kill_explains_no_lost_grpc_call_behind_nginx():
     fault_windows = windows([Fault(10.0, "worker", "kill", "m", 10.1)], [record(11.0, 13.0)])
     lost = replace(record(9.0, 10.2, "lost"), protocol="open-inference-grpc")
-    assert explain(lost, fault_windows, "nginx") == "worker"
-    assert explain(lost, fault_windows, "client") is None
+    assert explain(lost, fault_windows, "raw") == "worker"
+    assert explain(lost, fault_windows, "nginx") is None
 
 
 def test_fault_does_not_explain_requests_of_other_times_or_models():

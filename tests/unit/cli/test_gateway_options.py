@@ -22,7 +22,7 @@ def test_model_routes_are_mappings():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--upstream", "b:1"],
+        ["--upstream", "b"],
         ["--summarizer", "x"],
         ["--route-model", "/x=y"],
         ["--tls", "c.pem"],
@@ -33,7 +33,7 @@ def test_model_routes_are_mappings():
         ["--cache-size", "many"],
         ["--cache-size", "257m"],
         ["--cache-ttl", "0"],
-        ["--upstream", "b:1:2", "--cache-size", "1m"],
+        ["--upstream", "b:1", "--cache-size", "1m"],
     ],
 )
 def test_wrong_option_is_a_usage_error(arguments, capsys):
@@ -45,7 +45,7 @@ def test_edge_options_become_the_configuration_of_nginx():
     line = "--client-requests 9 --client-uploads 3 --connections 100 --body-memory 64 --text-model a --proxy-protocol"
     line += " --all-requests 90 --all-uploads 30 --resend-rate 4 --rate 7 --burst 8 --tls c.pem k.pem --access-log"
     line += (
-        " --real-ip-from 10.0.0.0/8 --real-ip-from fd00::/8 --server-name models.example --allow-streaming"
+        " --real-ip-from 10.0.0.0/8 --real-ip-from fd00::/8 --server-name models.example"
         " --cors-origin https://a.example --cors-origin https://b.example"
     )
     config = NginxConfig(**parse_options(EdgeOptions, *line.split()).nginx_settings(("t5-small",), 2**29))
@@ -63,7 +63,7 @@ def test_edge_options_become_the_configuration_of_nginx():
     assert (config.access_log, config.open_management) == ("/dev/stdout requests", False)
     assert config.text_models == ("t5-small", "a")
     assert config.real_ip_from == ("10.0.0.0/8", "fd00::/8")
-    assert (config.proxy_protocol, config.streaming, config.server_names) == (True, True, ("models.example",))
+    assert (config.proxy_protocol, config.server_names) == (True, ("models.example",))
     assert config.cors_origins == ("https://a.example", "https://b.example")
 
 

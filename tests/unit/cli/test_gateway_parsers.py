@@ -2,17 +2,7 @@
 
 import pytest
 
-from torchserve_models.cli.gateway_parsers import (
-    Upstream,
-    parse_cache_size,
-    parse_listen_address,
-    parse_upstream,
-)
-
-
-def test_upstream_is_two_addresses():
-    assert parse_upstream("b:1:2") == Upstream("b:1", "b:2")
-    assert parse_upstream("[::1]:3:4") == Upstream("[::1]:3", "[::1]:4")
+from torchserve_models.cli.gateway_parsers import parse_cache_size, parse_listen_address
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:8090", "[::1]:8090", "host:1"])

@@ -211,3 +211,11 @@ def test_retry_after_accepts_fraction_of_second():
         ).retry_after
         == 0.5
     )
+
+
+def test_trailers_of_the_gateway_identify_the_error():
+    trailers = {"x-error-type": "TextTooLong", "x-error-code": "413"}
+    error = error_conversion.error_from_trailers(trailers, "too long")
+    assert (type(error).__name__, error.code, error.message) == ("TextTooLong", 413, "too long")
+    for incomplete in ({}, {"x-error-type": "TextTooLong"}, {"x-error-type": "a", "x-error-code": "x"}):
+        assert error_conversion.error_from_trailers(incomplete, "too long") is None

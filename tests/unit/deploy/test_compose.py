@@ -175,9 +175,8 @@ def test_memory_limit_determines_the_other_limits(gib, monkeypatch, tmp_path):
     assert "reservations" not in SERVICES["torchserve"]["deploy"]["resources"]
     budget = compute_budget(gib * GIB, has_edge=False)
     text = render_config(monkeypatch, tmp_path, budget.body_bytes)
-    for size, share in (("torchserve", 12), ("torchserve_grpc", 6)):
-        (bodies,) = re.findall(rf"upstream {size} \{{[^}}]*max_conns=(\d+);", text)
-        assert int(bodies) == budget.body_bytes * share // 100 // 100_000
+    (bodies,) = re.findall(r"upstream torchserve \{[^}]*max_conns=(\d+);", text)
+    assert int(bodies) == budget.body_bytes * 12 // 100 // 100_000
 
 
 def test_other_containers_fit_the_memory_budget():
@@ -225,12 +224,14 @@ def test_nginx_accepts_the_configuration(monkeypatch, tmp_path):
     assert checked.returncode == 0, checked.stderr
 
 
-def test_nginx_uses_the_address_of_the_gateway(monkeypatch, tmp_path):
+def test_nginx_uses_the_addresses_of_the_gateway(monkeypatch, tmp_path):
     _, (python, option, module, command, *arguments) = commands()
     assert (python, option, module, command) == ("python", "-m", "torchserve_models", "gateway-app")
-    (listen,) = [argument for argument in arguments if argument.startswith("--listen=")]
-    port = listen.rpartition(":")[2]
-    assert f"server torchserve:{port} " in render_config(monkeypatch, tmp_path)
+    addresses = [argument for argument in arguments if re.match(r"--(grpc-)?listen=0\.0\.0\.0:", argument)]
+    assert len(addresses) == 2
+    text = render_config(monkeypatch, tmp_path)
+    for address in addresses:
+        assert f"server torchserve:{address.rpartition(':')[2]} " in text
     assert SERVICES["gateway"]["network_mode"] == "service:torchserve"
 
 

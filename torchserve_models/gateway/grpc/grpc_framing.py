@@ -1,22 +1,26 @@
-"""Unary gRPC messages over HTTP/1.1: nginx terminates HTTP/2 and converts two response headers to gRPC trailers.
+"""gRPC messages over HTTP/1.1: nginx terminates HTTP/2 and converts the response's status headers to gRPC trailers.
 
 Names and numbers are those of https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
 import re
+from collections.abc import AsyncIterator
 from enum import IntEnum
 from urllib.parse import quote
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from handlers.core.compression import decompress, decompressed_size
 from handlers.core.errors import HandlerError, InvalidParameter, InvalidRequest, TooLarge
 from torchserve_models.client import Timeout, TorchServeError
+from torchserve_models.gateway.responses import RETRY_AFTER_S
 
 CONTENT_TYPE = "application/grpc"
 FRAME_BYTES = 5
 """The prefix of a message: a compression flag and the length."""
 STATUS_HEADER, MESSAGE_HEADER = "X-Grpc-Status", "X-Grpc-Message"
+TYPE_HEADER, CODE_HEADER = "X-Error-Type", "X-Error-Code"
+"""Trailers with the type and code that the error has over REST, which a gRPC status does not identify."""
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _UNIT_SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -33,10 +37,12 @@ class GrpcStatus(IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
 
 
 _STATUS_BY_HTTP_CODE = {
     400: GrpcStatus.INVALID_ARGUMENT,
+    401: GrpcStatus.UNAUTHENTICATED,
     403: GrpcStatus.PERMISSION_DENIED,
     404: GrpcStatus.NOT_FOUND,
     408: GrpcStatus.DEADLINE_EXCEEDED,
@@ -83,30 +89,57 @@ def parse_timeout_s(timeout: str) -> float:
 
 def message_response(message: bytes) -> Response:
     """Return the response of a successful call."""
-    frame = b"\0" + len(message).to_bytes(4, "big") + message
-    return Response(frame, headers={STATUS_HEADER: str(int(GrpcStatus.OK))}, media_type=CONTENT_TYPE)
+    return Response(
+        _frame(message), headers={STATUS_HEADER: str(int(GrpcStatus.OK))}, media_type=CONTENT_TYPE
+    )
+
+
+def stream_response(messages: AsyncIterator[bytes]) -> Response:
+    """Return the response of a call that streams. An exception of `messages` breaks the stream off."""
+    frames = (_frame(message) async for message in messages)
+    return StreamingResponse(
+        frames, headers={STATUS_HEADER: str(int(GrpcStatus.OK))}, media_type=CONTENT_TYPE
+    )
 
 
 def error_response(error: Exception) -> Response:
     """Return the response to an error of the handlers, of the client, or of Starlette (with `status_code`)."""
     code: int | None
-    if type(error) is TooLarge:  # the message is too large; its subclasses, for inputs, are INVALID_ARGUMENT
-        return status_response(GrpcStatus.RESOURCE_EXHAUSTED, error.message)
+    type_, was_retried = "", False
     if isinstance(error, HandlerError | TorchServeError):
-        code, message = error.code, error.message
+        code, message, type_ = error.code, error.message, error.type or type(error).__name__
+        was_retried = getattr(error, "retried", False)
         if code is None:  # TorchServe did not respond
-            code = 504 if isinstance(error, Timeout) else 502
+            code = 504 if isinstance(error, Timeout) else 503
     elif hasattr(error, "status_code"):
         code, message = error.status_code, str(getattr(error, "detail", ""))
     else:
         code, message = 500, "internal error; the gateway's log has the details"
-    return status_response(_STATUS_BY_HTTP_CODE.get(code, GrpcStatus.INTERNAL), message)
+        type_ = "InternalError"
+    # The message is too large; subclasses of TooLarge, for inputs, are INVALID_ARGUMENT.
+    is_message = type(error) is TooLarge
+    status = (
+        GrpcStatus.RESOURCE_EXHAUSTED if is_message else _STATUS_BY_HTTP_CODE.get(code, GrpcStatus.INTERNAL)
+    )
+    response = status_response(status, message)
+    if type_:
+        response.headers[TYPE_HEADER] = type_
+        response.headers[CODE_HEADER] = str(code)
+    if code in (429, 503):
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    if was_retried:
+        response.headers["X-Retried"] = "1"
+    return response
 
 
 def status_response(status: GrpcStatus, message: str) -> Response:
     """Return the response of a failed call."""
     headers = {STATUS_HEADER: str(int(status)), MESSAGE_HEADER: _percent_encoded(message)}
     return Response(b"", headers=headers, media_type=CONTENT_TYPE)
+
+
+def _frame(message: bytes) -> bytes:
+    return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def _percent_encoded(message: str) -> str:

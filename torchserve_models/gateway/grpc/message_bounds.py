@@ -1,4 +1,4 @@
-"""Limit the structure of a ModelInferRequest, so that the memory for parsing it is a bounded multiple of its size.
+"""Limit the structure of a request message, so that the memory for parsing it is a bounded multiple of its size.
 
 Once parsed, a submessage of two bytes takes about a hundred, and a one-byte number up to eight.
 """
@@ -15,20 +15,26 @@ MAX_NUMBER_BYTES = 4 * 2**20
 Layout = Mapping[int, "Layout"]
 _CONTENTS: Layout = {}
 _PARAMETERS: Layout = {2: {}}
-_REQUEST: Layout = {4: _PARAMETERS, 5: {4: _PARAMETERS, 5: _CONTENTS}, 6: {2: _PARAMETERS}}
+MODEL_INFER_REQUEST: Layout = {4: _PARAMETERS, 5: {4: _PARAMETERS, 5: _CONTENTS}, 6: {2: _PARAMETERS}}
+"""The submessages of a message that are checked, by field number."""
+PREDICTIONS_REQUEST: Layout = {3: {}}
 _BYTES_CONTENTS = 8
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
-def check_bounds(message: bytes) -> None:
-    """Check the limits of a serialized ModelInferRequest without parsing the values of its fields.
+def check_bounds(message: bytes, layout: Layout) -> None:
+    """Check the limits of a serialized message without parsing the values of its fields.
+
+    Args:
+        message: The message.
+        layout: MODEL_INFER_REQUEST or PREDICTIONS_REQUEST.
 
     Raises:
         InvalidRequest: The bytes are not a protobuf message.
         TooManyItems: The message has more than MAX_FIELDS fields.
         TooLarge: The numbers take more than MAX_NUMBER_BYTES.
     """
-    pending = [(0, len(message), _REQUEST)]
+    pending = [(0, len(message), layout)]
     fields = number_bytes = 0
     while pending:
         start, end, layout = pending.pop()
@@ -36,7 +42,7 @@ def check_bounds(message: bytes) -> None:
             fields += 1
             if fields > MAX_FIELDS:
                 raise TooManyItems(
-                    f"the message has more than {MAX_FIELDS} fields; send tensors in raw_input_contents"
+                    f"the message has more than {MAX_FIELDS} fields; send large inputs as bytes"
                 )
             key, start = _varint(message, start, end)
             number, wire_type = key >> 3, key & 7
@@ -86,4 +92,4 @@ def _varint(message: bytes, start: int, end: int) -> tuple[int, int]:
 
 
 def _malformed() -> InvalidRequest:
-    return InvalidRequest("the message is not a ModelInferRequest")
+    return InvalidRequest("the message is not a valid protobuf message of this method")

@@ -15,11 +15,12 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from handlers.core.errors import InvalidRequest, TooLarge
+from handlers.core.open_inference_response import HEADER_LENGTH
 from handlers.core.tensor import NUMPY_TYPES, pack_bytes, unpack_bytes
-from torchserve_models.client import ModelNotFound, UnexpectedAnswer
+from torchserve_models.client import UnexpectedAnswer
 from torchserve_models.client.call_types import build_path, import_stubs
-from torchserve_models.client.names import is_addressable
-from torchserve_models.gateway.grpc.message_bounds import check_bounds
+from torchserve_models.gateway.grpc.message_bounds import MODEL_INFER_REQUEST, check_bounds
+from torchserve_models.gateway.grpc.rest_calls import RestRequest, check_model_name
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -42,27 +43,15 @@ _DOUBLE, _UINT64 = 4, 5
 
 
 @dataclass(frozen=True)
-class RestRequest:
-    """An Open Inference request over REST.
+class InferRequest(RestRequest):
+    """A ModelInfer call over REST. `raw`: whether the response's tensors go into `raw_output_contents`."""
 
-    Attributes:
-        model: The model's name.
-        path: The URL's path.
-        header_length: Bytes of JSON at the start of `body`.
-        body: The JSON, followed by the tensors' binary data.
-        raw: Whether the response's tensors go into `raw_output_contents`.
-    """
-
-    model: str
-    path: str
-    header_length: int
-    body: bytes
     raw: bool
 
 
-def to_rest(content: bytes, max_bytes: int) -> RestRequest:
+def to_rest(content: bytes, max_bytes: int) -> InferRequest:
     """Translate a serialized ModelInferRequest. Raises InvalidRequest, TooLarge or ModelNotFound."""
-    check_bounds(content)
+    check_bounds(content, MODEL_INFER_REQUEST)
     try:
         message = import_stubs("open_inference_grpc").ModelInferRequest.FromString(content)
     except DecodeError:
@@ -95,7 +84,8 @@ def to_rest(content: bytes, max_bytes: int) -> RestRequest:
     body = b"".join([text, *contents])
     if len(body) > max_bytes:
         raise TooLarge(f"the tensors exceed {max_bytes >> 20} MiB")
-    return RestRequest(model, path, len(text), body, raw)
+    headers = {HEADER_LENGTH: str(len(text)), "content-type": "application/octet-stream"}
+    return InferRequest(model, path, headers, body, raw)
 
 
 def to_grpc(header_length: str, body: bytes, raw: bool) -> bytes:
@@ -135,9 +125,7 @@ def to_grpc(header_length: str, body: bytes, raw: bool) -> bytes:
 
 
 def _path(model: str, version: str) -> str:
-    for name in filter(None, (model, version)):
-        if not is_addressable(name):  # cannot be part of a URL, so no model has this name
-            raise ModelNotFound(f"Model not found: {name[:60]}")
+    check_model_name(model, version)
     return (
         build_path("predictions", model, version) if version else build_path("v2", "models", model, "infer")
     )

@@ -52,13 +52,15 @@ class NginxConfig:
         http: The address for REST.
         grpc: The address for gRPC.
         gateway: The address of the gateway.
+        gateway_grpc: The address of the gateway's gRPC server for health and reflection. Port 0 is replaced by a free
+            port.
         gateway_key: A secret that proves to the gateway that an internal request comes from nginx.
         internal: The address for internal requests of nginx, Prometheus and health checks. Port 0 is replaced by a
             free port.
         uncached: The address for predictions that the gateway does not find in its response cache; empty for no
             cache. Port 0 is replaced by a free port.
         endpoints: TorchServe's addresses.
-        others: Further TorchServe instances that share the predictions, as (REST, gRPC).
+        others: REST addresses of further TorchServe instances that share the predictions.
         tls: The certificate; None for plain HTTP.
         open_management: Whether to forward the management and metrics APIs.
         server_names: Host names for the management API, in addition to the loopback names.
@@ -75,7 +77,6 @@ class NginxConfig:
         resolver: A DNS server that nginx queries every 2 s for the addresses of TorchServe and the gateway. Requires
             nginx 1.27.3; without a resolver, names are looked up when nginx starts.
         cors_origins: Origins whose pages may send requests, such as `https://app.example`; `*` for all.
-        streaming: Whether to forward StreamPredictions over gRPC, which kills a worker whose handler does not stream.
         workers: Worker processes of nginx.
         access_log: nginx's access_log directive; "off" for none.
     """
@@ -83,11 +84,12 @@ class NginxConfig:
     http: str = "127.0.0.1:8000"
     grpc: str = "127.0.0.1:7000"
     gateway: str = "127.0.0.1:8090"
+    gateway_grpc: str = "127.0.0.1:0"
     gateway_key: str = ""
     internal: str = "127.0.0.1:0"
     uncached: str = ""
     endpoints: Endpoints = field(default_factory=Endpoints)
-    others: tuple[tuple[str, str], ...] = ()
+    others: tuple[str, ...] = ()
     tls: Tls | None = None
     open_management: bool = False
     server_names: tuple[str, ...] = ()
@@ -103,6 +105,5 @@ class NginxConfig:
     proxy_protocol: bool = False
     resolver: str = ""
     cors_origins: tuple[str, ...] = ()
-    streaming: bool = False
     workers: int = 2
     access_log: str = "off"

@@ -18,10 +18,9 @@ _ROUTE_VARIABLES = ("PREDICT_MODEL", "IMAGE_CLASSES_MODEL", "PIXEL_MODEL")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?")
 _PLAIN = re.compile(r"[\w.:\[\]+-]+")
 # The size classes of bodies (the map $body_size in the template), and the percentage of TorchServe's body bytes that
-# each class may use over REST and over gRPC.
+# each class may use. The remaining part is for the gateway's requests, whose bodies have a budget of their own.
 _MAX_BYTES_BY_CLASS = {"": 100_000, "MEDIUM_": 1_000_000, "LARGE_": 4_200_000, "HUGE_": 16 * 2**20}
-_REST_PERCENT = (12, 20, 12, 20)
-_GRPC_PERCENT = (6, 10, 8, 12)
+_PERCENT = (12, 20, 12, 20)
 # With several TorchServe instances, one that fails this often gets no requests for a second, but not for longer,
 # because a full queue is also a failure. A single instance always gets the requests.
 _SINGLE_SERVER = "max_fails=0"
@@ -64,6 +63,7 @@ def template_variables(config: NginxConfig, work: Path) -> dict[str, str]:
         "REAL_IP": _real_ip(config),
         "RESOLVER": _resolver(config),
         "GATEWAY": _plain(config.gateway) + _resolve(config),
+        "GATEWAY_GRPC": _plain(re.sub(":0$", ":8092", config.gateway_grpc)) + _resolve(config),
         "GATEWAY_KEY": key,
         "MANAGEMENT_SERVER": _plain(_host(endpoints.management)) + _resolve(config),
         "METRICS_SERVER": _plain(_host(endpoints.metrics)) + _resolve(config),
@@ -82,7 +82,6 @@ def template_variables(config: NginxConfig, work: Path) -> dict[str, str]:
             for name, route in zip(_ROUTE_VARIABLES, IMAGE_ROUTES, strict=True)
         },
         "TEXT_MODELS": "|".join(map(_pattern, config.text_models)) or "(?!)",
-        "GRPC_STREAMS": "StreamPredictions2?" if config.streaming else "",
         "WORKER_PROCESSES": str(config.workers),
         # `access_log off` would also disable the log of disconnected clients.
         "ACCESS_LOG": "/dev/null requests if=0" if config.access_log == "off" else config.access_log,
@@ -118,18 +117,12 @@ def _cache(config: NginxConfig) -> dict[str, str]:
 
 
 def _upstreams(config: NginxConfig) -> dict[str, str]:
-    """Return the servers of each upstream group: REST and gRPC, in four size classes of bodies."""
-    endpoints = config.endpoints
-    rest_addresses = [_host(endpoints.inference), *(rest_address for rest_address, _ in config.others)]
-    grpc_addresses = [endpoints.grpc_inference, *(grpc for _, grpc in config.others)]
+    """Return the servers of each upstream group, one for each size class of bodies."""
+    addresses = [_host(config.endpoints.inference), *config.others]
     groups: dict[str, str] = {}
-    for name, addresses, percentages in (
-        ("INFERENCE_SERVERS", rest_addresses, _REST_PERCENT),
-        ("GRPC_SERVERS", grpc_addresses, _GRPC_PERCENT),
-    ):
-        for (prefix, size), percent in zip(_MAX_BYTES_BY_CLASS.items(), percentages, strict=True):
-            bodies = max(1, config.limits.body_bytes * percent // (100 * size))
-            groups[prefix + name] = _servers(addresses, _resolve(config), bodies)
+    for (prefix, size), percent in zip(_MAX_BYTES_BY_CLASS.items(), _PERCENT, strict=True):
+        bodies = max(1, config.limits.body_bytes * percent // (100 * size))
+        groups[prefix + "INFERENCE_SERVERS"] = _servers(addresses, _resolve(config), bodies)
     return groups
 
 

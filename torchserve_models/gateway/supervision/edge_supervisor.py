@@ -55,15 +55,15 @@ class EdgeSupervisor:
             stop: The request to stop, which a signal handler may set.
         """
         with contextlib.ExitStack() as reservations:
-            http, grpc, gateway, internal, uncached = reserve_ports(
-                reservations, config.http, config.grpc, config.gateway, config.internal, "127.0.0.1:0"
-            )
+            at = config.http, config.grpc, config.gateway, config.gateway_grpc, config.internal, "127.0.0.1:0"
+            http, grpc, gateway, gateway_grpc, internal, uncached = reserve_ports(reservations, *at)
             self._reservations = reservations.pop_all()
         self.config = replace(
             config,
             http=http,
             grpc=grpc,
             gateway=gateway,
+            gateway_grpc=gateway_grpc,
             internal=internal,
             uncached=uncached if settings.cache_bytes else "",
             gateway_key=secrets.token_hex(16),
@@ -145,13 +145,15 @@ class EdgeSupervisor:
         if self._is_stopped:
             return
         self._is_stopped = True
-        if self._drain_delay_s > 0:
-            if self.gateway.is_ready:
-                self.gateway.send(DRAIN_SIGNAL)
-            elif self.gateway.listener is not None:  # no gateway will accept the waiting connections
-                self.gateway.kill()
-                self.gateway.listener.close()
-            self._sleep(self._drain_delay_s)
+        if self.gateway.is_ready:
+            self.gateway.send(
+                DRAIN_SIGNAL
+            )  # also ends streams of the gRPC health service, for which nginx would wait
+        elif self._drain_delay_s > 0 and self.gateway.listener is not None:
+            # No gateway will accept the waiting connections.
+            self.gateway.kill()
+            self.gateway.listener.close()
+        self._sleep(self._drain_delay_s)
         self._stop_both(self._grace_s)
 
     def _stop_both(self, grace_s: float) -> None:
@@ -255,8 +257,14 @@ class EdgeSupervisor:
             "--listen",
             self.config.gateway,
         ]
-        line += ["--listen-fd", str(self.gateway.listener.fileno())]
+        line += [
+            "--listen-fd",
+            str(self.gateway.listener.fileno()),
+            "--grpc-listen",
+            self.config.gateway_grpc,
+        ]
         line += ["--inference", at.inference, "--management", at.management, "--health", at.health]
+        line += [f"--upstream=http://{address}" for address in self.config.others]
         line += ["--state-file", str(self._state), "--image-model", settings.image_model]
         line += [f"--route-model={route}={name}" for route, name in settings.route_models.items()]
         if settings.cache_bytes:

@@ -60,7 +60,7 @@ class RetryTransport(httpx.AsyncBaseTransport):
     """HTTP transport that retries a prediction once if its connection broke or its worker died.
 
     After a broken connection, the retry waits until the model is ready again. After the death of a worker, the retry
-    is immediate, within a retry budget.
+    is immediate, within a retry budget. The response to a retry has the header X-Retried.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport, recovery: RecoveryWaiter) -> None:
@@ -79,7 +79,9 @@ class RetryTransport(httpx.AsyncBaseTransport):
             if not _worker_died(response) or not self._budget.take():
                 return response
             await response.aclose()
-        return await self._transport.handle_async_request(request)
+        response = await self._transport.handle_async_request(request)
+        response.headers["x-retried"] = "1"
+        return response
 
     async def aclose(self) -> None:
         await self._transport.aclose()

@@ -1,5 +1,7 @@
-"""Open Inference messages, and calls of the gateway's gRPC methods like those of nginx."""
+"""Messages, and calls of the gateway's gRPC methods like those of nginx."""
 
+import email
+import email.policy
 import gzip
 from urllib.parse import unquote
 
@@ -10,6 +12,7 @@ from tests.unit.gateway.torchserve_stub import TorchServeStub
 from tests.unit.handlers.context import FakeContext
 from tests.unit.handlers.core.echo import Echo
 from torchserve_models.client._stubs import open_inference_grpc_pb2 as messages
+from torchserve_models.gateway.upstream.unavailable_diagnosis import WORKER_DIED
 
 SERVICE = "/inference.GRPCInferenceService"
 
@@ -31,14 +34,31 @@ class EchoTorchServe(TorchServeStub):
         if "echo" not in parts:
             return super().handle_rest(request)
         self.requests.append(request)
-        if failure := self.failing.get("echo"):
+        if (failure := self.failing.get("echo")) and failure.value["message"] == "Worker died.":
+            return httpx.Response(500, content=WORKER_DIED)
+        if failure:
             return httpx.Response(failure.value["code"], json=failure.value)
         on_predictions = {"url_path": ""} if parts[1] == "predictions" else {}
-        self.context.receive([{**request.headers, "explain": "False", **on_predictions}])
-        (content,) = self.handler.handle([{"body": bytearray(request.content)}], self.context)
+        fields, field_headers = read_form(request)
+        self.context.receive([{**request.headers, "explain": "False", **on_predictions, **field_headers}])
+        (content,) = self.handler.handle([fields], self.context)
         return httpx.Response(
             self.context.statuses[0], content=content, headers=self.context.response_headers[0]
         )
+
+
+def read_form(request):
+    """Return the fields of a request and their headers in TorchServe's layout."""
+    content_type = request.headers["content-type"]
+    if not content_type.startswith("multipart/"):
+        return {"body": bytearray(request.content)}, {}
+    head = f"Content-Type: {content_type}\r\n\r\n".encode()
+    parts = email.message_from_bytes(head + request.content, policy=email.policy.HTTP).iter_parts()
+    fields = {
+        part.get_param("name", header="content-disposition"): bytearray(part.get_payload(decode=True))
+        for part in parts
+    }
+    return fields, {name: {"content-type": "application/octet-stream"} for name in fields}
 
 
 def frame(content, compressed=False):

@@ -79,3 +79,25 @@ async def test_invalid_timeout_is_rejected(http):
     headers = {"grpc-timeout": "5 s"}
     _, status, details = await call(http, "ModelInfer", infer(raw=PIXELS.tobytes()), **headers)
     assert (status, "grpc-timeout" in details) == (3, True)
+
+
+async def test_large_messages_in_progress_are_limited(torchserve):
+    """Each message of 15 MiB takes almost the whole memory budget until its answer."""
+    released = asyncio.Event()
+
+    async def answer(request):
+        await released.wait()
+        return torchserve.handle_rest(request)
+
+    app = create_app(GatewaySettings(), httpx.MockTransport(answer))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        large = infer(raw=bytes(15 * 2**20))
+        calls = [asyncio.ensure_future(call(http, "ModelInfer", large)) for _ in range(4)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        small = asyncio.ensure_future(call(http, "ModelInfer", infer(raw=PIXELS.tobytes())))
+        await asyncio.wait(calls[:2], timeout=0.5)
+        released.set()
+        statuses = sorted(status for _, status, _ in await asyncio.gather(*calls))
+        assert (await small)[1] == 0
+    assert statuses == [3, 8, 8, 8]  # 3: not the bytes of the shape

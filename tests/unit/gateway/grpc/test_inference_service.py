@@ -10,6 +10,7 @@ from handlers.core.tensor import pack_bytes, unpack_bytes
 from tests.unit.client.fake_torchserve import NO_WORKER, Refused
 from tests.unit.gateway.grpc.grpc_calls import PIXELS, call, frame, infer
 from torchserve_models.client._stubs import open_inference_grpc_pb2 as messages
+from torchserve_models.gateway.grpc import inference_service
 
 
 def raw_outputs(response_message):
@@ -167,7 +168,7 @@ async def test_torchserve_errors_become_grpc_statuses(http, torchserve):
         (Refused(413, "TooManyItems", "5 inputs"), 3),
         (Refused(504, "DeadlineExceeded", "late"), 4),
         (Refused(507, "OutOfMemory", "no memory"), 8),
-        (Refused(500, "InternalServerException", "Worker died."), 13),
+        (Refused(500, "InternalServerException", "Worker died."), 14),
         (Refused(503, "InternalServerException", "Prediction failed"), 13),
     ):
         torchserve.failing["echo"] = refused
@@ -176,6 +177,17 @@ async def test_torchserve_errors_become_grpc_statuses(http, torchserve):
     torchserve.failing["echo"] = Refused(503, "ServiceUnavailableException", NO_WORKER.format("echo"))
     _, status, _ = await call(http, "ModelInfer", message)
     assert status == 8  # the model has workers, so its queue is full
+
+
+async def test_torchserves_name_of_the_service_has_the_same_answers(http):
+    message = infer("INPUT0", raw=PIXELS.tobytes())
+    answers = []
+    for service in (inference_service.SERVICE, inference_service.TORCHSERVE_SERVICE):
+        content = frame(message.SerializeToString())
+        response = await http.post(f"/{service}/ModelInfer", content=content)
+        answers.append((response.headers["x-grpc-status"], response.content))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == "0"
 
 
 @pytest.mark.parametrize(("name", "version"), [("a/b", ""), ("..", ""), ("echo", "1/0")])

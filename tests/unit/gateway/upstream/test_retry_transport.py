@@ -167,7 +167,8 @@ def dead_worker_response(status, body=WORKER_DIED):
 @pytest.mark.parametrize("status", [500, 507])
 def test_prediction_of_a_dead_worker_is_sent_once_more(readiness, status):
     transport = FailingTransport(dead_worker_response(status))
-    assert send(readiness, transport, "/predictions/images").status_code == 200
+    response = send(readiness, transport, "/predictions/images")
+    assert (response.status_code, response.headers["x-retried"]) == (200, "1")
     assert transport.bodies == [b"body"] * 2
     transport = FailingTransport(dead_worker_response(status), dead_worker_response(status))
     assert send(readiness, transport, "/predictions/images").status_code == status
