@@ -15,6 +15,8 @@ from torchserve_models.gateway import docs_pages
 from torchserve_models.gateway.compat_routes import CompatRoutes
 from torchserve_models.gateway.grpc.inference_service import GrpcInferenceService
 from torchserve_models.gateway.internal_routes import InternalRoutes
+from torchserve_models.gateway.keys.admission import Admission
+from torchserve_models.gateway.keys.key_store import KeyStore
 from torchserve_models.gateway.metrics import GatewayMetrics, MetricsMiddleware
 from torchserve_models.gateway.open_inference import OpenInferenceMetadata
 from torchserve_models.gateway.probes import ProbeRoutes
@@ -90,6 +92,10 @@ def create_app(
 
     cache = ResponseCache(settings, metrics.registry, upstream) if settings.cache_bytes else None
     open_inference = OpenInferenceMetadata(descriptions, fetch_server_metadata)
+    admission = None
+    if settings.key_file is not None:
+        store = KeyStore(settings.key_file)
+        admission = Admission(store, settings.summarizers, settings.key, metrics.registry)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -102,11 +108,13 @@ def create_app(
             cache.close()
 
     routes = [
-        *(cache.routes() if cache else ()),  # first, because looking for a route takes time
+        # First, because looking for a route takes time.
+        *(admission.routes() if admission else ()),
+        *(cache.routes() if cache else ()),
         *ProbeRoutes(readiness).routes(),
         *open_inference.routes(),
         GrpcInferenceService(
-            settings, http_client, open_inference, readiness, diagnosis, bodies, metrics
+            settings, http_client, open_inference, readiness, diagnosis, bodies, metrics, admission
         ).route(),
         *CompatRoutes(settings, prediction_client, diagnosis, bodies, metrics).routes(),
         *InternalRoutes(settings.key, diagnosis, recovery).routes(),

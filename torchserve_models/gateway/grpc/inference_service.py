@@ -27,6 +27,7 @@ from torchserve_models.client.settings import MAX_MESSAGE_BYTES
 from torchserve_models.gateway.grpc import grpc_framing
 from torchserve_models.gateway.grpc.grpc_framing import FRAME_BYTES, GrpcStatus
 from torchserve_models.gateway.grpc.translation import RestRequest, to_grpc, to_rest
+from torchserve_models.gateway.keys.admission import Admission
 from torchserve_models.gateway.metrics import GatewayMetrics
 from torchserve_models.gateway.open_inference import OpenInferenceMetadata
 from torchserve_models.gateway.readiness_poller import ReadinessPoller
@@ -57,6 +58,7 @@ class GrpcInferenceService:
         diagnosis: UnavailableDiagnosis,
         bodies: BodyReader,
         metrics: GatewayMetrics,
+        admission: Admission | None = None,
     ) -> None:
         """Create the service.
 
@@ -68,6 +70,7 @@ class GrpcInferenceService:
             diagnosis: Finds the reason for a 503 response.
             bodies: Reads request bodies.
             metrics: Counts rejected bodies.
+            admission: Checks whether an API key may use a model; None for no keys.
         """
         self._settings = settings
         self._http = http
@@ -76,6 +79,7 @@ class GrpcInferenceService:
         self._diagnosis = diagnosis
         self._bodies = bodies
         self._metrics = metrics
+        self._admission = admission
         self._parsing = asyncio.Semaphore(1)
         self._methods: dict[str, Method] = {
             "ServerLive": self._server_live,
@@ -119,6 +123,8 @@ class GrpcInferenceService:
 
         async with self._bodies.read(request, max_bytes + FRAME_BYTES, COPIES, size_of) as body:
             rest_request = await self._translate(translate, body)
+            if self._admission:
+                self._admission.check_model(request, rest_request.model)
             message = await run_until_disconnect(request, self._send(rest_request))
         return grpc_framing.message_response(message)
 
@@ -157,6 +163,8 @@ class GrpcInferenceService:
             message = getattr(module, f"{name}Request").FromString(content)
         except DecodeError:
             raise InvalidRequest(f"the message is not a {name}Request") from None
+        if self._admission and name == "ModelMetadata":
+            self._admission.check_model(request, message.name)
         response = getattr(module, f"{name}Response")(**await self._methods[name](message))
         return grpc_framing.message_response(response.SerializeToString())
 
