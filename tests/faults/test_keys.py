@@ -193,10 +193,16 @@ def test_large_body_is_not_read_without_a_key(keyed):
     with keyed.client() as client:
         keyed.torchserve.received.clear()
         assert error(client.post("/predictions/images", content=bytes(10 * 2**20))) == (401, "Unauthorized")
-        response = client.post(
-            "/predictions/images", content=bytes(10 * 2**20), headers=keyed.headers("images")
-        )
+        pieces = (bytes(2**16) for _ in range(160))
+        assert error(client.post("/predictions/images", content=pieces)) == (401, "Unauthorized")
+        assert not [request for request in keyed.torchserve.received if "x-request-id" in request.headers]
+        for content in (bytes(10 * 2**20), (bytes(2**16) for _ in range(160))):
+            response = client.post("/predictions/images", content=content, headers=keyed.headers("images"))
+            assert response.status_code == 200
         assert response.text == f"{10 * 2**20} bytes"
+    message = inference.PredictionsRequest(model_name="images", input={"data": bytes(3 * 2**20)})
+    assert call(keyed, METHODS[0][0], message, "") is STATUS.UNAUTHENTICATED
+    assert call(keyed, METHODS[0][0], message, "all") is STATUS.OK
 
 
 def call(keyed: Keyed, path: str, message: object, name: str) -> grpc.StatusCode:

@@ -30,7 +30,7 @@ class KeyFile:
         except OSError as error:
             raise KeyFileError(
                 f"cannot read the key file {self.path} ({error.strerror}); "
-                "create it with `torchserve-models keys create`"
+                "create it with torchserve-models keys create"
             ) from None
         except KeyError as error:
             raise KeyFileError(f"the key file {self.path} is not valid: {error} is missing") from None
@@ -55,7 +55,7 @@ class KeyFile:
             except KeyError:
                 raise KeyFileError(
                     f"the key file {self.path} has no key with the id {key_id!r}; "
-                    "`torchserve-models keys list` shows the ids"
+                    "torchserve-models keys list shows the ids"
                 ) from None
             self._write(keys.values())
         return removed

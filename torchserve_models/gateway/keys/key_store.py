@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +80,10 @@ class KeyStore:
 
     def _refresh(self) -> None:
         """Read the file if it has changed since the last call."""
-        try:
+        signature: tuple[int, ...] = ()
+        with suppress(OSError):
             status = self._file.path.stat()
             signature = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-        except OSError:
-            signature = ()
         if signature == self._signature:
             return
         self._signature = signature
