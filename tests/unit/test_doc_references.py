@@ -24,7 +24,7 @@ MADE_BY_USERS = (
     "deploy/.env",
     "deploy/compose.override",
 )
-SUBCOMMANDS = ("manage",)
+SUBCOMMANDS = ("keys", "manage")
 """Commands whose options belong to their subcommands."""
 
 

@@ -13,6 +13,7 @@ from torchserve_models.cli.gateway_options import (
     DrainDelayOption,
     EdgeOptions,
     GraceOption,
+    KeyFileOption,
     ModelRoutes,
 )
 from torchserve_models.cli.gateway_parsers import (
@@ -37,6 +38,7 @@ app = create_app()
         "gateway",
         "gateway --host 0.0.0.0 --tls cert.pem key.pem --rate 50",
         "gateway --upstream 10.0.0.2:8080 --access-log",
+        "gateway --keys keys.json --open-management",
     ),
 )
 @expand_options
@@ -84,6 +86,7 @@ def gateway_command(
     ] = None,
     drain_delay: DrainDelayOption = 0.0,
     grace: GraceOption = 60.0,
+    keys: KeyFileOption = None,
     cache: CacheOptions,
     edge: EdgeOptions,
     routes: ModelRoutes,
@@ -92,15 +95,19 @@ def gateway_command(
 
     They serve REST and gRPC with limits and TLS, and the routes of other servers, until Ctrl-C.
     """
+    from torchserve_models.gateway.keys.key_file import KeyFile, KeyFileError
+
     try:
         if cache.cache_size and upstream:
             raise ValueError(
                 "--upstream cannot be combined with --cache-size: only one server's versions are known"
             )
+        if keys is not None:
+            KeyFile(keys).read()
         endpoints = _server_endpoints(run_dir, port_offset)
         rest_port = _offset_port(port, GATEWAY_PORTS[0], port_offset)
         nginx_grpc_port = _offset_port(grpc_port, GATEWAY_PORTS[1], port_offset)
-    except ValueError as error:
+    except (ValueError, KeyFileError) as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USAGE
     config = NginxConfig(
@@ -112,7 +119,8 @@ def gateway_command(
         internal="127.0.0.1:0",
         **edge.nginx_settings(tuple(routes.summarizers.values()), _body_bytes(endpoints.health)),
     )
-    return _run_gateway(config, cache.gateway_settings(routes), drain_delay, grace)
+    settings = cache.gateway_settings(routes, key_file=keys.resolve() if keys else None)
+    return _run_gateway(config, settings, drain_delay, grace)
 
 
 def _server_endpoints(run_dir: Path, port_offset: int) -> Endpoints:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from torchserve_models.cli.gateway_options import CacheOptions, ModelRoutes
+from torchserve_models.cli.gateway_options import CacheOptions, KeyFileOption, ModelRoutes
 from torchserve_models.cli.gateway_parsers import ListenAddress, parse_listen_address
 from torchserve_models.cli.typer_helpers import create_app, examples, expand_options
 from torchserve_models.exit_codes import ExitCode
@@ -65,6 +65,7 @@ def gateway_app_command(
             help="nginx's listener without the cache, which only the command gateway configures.",
         ),
     ] = _SETTINGS.uncached,
+    keys: KeyFileOption = None,
     cache: CacheOptions,
     routes: ModelRoutes,
 ) -> int:
@@ -93,6 +94,7 @@ def gateway_app_command(
         key=os.environ.get("GATEWAY_KEY", ""),
         state_file=state_file,
         uncached=uncached.rstrip("/"),
+        key_file=keys,
     )
     return_large_blocks()
     shutdown = ShutdownFlag()

@@ -48,6 +48,10 @@ def gateway_config_command(
     health: Annotated[
         str, typer.Option(metavar="URL", help="URL of the supervisor's probes.")
     ] = GatewaySettings().health,
+    require_keys: Annotated[
+        bool,
+        typer.Option("--require-keys", help="Require API keys; start the gateway application with --keys."),
+    ] = False,
     wait: Annotated[float, typer.Option(metavar="SECONDS", help="Time to wait for the supervisor.")] = 60.0,
     edge: EdgeOptions,
     routes: ModelRoutes,
@@ -66,6 +70,7 @@ def gateway_config_command(
             internal="0.0.0.0:8091",
             gateway=f"{server}:8090",
             gateway_grpc=f"{server}:8092",
+            keys=require_keys,
             gateway_key=os.environ.get("GATEWAY_KEY", ""),
             endpoints=Endpoints.at(server),
             image_model=routes.image_model,

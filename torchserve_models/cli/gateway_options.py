@@ -41,6 +41,14 @@ GraceOption = Annotated[
         help="At shutdown, wait at most this long for requests in progress; a second signal ends the wait.",
     ),
 ]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        show_default="no keys",
+        help="Require an API key of this file for each request; `keys create` writes it.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +164,7 @@ class EdgeOptions:
     all_uploads: Annotated[int, _limit("Uploads of 1 MB or more in progress of all clients.")] = (
         _LIMITS.all_uploads
     )
+    key_requests: Annotated[int, _limit("Requests in progress of one API key.")] = _LIMITS.key_requests
     resend_rate: Annotated[
         int, _limit("Requests per second that are sent again after their worker died.")
     ] = _LIMITS.resends_per_second
@@ -220,6 +229,7 @@ class EdgeOptions:
                 client_uploads=self.client_uploads,
                 all_requests=self.all_requests,
                 all_uploads=self.all_uploads,
+                key_requests=self.key_requests,
                 body_bytes=self.body_memory * MIB if self.body_memory else body_bytes,
                 resends_per_second=self.resend_rate,
                 resend_burst=2 * self.resend_rate,

@@ -233,7 +233,10 @@ def metrics(
 def _run(connection: Connection, as_json: bool, answer: Callable[[AsyncClient], Awaitable[Answer]]) -> int:
     async def operation(settings: Settings) -> int:
         async with AsyncClient(
-            protocol=settings.protocol, endpoints=settings.endpoints, timeout=settings.timeout
+            protocol=settings.protocol,
+            endpoints=settings.endpoints,
+            timeout=settings.timeout,
+            api_key=settings.api_key,
         ) as client:
             value, lines = await answer(client)
         print(json.dumps(value, ensure_ascii=False, indent=2) if as_json else "\n".join(lines))

@@ -1,5 +1,6 @@
 """Options that several commands share: the address of the server, ports, numbers and durations."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,7 @@ PORT_SERVICES = {
     "health_port": "health",
 }
 """Service of each port option, by field of `ServerPorts`."""
-
-
+API_KEY_VARIABLE = "TORCHSERVE_API_KEY"
 MAX_DURATION_S = 3600.0
 
 
@@ -149,11 +149,34 @@ class Connection(ServerPorts, ServerLocation):
         float,
         typer.Option(parser=parse_timeout, metavar="S", help="Seconds for each request, retries included."),
     ] = 120.0
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=f"the environment variable {API_KEY_VARIABLE}",
+            help="File that contains the API key of a gateway.",
+        ),
+    ] = None
 
     def settings(self) -> Settings:
-        """Return the client's settings. Raises ValueError for addresses that cannot be used."""
+        """Return the client's settings. Raises ValueError for addresses or an API key that cannot be used."""
         endpoints = find_endpoints(self.url, self.run_dir, self.host, self.port_offset, self.by_service())
-        return Settings(endpoints, self.protocol, self.timeout)
+        return Settings(endpoints, self.protocol, self.timeout, api_key=read_api_key(self.api_key_file))
+
+
+def read_api_key(file: Path | None) -> str | None:
+    """Return the API key of a file, or of the environment; None without both. Raises ValueError."""
+    if file is None:
+        return os.environ.get(API_KEY_VARIABLE) or None
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--api-key-file: cannot read {file}: {error}") from None
+    if not text:
+        raise ValueError(
+            f"--api-key-file: {file} is empty; it must contain the key that `keys create` printed"
+        )
+    return text
 
 
 def check_exclusive(values: Mapping[str, Any]) -> None:

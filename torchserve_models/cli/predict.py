@@ -151,6 +151,7 @@ async def _predict(options: PredictOptions, settings: Settings) -> int:
         protocol=settings.protocol,
         endpoints=settings.endpoints,
         timeout=settings.timeout,
+        api_key=settings.api_key,
         max_concurrency=options.concurrency,
     ) as client:
         with ProgressBar(inputs.total, is_shown=inputs.is_bulk or len(options.inputs) > 1) as bar:

@@ -41,6 +41,7 @@ COMMANDS = {
     "predict": CommandSource("predict", "Send images and texts to a model; print labels and summaries."),
     "manage": CommandSource("manage", "Manage the models of a running server."),
     "gateway": CommandSource("gateway", "Run nginx and the gateway in front of a running server."),
+    "keys": CommandSource("keys", "Create, list and revoke API keys of the gateway."),
     "gateway-app": CommandSource(
         "gateway_app", "Run the gateway application alone, behind a separate nginx."
     ),

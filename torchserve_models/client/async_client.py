@@ -56,6 +56,7 @@ class AsyncClient(AsyncHealthMethods, AsyncManagementMethods, AsyncMapMethods):
         send_deadline: bool = True,
         max_connections: int | None = None,
         keepalive: float = 310.0,
+        api_key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Create a client. See `Client.__init__`."""
@@ -71,6 +72,7 @@ class AsyncClient(AsyncHealthMethods, AsyncManagementMethods, AsyncMapMethods):
             send_deadline=send_deadline,
             max_connections=max_connections,
             keepalive=keepalive,
+            api_key=api_key,
         )
         self._budget = RetryBudget()
         self._concurrency_limit = AdaptiveConcurrencyLimit(self.settings)

@@ -128,7 +128,8 @@ def _arguments(call: RpcCall[Any], target: str, settings: Settings, deadline: De
     if call.carries_deadline and settings.send_deadline:
         for name, value in deadline_fields(target, seconds).items():
             call.request.input[name] = value.encode()
-    return {"timeout": seconds, "metadata": tuple(call.headers.items()) or None}
+    metadata = {**settings.credentials, **call.headers}
+    return {"timeout": seconds, "metadata": tuple(metadata.items()) or None}
 
 
 def _as_torchserve_error(error: Any, target: str, deadline: Deadline) -> TorchServeError:

@@ -123,6 +123,7 @@ def _request(
         base.rstrip("/") + call.path,
         headers={
             "accept": "application/json",
+            **settings.credentials,
             **call.headers,
             **(deadline_fields(base, left) if sends_deadline else {}),
         },

@@ -1,5 +1,6 @@
 """Settings of a client: addresses, protocol, timeouts, retries and limits."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -34,6 +35,7 @@ class Settings:
     max_concurrency: int | None = MAX_CONCURRENCY
     max_connections: int | None = None
     keepalive: float = 310.0
+    api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -48,8 +50,15 @@ class Settings:
                 raise ValueError(f"{name} must be above 0 or None, not {number}")
         if not self.keepalive >= 1:
             raise ValueError(f"keepalive must be at least 1 second, not {self.keepalive}")
+        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
+            raise ValueError("api_key must consist of printable ASCII characters without spaces")
         if self.protocol in ("grpc", "open-inference-grpc") and not self.endpoints.grpc_inference:
             raise ValueError(
                 f"the gRPC port of {self.endpoints.inference} is not known; pass "
                 "endpoints=Endpoints.gateway(URL, grpc_port=N), or use protocol='rest'"
             )
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The header or the metadata with the API key, if there is one."""
+        return {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}

@@ -57,6 +57,7 @@ class Client(HealthMethods, ManagementMethods, MapMethods):
         send_deadline: bool = True,
         max_connections: int | None = None,
         keepalive: float = 310.0,
+        api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """Create a client; connections are opened when they are first needed.
@@ -80,6 +81,7 @@ class Client(HealthMethods, ManagementMethods, MapMethods):
                 limit.
             keepalive: Seconds between HTTP/2 pings on a gRPC connection with calls in progress, at least 1.
                 TorchServe closes connections that ping more often than every 5 minutes; nginx does not.
+            api_key: API key of a gateway that requires one, sent with every request. Use TLS on a network.
             transport: Replacement for httpx's transport, for example in a test.
 
         Raises:
@@ -97,6 +99,7 @@ class Client(HealthMethods, ManagementMethods, MapMethods):
             send_deadline=send_deadline,
             max_connections=max_connections,
             keepalive=keepalive,
+            api_key=api_key,
         )
         self._budget = RetryBudget()
         self._concurrency_limit = AdaptiveConcurrencyLimit(self.settings)

@@ -19,6 +19,8 @@ from torchserve_models.gateway.grpc.predictions_service import PredictionsServic
 from torchserve_models.gateway.grpc.rest_calls import RestCalls
 from torchserve_models.gateway.grpc.standard_services import run_standard_services
 from torchserve_models.gateway.internal_routes import InternalRoutes
+from torchserve_models.gateway.keys.admission import Admission
+from torchserve_models.gateway.keys.key_store import KeyStore
 from torchserve_models.gateway.metrics import GatewayMetrics, MetricsMiddleware
 from torchserve_models.gateway.open_inference import OpenInferenceMetadata
 from torchserve_models.gateway.probes import ProbeRoutes
@@ -79,7 +81,11 @@ def create_app(
         max_concurrency=None,
         transport=forwarding,
     )
-    calls = GrpcCalls(bodies, metrics)
+    admission = None
+    if settings.key_file is not None:
+        store = KeyStore(settings.key_file)
+        admission = Admission(store, settings.summarizers, settings.key, metrics.registry)
+    calls = GrpcCalls(bodies, metrics, admission)
     rest = RestCalls(forwarding, settings.inference, diagnosis)
     metrics.ready.set_function(lambda: float(readiness.server_problem() is None))
 
@@ -114,7 +120,9 @@ def create_app(
             cache.close()
 
     routes = [
-        *(cache.routes() if cache else ()),  # first, because looking for a route takes time
+        # First, because looking for a route takes time.
+        *(admission.routes() if admission else ()),
+        *(cache.routes() if cache else ()),
         *ProbeRoutes(readiness).routes(),
         *open_inference.routes(),
         PredictionsService(calls, rest, readiness).route(),

@@ -56,6 +56,7 @@ class GatewaySettings:
         cache_ttl_s: Seconds for which a cached answer is used.
         cache_check_timeout_s: Seconds to wait for TorchServe's management API, which the cache asks for each request.
         uncached: URL of nginx's listener without the cache, see NginxConfig; the cache requires it.
+        key_file: The file of the API keys; None for no checks.
     """
 
     inference: str = "http://127.0.0.1:8080"
@@ -79,6 +80,7 @@ class GatewaySettings:
     cache_ttl_s: float = CACHE_TTL_S
     cache_check_timeout_s: float = CACHE_CHECK_TIMEOUT_S
     uncached: str = ""
+    key_file: Path | None = None
 
     @property
     def endpoints(self) -> Endpoints:

@@ -19,6 +19,8 @@ from torchserve_models.client import TorchServeError
 from torchserve_models.client.settings import MAX_MESSAGE_BYTES
 from torchserve_models.gateway.grpc import grpc_framing
 from torchserve_models.gateway.grpc.grpc_framing import FRAME_BYTES, GrpcStatus
+from torchserve_models.gateway.grpc.rest_calls import RestRequest
+from torchserve_models.gateway.keys.admission import Admission
 from torchserve_models.gateway.metrics import GatewayMetrics
 from torchserve_models.gateway.request_bodies.reader import BodyReader
 from torchserve_models.gateway.upstream.forwarding import forward_context
@@ -31,21 +33,25 @@ MAX_QUERY_BYTES = 64 * 2**10
 """Limit for the messages of the health and metadata methods."""
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+T = TypeVar("T", bound=RestRequest)
 Method = Callable[[Request], Awaitable[Response]]
 
 
 class GrpcCalls:
     """Reader of the calls of all services."""
 
-    def __init__(self, bodies: BodyReader, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, bodies: BodyReader, metrics: GatewayMetrics, admission: Admission | None = None
+    ) -> None:
         """
         Args:
             bodies: Reads request bodies.
             metrics: Counts rejected bodies.
+            admission: Checks whether an API key may use a model; None for no keys.
         """
         self._bodies = bodies
         self._metrics = metrics
+        self._admission = admission
         self._parsing = asyncio.Semaphore(1)
 
     def route(self, service: str, methods: Mapping[str, Method]) -> Route:
@@ -81,7 +87,8 @@ class GrpcCalls:
 
         Raises:
             HandlerError: The message is invalid or too large.
-            TorchServeError: There is no memory for the message (429), or no model can have its name.
+            TorchServeError: There is no memory for the message (429), no model can have its name, or the API key may
+                not use the model.
         """
         encoding = request.headers.get("grpc-encoding", "")
 
@@ -92,7 +99,14 @@ class GrpcCalls:
             return translate(grpc_framing.read_frame(body, encoding), MAX_MESSAGE_BYTES)
 
         async with self._bodies.read(request, MAX_MESSAGE_BYTES + FRAME_BYTES, COPIES, size_of) as body:
-            yield await self._translate(parse, body)
+            prediction = await self._translate(parse, body)
+            self.check_model(request, prediction.model)
+            yield prediction
+
+    def check_model(self, request: Request, model: str) -> None:
+        """Raise AccessDenied if the API key of the call may not use the model."""
+        if self._admission:
+            self._admission.check_model(request, model)
 
     async def read_query(self, request: Request, message_type: type[Message]) -> Any:
         """Return the message of a health or metadata method. Raises InvalidRequest."""

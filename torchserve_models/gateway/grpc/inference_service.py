@@ -79,6 +79,8 @@ class GrpcInferenceService:
         async def call(request: Request) -> Response:
             module = import_stubs("open_inference_grpc")
             message = await self._calls.read_query(request, getattr(module, f"{name}Request"))
+            if name == "ModelMetadata":
+                self._calls.check_model(request, message.name)
             response = getattr(module, f"{name}Response")(**await query(message))
             return grpc_framing.message_response(response.SerializeToString())
 

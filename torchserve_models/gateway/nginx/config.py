@@ -29,6 +29,7 @@ class Limits:
         client_uploads: Uploads of at least 1 MB in progress of one client address.
         all_requests: Requests in progress of all clients.
         all_uploads: Uploads of at least 1 MB in progress of all clients.
+        key_requests: Requests in progress of one API key.
         body_bytes: Bytes of all request bodies that one TorchServe may hold (serving/run_config/memory_budget.py).
         resends_per_second: Requests per second that nginx retries after their worker died.
         resend_burst: Such requests that may exceed the rate.
@@ -39,6 +40,7 @@ class Limits:
     client_uploads: int = 16
     all_requests: int = 2048
     all_uploads: int = 256
+    key_requests: int = 256
     body_bytes: int = 512 * 2**20
     resends_per_second: int = 10
     resend_burst: int = 20
@@ -59,6 +61,7 @@ class NginxConfig:
             free port.
         uncached: The address for predictions that the gateway does not find in its response cache; empty for no
             cache. Port 0 is replaced by a free port.
+        keys: Whether requests need an API key, which the gateway checks (gateway/keys).
         endpoints: TorchServe's addresses.
         others: REST addresses of further TorchServe instances that share the predictions.
         tls: The certificate; None for plain HTTP.
@@ -88,6 +91,7 @@ class NginxConfig:
     gateway_key: str = ""
     internal: str = "127.0.0.1:0"
     uncached: str = ""
+    keys: bool = False
     endpoints: Endpoints = field(default_factory=Endpoints)
     others: tuple[str, ...] = ()
     tls: Tls | None = None

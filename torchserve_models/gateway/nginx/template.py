@@ -52,7 +52,8 @@ def template_variables(config: NginxConfig, work: Path) -> dict[str, str]:
         tls, secure = "ssl_certificate {}; ssl_certificate_key {};".format(*files), " ssl http2"
     internal = _plain(re.sub(":0$", ":8091", config.internal))
     proxy_protocol = " proxy_protocol" if config.proxy_protocol else ""
-    key = config.gateway_key and _plain(config.gateway_key)
+    gateway_key = config.gateway_key and _plain(config.gateway_key)
+    keys = _keys(config)
     return {
         "HTTP_LISTEN": _plain(config.http) + secure + proxy_protocol,
         "GRPC_LISTEN": _plain(config.grpc) + (secure or " http2") + proxy_protocol,
@@ -64,7 +65,11 @@ def template_variables(config: NginxConfig, work: Path) -> dict[str, str]:
         "RESOLVER": _resolver(config),
         "GATEWAY": _plain(config.gateway) + _resolve(config),
         "GATEWAY_GRPC": _plain(re.sub(":0$", ":8092", config.gateway_grpc)) + _resolve(config),
-        "GATEWAY_KEY": key,
+        "GATEWAY_KEY": gateway_key,
+        **keys,
+        "ADMISSION": "\n        ".join(
+            _location(name, GATEWAY_KEY=gateway_key) for name in ("= /.admit", "@unknown_result")
+        ),
         "MANAGEMENT_SERVER": _plain(_host(endpoints.management)) + _resolve(config),
         "METRICS_SERVER": _plain(_host(endpoints.metrics)) + _resolve(config),
         "HEALTH_EVENTS": _plain(_host(endpoints.health)),
@@ -85,7 +90,7 @@ def template_variables(config: NginxConfig, work: Path) -> dict[str, str]:
         "WORKER_PROCESSES": str(config.workers),
         # `access_log off` would also disable the log of disconnected clients.
         "ACCESS_LOG": "/dev/null requests if=0" if config.access_log == "off" else config.access_log,
-        "DEADLINES": _deadlines(key),
+        "DEADLINES": _deadlines(GATEWAY_KEY=gateway_key, **keys),
         "WORK": _path(work),
         **_upstreams(config),
         **_limits(config.limits, config.workers),
@@ -116,6 +121,23 @@ def _cache(config: NginxConfig) -> dict[str, str]:
     }
 
 
+def _keys(config: NginxConfig) -> dict[str, str]:
+    """Return the variables of the checks of API keys."""
+    names = "ADMIT", "STRIP_KEY", "KEY_ID", "KEY_REQUESTS", "LOG_KEY_ID", "WITH_KEY"
+    if not config.keys:
+        return dict.fromkeys(names, "")
+    values = (
+        "auth_request /.admit; auth_request_set $admission $upstream_http_x_admission; "
+        "auth_request_set $key_id $upstream_http_x_edge_key_id;",
+        'proxy_set_header Authorization "";',
+        "proxy_set_header X-Edge-Key-Id $key_id;",
+        f"limit_conn key_requests {config.limits.key_requests};",
+        " key=$key_id",
+        ", with this API key",
+    )
+    return dict(zip(names, values, strict=True))
+
+
 def _upstreams(config: NginxConfig) -> dict[str, str]:
     """Return the servers of each upstream group, one for each size class of bodies."""
     addresses = [_host(config.endpoints.inference), *config.others]
@@ -126,18 +148,20 @@ def _upstreams(config: NginxConfig) -> dict[str, str]:
     return groups
 
 
-def _deadlines(gateway_key: str) -> str:
+def _location(name: str, **values: str) -> str:
+    """Return the first location of this name in the template, which is that of REST, with values of variables."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    begin = template.index(f"        location {name} {{")
+    block = template[begin : template.index("\n        }\n", begin)].strip() + "\n        }"
+    return Template(block).safe_substitute(values)
+
+
+def _deadlines(**values: str) -> str:
     """Return copies of four locations for each value of `$within`, because a timeout cannot be a variable."""
-    template = TEMPLATE.read_text(encoding="utf-8").replace("${GATEWAY_KEY}", gateway_key)
-
-    def block(name: str) -> str:
-        begin = template.index(f"        location @{name} {{")  # the first one, REST's
-        return template[begin : template.index("\n        }\n", begin)].strip() + "\n        }"
-
     copies = []
-    for seconds in re.findall(r" _(\d+)s;$", template, re.MULTILINE):
+    for seconds in re.findall(r" _(\d+)s;$", TEMPLATE.read_text(encoding="utf-8"), re.MULTILINE):
         for name in ("cache", "torchserve", "lost", "resend"):
-            head, body = block(name).split("\n", 1)
+            head, body = _location(f"@{name}", **values).split("\n", 1)
             head = head.replace(f"@{name}", f"@{name}_{seconds}s")
             body = body.replace(
                 "next_upstream_timeout 10s;", f"next_upstream_timeout {min(int(seconds), 10)}s;"

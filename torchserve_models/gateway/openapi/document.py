@@ -12,6 +12,8 @@ from torchserve_models.gateway.settings import MAX_PIXEL_BODY_BYTES, GatewaySett
 from torchserve_models.gateway.upstream.model_descriptions import ModelDescription
 
 PREDICTION_ERRORS = (400, 404, 413, 429, 500, 502, 503, 504, 507)
+_KEY_SCHEME = "api-key"
+_BEARER = {"type": "http", "scheme": "bearer"}
 INTRODUCTION = f"""Image classification and summarization on TorchServe.
 
 A request body may have up to {MAX_MESSAGE_BYTES // 2**20} MiB, or {MAX_PIXEL_BODY_BYTES // 2**20} MiB for pixels as
@@ -32,15 +34,16 @@ def build_document(
     Args:
         descriptions: The registered models.
         server: The URL of the API; without one, it is the origin of the document.
-        settings: Assigns models to the compatibility routes.
+        settings: Assigns models to the compatibility routes, and tells whether requests need an API key.
     """
+    settings = settings or GatewaySettings()
     models = [ModelSchemas(description) for description in descriptions]
     paths: dict[str, Any] = {}
     schemas: dict[str, Schema] = {"Error": error_schema(), **SCHEMAS}
     for description, model in zip(descriptions, models, strict=True):
         schemas |= _schemas_of(model) if model.has_metadata else {}
         paths |= _predictions(model) | _open_inference(description.versions, model)
-    paths |= compat_paths(models, settings or GatewaySettings(), errors(PREDICTION_ERRORS)) | _server_routes()
+    paths |= compat_paths(models, settings, errors(PREDICTION_ERRORS)) | _server_routes()
     return {
         "openapi": "3.1.0",
         "info": {"title": "Models on TorchServe", "version": "1", "description": INTRODUCTION},
@@ -51,7 +54,12 @@ def build_document(
             {"name": "server", "description": "Health and metadata of the whole server."},
         ],
         "paths": paths,
-        "components": {"schemas": schemas, "responses": responses_by_status()},
+        **({"security": [{_KEY_SCHEME: []}]} if settings.key_file else {}),
+        "components": {
+            "schemas": schemas,
+            "responses": responses_by_status(),
+            **({"securitySchemes": {_KEY_SCHEME: _BEARER}} if settings.key_file else {}),
+        },
     }
 
 

@@ -29,7 +29,7 @@ MAX_ANSWER_BYTES = 2**18
 # Headers of the request that nginx sets again, or that end at the gateway.
 _REQUEST_ONLY = frozenset(
     b"connection content-length transfer-encoding x-request-timeout x-request-start x-edge-id x-gateway-key "
-    b"x-cache-route".split()
+    b"x-cache-route x-edge-key-id".split()
 )
 # Headers of the first answer that do not belong to the others: nginx sets them again. TorchServe forbids caching in
 # all of its answers with the last three, which handlers cannot change.

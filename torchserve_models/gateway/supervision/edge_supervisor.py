@@ -66,6 +66,7 @@ class EdgeSupervisor:
             gateway_grpc=gateway_grpc,
             internal=internal,
             uncached=uncached if settings.cache_bytes else "",
+            keys=settings.key_file is not None,
             gateway_key=secrets.token_hex(16),
             image_model=settings.image_model,
             route_models=settings.route_models,
@@ -267,6 +268,8 @@ class EdgeSupervisor:
         line += [f"--upstream=http://{address}" for address in self.config.others]
         line += ["--state-file", str(self._state), "--image-model", settings.image_model]
         line += [f"--route-model={route}={name}" for route, name in settings.route_models.items()]
+        if settings.key_file is not None:
+            line += ["--keys", str(settings.key_file)]
         if settings.cache_bytes:
             line += [f"--cache-size={settings.cache_bytes}", f"--cache-ttl={settings.cache_ttl_s:g}"]
             line += [f"--cache-check-timeout={settings.cache_check_timeout_s:g}"]

@@ -249,8 +249,73 @@ def test_host_names_are_looked_up_again_with_a_resolver(tmp_path):
     text = render_config(config, tmp_path)
     assert "resolver 127.0.0.11 valid=2s ipv6=off;" in text
     servers = re.findall(r"server (torchserve:\d+)( resolve)?", text)
-    assert len(servers) == 11
+    assert len(servers) == 13
     assert all(resolve for _, resolve in servers)
     for upstream in re.findall(r"upstream \w+ \{[^}]*\}", text):
         assert ("zone " in upstream) or "resolve" not in upstream  # nginx requires a zone for `resolve`
     assert "resolve" not in "".join(template_variables(NginxConfig(), tmp_path).values())
+
+
+# Locations of clients' requests that need no key: unknown routes, probes and documentation.
+OPEN_LOCATIONS = {
+    "/",
+    "~ ^/(?:livez|readyz(?:/.*)?|ping|v2/health/(?:live|ready)|v1/models/[^/:]+|"
+    "v2/models/[^/]+(?:/versions/[^/]+)?/ready)$",
+    r"~ ^/(?:|openapi\.json|(?:v2|docs)(?:/.*)?)$",
+    r'~ "^/grpc\.(?:health\.v1\.Health/(?:Check|Watch|List)|'
+    r'reflection\.v1(?:alpha)?\.ServerReflection/ServerReflectionInfo)$"',
+}
+
+
+def locations(tmp_path):
+    """Return the name and directives of each location of the two servers for clients, with keys."""
+    text = render_config(NginxConfig(keys=True, uncached="127.0.0.1:8092"), tmp_path)
+    _, rest, internal, grpc = text.split("\n    server {\n")
+    assert "# The internal server" in rest
+    assert "/edge/nginx" in internal
+    return re.findall(r"\n        location ([^\n]*) \{\n(.*?)\n        \}", rest + grpc, re.DOTALL)
+
+
+def test_every_other_location_requires_a_key(tmp_path):
+    public = [
+        (name, body) for name, body in locations(tmp_path) if name[0] != "@" and "internal;" not in body
+    ]
+    closed = {name for name, body in public if "auth_request /.admit;" in body}
+    assert {name for name, _ in public} - closed == OPEN_LOCATIONS
+    for name, body in public:
+        # `rewrite ... break` ends the directives of the rewrite module.
+        scope, rewrite = body.find("set $required_scope"), re.search(r"rewrite [^\n]* break;", body)
+        assert name not in closed or (scope >= 0 and (rewrite is None or scope < rewrite.start())), name
+
+
+def test_keys_are_removed_wherever_headers_are_set(tmp_path):
+    """A location with `proxy_set_header` does not inherit that of the server."""
+    setting = [(name, body) for name, body in locations(tmp_path) if "proxy_set_header" in body]
+    assert len(setting) > 10
+    for name, body in setting:
+        assert 'proxy_set_header Authorization "";' in body or "proxy_pass_request_headers off;" in body, name
+
+
+def test_keys_are_off_by_default(tmp_path):
+    text = render_config(NginxConfig(), tmp_path)
+    for part in (
+        "auth_request /.admit",
+        "_set_header Authorization",
+        "X-Edge-Key-Id",
+        "limit_conn key_requests",
+        "key=$key_id",
+        "with this API key or",
+    ):
+        assert part not in text
+        assert part in render_config(NginxConfig(keys=True), tmp_path)
+
+
+@needs_nginx
+@pytest.mark.parametrize("options", [{}, {"uncached": "127.0.0.1:8092"}])
+def test_nginx_accepts_the_configuration_with_keys(tmp_path, options):
+    assert start_command(
+        NginxConfig(
+            keys=True, gateway_key="k", open_management=True, access_log="/dev/null requests", **options
+        ),
+        tmp_path,
+    )

@@ -259,3 +259,13 @@ def test_parameter_schema_matches_the_validation(parameter, value):
     except InvalidParameter:
         is_accepted = False
     assert jsonschema_rs.is_valid(schema, value) is is_accepted
+
+
+def test_document_names_the_api_key_if_keys_are_required(models, tmp_path):
+    openapi = build_document(models)
+    assert "security" not in openapi
+    assert "securitySchemes" not in openapi["components"]
+    openapi = build_document(models, settings=GatewaySettings(key_file=tmp_path / "keys.json"))
+    ((name, scopes),) = openapi["security"][0].items()
+    assert scopes == []
+    assert openapi["components"]["securitySchemes"] == {name: {"type": "http", "scheme": "bearer"}}
