@@ -4,7 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from handlers.core import activity, request_log
+from handlers.core import activity, metrics, request_log
 
 CONFIG = """
 minWorkers: {workers}
@@ -146,7 +146,26 @@ class Toy:
 """
 """A handler that logs errors like this repository's handlers."""
 
-MODULES = {Path(file).name: Path(file).read_text() for file in (activity.__file__, request_log.__file__)}
+COUNTING = """
+import os
+import metrics
+
+class Toy:
+    def initialize(self, context):
+        model = context.manifest["model"]
+        counted = metrics.Metrics(context.metrics, model["modelName"], model["modelVersion"])
+        counted.add(metrics.WORKER_STARTS, 1)
+        counted.flush()
+
+    def handle(self, data, context):
+        if bytes(data[0].get("body", b"")) == b"exit":
+            os._exit(9)
+        return [""] * len(data)
+"""
+"""A handler that counts its starts like this repository's handlers."""
+
+_FILES = (activity.__file__, metrics.__file__, request_log.__file__)
+MODULES = {Path(file).name: Path(file).read_text() for file in _FILES}
 """Modules that handlers can import."""
 
 
