@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pytest
 
 PACKAGES = {
+    "amtool": "prometheus-alertmanager",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "curl": "curl",
@@ -21,6 +22,7 @@ PACKAGES = {
     "npm": "npm",
     "openssl": "openssl",
     "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
     "promtool": "prometheus",
     "systemd-analyze": "systemd",
     "unzip": "unzip",

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,12 @@ from benchmarks.scenarios import images
 from benchmarks.scenarios.base import ImageScenario
 from benchmarks.scenarios.workloads import TextRequest
 from benchmarks.systems.base import START_TIMEOUT_S, ImageLoad, Load, RunContext, System, TextLoad
-from handlers.core.metrics import ACCEPTED_DRAFT_TOKENS, DRAFT_TOKENS, GENERATED_TOKENS
+from handlers.core.metrics import (
+    ACCEPTED_DRAFT_TOKENS,
+    DRAFT_TOKENS,
+    FLUSH_INTERVAL_S,
+    GENERATED_TOKENS,
+)
 from torchserve_models import serving
 from torchserve_models.client import Client, TorchServeError
 from torchserve_models.loadgen import Target, post_request, wait_until_answering
@@ -89,6 +95,7 @@ class Product(System):
         return str(self._server.failure) if self._server and self._server.failure else None
 
     def _read_counters(self) -> Counter[str]:
+        time.sleep(2 * FLUSH_INTERVAL_S)  # the worker's last values
         names = (GENERATED_TOKENS, DRAFT_TOKENS, ACCEPTED_DRAFT_TOKENS)
         return Counter({sample.name: int(sample.value) for sample in self._client.metrics(names)})
 

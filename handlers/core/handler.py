@@ -10,7 +10,7 @@ from typing import Any
 from handlers.core import repeated_fields, request_log
 from handlers.core.config import server_setting
 from handlers.core.device import Device
-from handlers.core.metrics import Metrics
+from handlers.core.metrics import WORKER_STARTS, Metrics
 from handlers.core.pipeline import BatchPipeline, PipelineSettings, Response
 from handlers.core.response_encoder import to_json
 from handlers.core.task import Answer, Item, Task
@@ -25,6 +25,10 @@ class Handler(Task[Item, Answer]):
         """Load the model from the archive's folder and warm up. Raises ConfigurationError and errors of `load`."""
         request_log.install()
         repeated_fields.install()
+        version = str((context.manifest or {}).get("model", {}).get("modelVersion", ""))
+        metrics = Metrics(context.metrics, context.model_name, version)
+        metrics.add(WORKER_STARTS, 1)
+        metrics.flush()  # before loading, which may fail
         properties = context.system_properties
         folder = Path(properties["model_dir"])
         settings = context.model_yaml_config or {}
@@ -48,11 +52,11 @@ class Handler(Task[Item, Answer]):
             self,
             PipelineSettings(
                 context.model_name,
-                str((context.manifest or {}).get("model", {}).get("modelVersion", "")),
+                version,
                 config.max_items,
                 server_setting(settings, "responseTimeout", 120),
             ),
-            Metrics(context.metrics, context.model_name),
+            metrics,
         )
         self._pipeline.start()
         logger.info("%s is loaded: %s", context.model_name, self._origin())

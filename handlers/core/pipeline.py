@@ -96,6 +96,7 @@ class BatchPipeline(Generic[Item, Answer]):
     def start(self) -> None:
         """Warm up the task, then report to the supervisor that the worker is ready."""
         self._task.warm_up()
+        self._metrics.start()
         # Until this file exists, the supervisor assumes that the worker is loading.
         self._activity = ActivityWriter.from_environment()
         self._activity.start_heartbeat()
@@ -117,7 +118,6 @@ class BatchPipeline(Generic[Item, Answer]):
                 release(fields)  # now also bodies that tensors referred to
             if size > TRIM_BYTES:
                 trim()
-            self._metrics.flush()
 
     def describe(self) -> dict[str, Any]:
         """Return the task's inputs, outputs and parameters, for the describe API and the API documentation.
@@ -159,7 +159,11 @@ class BatchPipeline(Generic[Item, Answer]):
         with self._metrics.seconds(names.ENCODE_SECONDS):
             responses = [self._respond(*pair) for pair in zip(requests, answers, strict=True)]
             self._count_tokens(answers)
-        self._admission.record_batch(num_started, time.monotonic() - started)
+        now = time.monotonic()
+        for request in requests:
+            if request.timing.has_start:
+                self._metrics.observe(names.REQUEST_SECONDS, request.timing.age(now))
+        self._admission.record_batch(num_started, now - started)
         return responses
 
     def _decode_all(self, requests: Sequence[PendingRequest[Item]]) -> None:
@@ -219,7 +223,7 @@ class BatchPipeline(Generic[Item, Answer]):
         remaining = [index for index in indices if index not in errors]
         if not remaining:
             return dict(errors)
-        self._metrics.add(names.BATCH_SIZE, len(remaining))
+        self._metrics.observe(names.BATCH_SIZE, len(remaining))
         with log_context(*(request.label for request in requests if request.error is None)):
             return errors | dict(
                 zip(remaining, self._predict([items[index] for index in remaining]), strict=True)

@@ -1,12 +1,20 @@
-"""Add the request's label to all warnings and errors that a worker logs for a request."""
+"""Add the level, and the request's label, to all warnings and errors that a worker logs.
+
+TorchServe logs each line that a worker prints as INFO, without a timestamp or level of the worker. The formatter
+therefore puts the level and the label in front of each line, also of tracebacks. serving/log4j2.xml moves the level
+to its place in workers.log.
+"""
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 _label: ContextVar[str] = ContextVar("request_label", default="")
 _MAX_LABELS = 8
+_LEVELS = {logging.WARNING: "WARN ", logging.ERROR: "ERROR", logging.CRITICAL: "FATAL"}
+"""Names of the levels in log4j2.xml, with the width of its pattern."""
 
 
 @contextmanager
@@ -35,8 +43,31 @@ class RequestFilter(logging.Filter):
         return True
 
 
+class LevelFormatter(logging.Formatter):
+    """A formatter that begins each line of warnings and errors with the level and the request's label.
+
+    Other records are unchanged, because TorchServe reads metrics and the worker's state from them.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        level = next((name for number, name in reversed(_LEVELS.items()) if record.levelno >= number), None)
+        if level is None:
+            return text
+        label = getattr(record, "request", "")
+        first, *others = text.splitlines() or [""]
+        return "\n".join(
+            [f"[{level}] {first}", *(f"[{level}] {label and f'[{label}] '}{line}" for line in others)]
+        )
+
+
 def install() -> None:
-    """Add the filter to the root logger's handlers, which write the worker's log. Further calls have no effect."""
+    """Add the filter to the root logger's handlers, and the formatter to those that write to TorchServe's log.
+
+    Further calls have no effect.
+    """
     for handler in logging.getLogger().handlers:
         if not any(isinstance(log_filter, RequestFilter) for log_filter in handler.filters):
             handler.addFilter(RequestFilter())
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setFormatter(LevelFormatter())

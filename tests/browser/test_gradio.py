@@ -93,7 +93,9 @@ def test_camera_photo_is_classified(page, api, presentation):
     before = api.metrics().total("handler_requests_total", ModelName="resnet-50")
     page.click("button[aria-label='capture photo']")
     page.until(lambda: len(labels(page)) == 5, "five labels")
-    assert api.metrics().total("handler_requests_total", ModelName="resnet-50") > before
+    page.until(
+        lambda: api.metrics().total("handler_requests_total", ModelName="resnet-50") > before, "the request"
+    )
     page.check()
 
 
@@ -148,8 +150,13 @@ def test_server_tab_shows_models_and_traffic(page, api, presentation):
         assert f"version {api.describe(name).version}" in text
     assert text.count("1 of 1 workers ready") == len(names)
     api.classify("resnet-50", IMAGE)
-    counted = api.metrics().total("handler_requests_total", ModelName="resnet-50")
-    page.until(lambda: requests(page, "resnet-50") == counted, f"{counted} requests")
+    page.until(
+        lambda: (
+            requests(page, "resnet-50")
+            == api.metrics().total("handler_requests_total", ModelName="resnet-50")
+        ),
+        "the number of requests",
+    )
     page.check()
     page.save(f"server-{presentation}")
 

@@ -9,6 +9,7 @@ import httpx
 import psutil
 import pytest
 
+from torchserve_models.client import Client
 from torchserve_models.client._stubs import inference_pb2, inference_pb2_grpc
 from training.images import draw_image
 
@@ -138,6 +139,6 @@ def test_request_with_a_passed_deadline_is_504(server):
 
 def count_skipped(server):
     """Return the number of requests to resnet-50 that were skipped because of their deadline."""
-    lines = httpx.get(server.metrics + "/metrics", timeout=30).text.splitlines()
-    name = 'handler_skipped_requests_total{ModelName="resnet-50",Reason="deadline"'
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+    with Client(endpoints=server.endpoints) as client:
+        metrics = client.metrics(["handler_skipped_requests_total"])
+    return metrics.total("handler_skipped_requests_total", ModelName="resnet-50", Reason="deadline")

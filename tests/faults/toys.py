@@ -4,7 +4,7 @@ import json
 import zipfile
 from pathlib import Path
 
-from handlers.core import activity
+from handlers.core import activity, metrics, request_log
 
 CONFIG = """
 minWorkers: {workers}
@@ -127,7 +127,46 @@ class Toy:
         return [str(os.getpid())] * len(data)
 """
 
-ACTIVITY = Path(activity.__file__).read_text()
+LOGGING = """
+import logging
+import request_log
+
+class Toy:
+    def initialize(self, context):
+        request_log.install()
+
+    def handle(self, data, context):
+        with request_log.log_context("request mine, REST"):
+            try:
+                {}["config"]
+            except KeyError:
+                logging.getLogger("toy").exception("unexpected error")
+        print("as printed")
+        return [""] * len(data)
+"""
+"""A handler that logs errors like this repository's handlers."""
+
+COUNTING = """
+import os
+import metrics
+
+class Toy:
+    def initialize(self, context):
+        model = context.manifest["model"]
+        counted = metrics.Metrics(context.metrics, model["modelName"], model["modelVersion"])
+        counted.add(metrics.WORKER_STARTS, 1)
+        counted.flush()
+
+    def handle(self, data, context):
+        if bytes(data[0].get("body", b"")) == b"exit":
+            os._exit(9)
+        return [""] * len(data)
+"""
+"""A handler that counts its starts like this repository's handlers."""
+
+_FILES = (activity.__file__, metrics.__file__, request_log.__file__)
+MODULES = {Path(file).name: Path(file).read_text() for file in _FILES}
+"""Modules that handlers can import."""
 
 
 def toy(
@@ -162,6 +201,7 @@ def toy(
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.writestr("model-config.yaml", CONFIG.format(workers=workers, queue=queue, batch=batch) + more)
         archive.writestr("toy.py", handler)
-        archive.writestr("activity.py", ACTIVITY)
+        for file, content in MODULES.items():
+            archive.writestr(file, content)
     new.replace(store / f"{name}.mar")
     return name

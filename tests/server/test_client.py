@@ -3,10 +3,12 @@
 import asyncio
 import io
 import json
+import time
 
 import pytest
 from PIL import Image
 
+from handlers.core.metrics import FLUSH_INTERVAL_S
 from torchserve_models.cli import main
 from torchserve_models.client import (
     PROTOCOLS,
@@ -208,9 +210,14 @@ def test_metrics_count_requests(client):
     def count():
         return client.metrics().total("handler_requests_total", ModelName="resnet-50")
 
+    time.sleep(3 * FLUSH_INTERVAL_S)  # values of earlier requests
     before = count()
     for _ in range(3):
         client.classify("resnet-50", IMAGE)
+    deadline = time.monotonic() + 10
+    while count() < before + 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert count() == before + 3
 
 

@@ -1,5 +1,6 @@
 """The metrics of a server: Prometheus text, read with the parser of prometheus_client."""
 
+import re
 from collections.abc import Sequence
 
 from torchserve_models.client.call_types import Call, RestCall
@@ -8,6 +9,9 @@ from torchserve_models.client.results import Metrics, Sample
 
 HEADERS = {"accept": "text/plain; version=0.0.4"}
 """Headers that select the Prometheus format; TorchServe can also send OpenMetrics, which needs another parser."""
+
+_SERIES_OF_HISTOGRAM = re.compile(r"^# TYPE \w+_(?:bucket|sum|count) counter\n", re.MULTILINE)
+"""Types of the series of the handlers' histograms (handlers/core/metrics.py). The parser would rename them."""
 
 
 def metrics_call(names: Sequence[str] = ()) -> Call[Metrics]:
@@ -23,7 +27,7 @@ def read_metrics(body: bytes) -> Metrics:
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
-        families = list(text_string_to_metric_families(body.decode()))
+        families = list(text_string_to_metric_families(_SERIES_OF_HISTOGRAM.sub("", body.decode())))
     except (UnicodeDecodeError, ValueError) as error:
         raise UnexpectedAnswer(f"the answer is not in the Prometheus text format: {error}") from None
     return Metrics(

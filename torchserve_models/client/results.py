@@ -146,7 +146,7 @@ class Sample:
     """One sample of the metrics.
 
     Attributes:
-        name: Name of the sample; counters end with `_total`.
+        name: Name of the sample; counters end with `_total`, except the series of histograms.
         labels: Its labels.
         value: Its value.
     """

@@ -68,7 +68,7 @@ def test_services_wait_for_healthy_dependencies():
     assert checked == set(SERVICES)
     for name, service in SERVICES.items():
         needed = service.get("depends_on", {})
-        assert needed or name == "torchserve"
+        assert needed or name in ("torchserve", "alertmanager")
         for other, how in needed.items():
             assert other in SERVICES
             assert how["condition"] == "service_healthy"
@@ -104,6 +104,10 @@ def test_image_exposes_the_configured_ports():
 
 def test_prometheus_and_grafana_use_the_right_addresses():
     scraped = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (alertmanager,) = yaml.safe_load((FOLDER / "prometheus" / "prometheus.yml").read_text())["alerting"][
+        "alertmanagers"
+    ]
+    assert alertmanager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped}
     assert targets["torchserve"] == [f"torchserve:{config_file.read()['metrics_address'].rpartition(':')[2]}"]
     provisioned = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yaml").read_text())
@@ -117,7 +121,8 @@ def test_prometheus_and_grafana_use_the_right_addresses():
     networks = {name: set(service.get("networks", [])) for name, service in SERVICES.items()}
     assert networks["prometheus"] & networks["torchserve"]
     assert networks["prometheus"] & networks["grafana"]
-    assert not networks["grafana"] & networks["torchserve"]
+    assert networks["prometheus"] & networks["alertmanager"]
+    assert not (networks["grafana"] | networks["alertmanager"]) & networks["torchserve"]
 
 
 def commands(**environment: str) -> list[list[str]]:

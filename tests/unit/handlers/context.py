@@ -4,37 +4,54 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from handlers.core.handler import Handler
+from tests.conftest import ROOT
+
+METRICS_CONFIG = ROOT / "torchserve_models" / "serving" / "metrics.yaml"
+
 
 class RecordingMetric:
-    def __init__(self) -> None:
-        self.values: list[tuple[float, tuple[str, ...]]] = []
+    """A fake of TorchServe's metric. `values` has the sum of each combination of labels."""
+
+    def __init__(self, dimensions: list[str]) -> None:
+        self.values: dict[tuple[str, ...], float] = defaultdict(float)
+        self._dimensions = dimensions
 
     def add_or_update(self, value: float, dimension_values: list[str]) -> None:
-        self.values.append((value, tuple(dimension_values)))
+        assert len(dimension_values) == len(self._dimensions), f"{dimension_values} of {self._dimensions}"
+        self.values[tuple(dimension_values)] += value
 
 
 class RecordingCache:
-    """A fake of TorchServe's metrics cache, which maps types to metrics by name."""
+    """A fake of TorchServe's metrics cache, which maps types to metrics by name, with the declared metrics."""
 
     def __init__(self) -> None:
-        names = ["requests_total", "failed_items_total", "skipped_requests_total", "batch_size"]
-        names += ["generated_tokens_total", "draft_tokens_total", "accepted_draft_tokens_total"]
-        names += [
-            "decode_seconds",
-            "inference_seconds",
-            "encode_seconds",
-            "cpu_seconds_total",
-            "memory_bytes",
-        ]
-        self.cache = {"any": {f"handler_{name}": RecordingMetric() for name in names}}
+        declared = yaml.safe_load(METRICS_CONFIG.read_text())["model_metrics"]
+        self.cache = {
+            kind: {entry["name"]: RecordingMetric(entry["dimensions"]) for entry in entries}
+            for kind, entries in declared.items()
+        }
+        self._metrics = {name: metric for group in self.cache.values() for name, metric in group.items()}
 
-    def __getitem__(self, name: str) -> list[tuple[float, tuple[str, ...]]]:
-        return self.cache["any"][name].values
+    def __getitem__(self, name: str) -> dict[tuple[str, ...], float]:
+        """Return the values of a metric that are not 0, by the labels after the model's name and version."""
+        return {labels[2:]: value for labels, value in self._metrics[name].values.items() if value}
+
+    def models(self, name: str) -> set[tuple[str, ...]]:
+        """Return the names and versions of models that have a metric."""
+        return {labels[:2] for labels in self._metrics[name].values}
 
     def clear(self) -> None:
         """Forget all values."""
-        for metric in self.cache["any"].values():
+        for metric in self._metrics.values():
             metric.values.clear()
+
+
+def flush_metrics(handler: Handler[Any, Any]) -> None:
+    """Pass the handler's values to its metrics cache, which a thread does twice a second otherwise."""
+    handler._pipeline._metrics.flush()
 
 
 class FakeContext:

@@ -2,6 +2,8 @@
 
 import json
 
+from tests.unit.handlers.context import flush_metrics
+
 HTTP = {"explain": "False", "url_path": "", "host": "x"}
 JSON = HTTP | {"content-type": "application/json", "body": {"content-type": "application/json"}}
 OPEN_INFERENCE = {"explain": "False", "host": "x", "body": {"content-type": ""}}
@@ -13,6 +15,7 @@ def send(handler, context, *requests):
     """Send a batch of (fields, headers), with copies of the bodies. Return the decoded answers and the statuses."""
     context.receive([headers for _, headers in requests])
     answers = handler.handle([_copied(fields) for fields, _ in requests], context)
+    flush_metrics(handler)
     return [json.loads(answer) for answer in answers], [context.statuses[i] for i in range(len(requests))]
 
 

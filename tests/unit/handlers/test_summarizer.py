@@ -11,7 +11,7 @@ from handlers.core.errors import ConfigurationError, OutOfMemory
 from handlers.core.ignored_parameters import GENERATION
 from handlers.engines.seq2seq.generation_types import GeneratedTokens, GenerationBatch
 from handlers.summarizer import Summarizer
-from tests.unit.handlers.context import FakeContext
+from tests.unit.handlers.context import FakeContext, flush_metrics
 from tests.unit.handlers.text.tiny import SENTENCES, TEXTS, write_t5
 
 HTTP = {"explain": "False", "url_path": ""}
@@ -33,6 +33,7 @@ class Worker:
         """Send a batch of (fields, headers) and return the parsed answers."""
         self.context.receive([headers for _, headers in requests])
         replies = self.handler.handle([fields for fields, _ in requests], self.context)
+        flush_metrics(self.handler)
         return [json.loads(reply) for reply in replies]
 
     def statuses(self, count: int) -> list[int]:
@@ -329,7 +330,7 @@ def test_open_inference_over_grpc_is_decoded_from_base64(worker: Worker) -> None
 
 def test_tokens_requests_and_failures_are_counted(worker: Worker) -> None:
     def counted(name: str) -> float:
-        return sum(value for value, _ in worker.context.metrics[f"handler_{name}"])
+        return sum(worker.context.metrics[f"handler_{name}"].values())
 
     worker.handle(native([TEXTS[0], TEXTS[1]], min_new_tokens=5, max_new_tokens=5), native(""))
     assert counted("requests_total") == 2
@@ -344,7 +345,7 @@ def test_drafts_are_counted_and_do_not_change_summaries(archive: Path, num_token
     request = native(list(TEXTS), num_beams=1, min_new_tokens=60, max_new_tokens=60, no_repeat_ngram_size=0)
     assert worker.handle(request) == Worker(archive, prompt_lookup_num_tokens=None).handle(request)
     drafted, accepted = (
-        sum(value for value, _ in worker.context.metrics[f"handler_{name}_total"])
+        sum(worker.context.metrics[f"handler_{name}_total"].values())
         for name in ("draft_tokens", "accepted_draft_tokens")
     )
     assert (drafted > accepted > 0) if num_tokens else (drafted == accepted == 0)
@@ -388,7 +389,7 @@ def test_limits_apply_to_the_models_defaults(archive: Path) -> None:
     assert worker.handler.describe()["defaults"]["num_beams"] == 1
     [answer] = worker.handle(native(TEXTS[0]))
     assert answer[0]["truncated"] is True
-    assert sum(value for value, _ in worker.context.metrics["handler_generated_tokens_total"]) == 2
+    assert worker.context.metrics["handler_generated_tokens_total"] == {(): 2}
 
 
 def test_unknown_setting_fails_initialization(archive: Path) -> None:

@@ -65,38 +65,44 @@ def test_bad_item_does_not_affect_its_neighbors(handler, context, bad, status, k
     assert (answers[0], answers[2]) == ([{"shout": "A"}], [{"shout": "B"}])
     assert (answers[1]["code"], answers[1]["type"]) == (status, kind)
     assert "secret" not in answers[1]["message"]
-    assert context.metrics["handler_failed_items_total"] == [(1, ("model", kind))]
+    assert context.metrics["handler_failed_items_total"] == {(kind,): 1}
 
 
 def test_requests_errors_and_times_are_counted(handler, context):
     send(handler, context, raw("ab"), js({"inputs": ["c", "d"]}), raw(" "))
-    assert context.metrics["handler_requests_total"] == [(3, ("model",))]
-    assert context.metrics["handler_batch_size"] == [(3, ("model",))]
-    assert context.metrics["handler_generated_tokens_total"] == [(4, ("model",))]
+    assert context.metrics["handler_requests_total"] == {(): 3}
+    assert context.metrics["handler_batch_size_sum"] == {(): 3}
+    assert context.metrics["handler_batch_size_count"] == {(): 1}
+    assert context.metrics["handler_generated_tokens_total"] == {(): 4}
     for name in ("decode", "inference", "encode"):
-        ((seconds, labels),) = context.metrics[f"handler_{name}_seconds"]
-        assert seconds >= 0
-        assert labels == ("model",)
+        assert context.metrics[f"handler_{name}_seconds_count"] == {(): 1}
+        assert 0 < context.metrics[f"handler_{name}_seconds_sum"][()] < 60
+    assert context.metrics.models("handler_requests_total") == {("model", "1.0")}
+
+
+def test_duration_of_a_request_includes_the_time_before_the_worker(handler, context):
+    """Requests without a start time are not measured, because their time in TorchServe's queue is unknown."""
+    started = HTTP | {"X-Request-Start": f"{time.time() - 2:.3f}"}
+    send(handler, context, raw("a"), ({"body": bytearray(b"b")}, started))
+    assert context.metrics["handler_request_seconds_count"] == {(): 1}
+    assert 2 <= context.metrics["handler_request_seconds_sum"][()] < 60
+
+
+def test_worker_start_is_counted_even_if_loading_fails(context, monkeypatch):
+    def load(*_):
+        raise ConfigurationError("no weights")
+
+    handler = Shout()
+    monkeypatch.setattr(handler, "load", load)
+    with pytest.raises(ConfigurationError):
+        handler.initialize(context)
+    assert context.metrics["handler_worker_starts_total"] == {(): 1}
 
 
 def test_zero_tokens_are_not_counted(handler, context, monkeypatch):
     monkeypatch.setattr(handler, "generated_tokens", lambda _: 0)
     send(handler, context, raw("a"), raw("b"))
-    assert context.metrics["handler_generated_tokens_total"] == []
-
-
-def test_metrics_are_passed_after_the_model_run(handler, context, monkeypatch):
-    """The front end parses each metric on the cores that the model uses."""
-    predict, before = handler.predict, []
-
-    def watched(items):
-        before.append(context.metrics["handler_requests_total"].copy())
-        return predict(items)
-
-    monkeypatch.setattr(handler, "predict", watched)
-    send(handler, context, raw("ab"))
-    assert before == [[]]
-    assert context.metrics["handler_requests_total"] == [(1, ("model",))]
+    assert context.metrics["handler_generated_tokens_total"] == {}
 
 
 def test_batch_of_errors_does_not_run_the_model(handler, context):
@@ -112,7 +118,8 @@ def test_batches_are_split_by_task_and_answers_stay_in_order(handler, context, m
     assert [answer[0]["shout"] for answer in (answers[0], answers[2])] == ["A", "C"]
     assert answers[1]["type"] == "InternalError"
     assert handler.batches_run[-2:] == [["c", "a"], ["poison"]]
-    assert [value for value, _ in context.metrics["handler_batch_size"]] == [2, 1]
+    assert context.metrics["handler_batch_size_sum"] == {(): 3}
+    assert context.metrics["handler_batch_size_count"] == {(): 2}
 
 
 def test_request_not_started_in_time_is_rejected(tmp_path):

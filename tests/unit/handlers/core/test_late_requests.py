@@ -53,8 +53,8 @@ def test_request_with_passed_deadline_is_rejected(handler, context):
     assert statuses == [200, 504, 200]
     assert answers[1]["type"] == "DeadlineExceeded"
     assert handler.batches_run[-1] == ["a", "b"]
-    assert context.metrics["handler_failed_items_total"] == [(1, ("model", "DeadlineExceeded"))]
-    assert context.metrics["handler_skipped_requests_total"] == [(1, ("model", "deadline"))]
+    assert context.metrics["handler_failed_items_total"] == {("DeadlineExceeded",): 1}
+    assert context.metrics["handler_skipped_requests_total"] == {("deadline",): 1}
 
 
 def test_grpc_call_with_passed_deadline_is_rejected(handler, context):

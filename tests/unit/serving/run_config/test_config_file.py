@@ -127,20 +127,22 @@ def test_every_handler_metric_is_declared_with_its_dimensions():
         for entry in entries
         if entry["name"].startswith("handler_")
     }
-    assert known_settings == {
-        names.REQUESTS: ("counter", ["ModelName"]),
-        names.FAILED_ITEMS: ("counter", ["ModelName", "ErrorType"]),
-        names.SKIPPED_REQUESTS: ("counter", ["ModelName", "Reason"]),
-        names.GENERATED_TOKENS: ("counter", ["ModelName"]),
-        names.DRAFT_TOKENS: ("counter", ["ModelName"]),
-        names.ACCEPTED_DRAFT_TOKENS: ("counter", ["ModelName"]),
-        names.CPU_SECONDS: ("counter", ["ModelName"]),
-        names.MEMORY_BYTES: ("gauge", ["ModelName"]),
-        names.BATCH_SIZE: ("histogram", ["ModelName"]),
-        names.DECODE_SECONDS: ("histogram", ["ModelName"]),
-        names.INFERENCE_SECONDS: ("histogram", ["ModelName"]),
-        names.ENCODE_SECONDS: ("histogram", ["ModelName"]),
+    labels = ["ModelName", "ModelVersion"]
+    expected = {
+        names.WORKER_STARTS: ("counter", labels),
+        names.REQUESTS: ("counter", labels),
+        names.FAILED_ITEMS: ("counter", [*labels, "ErrorType"]),
+        names.SKIPPED_REQUESTS: ("counter", [*labels, "Reason"]),
+        names.GENERATED_TOKENS: ("counter", labels),
+        names.DRAFT_TOKENS: ("counter", labels),
+        names.ACCEPTED_DRAFT_TOKENS: ("counter", labels),
+        names.CPU_SECONDS: ("counter", labels),
+        names.MEMORY_BYTES: ("gauge", labels),
     }
+    for name in names.HISTOGRAM_BOUNDS:
+        expected[f"{name}_bucket"] = ("counter", [*labels, "le"])
+        expected[f"{name}_sum"] = expected[f"{name}_count"] = ("counter", labels)
+    assert known_settings == expected
 
 
 @pytest.mark.parametrize(("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
