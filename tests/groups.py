@@ -28,6 +28,7 @@ LONGEST_FIRST = (
     "server",
     "second server",
     "tests/faults/test_restart.py",
+    "tests/faults/test_state.py",
     "tests/faults/test_version_change.py",
     "tests/faults/test_readiness.py",
     "tests/faults/test_workers.py",

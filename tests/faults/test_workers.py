@@ -270,7 +270,9 @@ def test_next_start_succeeds_after_a_killed_supervisor(tmp_path):
     report = json.loads(command("status", "--json", run_dir=run_dir).stdout)
     worker_pid = report["models"][0]["workers"][0]["pid"]
     family = [psutil.Process(pid) for pid in (report["supervisor"], report["frontend"], worker_pid)]
-    os.kill(report["supervisor"], signal.SIGKILL)
+    guardian = json.loads((run_dir / "state.json").read_text())["guardian"]["pid"]
+    for pid in (guardian, report["supervisor"]):  # the guardian would start the supervisor again
+        os.kill(pid, signal.SIGKILL)
     assert command(*start, run_dir=run_dir).returncode == 0
     assert gone(family)
     assert command("status", run_dir=run_dir).returncode == 0

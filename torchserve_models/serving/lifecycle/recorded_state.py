@@ -61,8 +61,8 @@ class RecordedState:
             return _STATE.validate_json(content, strict=True, extra="forbid")
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise InvalidState(f"it is damaged ({place}: {first['msg']})") from error
+            location = ".".join(map(str, first["loc"]))
+            raise InvalidState(f"it is damaged ({location}: {first['msg']})") from error
 
 
 _STATE = TypeAdapter(RecordedState)

@@ -46,13 +46,13 @@ def read_recorded_state(run: RunDir, store: Path, info: Callable[[str], None]) -
     try:
         recorded = RecordedState.read(run.snapshot)
     except InvalidState as error:
-        kept = run.snapshot.with_name("snapshot.invalid.json")
+        backup = run.snapshot.with_name("snapshot.invalid.json")
         info(
-            f"the recorded models in {run.snapshot} cannot be restored: {error}. The file is kept as {kept.name}, "
+            f"the recorded models in {run.snapshot} cannot be restored: {error}. The file is kept as {backup.name}, "
             "and the requested models are served"
         )
         try:
-            run.snapshot.replace(kept)
+            run.snapshot.replace(backup)
         except OSError as failure:
             info(f"{run.snapshot} cannot be renamed: {failure.strerror}")
         return None
@@ -120,11 +120,11 @@ def _replace_default(
 ) -> tuple[list[ServedVersion], str]:
     """Return the versions without the model's old default version, and a description of that version."""
     old = next((version for version in versions if version.name == name and version.default), None)
-    kept = [version for version in versions if version is not old or version.version == new_default]
+    remaining = [version for version in versions if version is not old or version.version == new_default]
     return (
         [
             replace(version, default=version.version == new_default) if version.name == name else version
-            for version in kept
+            for version in remaining
         ],
         f"version {old.version}" if old else "no default version",
     )
