@@ -190,9 +190,8 @@ def test_torchserves_open_inference_service_reports_readiness_and_metadata(chann
 def test_health_reports_servers_services_and_models(channel, server, front):
     health = health_pb2_grpc.HealthStub(channel)
     until(lambda: httpx.get(f"{front.url}/readyz").status_code == 200)  # other tests kill workers
-    (version,) = {
-        model.version for model in Client(endpoints=server.endpoints).describe_versions("resnet-50")
-    }
+    with Client(endpoints=server.endpoints) as client:
+        version = client.describe("resnet-50").version
     for name in ("", NATIVE, "inference.GRPCInferenceService", "resnet-50", f"resnet-50/{version}"):
         assert health.Check(health_pb2.HealthCheckRequest(service=name), timeout=30).status == SERVING, name
     code, details, _ = refusal(health.Check, health_pb2.HealthCheckRequest(service="absent"))

@@ -34,7 +34,6 @@ class InternalRoutes:
         return [
             Route("/refusals/{model}", self.diagnose),
             Route("/refusals/{model}/{version:path}", self.diagnose),
-            Route("/wait", self.wait),
             Route("/wait/{model}", self.wait),
             Route("/wait/{model}/{version:path}", self.wait),
         ]
@@ -53,7 +52,7 @@ class InternalRoutes:
         The response is 403 if nginx must not retry the request, and 504 after the request's deadline.
         """
         check_key(request, self._key)
-        model, version = request.path_params.get("model", ""), request.path_params.get("version")
+        model, version = request.path_params["model"], request.path_params.get("version")
         async with forward_context(request):
             is_ready = await run_until_disconnect(request, self._recovery.until_ready(model, version or None))
         return Response(status_code=204 if is_ready else 403)

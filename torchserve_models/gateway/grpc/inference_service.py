@@ -60,20 +60,24 @@ class GrpcInferenceService:
             "ModelReady": self._model_ready,
             "ModelMetadata": self._model_metadata,
         }
-        methods = {"ModelInfer": self._infer} | {
-            name: self._query(name, query) for name, query in queries.items()
-        }
-        return [self._calls.route(service, methods) for service in (SERVICE, TORCHSERVE_SERVICE)]
+        methods = {name: self._query(name, query) for name, query in queries.items()}
+        return [
+            self._calls.route(SERVICE, methods | {"ModelInfer": self._infer}),
+            self._calls.route(TORCHSERVE_SERVICE, methods | {"ModelInfer": self._infer_quoted}),
+        ]
 
-    async def _infer(self, request: Request) -> Response:
+    async def _infer(self, request: Request, quotes_text: bool = False) -> Response:
         async with self._calls.read_prediction(request, to_rest) as infer_request:
-            message = await run_until_disconnect(request, self._send(infer_request))
+            message = await run_until_disconnect(request, self._send(infer_request, quotes_text))
         return grpc_framing.message_response(message)
 
-    async def _send(self, infer_request: InferRequest) -> bytes:
+    async def _infer_quoted(self, request: Request) -> Response:
+        return await self._infer(request, quotes_text=True)
+
+    async def _send(self, infer_request: InferRequest, quotes_text: bool) -> bytes:
         """Return TorchServe's response as a serialized ModelInferResponse. Raises TorchServeError."""
         headers, body = await self._rest.send(infer_request)
-        return to_grpc(headers.get(HEADER_LENGTH, ""), body, infer_request.raw)
+        return to_grpc(headers.get(HEADER_LENGTH, ""), body, infer_request.raw, quotes_text)
 
     def _query(self, name: str, query: Query) -> Method:
         async def call(request: Request) -> Response:

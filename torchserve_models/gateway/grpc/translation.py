@@ -88,13 +88,14 @@ def to_rest(content: bytes, max_bytes: int) -> InferRequest:
     return InferRequest(model, path, headers, body, raw)
 
 
-def to_grpc(header_length: str, body: bytes, raw: bool) -> bytes:
+def to_grpc(header_length: str, body: bytes, raw: bool, quotes_text: bool = False) -> bytes:
     """Translate a response of TorchServe to a serialized ModelInferResponse.
 
     Args:
         header_length: The response's Inference-Header-Content-Length; empty if the body is only JSON.
         body: The response's body.
         raw: Whether tensors go into `raw_output_contents` instead of `contents`.
+        quotes_text: Whether BYTES elements in `contents` are JSON strings, as in TorchServe's own service.
 
     Raises:
         UnexpectedAnswer: The response does not follow the protocol.
@@ -115,7 +116,7 @@ def to_grpc(header_length: str, body: bytes, raw: bool) -> bytes:
             if raw:
                 response.raw_output_contents.append(content)
             else:
-                _unpack(tensor, content)
+                _unpack(tensor, content, quotes_text)
     except (ValueError, KeyError, TypeError) as error:
         raise UnexpectedAnswer(
             f"the model's response does not follow the Open Inference Protocol: {error!r}"
@@ -173,11 +174,15 @@ def _pack(tensor: Any) -> bytes:
     return array.astype(dtype).tobytes()
 
 
-def _unpack(tensor: Any, content: bytes) -> None:
+def _unpack(tensor: Any, content: bytes, quotes_text: bool) -> None:
     values: Any
     if tensor.datatype == "BYTES":
         count = int(np.prod(tensor.shape, dtype=np.int64))
         values = unpack_bytes(memoryview(content), count)
+        if quotes_text:
+            values = [
+                json.dumps(value.decode(errors="replace"), ensure_ascii=False).encode() for value in values
+            ]
     else:
         values = np.frombuffer(content, NUMPY_TYPES[tensor.datatype]).tolist()
     getattr(tensor.contents, _FIELDS[tensor.datatype]).extend(values)

@@ -190,6 +190,19 @@ async def test_torchserves_name_of_the_service_has_the_same_answers(http):
     assert answers[0][0] == "0"
 
 
+async def test_torchserves_name_of_the_service_quotes_texts(http):
+    content = frame(
+        infer(datatype="BYTES", shape=[1], contents={"bytes_contents": [b"x"]}).SerializeToString()
+    )
+    texts = []
+    for service in (inference_service.SERVICE, inference_service.TORCHSERVE_SERVICE):
+        response = await http.post(f"/{service}/ModelInfer", content=content)
+        message = messages.ModelInferResponse.FromString(response.content[5:])
+        texts.append(message.outputs[0].contents.bytes_contents[0].decode())
+    assert texts[1] == f'"{texts[0]}"'
+    assert "é" in texts[0]
+
+
 @pytest.mark.parametrize(("name", "version"), [("a/b", ""), ("..", ""), ("echo", "1/0")])
 async def test_model_name_that_no_url_can_contain_is_not_found(http, torchserve, name, version):
     message = infer(raw=PIXELS.tobytes(), model_version=version)
