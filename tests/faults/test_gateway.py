@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from tests.server.fronted import needs_nginx
+from torchserve_models.gateway.keys.api_key import ApiKey
+from torchserve_models.gateway.keys.key_file import KeyFile
 from torchserve_models.paths import ROOT
 
 pytestmark = [
@@ -217,3 +219,16 @@ class SlowUpload:
             answer += piece
         self.socket.close()
         return answer
+
+
+def test_command_requires_the_keys_of_its_file(tmp_path):
+    (key, text), file = ApiKey.create("shop", ("inference",)), KeyFile(tmp_path / "keys.json")
+    file.add(key)
+    with command(tmp_path, "--keys", str(file.path)) as running:
+        statuses = [
+            httpx.post(f"{running.url}/predict/text_summarize", content=b"x", headers=headers).status_code
+            for headers in ({}, {"Authorization": f"Bearer {text}"})
+        ]
+        assert statuses == [401, 400]  # with the key, the gateway rejects the body
+        lines = [" ".join(process.cmdline()) for process in running.children]
+        assert not any(text in line for line in lines)

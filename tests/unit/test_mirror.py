@@ -18,6 +18,7 @@ OF_SEVERAL_MODULES = {
     "chaos/test_connections.py": "the scenario of that name, in tests/chaos/scenarios",
     "chaos/test_overload.py": "the scenario of that name, in tests/chaos/scenarios",
     "cli/test_client_commands.py": "cli/predict.py and cli/manage.py against one fake server",
+    "client/test_api_key.py": "both clients, over REST and gRPC",
     "client/test_documentation.py": "the docstrings of the whole package",
     "client/test_public.py": "what the package exports and imports",
     "client/test_services.py": "one test for each protocol and for both clients",

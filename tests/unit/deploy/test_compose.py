@@ -143,6 +143,14 @@ def test_edge_options_are_passed_on_unchanged():
     assert arguments[-4:] == ["--cors-origin", "*", "--rate", "50"]
 
 
+def test_key_file_requires_keys_in_both_processes():
+    nginx, gateway = commands()
+    assert not [argument for argument in nginx + gateway if "keys" in argument]
+    nginx, gateway = commands(KEY_FILE="/app/.run/my keys.json")
+    assert nginx[-1] == "--require-keys"
+    assert gateway[-1] == "--keys=/app/.run/my keys.json"
+
+
 def render_config(monkeypatch, path: Path, body_bytes: int = 2**29) -> str:
     """Return the nginx.conf that the gateway's container generates. `body_bytes` is the supervisor's budget."""
     unlimited = resource.RLIM_INFINITY
