@@ -40,7 +40,7 @@ async def test_prediction_is_the_handlers_answer(http, torchserve):
     assert response.headers["x-grpc-status"] == "0"
     (prediction,) = predictions(response)
     assert json.loads(prediction)
-    (request,) = torchserve.requests
+    (request,) = [request for request in torchserve.requests if request.method == "POST"]
     assert request.url.path == "/predictions/echo"
     assert (float(request.headers["x-request-timeout"]), request.headers["x-request-id"]) == (5.0, "mine")
 
