@@ -16,7 +16,7 @@ from torchserve_models.gateway.grpc.rest_calls import RestRequest
 REFRESH_S = 10.0
 MAX_AGE_S = 30.0
 MAX_MODELS = 256
-"""Clients choose the names, so the number that is remembered is limited."""
+"""Clients choose the names, so the number that is cached is limited."""
 
 Key = tuple[str, str]
 

@@ -74,7 +74,7 @@ async def test_old_knowledge_is_updated_and_then_not_used(forms, models, monkeyp
         assert await content_types(forms) == (FORM, None)
 
 
-async def test_number_of_remembered_models_is_limited(forms, monkeypatch):
+async def test_number_of_cached_models_is_limited(forms, monkeypatch):
     monkeypatch.setattr(form_support, "MAX_MODELS", 3)
     for number in range(10):
         await content_types(forms, f"model-{number}")
