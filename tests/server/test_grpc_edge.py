@@ -124,14 +124,13 @@ def test_full_queue_is_resource_exhausted(front, server, predictions, toys):
     assert codes == {Status.RESOURCE_EXHAUSTED}
     trailers = dict(next(failure for failure in failures if failure).trailing_metadata())
     assert (trailers["x-error-type"], trailers["retry-after"]) == ("Overloaded", "1")
+    calls = [predictions.Predictions.future(request("obedient", b"sleep 1"), timeout=60) for _ in range(4)]
+    until(lambda: any(call.done() for call in calls))  # one was refused, so the queue is full
     with Client(endpoints=through(front, server), protocol="grpc", retries=0) as client:
-        calls = [
-            predictions.Predictions.future(request("obedient", b"sleep 1"), timeout=60) for _ in range(4)
-        ]
         with pytest.raises(Overloaded) as error:
             client.classify("obedient", b"")
         assert error.value.retry_after == 1.0
-        assert any(call.exception() is None for call in calls)
+    assert None in [call.exception() for call in calls]
 
 
 def test_killed_worker_is_retried_once_and_then_unavailable(predictions, toys, tmp_path, server, front):

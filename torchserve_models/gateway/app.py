@@ -13,6 +13,7 @@ from handlers.core.errors import HandlerError
 from torchserve_models.client import AsyncClient, TorchServeError
 from torchserve_models.gateway import docs_pages
 from torchserve_models.gateway.compat_routes import CompatRoutes
+from torchserve_models.gateway.grpc.form_support import FormSupport
 from torchserve_models.gateway.grpc.grpc_calls import GrpcCalls
 from torchserve_models.gateway.grpc.inference_service import GrpcInferenceService
 from torchserve_models.gateway.grpc.predictions_service import PredictionsService
@@ -125,7 +126,7 @@ def create_app(
         *(cache.routes() if cache else ()),
         *ProbeRoutes(readiness).routes(),
         *open_inference.routes(),
-        PredictionsService(calls, rest, readiness).route(),
+        PredictionsService(calls, rest, FormSupport(open_inference.model_metadata), readiness).route(),
         *GrpcInferenceService(calls, rest, open_inference, readiness).routes(),
         *CompatRoutes(settings, prediction_client, diagnosis, bodies, metrics).routes(),
         *InternalRoutes(settings.key, diagnosis, recovery).routes(),

@@ -64,6 +64,5 @@ def to_rest(content: bytes, max_bytes: int) -> RestRequest:
     if len(body) > max_bytes:
         raise TooLarge(f"the input map exceeds {max_bytes >> 20} MiB")
     headers["content-type"] = f"multipart/form-data; boundary={boundary}"
-    return RestRequest(
-        model, build_path("predictions", model, *([version] if version else [])), headers, body
-    )
+    path = build_path("predictions", model, *([version] if version else []))
+    return RestRequest(model, version, path, headers, body)

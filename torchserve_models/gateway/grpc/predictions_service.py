@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from torchserve_models.client.call_types import import_stubs
 from torchserve_models.gateway.grpc import grpc_framing
+from torchserve_models.gateway.grpc.form_support import FormSupport
 from torchserve_models.gateway.grpc.grpc_calls import GrpcCalls
 from torchserve_models.gateway.grpc.input_map import to_rest
 from torchserve_models.gateway.grpc.rest_calls import RestCalls, RestRequest, read_parts
@@ -26,15 +27,19 @@ SERVICE = "org.pytorch.serve.grpc.inference.InferenceAPIsService"
 class PredictionsService:
     """The HTTP route of the service."""
 
-    def __init__(self, calls: GrpcCalls, rest: RestCalls, readiness: ReadinessPoller) -> None:
+    def __init__(
+        self, calls: GrpcCalls, rest: RestCalls, forms: FormSupport, readiness: ReadinessPoller
+    ) -> None:
         """
         Args:
             calls: Reads the messages.
             rest: Sends predictions to TorchServe.
+            forms: Knows which models parse forms themselves.
             readiness: Returns the readiness of the server.
         """
         self._calls = calls
         self._rest = rest
+        self._forms = forms
         self._readiness = readiness
 
     def route(self) -> Route:
@@ -54,7 +59,7 @@ class PredictionsService:
 
     async def _predict(self, request: Request) -> Response:
         async with self._calls.read_prediction(request, to_rest) as rest_request:
-            _, body = await run_until_disconnect(request, self._rest.send(rest_request))
+            _, body = await run_until_disconnect(request, self._rest.send(self._forms.adapt(rest_request)))
         return grpc_framing.message_response(_prediction(body))
 
     async def _stream(self, request: Request) -> Response:
@@ -66,7 +71,7 @@ class PredictionsService:
     async def _open(self, rest_request: RestRequest) -> AsyncIterator[bytes]:
         """Return the messages of an answer that has begun. Raises TorchServeError."""
         async with AsyncExitStack() as stack:
-            response = await stack.enter_async_context(self._rest.open(rest_request))
+            response = await stack.enter_async_context(self._rest.open(self._forms.adapt(rest_request)))
             opened = stack.pop_all()
 
         async def messages() -> AsyncIterator[bytes]:

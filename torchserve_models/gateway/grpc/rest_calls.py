@@ -26,12 +26,14 @@ class RestRequest:
 
     Attributes:
         model: The model's name.
+        version: The model's version; empty for the default version.
         path: The URL's path.
         headers: The request's headers.
         body: The request's body.
     """
 
     model: str
+    version: str
     path: str
     headers: Mapping[str, str]
     body: bytes

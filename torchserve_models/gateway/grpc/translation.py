@@ -79,13 +79,13 @@ def to_rest(content: bytes, max_bytes: int) -> InferRequest:
     if message.id:
         header["id"] = message.id
     text = json.dumps(header).encode()
-    model = message.model_name
+    model, version = message.model_name, message.model_version
     message.Clear()
     body = b"".join([text, *contents])
     if len(body) > max_bytes:
         raise TooLarge(f"the tensors exceed {max_bytes >> 20} MiB")
     headers = {HEADER_LENGTH: str(len(text)), "content-type": "application/octet-stream"}
-    return InferRequest(model, path, headers, body, raw)
+    return InferRequest(model, version, path, headers, body, raw)
 
 
 def to_grpc(header_length: str, body: bytes, raw: bool, quotes_text: bool = False) -> bytes:

@@ -27,12 +27,12 @@ async def post(http, method="Predictions", message=None, **headers):
 
 def predictions(response):
     """Return the predictions of all messages of a response."""
-    content, found = response.content, []
+    content, values = response.content, []
     while content:
         end = 5 + int.from_bytes(content[1:5], "big")
-        found.append(PredictionResponse.FromString(content[5:end]).prediction)
+        values.append(PredictionResponse.FromString(content[5:end]).prediction)
         content = content[end:]
-    return found
+    return values
 
 
 async def test_prediction_is_the_handlers_answer(http, torchserve):
@@ -40,7 +40,7 @@ async def test_prediction_is_the_handlers_answer(http, torchserve):
     assert response.headers["x-grpc-status"] == "0"
     (prediction,) = predictions(response)
     assert json.loads(prediction)
-    (request,) = torchserve.requests
+    (request,) = [request for request in torchserve.requests if request.method == "POST"]
     assert request.url.path == "/predictions/echo"
     assert (float(request.headers["x-request-timeout"]), request.headers["x-request-id"]) == (5.0, "mine")
 
