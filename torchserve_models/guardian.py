@@ -15,6 +15,7 @@ from contextlib import suppress
 from types import FrameType
 
 from torchserve_models.backoff import Backoff
+from torchserve_models.signals import TERMINATING_SIGNALS
 
 PID_VARIABLE = "TORCHSERVE_MODELS_GUARDIAN"
 """Environment variable with the guardian's process id."""
@@ -80,8 +81,9 @@ def is_restart() -> bool:
 
 def main() -> int:
     guardian = Guardian(sys.argv[1:], Backoff(), _log)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, guardian.on_signal)
+    for number in TERMINATING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup requires
+            signal.signal(number, guardian.on_signal)
     return guardian.run()
 
 

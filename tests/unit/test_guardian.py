@@ -20,7 +20,8 @@ from torchserve_models import guardian
 def end(*_):
     print("stopping", flush=True)
     sys.exit(7)
-signal.signal(signal.SIGTERM, end)
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, end)
 print(os.getpid(), guardian.guardian_pid() == os.getppid(), guardian.is_restart(), flush=True)
 time.sleep(float(sys.argv[1]))
 sys.exit(int(sys.argv[2]))
@@ -52,7 +53,8 @@ def guarded():
         process.communicate()
 
 
-def test_killed_command_is_started_again_until_it_is_stopped(guarded):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_killed_command_is_started_again_until_it_is_stopped(guarded, number):
     process = guarded(60, 0)
     first, *described = process.stdout.readline().split()
     assert described == ["True", "False"]
@@ -60,7 +62,7 @@ def test_killed_command_is_started_again_until_it_is_stopped(guarded):
     second, *described = process.stdout.readline().split()
     assert second != first
     assert described == ["True", "True"]
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.wait(timeout=30) == 7
     output, errors = process.communicate()
     assert output == "stopping\n"

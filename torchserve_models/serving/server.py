@@ -17,13 +17,16 @@ from torchserve_models.serving.run_config.ports import Ports
 from torchserve_models.serving.run_config.run_plan import plan_run
 from torchserve_models.serving.supervisor.supervisor import Supervisor
 
+LIBRARY_RUN_DIR = RUN_DIR / "library"
+"""The default run folder of `start`, so that it does not change the recorded state of scripts/serve."""
+
 
 def start(
     models: Sequence[str] = (),
     weights: Weights = "starter",
     *,
     ports: Ports | None = None,
-    run_dir: Path = RUN_DIR,
+    run_dir: Path = LIBRARY_RUN_DIR,
     store: Path = LAYOUT.store,
     pack: bool = True,
     report: preparation.LogFunction = lambda _: None,
@@ -31,7 +34,7 @@ def start(
     """Pack missing archives, start TorchServe, and return when every model has answered. Raises RunError.
 
     `ports` default to free ports. With `pack=False`, the archives in `store` are served unchanged. The models that an
-    earlier server has recorded in `run_dir` are not restored. The front end ends when the calling thread ends, so
+    earlier server has recorded in `run_dir` are discarded. The front end ends when the calling thread ends, so
     call this from a thread that runs as long as the server.
     """
     names = (

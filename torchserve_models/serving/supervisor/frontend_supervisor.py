@@ -109,14 +109,16 @@ class FrontendSupervisor:
         """
         plan = self._plan
         recorded = start_plan.read_recorded_state(plan.run, plan.store, self._info)
+        recovering = is_restart()
+        requested = recorded.requested if recorded and recovering else plan.models
         planned = start_plan.plan_start(
-            recorded, plan.models, plan.store, named=plan.named, recovering=is_restart()
+            recorded, requested, plan.store, named=plan.named, recovering=recovering
         )
         for message in planned.messages:
             self._info(message)
         if planned.snapshot.versions:
             self._info("restoring the recorded models; to start without them, use scripts/serve --fresh")
-        self._recorder = StateRecorder(plan.run.snapshot, plan.store, plan.models, planned.archives)
+        self._recorder = StateRecorder(plan.run.snapshot, plan.store, requested, planned.archives)
         self.snapshot = planned.snapshot
         startup = StartupMonitor(plan, self.check_start, progress)
         progress("starting TorchServe")
