@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import psutil
@@ -245,6 +246,9 @@ def test_hanging_supervisor_is_ended_with_its_guardian(tmp_path):
     output, _ = guardian.communicate(timeout=30)
     assert output == ""
     assert guardian.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while supervisor.alive() and time.monotonic() < deadline:  # it has closed its files and is about to end
+        time.sleep(0.01)
     assert not supervisor.alive()
     assert hanging.leader == supervisor  # the guardian has ended
 
